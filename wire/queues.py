@@ -1,0 +1,127 @@
+"""Where to consume from and publish to. Queue info always arrives from the service; it is never our configuration.
+
+Every `connection_url` holds a password. The types here keep it out of their `repr`, and nothing else prints them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+
+class QueueInfoError(ValueError):
+    """Queue info that cannot be used; the text names the field, never its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A queue to consume from."""
+
+    connection_url: str = field(repr=False)
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An exchange to publish to, with the message properties that the service asks for."""
+
+    connection_url: str = field(repr=False)
+    exchange: str
+    routing_key: str
+    mandatory: bool = True
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCredentials:
+    """All that a user endpoint needs to talk to the service: `amqp_creds` of a start command."""
+
+    endpoint_id: str
+    tasks: Source
+    results: Target
+    heartbeats: Target
+
+
+def read_source(info: object, where: str, port: int | None = None) -> Source:
+    """The `Source` in queue info `info`. `where` names it in errors; `port`, when given, replaces the URL's port.
+
+    Raises:
+        QueueInfoError: a field is missing or of the wrong type.
+    """
+    return Source(_url(info, where, port), _text(info, "queue", where))
+
+
+def read_target(info: object, where: str, port: int | None = None) -> Target:
+    """The `Target` in queue info `info`; arguments and errors as for `read_source`."""
+    publish = _get(info, "queue_publish_kwargs", where)
+    inside = f"{where}.queue_publish_kwargs"
+    properties = publish.get("properties") or {} if isinstance(publish, dict) else None
+    if not isinstance(properties, dict):
+        raise QueueInfoError(f"{inside}.properties: expected an object")
+    return Target(
+        connection_url=_url(info, where, port),
+        exchange=_text(publish, "exchange", inside),
+        routing_key=_text(publish, "routing_key", inside),
+        mandatory=publish.get("mandatory") is not False,
+        properties=properties,
+    )
+
+
+def read_credentials(creds: object, port: int | None = None) -> EndpointCredentials:
+    """The credentials in the `amqp_creds` of a start command or a hand-over.
+
+    Raises:
+        QueueInfoError: a field is missing or of the wrong type.
+    """
+    return EndpointCredentials(
+        endpoint_id=read_endpoint_id(creds),
+        tasks=read_source(_get(creds, "task_queue_info", "amqp_creds"), "amqp_creds.task_queue_info", port),
+        results=read_target(_get(creds, "result_queue_info", "amqp_creds"), "amqp_creds.result_queue_info", port),
+        heartbeats=read_target(
+            _get(creds, "heartbeat_queue_info", "amqp_creds"), "amqp_creds.heartbeat_queue_info", port
+        ),
+    )
+
+
+def read_endpoint_id(creds: object) -> str:
+    """The endpoint's id in `amqp_creds`, as a canonical lower-case UUID."""
+    text = _text(creds, "endpoint_id", "amqp_creds")
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise QueueInfoError("amqp_creds.endpoint_id: not a UUID") from None
+
+
+def _get(info: object, key: str, where: str) -> Any:
+    if not isinstance(info, dict) or key not in info:
+        raise QueueInfoError(f"{where}: missing {key!r}")
+    return info[key]
+
+
+def _text(info: object, key: str, where: str) -> str:
+    value = _get(info, key, where)
+    if not isinstance(value, str) or not value:
+        raise QueueInfoError(f"{where}.{key}: expected a non-empty string")
+    return value
+
+
+def _url(info: object, where: str, port: int | None) -> str:
+    url = _text(info, "connection_url", where)
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise QueueInfoError(f"{where}.connection_url: not a URL") from None
+    if parts.scheme not in ("amqp", "amqps") or not host:
+        raise QueueInfoError(f"{where}.connection_url: expected amqp[s]://user:password@host:port/vhost")
+    return url if port is None else _with_port(url, port)
+
+
+def _with_port(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    user, at, host_port = parts.netloc.rpartition("@")
+    host = host_port[: host_port.index("]") + 1] if host_port.startswith("[") else host_port.split(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}:{port}"))
