@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ OPEN_TIMEOUT = 15.0
 """Seconds to wait for the broker to answer each step (connect, open a channel, consume)."""
 HEARTBEAT = 30
 """Seconds between AMQP heartbeats: a silent network cut is noticed after two."""
+
+STABLE = 10.0
+"""Seconds after which a connection counts as good: the waits between attempts then begin small again."""
 
 # pika reports on its own; whatever matters reaches our log through the exceptions below.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -60,7 +64,10 @@ class NotDelivered(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message from a queue. `timestamp` is in seconds since the epoch; `tag` is what `Consumer.ack` takes."""
+    """One message from a queue. `timestamp` is in seconds since the epoch; `tag` is what `Consumer.ack` takes.
+
+    The broker lets each account publish under its own routing keys only: `routing_key` tells who sent the message.
+    """
 
     tag: int
     body: bytes
@@ -68,6 +75,7 @@ class Delivery:
     timestamp: int | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     redelivered: bool = False
+    routing_key: str = ""
 
 
 class Connection:
@@ -281,9 +289,12 @@ async def stay_connected(
         try:
             connection = await open_connection()
             try:
+                began = time.monotonic()
                 if await _until_lost(connection, session):
                     return
-                waits = backoff.delays()
+                # A session that fails at once (its queue is taken, say) must not be begun again five times a second.
+                if time.monotonic() - began > STABLE:
+                    waits = backoff.delays()
                 raise connection.reason
             finally:
                 await connection.close()
@@ -320,6 +331,7 @@ def _delivery(method: Any, properties: Any, body: bytes) -> Delivery:
         timestamp=properties.timestamp,
         headers=properties.headers or {},
         redelivered=method.redelivered,
+        routing_key=method.routing_key,
     )
 
 

@@ -169,10 +169,6 @@ _READERS: dict[str, Callable[[dict[str, Any]], Message]] = {
     "result": _read_result,
     "ep_status_report": _read_status,
 }
-    "task": _read_task,
-    "result": _read_result,
-    "ep_status_report": _read_status,
-}
 
 
 def _require(data: dict[str, Any], key: str, kind: type) -> Any:

@@ -1,0 +1,58 @@
+# Everything a developer runs. Each target does its own set-up (lab/setup), works from any folder, and runs as root:
+# the product becomes other users, and so do its demo and its tests.
+#
+#   make demo          the main job, end to end; KEEP=1 leaves it running
+#   make test          lint and all tests        make test-unit   the quick ones
+#   make lint          mypy --strict and ruff    make format      rewrites the layout of the code
+#   make bench-quick   ours beside the public package
+#   make lock          renews requirements/*.txt
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: demo demo-stop test test-unit lint format bench-quick lock clean-environments
+
+here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+dev := $(or $(MEP_DEV),/opt/mep-dev)
+setup := env="$$('$(here)lab/setup')"; cd '$(here)'
+setup_peer := env="$$('$(here)lab/setup' peer)"; export MEP_PEER='$(dev)/peer'; cd '$(here)'
+
+demo:
+	@$(setup)
+	"$$env/bin/python" -m demo $(if $(KEEP),--keep)
+
+demo-stop:
+	@$(setup)
+	"$$env/bin/python" -m demo --stop
+
+test: lint
+	@$(setup_peer)
+	"$$env/bin/python" -m pytest -p no:cacheprovider $(ARGS)
+
+test-unit:
+	@$(setup)
+	"$$env/bin/python" -m pytest -p no:cacheprovider -q -m 'not system' $(ARGS)
+
+lint:
+	@$(setup)
+	"$$env/bin/ruff" check .
+	"$$env/bin/ruff" format --check .
+	"$$env/bin/mypy"
+
+format:
+	@$(setup)
+	"$$env/bin/ruff" check --fix . ; "$$env/bin/ruff" format .
+
+bench-quick:
+	@$(setup_peer)
+	"$$env/bin/python" -m benchmarks.quick $(ARGS)
+
+lock:
+	@$(setup)
+	tools="$$(mktemp -d)"; trap 'rm -rf "$$tools"' EXIT
+	"$$env/bin/python" -m venv "$$tools"; "$$tools/bin/pip" install -q pip-tools
+	compile=("$$tools/bin/pip-compile" -q --upgrade --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe)
+	"$${compile[@]}" --extra hub --extra dev -o requirements/dev.txt pyproject.toml
+	"$${compile[@]}" -o requirements/peer.txt requirements/peer.in
+
+clean-environments:
+	rm -rf '$(dev)'

@@ -1,0 +1,155 @@
+"""The hub's connection to RabbitMQ: declares what is to be there, publishes, and hands over what comes in.
+
+`run` stays connected for as long as the hub lives. While there is no connection, publishing raises ConnectionLost,
+which a REST call turns into 503. Deliveries go to a handler in batches and are acked when the handler returns; what
+was not acked comes again on the next connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from hub import topology
+from wire.amqp import BrokerError, Connection, ConnectionLost, Delivery, Publisher, stay_connected
+from wire.queues import Target
+
+log = logging.getLogger(__name__)
+
+PREFETCH = 2000
+"""Unacked deliveries from each queue; also the largest batch."""
+
+Handler = Callable[[list[Delivery]], Awaitable[None]]
+
+
+class Broker:
+    """One connection at a time. `run` it as a task; the other methods work while it is connected."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._publisher: Publisher | None = None
+        self._channel: Any = None
+        self._answers: set[asyncio.Future[Any]] = set()
+        self.connected = asyncio.Event()
+
+    async def run(
+        self, first: Connection, handlers: Mapping[str, Handler], on_connected: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Never returns. `first` is an open connection; `handlers` are by queue; `on_connected` runs on each one."""
+        waiting = [first]
+
+        async def open_connection() -> Connection:
+            return waiting.pop() if waiting else await Connection.open(self._url)
+
+        async def session(connection: Connection) -> None:
+            try:
+                await self._begin(connection)
+                await on_connected()
+                await asyncio.gather(*(_drain(connection, queue, handle) for queue, handle in handlers.items()))
+            finally:
+                self._end()
+
+        await stay_connected(open_connection, session, _report)
+
+    def send(self, target: Target, body: bytes) -> asyncio.Future[None]:
+        """Publishes; the future ends with the broker's confirm, or with NotDelivered or ConnectionLost."""
+        if self._publisher is None:
+            raise ConnectionLost("not connected to RabbitMQ")
+        return self._publisher.send(target, body)
+
+    async def declare_queue(self, queue: str) -> tuple[int, int]:
+        """Makes a command or task queue unless it is there; how many messages wait in it, how many consumers read."""
+        frame = await self._call("queue_declare", queue=queue, durable=True)
+        return frame.method.message_count, frame.method.consumer_count
+
+    async def declare_client_queue(self, queue: str) -> None:
+        """Makes the result queue of a task group unless it is there."""
+        expires = {"x-expires": topology.CLIENT_QUEUE_LIFE * 1000}
+        await self._call("queue_declare", queue=queue, durable=True, arguments=expires)
+
+    async def delete_queue(self, queue: str) -> None:
+        """Removes a queue; its consumers are cancelled."""
+        await self._call("queue_delete", queue=queue)
+
+    async def purge_queue(self, queue: str) -> None:
+        """Drops what waits in a queue that exists."""
+        await self._call("queue_purge", queue=queue)
+
+    async def _begin(self, connection: Connection) -> None:
+        self._channel = await connection.channel()
+        for exchange in (topology.COMMANDS, topology.TASKS, topology.RESULTS, topology.HEARTBEATS):
+            await self._call("exchange_declare", exchange=exchange, exchange_type="topic", durable=True)
+        for inbox in (topology.RESULTS, topology.HEARTBEATS):
+            await self._call("queue_declare", queue=inbox, durable=True)
+            await self._call("queue_bind", queue=inbox, exchange=inbox, routing_key=f"*.{inbox}")
+        self._publisher = await connection.publisher()
+        self.connected.set()
+
+    def _end(self) -> None:
+        self.connected.clear()
+        self._publisher = self._channel = None
+        for answer in list(self._answers):
+            answer.set_exception(ConnectionLost("the connection to RabbitMQ was lost"))
+
+    async def _call(self, method: str, **arguments: Any) -> Any:
+        """One synchronous AMQP method on the bare channel; its answer frame."""
+        if self._channel is None:
+            raise ConnectionLost("not connected to RabbitMQ")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
+
+        def on_answer(frame: Any) -> None:
+            if not answer.done():
+                answer.set_result(frame)
+
+        try:
+            getattr(self._channel, method)(**arguments, callback=on_answer)
+        except Exception as e:  # pika raises on a channel that has just been closed
+            answer.cancel()
+            raise ConnectionLost("the connection to RabbitMQ was lost") from e
+        return await answer
+
+
+async def _drain(connection: Connection, queue: str, handle: Handler) -> None:
+    arrived: list[Delivery] = []
+    some = asyncio.Event()
+
+    def on_delivery(delivery: Delivery) -> None:
+        arrived.append(delivery)
+        some.set()
+
+    consumer = await connection.consume(queue, on_delivery, prefetch=PREFETCH)
+    while True:
+        await some.wait()
+        some.clear()
+        batch = arrived.copy()
+        arrived.clear()
+        try:
+            await _handle(handle, batch)
+        except sqlite3.Error as e:  # such as a full disk: keep the messages in the broker, try again later
+            log.exception("Cannot store what came in from queue %s", queue)
+            raise ConnectionLost(f"gave up the connection: {e}") from e
+        for delivery in batch:
+            consumer.ack(delivery.tag)
+
+
+async def _handle(handle: Handler, batch: list[Delivery]) -> None:
+    """A message that no handler can digest is dropped alone: it must stop neither the others nor the hub."""
+    try:
+        await handle(batch)
+    except (BrokerError, sqlite3.Error):
+        raise
+    except Exception:
+        if len(batch) == 1:
+            log.exception("Dropped a message from %s", batch[0].routing_key)
+            return
+        for delivery in batch:
+            await _handle(handle, [delivery])
+
+
+def _report(error: BrokerError, wait: float) -> None:
+    log.warning("RabbitMQ: %s; next attempt in %.1f s", error, wait)

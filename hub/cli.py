@@ -1,0 +1,66 @@
+"""`mep-hub serve --config hub.yaml`. Logs to stderr; one line says when it is ready.
+
+Exit codes: 0 after SIGTERM, 69 when something that the hub needs is not there (broker, address, database), 78 when
+hub.yaml is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hub import config, server
+from wire.redaction import Redactor
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, help="A Globus Compute web service for one site.")
+
+
+@cli.command()
+def serve(
+    config_file: Annotated[Path, typer.Option("--config", help="hub.yaml: mode 0600, owned by the runner.")],
+    debug: Annotated[bool, typer.Option(help="Log more.")] = False,
+) -> None:
+    """Run the web service until SIGTERM."""
+    _log_to_stderr(logging.DEBUG if debug else logging.INFO)
+    try:
+        asyncio.run(server.serve(config.load(config_file)))
+    except config.ConfigError as e:
+        _fail(str(e), os.EX_CONFIG)
+    except server.CannotStart as e:
+        _fail(str(e), os.EX_UNAVAILABLE)
+
+
+@cli.command()
+def new_client() -> None:
+    """Make up a client credential: prints its id, its secret, and the secret's hash for hub.yaml."""
+    secret = secrets.token_urlsafe(32)
+    typer.echo(f"client_id: {uuid.uuid4()}")
+    typer.echo(f"client_secret: {secret}")
+    typer.echo(f"client_secret_sha256: {hashlib.sha256(secret.encode()).hexdigest()}")
+
+
+def main() -> None:
+    """The `mep-hub` program."""
+    cli(prog_name="mep-hub")
+
+
+def _log_to_stderr(level: int) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(Redactor())
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _fail(text: str, code: int) -> None:
+    typer.echo(f"mep-hub: {text}", err=True)
+    sys.exit(code)

@@ -1,0 +1,231 @@
+"""hub.yaml -> HubConfig. One file, mode 0600 and owned by whoever runs the hub, because it holds secrets.
+
+Every mistake is a `ConfigError` whose text names the key; docs/hub.md describes the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import os
+import stat
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import yaml
+
+from hub.clients import Client, Identity
+
+
+class ConfigError(Exception):
+    """hub.yaml cannot be used; the text says which key and why, never a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """RabbitMQ as the hub sees it (`url`, with the hub's own password) and as endpoints and clients see it."""
+
+    url: str = field(repr=False)
+    scheme: str
+    host: str
+    port: int
+    vhost: str
+
+    def url_for(self, account: str, password: str) -> str:
+        """The connection URL to hand to an endpoint or a client."""
+        return f"{self.scheme}://{account}:{password}@{self.host}:{self.port}/{quote(self.vhost, safe='')}"
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    """All of hub.yaml. `clients` is by client id."""
+
+    host: str
+    port: int
+    database: Path
+    broker: Broker
+    clients: Mapping[str, Client]
+
+
+def load(path: Path) -> HubConfig:
+    """Reads and checks the file at `path`; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: unreadable, readable by others, not YAML, or a key that is unknown, missing or wrong.
+    """
+    _check_private(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        # A YAML error quotes the line it is in, and that line may be a secret.
+        where = f" (line {e.problem_mark.line + 1})" if isinstance(e, yaml.MarkedYAMLError) and e.problem_mark else ""
+        raise ConfigError(f"{path}: cannot be read as YAML{where}: {type(e).__name__}") from None
+    try:
+        return _hub(document, path.parent)
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from None
+
+
+def _check_private(path: Path) -> None:
+    try:
+        info = path.stat()
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror}") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise ConfigError(f"{path}: not a regular file")
+    if info.st_uid != os.geteuid():
+        raise ConfigError(f"{path}: must be owned by the account that runs the hub (uid {os.geteuid()})")
+    if info.st_mode & 0o077:
+        raise ConfigError(f"{path}: holds secrets, but its mode is {info.st_mode & 0o777:04o}; use: chmod 0600 {path}")
+
+
+def _hub(document: Any, folder: Path) -> HubConfig:
+    top = _mapping(document, "", required=("database", "broker", "clients"), optional=("listen", "allow_remote"))
+    host, port = _listen(_text(top, "listen", "", "127.0.0.1:5000"), allow_remote=top.get("allow_remote", False))
+    return HubConfig(
+        host=host,
+        port=port,
+        database=folder / _text(top, "database", ""),
+        broker=_broker(top["broker"]),
+        clients=_clients(top["clients"]),
+    )
+
+
+def _listen(text: str, *, allow_remote: Any) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"listen: expected ADDRESS:PORT, got {text!r}")
+    if not isinstance(allow_remote, bool):
+        raise ConfigError("allow_remote: expected true or false")
+    if not allow_remote and not _is_loopback(host):
+        raise ConfigError(
+            f"listen: {host} is reachable from other machines, and the hub has no TLS of its own;"
+            " listen on 127.0.0.1 behind a TLS proxy, or set 'allow_remote: true'"
+        )
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _broker(value: Any) -> Broker:
+    where = "broker"
+    known = _mapping(value, where, required=("url",), optional=("endpoint_host", "endpoint_port", "scheme"))
+    url = _text(known, "url", where)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.scheme not in ("amqp", "amqps") or not parts.username or not parts.password:
+        raise ConfigError("broker.url: expected amqp[s]://USER:PASSWORD@HOST:PORT/VHOST")
+    scheme = _text(known, "scheme", where, parts.scheme)
+    if scheme not in ("amqp", "amqps"):
+        raise ConfigError(f"broker.scheme: expected amqp or amqps, got {scheme!r}")
+    endpoint_port = known.get("endpoint_port", port or (5671 if parts.scheme == "amqps" else 5672))
+    if type(endpoint_port) is not int or not 0 < endpoint_port < 65536:
+        raise ConfigError("broker.endpoint_port: expected a port number")
+    endpoint_host = _text(known, "endpoint_host", where, f"[{host}]" if ":" in host else host)
+    vhost = unquote(parts.path.removeprefix("/")) or "/"
+    return Broker(url, scheme, endpoint_host, endpoint_port, vhost)
+
+
+def _clients(value: Any) -> dict[str, Client]:
+    if not isinstance(value, list) or not value:
+        raise ConfigError("clients: expected a list with at least one client")
+    clients = [_client(entry, f"clients[{i}]") for i, entry in enumerate(value)]
+    by_id = {client.client_id: client for client in clients}
+    if len(by_id) != len(clients):
+        raise ConfigError("clients: the same client_id appears twice")
+    return by_id
+
+
+def _client(value: Any, where: str) -> Client:
+    secrets = ("client_secret", "client_secret_sha256")
+    known = _mapping(value, where, required=("client_id", "identity"), optional=(*secrets, "linked"))
+    if sum(key in known for key in secrets) != 1:
+        raise ConfigError(f"{where}: give either client_secret or client_secret_sha256")
+    if "client_secret" in known:
+        digest = hashlib.sha256(_text(known, "client_secret", where).encode()).digest()
+    else:
+        digest = _sha256(_text(known, "client_secret_sha256", where), f"{where}.client_secret_sha256")
+    linked = known.get("linked") or []
+    if not isinstance(linked, list):
+        raise ConfigError(f"{where}.linked: expected a list of identity records")
+    identities = (
+        _identity(known["identity"], f"{where}.identity"),
+        *(_identity(record, f"{where}.linked[{i}]") for i, record in enumerate(linked)),
+    )
+    return Client(_uuid(known, "client_id", where), digest, identities)
+
+
+def _identity(value: Any, where: str) -> Identity:
+    texts = (
+        ("username", "email", "name"),
+        ("identity_provider_display_name", "organization", "status"),
+    )
+    known = _mapping(
+        value,
+        where,
+        required=("id", *texts[0], "identity_provider"),
+        optional=(*texts[1], "last_authentication"),
+    )
+    last = known.get("last_authentication")
+    if last is not None and type(last) is not int:
+        raise ConfigError(f"{where}.last_authentication: expected seconds since the epoch")
+    return Identity(
+        id=_uuid(known, "id", where),
+        identity_provider=_uuid(known, "identity_provider", where),
+        **{key: _text(known, key, where) for key in texts[0]},
+        **{key: _text(known, key, where, "used" if key == "status" else "") for key in texts[1]},
+        last_authentication=last,
+    )
+
+
+def _mapping(value: Any, where: str, *, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where or 'the file'}: expected a mapping of keys to values")
+    prefix = f"{where}." if where else ""
+    for key in value:
+        if key not in required and key not in optional:
+            near = difflib.get_close_matches(str(key), (*required, *optional), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{prefix}{key}: unknown key{hint}")
+    for key in required:
+        if key not in value:
+            raise ConfigError(f"{prefix}{key}: missing")
+    return value
+
+
+def _text(known: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
+    value = known.get(key, default)
+    if not isinstance(value, str) or (not value and default is None):
+        raise ConfigError(f"{where + '.' if where else ''}{key}: expected a text")
+    return value
+
+
+def _uuid(known: Mapping[str, Any], key: str, where: str) -> str:
+    try:
+        return str(uuid.UUID(_text(known, key, where)))
+    except ValueError:
+        raise ConfigError(f"{where}.{key}: expected a UUID") from None
+
+
+def _sha256(text: str, where: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise ConfigError(f"{where}: expected 64 hexadecimal digits")
+    return digest

@@ -1,0 +1,120 @@
+"""Managers and user endpoints as rows of the store: who may use them, are they alive, what is shown of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hub.clients import Client
+from hub.store import Store
+from hub.web import Forbidden, NotFound
+
+MISSED_PERIODS = 2.5
+"""An endpoint is offline after this many heartbeat periods without a heartbeat."""
+
+_NAMESPACE = uuid.UUID("c6d1b3f4-7f5e-5a3c-9d3e-3f1f0f2f8a11")
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """A registered endpoint. `record` is what it registered with."""
+
+    id: str
+    owner: str
+    multi_user: bool
+    public: bool
+    record: Mapping[str, Any]
+    locked_until: float
+    online: bool
+    report: Mapping[str, Any]
+
+    def is_run_by(self, client: Client) -> bool:
+        """Whether the client may change it: its owner, or one of the `admins` it registered with."""
+        return client.is_one_of(self.owner) or any(client.is_one_of(a) for a in self.record.get("admins") or ())
+
+    def is_open_to(self, client: Client) -> bool:
+        """Whether the client may see it and submit to it."""
+        return (self.multi_user and self.public) or self.is_run_by(client)
+
+    @property
+    def allowed_functions(self) -> list[str] | None:
+        """The only functions it runs; None when it runs any."""
+        allowed: list[str] | None = self.record.get("allowed_functions")
+        return allowed
+
+    def shown(self) -> dict[str, Any]:
+        """As `GET /v2/endpoints` shows it to those it is open to; its configuration is its owner's business."""
+        return {
+            "uuid": self.id,
+            "name": self.record["endpoint_name"],
+            "display_name": self.record.get("display_name"),
+            "owner": self.owner,
+            "multi_user": self.multi_user,
+            "public": self.public,
+        }
+
+
+def read_manager(store: Store, id: str) -> Manager:
+    """The manager with this id. Raises ApiError (404)."""
+    row = store.one("SELECT * FROM endpoint WHERE id = ?", id)
+    if row is None:
+        raise NotFound("endpoint", id)
+    return manager_of(row)
+
+
+def open_manager(store: Store, id: str, client: Client) -> Manager:
+    """The manager with this id, for seeing and submitting. Raises ApiError (404, 403)."""
+    manager = read_manager(store, id)
+    if not manager.is_open_to(client):
+        raise Forbidden(f"Endpoint {id} is not public and not yours")
+    return manager
+
+
+def own_manager(store: Store, id: str, client: Client) -> Manager:
+    """The manager with this id, for changing it. Raises ApiError (404, 403)."""
+    manager = read_manager(store, id)
+    if not manager.is_run_by(client):
+        raise Forbidden(f"Endpoint {id} is registered to somebody else")
+    return manager
+
+
+def manager_of(row: sqlite3.Row) -> Manager:
+    """A row of table `endpoint`."""
+    return Manager(
+        id=row["id"],
+        owner=row["owner"],
+        multi_user=bool(row["multi_user"]),
+        public=bool(row["public"]),
+        record=json.loads(row["record"]),
+        locked_until=row["locked_until"],
+        online=is_online(row),
+        report=json.loads(row["report"] or "{}"),
+    )
+
+
+def is_online(row: sqlite3.Row) -> bool:
+    """Whether an endpoint (a row of `endpoint` or `user_endpoint`) is alive by its last heartbeat."""
+    if row["heartbeat_at"] is None or not row["heartbeat_period"]:
+        return False
+    return bool(time.time() - row["heartbeat_at"] <= MISSED_PERIODS * row["heartbeat_period"])
+
+
+def canonical(options: Mapping[str, Any]) -> str:
+    """The same text for equal options, whatever the order of their keys."""
+    return json.dumps(options, sort_keys=True, separators=(",", ":"))
+
+
+def user_endpoint_id(manager_id: str, identity_id: str, options: Mapping[str, Any]) -> str:
+    """The id of a user's endpoint with these options: the same at every submission."""
+    return str(uuid.uuid5(_NAMESPACE, "\n".join((manager_id, identity_id, canonical(options)))))
+
+
+def timeline(store: Store, user_endpoint_id: str) -> list[dict[str, Any]]:
+    """When a user endpoint was told to start, checked in and gave its first result; oldest start first."""
+    rows = store.read("SELECT * FROM start WHERE user_endpoint = ? ORDER BY rowid", user_endpoint_id)
+    return [{key: row[key] for key in row.keys() if key != "user_endpoint"} for row in rows]  # noqa: SIM118

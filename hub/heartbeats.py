@@ -1,0 +1,137 @@
+"""Status reports of managers and user endpoints: who is alive, who could not start, for whom a start is due again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from hub import topology
+from hub.broker import Broker
+from hub.commands import Commands
+from hub.outcomes import Outcomes
+from hub.passwords import Passwords
+from hub.store import Store
+from wire import messages
+from wire.amqp import Delivery
+from wire.messages import StatusReport
+
+log = logging.getLogger(__name__)
+
+START_FAILED = "ENDPOINT_START_FAILED"
+"""The error code of tasks whose endpoint could not start."""
+LONGEST_PERIOD = 86400
+"""Seconds; a longer heartbeat period is not believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a report was about: the manager, and its user endpoint unless the report is the manager's own."""
+
+    manager: str
+    user_endpoint: str | None
+
+
+class Heartbeats:
+    """Handles the heartbeat queue."""
+
+    def __init__(
+        self, store: Store, broker: Broker, passwords: Passwords, commands: Commands, outcomes: Outcomes
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._passwords = passwords
+        self._commands = commands
+        self._outcomes = outcomes
+
+    async def on_reports(self, batch: list[Delivery]) -> None:
+        """Handles each report; returns once all that follows from them is done."""
+        reports = [report for delivery in batch if (report := _read(delivery)) is not None]
+        now = time.time()
+        noted = await self._store.write(lambda db: [self._note(db, report, now) for report in reports])
+        for report, seen in zip(reports, noted, strict=True):
+            await self._follow_up(report, seen)
+
+    async def _follow_up(self, report: StatusReport, seen: _Seen | None) -> None:
+        error = _error(report)
+        if seen is None:
+            log.warning("Dropped a status report for %s: not known here", report.endpoint_id)
+        elif seen.user_endpoint is None:
+            if _period(report) > 0:
+                await self._commands.revive(seen.manager)
+        elif error is not None:
+            await self._fail(seen.user_endpoint, error)
+        elif report.global_state.get("active") is False:
+            self._commands.revive_soon(seen.manager)
+
+    async def _fail(self, user_endpoint: str, text: str) -> None:
+        """Purges first: a task that comes in between is failed in the store, at worst it also runs for nothing."""
+        log.info("User endpoint %s could not start: %s", user_endpoint, text)
+        queue = topology.task_queue(user_endpoint)
+        await self._broker.declare_queue(queue)
+        await self._broker.purge_queue(queue)
+        await self._outcomes.fail_waiting(user_endpoint, START_FAILED, text)
+
+    def _note(self, db: sqlite3.Connection, report: StatusReport, now: float) -> _Seen | None:
+        id, state = report.endpoint_id, json.dumps(dict(report.global_state))
+        changed = db.execute(
+            "UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
+            (now, _period(report), state, id),
+        ).rowcount
+        if changed:
+            self._passwords.renew(db, topology.manager_account(id), now)
+            return _Seen(id, None)
+        row = db.execute("SELECT manager FROM user_endpoint WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            return None
+        db.execute(
+            "UPDATE user_endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
+            (now, _period(report), state, id),
+        )
+        _note_start(db, report, now)
+        self._passwords.renew(db, topology.user_endpoint_account(id), now)
+        return _Seen(row["manager"], id)
+
+
+def _note_start(db: sqlite3.Connection, report: StatusReport, now: float) -> None:
+    id, error = report.endpoint_id, _error(report)
+    if error is not None or report.global_state.get("active") is False:
+        db.execute(
+            "UPDATE start SET ended_at = ?, error = ? WHERE user_endpoint = ? AND ended_at IS NULL",
+            (now, error, id),
+        )
+    else:
+        db.execute(
+            "UPDATE start SET first_heartbeat_at = ? WHERE user_endpoint = ? AND ended_at IS NULL"
+            " AND first_heartbeat_at IS NULL",
+            (now, id),
+        )
+
+
+def _error(report: StatusReport) -> str | None:
+    """The text of a failed start. A lone surrogate, which JSON allows and SQLite does not, becomes `?`."""
+    error = report.global_state.get("error")
+    return None if error is None else str(error).encode("utf-8", "replace").decode()
+
+
+def _period(report: StatusReport) -> float:
+    """Seconds until the next report is due; 0 when none is: the endpoint stops, did not start, or talks nonsense."""
+    period = report.global_state.get("heartbeat_period")
+    if report.global_state.get("active") is False or _error(report) is not None:
+        return 0.0
+    return float(period) if isinstance(period, int | float) and 0 < period <= LONGEST_PERIOD else 0.0
+
+
+def _read(delivery: Delivery) -> StatusReport | None:
+    sender = topology.sender(delivery.routing_key)
+    try:
+        message = messages.unpack(delivery.body)
+    except messages.MessageError as e:
+        log.warning("Dropped a message from endpoint %s to the heartbeat queue: %s", sender, e)
+        return None
+    if not isinstance(message, StatusReport) or message.endpoint_id != sender:
+        log.warning("Dropped a message from endpoint %s: not a status report of its own", sender)
+        return None
+    return message

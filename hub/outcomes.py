@@ -1,0 +1,141 @@
+"""The end of a task: stored, then forwarded to the client's queue. The first end of a task is the one that counts.
+
+Results come from user endpoints; failures are also made here, when an endpoint could not start. Either way the task's
+row holds the message until the broker has confirmed the forward, so that a crash in between loses nothing: what was
+not forwarded is forwarded on the next connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hub import topology
+from hub.broker import Broker
+from hub.store import Store
+from wire import messages
+from wire.amqp import Delivery, NotDelivered
+from wire.messages import ErrorDetails, Result
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Forward:
+    """A task's end on its way to the client; `queue` is None when the client did not ask for one."""
+
+    task: str
+    queue: str | None
+    body: bytes
+
+
+class Outcomes:
+    """Stores and forwards."""
+
+    def __init__(self, store: Store, broker: Broker) -> None:
+        self._store = store
+        self._broker = broker
+
+    async def on_results(self, batch: list[Delivery]) -> None:
+        """Handles what user endpoints published; returns once it is stored and forwarded."""
+        results = [read for delivery in batch if (read := _read(delivery)) is not None]
+        forwards = await self._store.write(lambda db: _end_all(db, results, time.time()))
+        await self._forward(forwards)
+
+    async def fail_waiting(self, user_endpoint: str, code: str, text: str) -> None:
+        """Ends all tasks of a user endpoint that have not ended with the same failure."""
+
+        def fail(db: sqlite3.Connection) -> list[_Forward]:
+            rows = db.execute("SELECT id FROM task WHERE user_endpoint = ? AND ended_at IS NULL", (user_endpoint,))
+            error = ErrorDetails(code, text)
+            failures = [Result(row["id"], text, error_details=error) for row in rows.fetchall()]
+            return _end_all(db, [(user_endpoint, f.task_id, messages.pack(f)) for f in failures], time.time())
+
+        await self._forward(await self._store.write(fail))
+
+    async def forward_remaining(self) -> None:
+        """Forwards what was stored but not confirmed before the connection, or the hub, went away."""
+        rows = self._store.read(
+            "SELECT t.id, t.result, g.id AS task_group, g.owner, g.has_queue FROM task t"
+            " JOIN task_group g ON g.id = t.task_group WHERE t.ended_at IS NOT NULL AND NOT t.forwarded"
+        )
+        await self._forward([_forward(row, row["result"]) for row in rows])
+
+    async def _forward(self, forwards: Sequence[_Forward]) -> None:
+        if not forwards:
+            return
+        now = int(time.time())
+        confirms = [
+            self._broker.send(topology.target(f.queue, "application/octet-stream", timestamp=now), f.body)
+            for f in forwards
+            if f.queue is not None
+        ]
+        for end in await asyncio.gather(*confirms, return_exceptions=True):
+            if isinstance(end, NotDelivered):
+                log.warning("A result was not forwarded, the client can still ask for it: %s", end)
+            elif end is not None:
+                raise end
+        ids = [(f.task,) for f in forwards]
+        # Not awaited: after a crash here a result is forwarded twice, which clients take.
+        marking = asyncio.ensure_future(self._store.write(lambda db: _mark_forwarded(db, ids)))
+        marking.add_done_callback(_log_failure)
+
+
+def _read(delivery: Delivery) -> tuple[str, str, bytes] | None:
+    """Sender, task id and body of a result; None, with a log line, when it is no result."""
+    sender = topology.sender(delivery.routing_key)
+    try:
+        message = messages.unpack(delivery.body)
+    except messages.MessageError as e:
+        log.warning("Dropped a message from user endpoint %s to the result queue: %s", sender, e)
+        return None
+    if not isinstance(message, Result):
+        log.warning("Dropped a %s from user endpoint %s: not a result", type(message).__name__, sender)
+        return None
+    return sender, message.task_id, delivery.body
+
+
+def _end_all(db: sqlite3.Connection, results: Iterable[tuple[str, str, bytes]], now: float) -> list[_Forward]:
+    """Ends each task that the sender was given and that has not ended; the others are dropped with a log line."""
+    forwards = []
+    senders = set()
+    for sender, task, body in results:
+        row = db.execute(
+            "SELECT t.id, t.user_endpoint, t.ended_at, g.id AS task_group, g.owner, g.has_queue FROM task t"
+            " JOIN task_group g ON g.id = t.task_group WHERE t.id = ?",
+            (task,),
+        ).fetchone()
+        if row is None or row["user_endpoint"] != sender:
+            log.warning("Dropped a result from user endpoint %s: it has no task %s", sender, task)
+        elif row["ended_at"] is not None:
+            log.info("Dropped a result from user endpoint %s: task %s has ended before", sender, task)
+        else:
+            db.execute("UPDATE task SET ended_at = ?, result = ? WHERE id = ?", (now, body, task))
+            forwards.append(_forward(row, body))
+            senders.add(sender)
+    for sender in senders:
+        db.execute(
+            "UPDATE start SET first_result_at = ? WHERE first_result_at IS NULL AND ended_at IS NULL"
+            " AND user_endpoint = ?",
+            (now, sender),
+        )
+    return forwards
+
+
+def _forward(row: sqlite3.Row, body: bytes) -> _Forward:
+    queue = topology.client_queue_prefix(row["owner"]) + row["task_group"] if row["has_queue"] else None
+    return _Forward(row["id"], queue, body)
+
+
+def _mark_forwarded(db: sqlite3.Connection, ids: list[tuple[str]]) -> None:
+    db.executemany("UPDATE task SET forwarded = 1 WHERE id = ?", ids)
+
+
+def _log_failure(marking: asyncio.Future[Any]) -> None:
+    if not marking.cancelled() and marking.exception() is not None:
+        log.warning("Forwarded results could not be marked: %s", marking.exception())

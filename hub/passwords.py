@@ -1,0 +1,65 @@
+"""Passwords of AMQP accounts: many valid ones for each account, stored as hashes, renewed while their holder lives.
+
+Every start command carries a new password, so an endpoint may hold an older one than the newest. A password that has
+been used to log in is renewed by its account's heartbeats: an endpoint whose manager cannot refresh it must still be
+able to reconnect after weeks and deliver its result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+import time
+
+from hub.store import Store
+
+LIFETIME = 7 * 86400
+"""Seconds that an unused or no longer renewed password is valid."""
+_RENEW_EVERY = 3600
+
+
+class Passwords:
+    """Makes, checks, renews and removes them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._renewed: dict[str, float] = {}
+
+    @staticmethod
+    def add(db: sqlite3.Connection, account: str) -> str:
+        """A new password for `account`, as part of a larger change of the store."""
+        password = secrets.token_urlsafe(32)
+        db.execute(
+            "INSERT INTO password(account, hash, expires) VALUES (?, ?, ?)",
+            (account, _hash(password), time.time() + LIFETIME),
+        )
+        return password
+
+    async def is_valid(self, account: str, password: str) -> bool:
+        """Whether `account` may log in with `password`; remembers that it did."""
+        digest = _hash(password)
+        row = self._store.one(
+            "SELECT used FROM password WHERE account = ? AND hash = ? AND expires > ?", account, digest, time.time()
+        )
+        if row is not None and not row["used"]:
+            await self._store.execute("UPDATE password SET used = 1 WHERE account = ? AND hash = ?", account, digest)
+        return row is not None
+
+    def exists(self, account: str) -> bool:
+        """Whether `account` has a valid password."""
+        return (
+            self._store.one("SELECT 1 FROM password WHERE account = ? AND expires > ? LIMIT 1", account, time.time())
+            is not None
+        )
+
+    def renew(self, db: sqlite3.Connection, account: str, now: float) -> None:
+        """A heartbeat came: what the account has used stays valid. Writes at most once an hour."""
+        if now - self._renewed.get(account, 0) < _RENEW_EVERY:
+            return
+        db.execute("UPDATE password SET expires = ? WHERE account = ? AND used", (now + LIFETIME, account))
+        self._renewed[account] = now
+
+
+def _hash(password: str) -> bytes:
+    return hashlib.sha256(password.encode()).digest()

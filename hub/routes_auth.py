@@ -1,0 +1,84 @@
+"""The part of Globus Auth that the public client uses: tokens for client credentials, and who one is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from hub.clients import Client
+from hub.tokens import AUTH, LIFETIME, Grant, Tokens
+from hub.web import ApiError, form
+
+
+class AuthRoutes:
+    """Globus Auth's calls under `/v2/oauth2` and `/v2/api`."""
+
+    def __init__(self, tokens: Tokens, clients: Mapping[str, Client]) -> None:
+        self._tokens = tokens
+        self._identities = {i.id: i for client in clients.values() for i in client.identities}
+
+    def routes(self) -> list[Route]:
+        """The calls."""
+        return [
+            Route("/v2/oauth2/token", self.token, methods=["POST"]),
+            Route("/v2/oauth2/token/revoke", self.revoke, methods=["POST"]),
+            Route("/v2/oauth2/userinfo", self.userinfo, methods=["GET"]),
+            Route("/v2/api/identities", self.identities, methods=["GET"]),
+        ]
+
+    async def token(self, request: Request) -> JSONResponse:
+        """Client id and secret for tokens."""
+        client = self._tokens.client_of_basic(request)
+        asked = await form(request)
+        if asked.get("grant_type") != "client_credentials":
+            raise ApiError(400, "unsupported_grant_type", "Only client credentials are accepted here")
+        first, *others = [_token(grant) for grant in await self._tokens.issue(client, asked.get("scope", "").split())]
+        return JSONResponse({**first, "other_tokens": others}, headers={"Cache-Control": "no-store"})
+
+    async def revoke(self, request: Request) -> JSONResponse:
+        """Ends a token; the answer does not tell whether there was one."""
+        client = self._tokens.client_of_basic(request)
+        await self._tokens.revoke(client, (await form(request)).get("token", ""))
+        return JSONResponse({"active": False})
+
+    async def userinfo(self, request: Request) -> JSONResponse:
+        """Who the caller is, with all linked identities."""
+        client = self._tokens.caller(request, AUTH)
+        main = client.identity
+        return JSONResponse(
+            {
+                "sub": main.id,
+                "preferred_username": main.username,
+                "name": main.name,
+                "email": main.email,
+                "identity_provider": main.identity_provider,
+                "identity_provider_display_name": main.identity_provider_display_name,
+                "organization": main.organization,
+                "last_authentication": main.last_authentication or int(time.time()),
+                "identity_set": [identity.set_entry() for identity in client.identities],
+            }
+        )
+
+    async def identities(self, request: Request) -> JSONResponse:
+        """Identity records by `ids` or `usernames` (comma-separated); unknown ones are left out."""
+        self._tokens.caller(request, AUTH)
+        asked = request.query_params
+        ids = [id.strip().lower() for id in asked.get("ids", "").split(",")]
+        names = [name.strip() for name in asked.get("usernames", "").split(",")]
+        found = [i for i in self._identities.values() if i.id in ids or i.username in names]
+        return JSONResponse({"identities": [identity.record() for identity in found]})
+
+
+def _token(grant: Grant) -> dict[str, Any]:
+    return {
+        "access_token": grant.access_token,
+        "scope": grant.scope,
+        "expires_in": LIFETIME,
+        "token_type": "Bearer",
+        "resource_server": grant.resource_server,
+    }

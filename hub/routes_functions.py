@@ -1,0 +1,88 @@
+"""Functions: registered code. Anybody may run a public one, only its owner may see or run any other."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from hub.store import Store
+from hub.tokens import Tokens
+from hub.web import Forbidden, Invalid, NotFound, field, json_object, path_id
+
+
+class FunctionRoutes:
+    """Calls under `/v2/functions` and `/v3/functions`."""
+
+    def __init__(self, store: Store, tokens: Tokens) -> None:
+        self._store = store
+        self._tokens = tokens
+
+    def routes(self) -> list[Route]:
+        """The calls."""
+        return [
+            Route("/v2/functions", self.register, methods=["POST"]),
+            Route("/v3/functions", self.register, methods=["POST"]),
+            Route("/v2/functions/{id}", self.show, methods=["GET"]),
+            Route("/v2/functions/{id}", self.delete, methods=["DELETE"]),
+        ]
+
+    async def register(self, request: Request) -> JSONResponse:
+        """Stores a function under a new id."""
+        caller = self._tokens.caller(request)
+        body = await json_object(request)
+        if body.get("group") or body.get("ha_endpoint_id"):
+            raise Invalid("group, ha_endpoint_id: functions cannot be shared with groups or bound to endpoints here")
+        code = field(body, "function_code", str)
+        record = {
+            "function_name": field(body, "function_name", str),
+            "description": field(body, "description", str, None),
+            "serialized": field(body, "serialized", bool, True),
+            "meta": field(body, "meta", dict, None),
+        }
+        id = str(uuid.uuid4())
+        await self._store.execute(
+            "INSERT INTO function VALUES (?, ?, ?, ?, ?)",
+            id,
+            caller.identity.id,
+            field(body, "public", bool, False),
+            code,
+            json.dumps(record),
+        )
+        return JSONResponse({"function_uuid": id})
+
+    async def show(self, request: Request) -> JSONResponse:
+        """All about a function, its code included."""
+        caller = self._tokens.caller(request)
+        id = path_id(request, "function")
+        row = self._store.one("SELECT * FROM function WHERE id = ?", id)
+        if row is None:
+            raise NotFound("function", id)
+        if not row["public"] and not caller.is_one_of(row["owner"]):
+            raise Forbidden(f"Function {id} is not public and not yours")
+        record = json.loads(row["record"])
+        return JSONResponse(
+            {
+                "function_uuid": id,
+                **record,
+                "metadata": record["meta"],
+                "function_code": row["code"],
+                "public": bool(row["public"]),
+                "owner": row["owner"],
+            }
+        )
+
+    async def delete(self, request: Request) -> JSONResponse:
+        """Forgets a function; tasks that were submitted before still run."""
+        caller = self._tokens.caller(request)
+        id = path_id(request, "function")
+        row = self._store.one("SELECT owner FROM function WHERE id = ?", id)
+        if row is None:
+            raise NotFound("function", id)
+        if not caller.is_one_of(row["owner"]):
+            raise Forbidden(f"Function {id} is not yours")
+        await self._store.execute("DELETE FROM function WHERE id = ?", id)
+        return JSONResponse({"function_uuid": id})

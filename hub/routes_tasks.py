@@ -1,0 +1,103 @@
+"""Tasks by REST: state and result, one by one, in batches, by group; and where to read results by AMQP."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from hub import topology
+from hub.broker import Broker
+from hub.clients import Client
+from hub.config import Broker as BrokerConfig
+from hub.passwords import Passwords
+from hub.store import Store
+from hub.tokens import Tokens
+from hub.web import NotFound, field, json_object, path_id
+from wire import messages
+
+BATCH_LIMIT = 5000
+"""Tasks in one `batch_status`; more are left out of the answer, which clients take for not ended yet."""
+
+_TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
+
+
+class TaskRoutes:
+    """Calls about tasks and their results."""
+
+    def __init__(self, store: Store, tokens: Tokens, broker: Broker, config: BrokerConfig) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._broker = broker
+        self._config = config
+
+    def routes(self) -> list[Route]:
+        """The calls."""
+        return [
+            Route("/v2/tasks/{id}", self.show, methods=["GET"]),
+            Route("/v2/batch_status", self.batch, methods=["POST"]),
+            Route("/v2/taskgroup/{id}", self.group, methods=["GET"]),
+            Route("/v2/get_amqp_result_connection_url", self.result_connection, methods=["GET"]),
+        ]
+
+    async def show(self, request: Request) -> JSONResponse:
+        """State and, when it has ended, result of a task."""
+        caller = self._tokens.caller(request)
+        id = path_id(request, "task")
+        row = self._task(id, caller)
+        if row is None:
+            raise NotFound("task", id)
+        return JSONResponse(_shown(row))
+
+    async def batch(self, request: Request) -> JSONResponse:
+        """The same for many tasks; those that are not the caller's are left out."""
+        caller = self._tokens.caller(request)
+        ids = [str(id).lower() for id in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
+        rows = {id: row for id in ids if (row := self._task(id, caller)) is not None}
+        return JSONResponse({"response": "batch", "results": {id: _shown(row) for id, row in rows.items()}})
+
+    async def group(self, request: Request) -> JSONResponse:
+        """The tasks of a group. Who asks wants to wait for them: results that are still to come go to its queue."""
+        caller = self._tokens.caller(request)
+        id = path_id(request, "task group")
+        row = self._store.one("SELECT owner FROM task_group WHERE id = ?", id)
+        if row is None or row["owner"] != caller.identity.id:
+            raise NotFound("task group", id)
+        await self._broker.declare_client_queue(topology.client_queue_prefix(caller.identity.id) + id)
+        await self._store.execute("UPDATE task_group SET has_queue = 1 WHERE id = ? AND NOT has_queue", id)
+        tasks = self._store.read("SELECT id FROM task WHERE task_group = ? ORDER BY rowid", id)
+        return JSONResponse({"taskgroup_id": id, "tasks": [{"id": task["id"]} for task in tasks]})
+
+    async def result_connection(self, request: Request) -> JSONResponse:
+        """An AMQP account that reads the result queues of the caller, and of nobody else."""
+        caller = self._tokens.caller(request)
+        account = topology.client_account(caller.identity.id)
+        password = await self._store.write(lambda db: Passwords.add(db, account))
+        return JSONResponse(
+            {
+                "queue_prefix": topology.client_queue_prefix(caller.identity.id),
+                "connection_url": self._config.url_for(account, password),
+            }
+        )
+
+    def _task(self, id: str, caller: Client) -> sqlite3.Row | None:
+        row = self._store.one(_TASK, id)
+        return row if row is not None and row["owner"] == caller.identity.id else None
+
+
+def _shown(row: sqlite3.Row) -> dict[str, Any]:
+    """A task as clients read it: it has ended exactly when there is a `completion_t`."""
+    shown = {"task_id": row["id"], "task_group_id": row["task_group"]}
+    if row["ended_at"] is None:
+        return {**shown, "status": "waiting-for-ep"}
+    result = messages.unpack(row["result"])
+    assert isinstance(result, messages.Result)
+    shown["completion_t"] = str(row["ended_at"])
+    if result.details is not None:
+        shown["details"] = result.details
+    if result.error_details is None:
+        return {**shown, "status": "success", "result": result.data}
+    return {**shown, "status": "failed", "exception": result.data, "reason": result.error_details.user_message}

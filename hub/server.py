@@ -1,0 +1,110 @@
+"""Starts and stops the hub: everything that can fail at the start fails here, before anything is half made.
+
+Order: database, broker, sockets, then the loops and the web server. SIGTERM and SIGINT end the web server; the rest
+follows in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import uvicorn
+
+from hub.app import Hub
+from hub.config import HubConfig
+from hub.store import Store
+from wire.amqp import BrokerError, Connection
+
+log = logging.getLogger(__name__)
+
+GRACE = 2
+"""Seconds for open requests to end after SIGTERM."""
+
+
+class CannotStart(Exception):
+    """The hub cannot start; the text says what is in the way."""
+
+
+async def serve(config: HubConfig) -> None:
+    """Runs the hub until SIGTERM or SIGINT.
+
+    Raises:
+        CannotStart: the database, the broker or the listen address cannot be used.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(s) for s in _bind(config.host, config.port)]
+        try:
+            connection = await Connection.open(config.broker.url)
+        except BrokerError as e:
+            raise CannotStart(f"broker.url: {e}") from None
+        try:
+            store = stack.enter_context(closing(Store(config.database)))
+        except (OSError, sqlite3.Error) as e:
+            await connection.close()
+            raise CannotStart(f"database: {config.database}: {e}") from None
+        hub = Hub(config, store)
+        loops = asyncio.ensure_future(hub.run(connection))
+        server = _Server(
+            uvicorn.Config(
+                hub.app,
+                loop="asyncio",
+                http="h11",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE,
+            )
+        )
+        _stop_on_signals(server)
+        loops.add_done_callback(lambda _: setattr(server, "should_exit", True))
+        await asyncio.wait({loops, asyncio.ensure_future(hub.connected())}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("Ready at http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, config.port)
+        try:
+            await server.serve(sockets)
+        finally:
+            await _end(loops)
+
+
+class _Server(uvicorn.Server):
+    """Without uvicorn's signal handlers: they end the process by the signal, which is no clean exit."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _stop_on_signals(server: uvicorn.Server) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, setattr, server, "should_exit", True)
+
+
+async def _end(loops: asyncio.Future[None]) -> None:
+    """Stops the loops; when they have ended by themselves, which they never should, their error is ours."""
+    if loops.done():
+        loops.result()
+    loops.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await loops
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """A listening socket for each address of `host`: `localhost` may be both 127.0.0.1 and ::1. Raises CannotStart."""
+    sockets: list[socket.socket] = []
+    try:
+        addresses = {info[4][:2]: info[0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        for address, family in addresses.items():
+            sockets.append(socket.create_server(address, family=family, backlog=1024))
+    except OSError as e:
+        for opened in sockets:
+            opened.close()
+        raise CannotStart(f"listen: {host}:{port}: {e.strerror or e}") from None
+    return sockets

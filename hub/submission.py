@@ -1,0 +1,211 @@
+"""From a submission to tasks in the user endpoint's queue and a start command to its manager.
+
+    body -decode-> Submission -plan-> tasks with ids -one change of the store-> rows -publish-> broker
+
+The change of the store comes first: a result must find its task. When the broker fails after it, the rows are taken
+back and the caller is told to try again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hub import endpoints, topology
+from hub.broker import Broker
+from hub.clients import Client
+from hub.commands import Commands
+from hub.endpoints import Manager
+from hub.store import Store
+from hub.web import ApiError, Forbidden, Invalid, NotFound, field, uuid_field
+from wire import messages
+from wire.amqp import BrokerError
+from wire.messages import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The body of `POST /v3/endpoints/ID/submit`. `calls` are packed arguments by function id."""
+
+    calls: Mapping[str, list[str]]
+    task_group: str | None
+    create_queue: bool
+    user_opts: Mapping[str, Any]
+    user_runtime: Mapping[str, Any]
+    resource_specification: Mapping[str, Any] | None
+    result_serializers: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One task to be: `function` as the client wrote its id (`asked_as`) and canonical."""
+
+    task: str
+    function: str
+    asked_as: str
+    arguments: str
+
+
+def decode(body: Mapping[str, Any]) -> Submission:
+    """Raises ApiError (422) that names the field."""
+    calls = field(body, "tasks", dict)
+    if not calls or not all(
+        isinstance(packed, list) and packed and all(isinstance(arguments, str) for arguments in packed)
+        for packed in calls.values()
+    ):
+        raise Invalid("tasks: expected {function id: [packed arguments, ...]} with at least one call each")
+    group = field(body, "task_group_id", str, None)
+    serializers = field(body, "result_serializers", list, [])
+    if not all(isinstance(name, str) for name in serializers):
+        raise Invalid("result_serializers: expected a list of texts")
+    return Submission(
+        calls=calls,
+        task_group=None if group is None else uuid_field(group, "task_group_id"),
+        create_queue=field(body, "create_queue", bool, False),
+        user_opts=field(body, "user_endpoint_config", dict, {}),
+        user_runtime=field(body, "user_runtime", dict, {}),
+        resource_specification=field(body, "resource_specification", dict, None),
+        result_serializers=serializers,
+    )
+
+
+class Submitter:
+    """Carries submissions out."""
+
+    def __init__(self, store: Store, broker: Broker, commands: Commands) -> None:
+        self._store = store
+        self._broker = broker
+        self._commands = commands
+
+    async def submit(self, caller: Client, manager: Manager, submission: Submission) -> dict[str, Any]:
+        """Stores and publishes the tasks; the answer is what the client expects.
+
+        Raises:
+            ApiError: 403 or 404 for functions and task groups, 503 when RabbitMQ is not reachable.
+        """
+        if not self._broker.connected.is_set():
+            raise _unavailable()
+        calls = [
+            _Call(str(uuid.uuid4()), uuid_field(asked_as, "tasks"), asked_as, arguments)
+            for asked_as, packed in submission.calls.items()
+            for arguments in packed
+        ]
+        codes = {function: self._code(caller, manager, function) for function in {call.function for call in calls}}
+        group = self._group(caller, submission)
+        user_endpoint = endpoints.user_endpoint_id(manager.id, caller.identity.id, submission.user_opts)
+        password = await self._store.write(
+            lambda db: self._record(db, caller, manager, submission, calls, group, user_endpoint)
+        )
+        try:
+            await self._publish(caller, submission, calls, codes, group, user_endpoint)
+            await self._commands.send(user_endpoint, password)
+        except BrokerError:
+            ids = [(call.task,) for call in calls]
+            await self._store.write(lambda db: db.executemany("DELETE FROM task WHERE id = ?", ids) and None)
+            raise _unavailable() from None
+        tasks: dict[str, list[str]] = {}
+        for call in calls:
+            tasks.setdefault(call.asked_as, []).append(call.task)
+        return {
+            "request_id": str(uuid.uuid4()),
+            "task_group_id": group,
+            "endpoint_id": manager.id,
+            "tasks": tasks,
+        }
+
+    def _code(self, caller: Client, manager: Manager, function: str) -> str:
+        row = self._store.one("SELECT owner, public, code FROM function WHERE id = ?", function)
+        if row is None:
+            raise NotFound("function", function)
+        if not row["public"] and not caller.is_one_of(row["owner"]):
+            raise Forbidden(f"Function {function} is not public and not yours")
+        if manager.allowed_functions is not None and function not in manager.allowed_functions:
+            raise Forbidden(f"Function {function} not permitted on endpoint {manager.id}")
+        code: str = row["code"]
+        return code
+
+    def _group(self, caller: Client, submission: Submission) -> str:
+        if submission.task_group is None:
+            return str(uuid.uuid4())
+        row = self._store.one("SELECT owner FROM task_group WHERE id = ?", submission.task_group)
+        if row is None or row["owner"] != caller.identity.id:
+            raise NotFound("task group", submission.task_group)
+        return submission.task_group
+
+    def _record(
+        self,
+        db: sqlite3.Connection,
+        caller: Client,
+        manager: Manager,
+        submission: Submission,
+        calls: list[_Call],
+        group: str,
+        user_endpoint: str,
+    ) -> str:
+        """The change of the store; returns the password of the start command."""
+        now = time.time()
+        db.execute(
+            "INSERT INTO task_group VALUES (?, ?, ?)"
+            " ON CONFLICT(id) DO UPDATE SET has_queue = max(has_queue, excluded.has_queue)",
+            (group, caller.identity.id, submission.create_queue),
+        )
+        db.execute(
+            "INSERT INTO user_endpoint(id, manager, client, identity, user_opts, user_runtime)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE"
+            " SET client = excluded.client, user_runtime = excluded.user_runtime",
+            (
+                user_endpoint,
+                manager.id,
+                caller.client_id,
+                caller.identity.id,
+                json.dumps(submission.user_opts),
+                json.dumps(submission.user_runtime),
+            ),
+        )
+        db.executemany(
+            "INSERT INTO task(id, user_endpoint, task_group, function, submitted_at) VALUES (?, ?, ?, ?, ?)",
+            [(call.task, user_endpoint, group, call.function, now) for call in calls],
+        )
+        return self._commands.write_down(db, user_endpoint, now)
+
+    async def _publish(
+        self,
+        caller: Client,
+        submission: Submission,
+        calls: list[_Call],
+        codes: Mapping[str, str],
+        group: str,
+        user_endpoint: str,
+    ) -> None:
+        if submission.create_queue:
+            await self._broker.declare_client_queue(topology.client_queue_prefix(caller.identity.id) + group)
+        queue = topology.task_queue(user_endpoint)
+        await self._broker.declare_queue(queue)
+        resources = submission.resource_specification
+        confirms = [
+            self._broker.send(
+                topology.target(
+                    queue,
+                    "application/octet-stream",
+                    headers={
+                        "task_uuid": call.task,
+                        "function_uuid": call.function,
+                        "resource_specification": None if resources is None else json.dumps(resources),
+                        "result_serializers": submission.result_serializers,
+                    },
+                ),
+                messages.pack(Task(call.task, codes[call.function] + call.arguments)),
+            )
+            for call in calls
+        ]
+        for confirm in confirms:
+            await confirm
+
+
+def _unavailable() -> ApiError:
+    return ApiError(503, "BROKER_UNAVAILABLE", "The service cannot reach its message broker now; try again later")

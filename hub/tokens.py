@@ -1,0 +1,110 @@
+"""Bearer tokens: issued to client credentials, stored only as hashes, checked on every REST call.
+
+A token is 32 random bytes; a plain SHA-256 of it cannot be guessed back.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from hub.clients import Client
+from hub.store import Store
+from hub.web import ApiError, Forbidden
+
+COMPUTE = "funcx_service"
+AUTH = "auth.globus.org"
+LIFETIME = 48 * 3600
+"""Seconds; as Globus Auth has it."""
+
+_COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
+_AUTH_SCOPES = {"openid", "profile", "email"}
+_AUTH_SCOPE_PREFIX = "urn:globus:auth:scope:auth.globus.org:"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A new token for one resource server."""
+
+    resource_server: str
+    scope: str
+    access_token: str = field(repr=False)
+
+
+class Tokens:
+    """Issues, checks and revokes."""
+
+    def __init__(self, store: Store, clients: Mapping[str, Client]) -> None:
+        self._store = store
+        self._clients = clients
+
+    def client_of_basic(self, request: Request) -> Client:
+        """The client whose id and secret the request carries (HTTP Basic). Raises ApiError (401)."""
+        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+        try:
+            decoded = base64.b64decode(encoded, validate=True).decode() if scheme.lower() == "basic" else ""
+        except (binascii.Error, UnicodeDecodeError):
+            decoded = ""
+        client_id, _, secret = decoded.partition(":")
+        client = self._clients.get(client_id.lower())
+        if client is None or not client.is_secret(secret):
+            raise ApiError(401, "UNAUTHORIZED", "The client id or secret is not known here")
+        return client
+
+    async def issue(self, client: Client, scopes: Iterable[str]) -> list[Grant]:
+        """One new token for each resource server that `scopes` name. Raises ApiError (400) for an unknown scope."""
+        by_server: dict[str, list[str]] = {}
+        for scope in scopes:
+            by_server.setdefault(_resource_server(scope), []).append(scope)
+        if not by_server:
+            raise ApiError(400, "invalid_scope", "No scope was asked for")
+        grants = [Grant(rs, " ".join(asked), secrets.token_urlsafe(32)) for rs, asked in by_server.items()]
+        expires = time.time() + LIFETIME
+        rows = [(_hash(grant.access_token), client.client_id, grant.resource_server, expires) for grant in grants]
+
+        def insert(db: sqlite3.Connection) -> None:
+            db.executemany("INSERT INTO token VALUES (?, ?, ?, ?)", rows)
+
+        await self._store.write(insert)
+        return grants
+
+    def caller(self, request: Request, resource_server: str = COMPUTE) -> Client:
+        """The client whose token the request carries. Raises ApiError (401, 403)."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        row = None
+        if scheme.lower() == "bearer":
+            row = self._store.one(
+                "SELECT client, resource_server FROM token WHERE hash = ? AND expires > ?", _hash(token), time.time()
+            )
+        client = self._clients.get(row["client"]) if row else None
+        if row is None or client is None:
+            raise ApiError(401, "UNAUTHORIZED", "The access token is missing, expired, revoked or not from here")
+        if row["resource_server"] != resource_server:
+            raise Forbidden(f"The access token is not for {resource_server}")
+        return client
+
+    async def revoke(self, client: Client, token: str) -> None:
+        """Ends a token of `client`; an unknown one is as good as revoked."""
+        await self._store.execute(
+            "DELETE FROM token WHERE hash = ? AND client = ?", _hash(token.strip()), client.client_id
+        )
+
+
+def _resource_server(scope: str) -> str:
+    if scope == _COMPUTE_SCOPE:
+        return COMPUTE
+    if scope in _AUTH_SCOPES or scope.startswith(_AUTH_SCOPE_PREFIX):
+        return AUTH
+    raise ApiError(400, "invalid_scope", f"Scope {scope[:200]!r} is not known here")
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

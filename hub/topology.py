@@ -1,0 +1,93 @@
+"""The names of exchanges, queues, routing keys and accounts in RabbitMQ, and the queue info that tells them to others.
+
+    NAME.commands          hub -> the manager NAME
+    NAME.tasks             hub -> the user endpoint NAME
+    client.IDENTITY.GROUP  hub -> the client: results of one task group
+    results                user endpoint NAME -> hub, through topic exchange `results` with routing key NAME.results
+    heartbeats             manager or user endpoint NAME -> hub, likewise
+
+NAME, IDENTITY and GROUP are UUIDs. The hub publishes to queues by name (the default exchange). Exchanges `commands` and
+`tasks` carry nothing; they are there because queue info names an exchange, and an endpoint may look whether it exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wire.queues import Target
+
+COMMANDS = "commands"
+TASKS = "tasks"
+RESULTS = "results"
+HEARTBEATS = "heartbeats"
+
+COMMAND_LIFE = 120
+"""Seconds after which the broker drops an unread start command. The manager refuses one that is older than 180 s, with
+a notice that would fail the waiting tasks; dropped in time, they wait until the manager is back."""
+CLIENT_QUEUE_LIFE = 14 * 86400
+"""Seconds after which the broker drops a result queue that nobody reads; the results stay readable by REST."""
+
+
+def manager_account(endpoint_id: str) -> str:
+    """The AMQP user name of a manager."""
+    return f"mep.{endpoint_id}"
+
+
+def user_endpoint_account(endpoint_id: str) -> str:
+    """The AMQP user name of a user endpoint."""
+    return f"uep.{endpoint_id}"
+
+
+def client_account(identity_id: str) -> str:
+    """The AMQP user name of a user's clients."""
+    return f"client.{identity_id}"
+
+
+def client_queue_prefix(identity_id: str) -> str:
+    """The `queue_prefix` of a user; a task group's queue is this prefix and the group's id."""
+    return f"{client_account(identity_id)}."
+
+
+def command_queue(endpoint_id: str) -> str:
+    """The queue a manager reads."""
+    return f"{endpoint_id}.commands"
+
+
+def task_queue(endpoint_id: str) -> str:
+    """The queue a user endpoint reads."""
+    return f"{endpoint_id}.tasks"
+
+
+def routing_key(endpoint_id: str, exchange: str) -> str:
+    """What an endpoint publishes with to `results` or `heartbeats`; the broker lets it use no other."""
+    return f"{endpoint_id}.{exchange}"
+
+
+def sender(routing_key: str) -> str:
+    """The endpoint that published with `routing_key`. The broker has checked that it was that endpoint."""
+    return routing_key.partition(".")[0]
+
+
+def source_info(url: str, exchange: str, queue: str) -> dict[str, Any]:
+    """Queue info for a queue to consume."""
+    return {"connection_url": url, "exchange": exchange, "queue": queue}
+
+
+def target_info(url: str, exchange: str, endpoint_id: str) -> dict[str, Any]:
+    """Queue info for an exchange to publish to; its queue has the same name."""
+    return {
+        **source_info(url, exchange, exchange),
+        "queue_publish_kwargs": {
+            "exchange": exchange,
+            "routing_key": routing_key(endpoint_id, exchange),
+            "mandatory": True,
+            "properties": {"delivery_mode": 2, "content_type": "application/octet-stream"},
+        },
+    }
+
+
+def target(queue: str, content_type: str, **properties: Any) -> Target:
+    """Where the hub itself publishes. The URL is left out: it is for the hub's own connection."""
+    kept: Mapping[str, Any] = {"delivery_mode": 2, "content_type": content_type, **properties}
+    return Target("", "", queue, mandatory=True, properties=kept)

@@ -1,0 +1,112 @@
+"""What every REST call shares: errors as Globus services word them, decoded bodies, and who is calling.
+
+`globus_sdk` reads `code`, `message` and `request_id` from an error body; older texts of the Compute service are under
+`reason`. Each error has a request id that is also logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """A request that is refused: HTTP status, a code for programs, a text for people."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
+class NotFound(ApiError):
+    """404: `what` with this id does not exist, or is none of the caller's business."""
+
+    def __init__(self, what: str, id: str) -> None:
+        super().__init__(404, f"{what.upper().replace(' ', '_')}_NOT_FOUND", f"There is no {what} {id}")
+
+
+class Forbidden(ApiError):
+    """403: it exists, and the caller may not do this."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(403, "FORBIDDEN", text)
+
+
+class Invalid(ApiError):
+    """422: the request does not fit; the text names the field."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(422, "INVALID_REQUEST", text)
+
+
+def error_response(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's handler for `ApiError`."""
+    assert isinstance(error, ApiError)
+    request_id = str(uuid.uuid4())
+    log.info("%s %s: %d %s (request %s)", request.method, request.url.path, error.status, error, request_id)
+    body = {
+        "status": "Failed",
+        "code": error.code,
+        "message": str(error),
+        "reason": str(error),
+        "http_status_code": error.status,
+        "request_id": request_id,
+    }
+    headers = {"Retry-After": "2"} if error.status == 503 else None
+    return JSONResponse(body, error.status, headers)
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The request's body. Raises ApiError when it is not a JSON object."""
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise Invalid("The body must be a JSON object")
+    return body
+
+
+async def form(request: Request) -> dict[str, str]:
+    """A form-encoded body; the first value of each field."""
+    fields = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
+    return {key: values[0] for key, values in fields.items()}
+
+
+def path_id(request: Request, what: str) -> str:
+    """The id in the path, canonical. Raises NotFound when it is not a UUID."""
+    text = request.path_params["id"]
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise NotFound(what, text[:64]) from None
+
+
+def field(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+    """`body[key]`, of type `kind`; null counts as not given. Raises ApiError (422) when it is missing or wrong."""
+    value = body.get(key)
+    if value is None:
+        if default is ...:
+            raise Invalid(f"{key}: missing")
+        return default
+    if not isinstance(value, kind):
+        raise Invalid(f"{key}: wrong type {type(value).__name__}")
+    return value
+
+
+def uuid_field(value: Any, key: str) -> str:
+    """`value` as a canonical UUID. Raises ApiError (422)."""
+    try:
+        return str(uuid.UUID(value))
+    except (ValueError, TypeError, AttributeError):
+        raise Invalid(f"{key}: expected a UUID") from None

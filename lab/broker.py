@@ -1,0 +1,269 @@
+"""A private RabbitMQ node: own name, own ports, own folder, loopback only; gone without a trace afterwards.
+
+    with PrivateBroker(folder, hub_port=5000) as broker:
+        ...  broker.url
+
+Besides the one internal user of `url`, accounts are the hub's business: the node asks the hub at `hub_port` about them
+(docs/hub.md). The node runs as whoever calls, also as root: the files are then root's as well, nothing listens beyond
+loopback, and a lab needs no account of its own. Secrets are in files of mode 0600 in `folder`, never in argv or in an
+environment.
+
+The node's processes carry the folder in their environment (LAB_BROKER); by that mark `stop` verifies that none is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import pika
+from pika.exceptions import AMQPError
+
+PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""The node itself. The program of this name in PATH changes to the account `rabbitmq` and to the site's own folders."""
+
+START_TIMEOUT = 60.0
+"""Seconds for the node to accept a login; it takes about 4."""
+STOP_TIMEOUT = 20.0
+"""Seconds for the node to end after SIGTERM; it takes about 1."""
+
+_ERLANG = (
+    "-kernel inet_dist_use_interface {127,0,0,1}"  # the distribution port listens on all addresses otherwise
+    " +S 1:1 +SDcpu 1:1 +SDio 2"  # one scheduler: starts sooner, leaves the other cores to what is tested
+)
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+class BrokerFailed(Exception):
+    """The private broker could not be started or stopped; the text says why, with the end of its log."""
+
+
+class PrivateBroker:
+    """`start`, `stop`, `restart`, `kill`; a context manager starts and stops. Ports and password stay the same."""
+
+    def __init__(self, folder: Path, hub_port: int = 5000, port: int | None = None) -> None:
+        """`folder` is made when it is not there. `port` is the AMQP port; a free one when not given."""
+        self.folder = folder.absolute()
+        self.hub_port = hub_port
+        free = _free_ports(3)
+        self.port = port or free[0]
+        self._distribution_port, self._epmd_port = free[1:]
+        self._password = secrets.token_urlsafe(24)
+        self._node: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL of the internal user, who may do everything. Holds the password."""
+        return f"amqp://hub:{self._password}@127.0.0.1:{self.port}/%2F"
+
+    @property
+    def log(self) -> Path:
+        """What the node says about itself."""
+        return self.folder / "broker.log"
+
+    def __enter__(self) -> PrivateBroker:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts the node and waits until one can log in.
+
+        Raises:
+            BrokerFailed: RabbitMQ is not installed, a port is taken, or the node ended or did not come up.
+        """
+        if not PROGRAM.exists():
+            raise BrokerFailed(
+                f"{PROGRAM} is missing: install the package rabbitmq-server (Debian: apt-get install rabbitmq-server;"
+                " Enterprise Linux has it in the RabbitMQ team's own repository, with erlang)"
+            )
+        if not _is_free(self.port):
+            raise BrokerFailed(f"port {self.port} of 127.0.0.1, for AMQP, is taken")
+        self._write_files()
+        self.log.touch(mode=0o600)
+        with self.log.open("ab") as log:
+            if self._epmd is None:
+                self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"], log)
+            self._node = self._spawn([str(PROGRAM)], log)
+        try:
+            self._wait_for_login()
+        except BaseException:
+            self.kill()
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends the node and its name server, and verifies that no process of it is left. Harmless when stopped.
+
+        Raises:
+            BrokerFailed: something did not end even when killed.
+        """
+        self._stop_node()
+        if self._epmd is not None:
+            self._epmd.terminate()
+            self._epmd.wait()
+            self._epmd = None
+        self._kill_left_over()
+
+    def restart(self) -> None:
+        """Ends the node in good order and starts it again, with all that is durable in it."""
+        self._stop_node()
+        self.start()
+
+    def kill(self) -> None:
+        """Ends the node as a crash would; `start` brings it back with what it had on disk."""
+        while left := [pid for pid in self._processes() if self._epmd is None or pid != self._epmd.pid]:
+            for pid in left:
+                _kill(pid)
+            if self._node is not None:
+                self._node.wait()
+                self._node = None
+            time.sleep(0.01)
+        # The pid may be gone while the kernel still takes the threads and their sockets down.
+        deadline = time.monotonic() + 10
+        while not _is_free(self.port) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _stop_node(self) -> None:
+        if self._node is None:
+            return
+        self._node.terminate()  # the shell script around the node passes it on
+        try:
+            self._node.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._node = None
+
+    def _spawn(self, argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            env=self._environment(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us: we end the node in good order
+            umask=0o077,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        folder = str(self.folder)
+        return {
+            "LAB_BROKER": folder,
+            "HOME": folder,  # where Erlang looks for its cookie
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "RABBITMQ_NODENAME": "lab@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
+            "RABBITMQ_LOGS": "-",  # to standard output, our broker.log
+            "RABBITMQ_LOG_BASE": folder,
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",  # not the site's
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def _write_files(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        paths = "".join(
+            f"auth_http.{question}_path = http://127.0.0.1:{self.hub_port}/broker/{question}\n"
+            for question in ("user", "vhost", "resource", "topic")
+        )
+        _write_private(
+            self.folder / "rabbitmq.conf",
+            f"default_user = hub\ndefault_pass = {self._password}\n"
+            "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
+            f"{paths}"
+            "consumer_timeout = 604800000\n",  # a week: an endpoint may hold a task unacked while it runs
+        )
+        _write_private(self.folder / "enabled_plugins", "[rabbitmq_auth_backend_http].\n")
+        cookie = self.folder / ".erlang.cookie"
+        if not cookie.exists():
+            _write_private(cookie, secrets.token_hex(32))
+
+    def _wait_for_login(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not _accepts(self.url):
+            assert self._node is not None
+            if self._node.poll() is not None:
+                raise BrokerFailed(f"RabbitMQ ended at its start; the end of {self.log}:\n{self._log_end()}")
+            if time.monotonic() > deadline:
+                raise BrokerFailed(f"RabbitMQ is not up after {START_TIMEOUT:g} s; {self.log}:\n{self._log_end()}")
+            time.sleep(0.05)
+
+    def _log_end(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+    def _kill_left_over(self) -> None:
+        deadline = time.monotonic() + 5
+        while left := self._processes():
+            if time.monotonic() > deadline + 5:
+                raise BrokerFailed(f"processes of the broker in {self.folder} do not end: {left}")
+            if time.monotonic() > deadline:
+                for pid in left:
+                    _kill(pid)
+            time.sleep(0.02)
+
+    def _processes(self) -> list[int]:
+        """The pids that carry our mark; zombies have no environment any more and do not count."""
+        mark = f"LAB_BROKER={self.folder}".encode()
+        return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/environ") if mark in _read(p).split(b"\0")]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # gone, or not ours
+        return b""
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _accepts(url: str) -> bool:
+    try:
+        pika.BlockingConnection(pika.URLParameters(url)).close()
+    except (AMQPError, OSError):
+        return False
+    return True
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+        f.write(text)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True

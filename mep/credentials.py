@@ -1,0 +1,52 @@
+"""The file through which a running user endpoint gets fresh AMQP credentials.
+
+It lies under `/run/mep` (memory, root's), so that a later manager can go on refreshing it. The user endpoint holds it
+open for reading only; what it reads is encrypted with a key that only the two have (public package: Fernet).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.fernet import Fernet
+
+
+@dataclass(frozen=True)
+class CredentialFile:
+    """The credential file of one user endpoint, and its key (as text)."""
+
+    path: Path
+    key: str = field(repr=False)
+
+    @classmethod
+    def create(cls, folder: Path, credentials: Mapping[str, Any]) -> CredentialFile:
+        """Makes `folder` and writes `credentials` (an `amqp_creds` object) into a new file there."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = cls(folder / "credentials", Fernet.generate_key().decode())
+        file.path.unlink(missing_ok=True)
+        file.path.touch(mode=0o600)
+        file.refresh(credentials)
+        return file
+
+    def refresh(self, credentials: Mapping[str, Any]) -> None:
+        """Replaces the content. In place: the reader keeps its descriptor. It may read half; then it reads again."""
+        text = json.dumps({"amqp_creds": credentials}, separators=(",", ":"))
+        sealed = Fernet(self.key).encrypt(text.encode())
+        with self.path.open("r+b", buffering=0) as file:
+            file.write(sealed)
+            file.truncate(len(sealed))
+
+    def open_for_reading(self) -> int:
+        """A read-only descriptor of the file."""
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def remove(self) -> None:
+        """Deletes the file and its folder, if nothing else is in it."""
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()

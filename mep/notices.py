@@ -1,0 +1,49 @@
+"""Tells the service that a user endpoint could not start: the waiting futures of its user end with the text.
+
+A notice goes over a connection of its own, with the credentials that came in the command: the manager's own account
+at the broker has no right to speak for a user endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mep.command import NoticeAddress
+from wire import backoff
+from wire.amqp import AccessRefused, BrokerError, Connection
+from wire.messages import StatusReport, pack
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+"""How often a notice is tried, with growing pauses: about 6 s in all."""
+_HEARTBEAT_PERIOD = 3
+"""What a failed endpoint reports as its period, as the public package does: the service forgets it soon."""
+
+
+async def send(address: NoticeAddress, text: str, request_id: str) -> bool:
+    """Publishes the notice; True once the broker has confirmed it, False when it had to be given up."""
+    report = StatusReport(address.endpoint_id, {"error": text, "heartbeat_period": _HEARTBEAT_PERIOD})
+    for wait, _ in zip(backoff.delays(), range(ATTEMPTS), strict=False):
+        try:
+            await _publish(address, pack(report))
+        except AccessRefused as e:
+            log.error("[%s] failure notice not sent: %s", request_id, e)
+            return False
+        except BrokerError as e:
+            log.warning("[%s] failure notice not sent yet: %s; next attempt in %.1f s", request_id, e, wait)
+            await asyncio.sleep(wait)
+        else:
+            return True
+    log.error("[%s] failure notice given up; the user's future waits until the service ends it", request_id)
+    return False
+
+
+async def _publish(address: NoticeAddress, body: bytes) -> None:
+    connection = await Connection.open(address.target.connection_url)
+    try:
+        publisher = await connection.publisher()
+        await publisher.publish(address.target, body)
+    finally:
+        await connection.close()

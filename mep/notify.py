@@ -1,0 +1,25 @@
+"""Tells systemd how the manager is doing (sd_notify(3)), when it was started by systemd; otherwise does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+def notify(**assignments: str) -> None:
+    """Sends `KEY=value` lines to systemd, for example `notify(READY="1", STATUS="consuming")`."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    message = "\n".join(f"{key}={value}" for key, value in assignments.items())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock, contextlib.suppress(OSError):
+        sock.sendto(message.encode(), address)
+
+
+def watchdog_period() -> float | None:
+    """Seconds between the signs of life that systemd expects, with room to spare; None when it expects none."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 3e6 if microseconds.isdigit() else None

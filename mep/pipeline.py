@@ -1,0 +1,164 @@
+"""The way of a request, from the queue to a running user endpoint, in the order of its stages.
+
+`handle` is called once per delivery and never raises: a request ends as a running (or refreshed) user endpoint, or as
+one refusal, which is logged, audited and told to the user here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from weakref import WeakValueDictionary
+
+from mep import account, admission, command, mapping, notices, plan
+from mep.audit import AuditTrail
+from mep.children import Child, Children, ExitReport
+from mep.command import NoticeAddress, StartEndpoint
+from mep.profile import Profile
+from mep.refusal import Refusal, Refused
+from mep.renderer import Renderer
+from wire.amqp import Delivery
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Handles requests. `profile` gives the profile in force; `endpoint_id` is the manager's own id."""
+
+    def __init__(
+        self,
+        profile: Callable[[], Profile],
+        endpoint_id: str,
+        renderer: Renderer,
+        audit: AuditTrail,
+        children: Callable[[], Children],
+    ) -> None:
+        self._profile = profile
+        self._endpoint_id = endpoint_id
+        self._renderer = renderer
+        self._audit = audit
+        self._children = children
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._background: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def handle(self, delivery: Delivery) -> None:
+        """One delivery, from its bytes to its end. The caller acks when this returns."""
+        request_id = secrets.token_hex(4)
+        address: NoticeAddress | None = None
+        port = self._profile().config.amqp_port
+        try:
+            start = command.decode(delivery, request_id, time.time(), port)
+            address = NoticeAddress(start.endpoint_id, start.notices)
+            self._audit.record(
+                "received", request_id, endpoint=start.name, identity=start.requester, username=start.requester_name
+            )
+            await self._start(start)
+        except Refused as e:
+            await self._refuse(e.refusal, request_id, address or command.notice_address(delivery, port))
+        except Exception:
+            log.exception("[%s] unexpected error", request_id)
+            text = "This endpoint failed unexpectedly; please tell its administrators."
+            await self._refuse(Refusal("manager", "unexpected error, see the log", text), request_id, address)
+
+    def checked_in(self, child: Child) -> None:
+        """Called by `children` when a user endpoint has sent its first heartbeat."""
+        seconds = round(child.checked_in_after or 0.0, 3)
+        self._audit.record("checked in", child.command.request_id, endpoint=child.name, pid=child.pid, seconds=seconds)
+
+    def exited(self, report: ExitReport) -> None:
+        """Called by `children` when a user endpoint has ended."""
+        child, request_id = report.child, report.child.command.request_id
+        self._audit.record(
+            "exited",
+            request_id,
+            endpoint=child.name,
+            account=child.account.name,
+            pid=child.pid,
+            ending=report.ending,
+            seconds=round(report.seconds, 3),
+            cpu_seconds=round(report.cpu_seconds, 3),
+            peak_memory_kib=report.peak_memory,
+        )
+        if report.tell_user and not self._closing:
+            self._later(self._refuse(_death(report), request_id, _address(child.command)))
+        elif report.revive is not None and not self._closing:
+            log.info(
+                "[%s] %s stopped just after a start command came for it; starting it again", request_id, child.name
+            )
+            self._later(self._revive(report.revive))
+
+    async def close(self) -> None:
+        """No more revivals or notices of deaths; waits for those that are under way."""
+        self._closing = True
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _start(self, start: StartEndpoint) -> None:
+        async with self._turn(start.name):
+            children = self._children()
+            running = children.get(start.name)
+            profile = self._profile()
+            identity = await mapping.identify(start, profile.mapper, self._endpoint_id)
+            owner = account.find(identity.username)
+            admission.admit(owner, profile.config.accounts)
+            if running is not None and running.account.uid == owner.uid:
+                children.refresh(running, start)
+                self._audit.record("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
+                return
+            if running is not None:
+                reason = f"{start.name} runs as {running.account.name!r}, but the requester maps to {owner.name!r}"
+                raise Refused("account", reason, "Your mapping to a local account has changed; try again later.")
+            rendered = await self._renderer.render(profile, start, identity, owner)
+            child = await children.launch(plan.make(profile, start, identity, owner, rendered), start)
+            self._audit.record(
+                "started",
+                start.request_id,
+                endpoint=start.name,
+                identity=identity.identity,
+                username=start.requester_name,
+                account=owner.name,
+                uid=owner.uid,
+                pid=child.pid,
+                rule=identity.rule,
+            )
+
+    async def _revive(self, start: StartEndpoint) -> None:
+        try:
+            await self._start(start)
+        except Refused as e:
+            await self._refuse(e.refusal, start.request_id, _address(start))
+
+    async def _refuse(self, refusal: Refusal, request_id: str, address: NoticeAddress | None) -> None:
+        log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
+        self._audit.record("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
+        if address is not None:
+            await notices.send(address, f"{refusal.reason_for_user} (request {request_id})", request_id)
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """One request at a time per user endpoint: two commands in a row must not start it twice."""
+        return self._turns.setdefault(name, asyncio.Lock())
+
+
+def _address(start: StartEndpoint) -> NoticeAddress:
+    return NoticeAddress(start.endpoint_id, start.notices)
+
+
+def _death(report: ExitReport) -> Refusal:
+    """A user endpoint that ended by itself and not cleanly, as a refusal of what was waiting for it."""
+    child = report.child
+    when = "before its first heartbeat" if report.before_check_in else "unexpectedly"
+    log_file = f"endpoint.log in the folder {child.name} of your Globus Compute folder"
+    return Refusal(
+        "running",
+        f"{child.name} of account {child.account.name!r} (pid {child.pid}) ended {when}: {report.ending}",
+        f"Your user endpoint ended {when} ({report.ending}). Its own words are in {log_file} on that system.",
+    )

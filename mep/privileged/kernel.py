@@ -1,0 +1,68 @@
+"""Kernel calls that the standard library does not have: prctl(2) and capset(2).
+
+Called by `become` and `launch` in the child between fork and exec: the C library is looked up at import, before any
+fork. Constants are those of <linux/prctl.h> and <linux/capability.h>.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def last_capability() -> int:
+    """The number of the running kernel's highest capability."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as f:  # noqa: PTH123 - no pathlib between fork and exec
+        return int(f.read())
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether others of the same uid may read this process's memory. exec sets it anew."""
+    _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def set_no_new_privileges() -> None:
+    """From here on no exec gives more rights: set-uid programs run as the caller. Cannot be undone; inherited."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def clear_bounding_set(last: int) -> None:
+    """Takes every capability up to number `last` out of what any later exec could give. Needs CAP_SETPCAP."""
+    for capability in range(last + 1):
+        _prctl(_PR_CAPBSET_DROP, capability)
+
+
+def clear_capabilities() -> None:
+    """Empties the ambient, effective, permitted and inheritable sets."""
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    empty = (ctypes.c_uint32 * 6)()
+    if _libc.capset(header, empty) != 0:
+        raise _errno()
+
+
+def capability_sets() -> dict[str, int]:
+    """The five capability sets and the no-new-privileges flag of this process, as the kernel reports them."""
+    names = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
+    with open("/proc/self/status", encoding="ascii", errors="replace") as f:  # noqa: PTH123 - as above
+        pairs = (line.split(":\t", 1) for line in f if ":\t" in line)
+        return {name: int(value, 16) for name, value in pairs if name in names}
+
+
+def _prctl(option: int, argument: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+        raise _errno()
+
+
+def _errno() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -1,0 +1,94 @@
+"""What one launch depends on. `LaunchSpec` is plain data; `check` states what root refuses to launch, whoever asks.
+
+Called by `mep.plan`, which builds it, and `launch.start`, which checks it again right before the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+MAX_DESCRIPTOR = 15
+"""The highest number that a passed descriptor may get in the program."""
+
+
+class LaunchRefused(Exception):
+    """The launch would break a rule of this folder. Nothing was started."""
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """One program to start as one account.
+
+    argv: the program (an absolute path, executed without a search) and its arguments.
+    environment: the whole environment of the program.
+    username, uid, gid, groups: the account; `groups` are its supplementary groups, primary group included.
+    directory: the working directory, entered after the drop (root may not see a user's home on NFS).
+    log: folder and file name for standard output and error; the folder is made, and the file opened for appending,
+        after the drop, so that links in it lead nowhere that the user could not go.
+    descriptors: number in the program -> open descriptor of ours. 0 is mandatory; 1 and 2 are the log's, or
+        mandatory without one. All other descriptors are closed.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    username: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    directory: str
+    log: tuple[str, str] | None
+    descriptors: Mapping[int, int]
+
+
+def check(spec: LaunchSpec) -> None:
+    """Returns if `spec` may be launched.
+
+    Raises:
+        LaunchRefused: with the rule that it breaks.
+    """
+    _check_account(spec)
+    _check_program(spec)
+    _check_descriptors(spec)
+
+
+def _check_account(spec: LaunchSpec) -> None:
+    ids = (spec.uid, spec.gid, *spec.groups)
+    if not all(type(i) is int and 0 <= i < 2**32 - 1 for i in ids):
+        raise LaunchRefused(f"ids of account {spec.username!r} are not whole numbers in range: {ids}")
+    if spec.uid == 0 or spec.gid == 0:
+        raise LaunchRefused(f"account {spec.username!r} is root (uid {spec.uid}, gid {spec.gid})")
+    if 0 in spec.groups:
+        raise LaunchRefused(f"account {spec.username!r} is a member of root's group")
+    if spec.uid == os.getuid():
+        raise LaunchRefused(f"account {spec.username!r} is the manager's own (uid {spec.uid})")
+    try:
+        entry = pwd.getpwnam(spec.username)
+    except (KeyError, ValueError):
+        raise LaunchRefused(f"no account {spec.username!r} on this system") from None
+    if (entry.pw_name, entry.pw_uid, entry.pw_gid) != (spec.username, spec.uid, spec.gid):
+        raise LaunchRefused(f"account {spec.username!r} does not have uid {spec.uid} and gid {spec.gid}")
+
+
+def _check_program(spec: LaunchSpec) -> None:
+    if not spec.argv or not spec.argv[0].startswith("/"):
+        raise LaunchRefused("the program must be an absolute path")
+    texts = [*spec.argv, *spec.environment, *spec.environment.values(), spec.directory, *(spec.log or ())]
+    if any(not isinstance(text, str) or "\0" in text for text in texts):
+        raise LaunchRefused("arguments, environment and paths must be strings without NUL")
+    if any(not name or "=" in name for name in spec.environment):
+        raise LaunchRefused("an environment variable has no name, or '=' in its name")
+    if not spec.directory.startswith("/") or not (spec.log is None or spec.log[0].startswith("/")):
+        raise LaunchRefused("the working directory and the log folder must be absolute paths")
+
+
+def _check_descriptors(spec: LaunchSpec) -> None:
+    log = {STDOUT, STDERR} if spec.log else set()
+    numbers = set(spec.descriptors)
+    if numbers & log or not {STDIN, STDOUT, STDERR} <= numbers | log:
+        raise LaunchRefused(f"descriptors {sorted(numbers)} must name 0, and 1 and 2 exactly when there is no log")
+    if not all(0 <= number <= MAX_DESCRIPTOR for number in numbers):
+        raise LaunchRefused(f"descriptors {sorted(numbers)} must not be above {MAX_DESCRIPTOR}")

@@ -1,0 +1,29 @@
+"""Why a request was not granted: one value, whatever the stage, for the two people who read it.
+
+Any stage raises `Refused`; `pipeline` alone catches it, and there it is logged, audited, and told to the user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that ended at `stage`.
+
+    reason_for_admin: what, where, why, what to do. May name files and accounts.
+    reason_for_user: what the user can change. No local paths, no names of other users, no internals.
+    """
+
+    stage: str
+    reason_for_admin: str
+    reason_for_user: str
+
+
+class Refused(Exception):
+    """Ends a request. Carries the `Refusal`."""
+
+    def __init__(self, stage: str, admin: str, user: str) -> None:
+        super().__init__(f"{stage}: {admin}")
+        self.refusal = Refusal(stage, admin, user)

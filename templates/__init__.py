@@ -1,0 +1,1 @@
+"""What `mep configure` copies (`default/`). Installed as the package `mep.templates`."""

@@ -1,0 +1,369 @@
+"""A private RabbitMQ, a service that plays the web service over AMQP, and the real program started as the manager does."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+from cryptography.fernet import Fernet
+from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
+
+from wire import messages
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+ROOT = Path(__file__).parents[2]
+SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Broker:
+    """One RabbitMQ node on the loopback interface, with its files in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port, self._epmd_port = free_port(), free_port()
+        dist = free_port()
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(directory),
+            "RABBITMQ_NODENAME": f"uep{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(dist),
+            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(directory / "env.conf"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        (directory / "enabled_plugins").write_text("[].\n")
+        (directory / "env.conf").touch()
+        self._log = directory / "stdout"
+        # epmd is ours too, so that it is ours to end.
+        self._epmd = subprocess.Popen(
+            ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"], env=self._env, stderr=subprocess.DEVNULL
+        )
+        self._node: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._node = subprocess.Popen([SERVER], env=self._env, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                pika.BlockingConnection(pika.URLParameters(self.url)).close()
+                return
+            except pika.exceptions.AMQPError:
+                assert time.monotonic() < deadline, self._log.read_text()
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        if self._node is not None:
+            os.killpg(self._node.pid, signal.SIGTERM)
+            self._node.wait(30)
+            self._node = None
+
+    def close(self) -> None:
+        self.stop()
+        self._epmd.kill()
+        self._epmd.wait()
+
+    def ctl(self, *args: str) -> None:
+        subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", *args], env=self._env, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    if not Path(SERVER).exists():
+        pytest.skip("no rabbitmq-server")
+    node = Broker(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+class Service:
+    """Declares what the web service declares, sends tasks, and reads results and heartbeats."""
+
+    def __init__(self, url: str, endpoint_id: str) -> None:
+        self.url, self.endpoint_id = url, endpoint_id
+        self.task_queue = f"{endpoint_id}.tasks"
+        self.serializer = ComputeSerializer()
+        self.connect()
+        for exchange in ("tasks", "results", "heartbeats"):
+            self.channel.exchange_declare(exchange, "topic", durable=True)
+        self.channel.queue_declare(self.task_queue, durable=True)
+        self.channel.queue_bind(self.task_queue, "tasks", self.task_queue)
+        for kind in ("results", "heartbeats"):
+            name = f"{endpoint_id}.{kind}"
+            self.channel.queue_declare(name, durable=True)
+            self.channel.queue_bind(name, kind, name)
+
+    def connect(self) -> None:
+        self.connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        self.channel = self.connection.channel()
+
+    def close(self) -> None:
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            self.connection.close()
+
+    def credentials(self, url: str | None = None) -> dict[str, Any]:
+        def target(kind: str) -> dict[str, Any]:
+            publish = {
+                "exchange": kind,
+                "routing_key": f"{self.endpoint_id}.{kind}",
+                "mandatory": True,
+                "properties": {"delivery_mode": 2, "content_type": "application/octet-stream"},
+            }
+            return {
+                "connection_url": url or self.url,
+                "exchange": kind,
+                "queue": kind,
+                "queue_publish_kwargs": publish,
+            }
+
+        tasks = {"connection_url": url or self.url, "exchange": "tasks", "queue": self.task_queue}
+        return {
+            "endpoint_id": self.endpoint_id,
+            "task_queue_info": tasks,
+            "result_queue_info": target("results"),
+            "heartbeat_queue_info": target("heartbeats"),
+        }
+
+    def pack(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+        # Functions travel as text: the endpoint cannot import test modules.
+        code = PureSourceTextInspect().serialize if inspect.isfunction(function) else self.serializer.serialize
+        data = self.serializer.serialize
+        return self.serializer.pack_buffers([code(function), data(args), data(kwargs)])
+
+    def send(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+        return self.send_buffer(self.pack(function, *args, **kwargs))
+
+    def send_buffer(self, buffer: str, task_id: str | None = None, **headers: Any) -> str:
+        task_id = task_id or str(uuid.uuid4())
+        known = {
+            "task_uuid": task_id,
+            "function_uuid": str(uuid.uuid4()),
+            "resource_specification": None,
+            "result_serializers": [],
+        }
+        properties = pika.BasicProperties(headers={**known, **headers}, delivery_mode=2)
+        self.channel.basic_publish("tasks", self.task_queue, messages.pack(messages.Task(task_id, buffer)), properties)
+        return task_id
+
+    def result(self, timeout: float = 15) -> messages.Result:
+        message = self._next("results", timeout)
+        assert isinstance(message, messages.Result)
+        return message
+
+    def results(self, count: int, timeout: float = 60) -> dict[str, messages.Result]:
+        deadline = time.monotonic() + timeout
+        got = [self.result(max(0.1, deadline - time.monotonic())) for _ in range(count)]
+        return {result.task_id: result for result in got}
+
+    def value(self, result: messages.Result) -> Any:
+        assert result.error_details is None, result.data
+        return self.serializer.deserialize(result.data)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        task_id = self.send(function, *args, **kwargs)
+        result = self.result()
+        assert result.task_id == task_id
+        return self.value(result)
+
+    def heartbeat(self, timeout: float = 15) -> dict[str, Any]:
+        message = self._next("heartbeats", timeout)
+        assert isinstance(message, messages.StatusReport)
+        assert message.endpoint_id == self.endpoint_id
+        return dict(message.global_state)
+
+    def heartbeat_where(self, holds: Callable[[dict[str, Any]], bool], timeout: float = 15) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
+        while not holds(beat := self.heartbeat(max(0.1, deadline - time.monotonic()))):
+            pass
+        return beat
+
+    def waiting_tasks(self) -> int:
+        return int(self.channel.queue_declare(self.task_queue, passive=True).method.message_count)
+
+    def _next(self, kind: str, timeout: float) -> messages.Message:
+        queue = f"{self.endpoint_id}.{kind}"
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            _, _, body = self.channel.basic_get(queue, auto_ack=True)
+            if body is not None:
+                return messages.unpack(body)
+            time.sleep(0.001)
+        raise AssertionError(f"nothing in {queue} within {timeout:g} s")
+
+
+@pytest.fixture
+def service(broker: Broker) -> Iterator[Service]:
+    peer = Service(broker.url, str(uuid.uuid4()))
+    yield peer
+    peer.close()
+
+
+THREADS = "heartbeat_period: 0.5\nengine:\n  type: ThreadPoolEngine\n  max_workers: 4\n"
+
+
+@dataclass
+class Uep:
+    """A running `mep-uep`, with the manager's ends of its descriptors."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    log: Path
+    credential_fd: int
+    fernet: Fernet
+    ready: int
+    started: float = field(default_factory=time.monotonic)
+
+    def wait_ready(self, timeout: float = 10) -> float:
+        """Seconds from exec to the line on ready_fd."""
+        os.set_blocking(self.ready, False)
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(BlockingIOError):
+                assert os.read(self.ready, 100) == b"ready\n", self.log.read_text()
+                return time.monotonic() - self.started
+            time.sleep(0.001)
+        raise AssertionError(self.log.read_text())
+
+    def refresh(self, credentials: dict[str, Any]) -> None:
+        """As the manager does: rewritten in place."""
+        os.ftruncate(self.credential_fd, 0)
+        os.pwrite(self.credential_fd, self.fernet.encrypt(json.dumps({"amqp_creds": credentials}).encode()), 0)
+
+    def log_says(self, text: str, timeout: float = 10) -> None:
+        deadline = time.monotonic() + timeout
+        while text not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+    def descendants(self) -> list[int]:
+        """Processes that came from this one and live, whoever their parent is now (found by an inherited variable)."""
+        mark = f"UEP_TEST_MARK={self.process.pid}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != self.process.pid:
+                with contextlib.suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0") and (entry / "cmdline").read_bytes():
+                        found.append(int(entry.name))
+        return found
+
+
+StartUep = Callable[..., Uep]
+
+
+@pytest.fixture
+def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
+    """Starts the program with a hand-over; the endpoints of one test share a home, as successors do."""
+    started: list[Uep] = []
+
+    def start(config: str = THREADS, name: str = "uep.test", raw: bytes | None = None, **more: Any) -> Uep:
+        uep = _start(tmp_path, service, config, name, raw, more)
+        started.append(uep)
+        return uep
+
+    yield start
+    for uep in started:
+        left = uep.descendants()
+        if uep.process.poll() is None:
+            uep.process.kill()
+        uep.process.wait()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for fd in (uep.credential_fd, uep.ready):
+            os.close(fd)
+        shutil.copy(uep.log, tmp_path / f"log-{uep.process.pid}")
+
+
+def _start(home: Path, service: Service, config: str, name: str, raw: bytes | None, more: dict[str, Any]) -> Uep:
+    fernet = Fernet(key := Fernet.generate_key())
+    credentials = more.pop("amqp_creds", None) or service.credentials()
+    credential_fd = os.memfd_create("credentials")
+    os.pwrite(credential_fd, fernet.encrypt(json.dumps({"amqp_creds": credentials}).encode()), 0)
+    read_only = os.open(f"/proc/self/fd/{credential_fd}", os.O_RDONLY)
+    ready_read, ready_write = os.pipe()
+    handover = {
+        "amqp_creds": credentials,
+        "config": config,
+        "ep_info": {"posix_ppid": os.getpid(), "globus_matched_identity": str(uuid.uuid4())},
+        "mem_fd": 3,
+        "enckey": key.decode(),
+        "ready_fd": 4,
+        **more,
+    }
+    hand_fd = os.memfd_create("handover")
+    os.write(hand_fd, raw if raw is not None else json.dumps(handover).encode())
+    os.lseek(hand_fd, 0, os.SEEK_SET)
+    directory = home / ".globus_compute" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / "endpoint.log"
+    program = f"import os, sys; os.environ['UEP_TEST_MARK'] = str(os.getpid()); os.execv(sys.executable, {_command(name)!r})"
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=hand_fd,
+            stdout=out,
+            stderr=out,
+            cwd=home,
+            env={"HOME": str(home), "USER": "root", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+            pass_fds=(),
+            preexec_fn=lambda: _place(read_only, ready_write),
+            close_fds=False,
+        )
+    uep = Uep(process, directory, log, credential_fd, fernet, ready_read)
+    for fd in (hand_fd, read_only, ready_write):
+        os.close(fd)
+    return uep
+
+
+def _command(name: str) -> list[str]:
+    return [sys.executable, "-c", "from uep.cli import main; main()", name]
+
+
+def _place(credentials: int, ready: int) -> None:
+    """In the child: the descriptors where the hand-over says they are, and no others of ours."""
+    low = [os.dup2(credentials, 50), os.dup2(ready, 51)]
+    os.dup2(low[0], 3, inheritable=True)
+    os.dup2(low[1], 4, inheritable=True)
+    os.closerange(5, 200)

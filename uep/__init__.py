@@ -1,0 +1,18 @@
+"""The user endpoint: runs one user's tasks, as that user.
+
+`cli`          the program `mep-uep NAME`; exit codes
+`handover`     what the manager says on descriptor 0
+`credentials`  where to publish and consume, refreshed by the manager while we run
+`config`       the rendered YAML configuration
+`endpoint`     the loop: check in, take tasks, send results, heartbeat, stop when idle
+`idle`         the rules by which an endpoint stops by itself
+`results`      results on disk until the broker has confirmed them
+`outbox`       sends results, now or when the broker is back
+`journal`      which tasks were accepted and have no result yet
+`answers`      error results made by the endpoint itself
+`report`       heartbeats and the notice of a failed start
+`worker`       runs one task; imported by whatever process does the work
+`engines`      threads, processes, Parsl
+
+Of our packages only `wire` is imported here. Nothing heavy (the SDK, Parsl) is imported before the first heartbeat.
+"""

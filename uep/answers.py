@@ -1,0 +1,42 @@
+"""Error results that the endpoint itself makes, when no worker could.
+
+All are packed, ready to be published. The texts reach the user; `data` is what the client shows as the error.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+from wire.messages import ErrorDetails, Result, Transition, pack
+
+EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")
+
+
+def failure(task_id: str, text: str, code: str = EXECUTION_ERROR.code) -> bytes:
+    """The result of a task that could not be run, or whose end nobody saw."""
+    return pack(Result(task_id, data=text, error_details=ErrorDetails(code, text)))
+
+
+def not_allowed(task_id: str, function_id: str | None, endpoint_id: str) -> bytes:
+    """The result of a task whose function the site does not allow here."""
+    text = f"Function {function_id} is not permitted on endpoint {endpoint_id}"
+    details = {"fid": function_id, "eid": endpoint_id}
+    return pack(Result(task_id, text, details, ErrorDetails("FUNCTION_NOT_ALLOWED", text)))
+
+
+def stopped_while_running(task_id: str) -> bytes:
+    """The result of a task that was running, or waiting in the engine, when its endpoint stopped."""
+    return failure(
+        task_id,
+        "The endpoint stopped before this task was finished; the task may have run in part. Submit it again.",
+    )
+
+
+def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) -> bytes:
+    """The result of a task that the engine lost, `attempts` times. `begun` is in ns since the epoch."""
+    texts = ["".join(traceback.format_exception_only(e)).rstrip() for e in attempts]
+    if len(texts) > 1:
+        texts = [f"Attempt {n}: {text}" for n, text in enumerate(texts, 1)]
+    started = Transition(begun, "waiting-for-launch", "interchange")
+    return pack(Result(task_id, "\n".join(texts), None, EXECUTION_ERROR, (started,)))

@@ -1,0 +1,128 @@
+"""The program `mep-uep NAME`. The manager execs it as the mapped user; nobody calls it by hand.
+
+It finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, on 3 the credential file, and
+its files under `~/.globus_compute/NAME/`. It ends with
+
+    0   stopped cleanly: idle, or told to by SIGTERM, SIGINT or SIGHUP
+    64  called with wrong arguments
+    69  the broker could not be reached for long at start
+    70  something unexpected
+    78  hand-over or configuration cannot be used; the service has been told why, as far as that is possible
+
+Imports are late and few: check-in comes first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from uep.config import EndpointConfig
+    from uep.handover import HandOver
+
+EX_USAGE, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 64, 69, 70, 78
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+def main() -> NoReturn:
+    """Runs the endpoint and ends the process, whatever threads of tasks are still there."""
+    code = EX_SOFTWARE
+    try:
+        code = _main(sys.argv[1:])
+    except Exception:
+        import logging
+
+        logging.getLogger("uep").critical("unexpected error", exc_info=True)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A task that never ends must not keep its endpoint alive: no joining of threads.
+        os._exit(code)
+
+
+def _main(args: list[str]) -> int:
+    if len(args) != 1 or not _SAFE_NAME.fullmatch(args[0]):
+        print("usage: mep-uep NAME (started by the manager, with its hand-over on standard input)", file=sys.stderr)
+        return EX_USAGE
+    import logging
+
+    from uep import handover
+
+    _log_to_stderr()
+    try:
+        handed = handover.decode(handover.take_input())
+    except handover.HandOverError as e:
+        logging.getLogger("uep").critical("hand-over cannot be used: %s", e)
+        return EX_CONFIG
+    return _run(args[0], handed)
+
+
+def _run(name: str, handed: HandOver) -> int:
+    import asyncio
+    import logging
+
+    from uep import config, endpoint, engines, notice
+    from uep.engines.base import Place
+
+    log = logging.getLogger("uep")
+    try:
+        settings = config.parse(handed.config)
+        directory = Path(settings.endpoint_dir or f"~/.globus_compute/{name}").expanduser().absolute()
+        _apply(settings, directory)
+        engine = engines.make(settings.engine, Place(handed.endpoint_id, directory))
+    except config.ConfigError as e:
+        log.critical("configuration cannot be used: %s", e)
+        asyncio.run(notice.tell_cannot_start(handed, str(e)))
+        return EX_CONFIG
+    log.info("endpoint %s (%s), %s, process %d", name, handed.endpoint_id, engine.name, os.getpid())
+    return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())
+
+
+def _apply(settings: EndpointConfig, directory: Path) -> None:
+    """What the configuration says about this process: log, directory."""
+    import logging
+
+    from uep.config import ConfigError
+
+    log = logging.getLogger("uep")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if settings.endpoint_log:
+            _redirect(Path(settings.endpoint_log).expanduser())
+    except OSError as e:
+        raise ConfigError(f"paths: the endpoint's directory or log cannot be used: {e.strerror}") from None
+    if settings.debug:
+        logging.getLogger().setLevel(logging.DEBUG)
+    if settings.without_effect:
+        log.info("keys of the configuration without effect here: %s", ", ".join(settings.without_effect))
+
+
+def _redirect(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    from wire.redaction import Redactor
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Redactor())
+    form = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    handler.setFormatter(form)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # What tasks print shares the log: whole lines, at once.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The endpoint's configuration: the rendered YAML text of the hand-over, checked.
+
+Every key of the public user endpoint configuration is accepted. Those in `WITHOUT_EFFECT` change nothing here; `cli`
+says so in the log. An unknown key is an error that names the nearest known one: a misspelt limit must not be silently
+ignored. The engine's own options are checked by the engine (`uep.engines`).
+
+The texts of `ConfigError` reach the user through the service: they speak of keys and values, never of paths.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from uep.idle import Limits
+
+WITHOUT_EFFECT = frozenset(
+    {
+        "admins",
+        "authentication_policy",
+        "display_name",
+        "environment",
+        "heartbeat_threshold",
+        "local_compute_services",
+        "subscription_id",
+    }
+)
+SHORTEST_PERIOD = 0.05
+"""Seconds; the public package raises anything under 5 s to 5 s, tests need less."""
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """`engine` is the engine's mapping with its `type`; `heartbeat_period` is in seconds; `raw` is the YAML text."""
+
+    engine: Mapping[str, Any]
+    raw: str = field(repr=False, default="")
+    heartbeat_period: float = 30.0
+    idle: Limits = field(default_factory=Limits)
+    allowed_functions: frozenset[str] | None = None
+    amqp_port: int | None = None
+    endpoint_dir: str | None = None
+    endpoint_log: str | None = None
+    endpoint_setup: str | None = None
+    endpoint_teardown: str | None = None
+    high_assurance: bool = False
+    debug: bool = False
+    without_effect: tuple[str, ...] = ()
+
+
+def parse(text: str) -> EndpointConfig:
+    """The configuration in YAML `text`.
+
+    Raises:
+        ConfigError: not YAML, unknown key, wrong type, or no engine.
+    """
+    data = _load(text)
+    for key in data:
+        if key not in _KNOWN:
+            raise ConfigError(unknown("key", key, _KNOWN))
+    engine = data.get("engine")
+    if not isinstance(engine, dict) or not isinstance(engine.get("type"), str):
+        raise ConfigError("the configuration needs an 'engine' with a 'type' (is the template's engine block missing?)")
+    paths = _paths(data.get("paths") or {})
+    values = {key: read(key, data[key]) for key, read in _READERS.items() if data.get(key) is not None}
+    return EndpointConfig(
+        engine=engine,
+        raw=text,
+        idle=Limits(values.pop("idle_heartbeats_soft", 0), values.pop("idle_heartbeats_hard", 5760)),
+        without_effect=tuple(sorted(k for k in data if k in WITHOUT_EFFECT and data[k] is not None)),
+        **paths,
+        **values,
+    )
+
+
+def unknown(what: str, name: object, known: Mapping[str, Any] | frozenset[str] | tuple[str, ...]) -> str:
+    """The text for a name that is not among `known`, with the nearest one when there is a near one."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(name), [str(k) for k in known], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+    return f"unknown {what} {str(name)[:80]!r}; {hint}"
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as e:
+        raise ConfigError(f"the configuration is not YAML: {e}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError("the configuration must be a mapping of keys to values")
+    return data
+
+
+def _paths(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError("paths: expected a mapping")
+    for key, path in value.items():
+        if key not in _PATHS:
+            raise ConfigError(unknown("key in paths", key, _PATHS))
+        if path is not None and not isinstance(path, str):
+            raise ConfigError(f"paths.{key}: expected text")
+    return {key: path for key, path in value.items() if path is not None}
+
+
+def _period(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not SHORTEST_PERIOD <= value < 86400:
+        raise ConfigError(f"{key}: expected seconds, at least {SHORTEST_PERIOD:g}, got {value!r}")
+    return float(value)
+
+
+def _count(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{key}: expected a whole number, got {value!r}")
+    return max(0, value)
+
+
+def _port(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+        raise ConfigError(f"{key}: expected a port number, got {value!r}")
+    return value
+
+
+def _flag(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}: expected true or false, got {value!r}")
+    return value
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{key}: expected text, got {value!r}")
+    return value
+
+
+def _functions(key: str, value: object) -> frozenset[str]:
+    try:
+        return frozenset(str(uuid.UUID(v)) for v in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, AttributeError):
+        raise ConfigError(f"{key}: expected a list of function ids") from None
+
+
+_READERS: Mapping[str, Callable[[str, object], Any]] = {
+    "heartbeat_period": _period,
+    "idle_heartbeats_soft": _count,
+    "idle_heartbeats_hard": _count,
+    "amqp_port": _port,
+    "allowed_functions": _functions,
+    "endpoint_setup": _text,
+    "endpoint_teardown": _text,
+    "high_assurance": _flag,
+    "debug": _flag,
+}
+_PATHS = frozenset({"endpoint_dir", "endpoint_log"})
+_KNOWN = frozenset(_READERS) | WITHOUT_EFFECT | {"engine", "paths"}

@@ -1,0 +1,292 @@
+"""The endpoint's life, on one asyncio loop.
+
+    connect -> first heartbeat (check-in) -> prepare (disk, endpoint_setup, engine) -> take tasks
+    every heartbeat period: idle? heartbeat
+    stop (idle, signal, broken engine): take no more -> short grace -> answer the rest -> last heartbeat -> engine off
+
+Losing the broker ends only the session: tasks go on, results are kept, and the next session sends them. The first
+heartbeat goes out before anything heavy is imported; the engine is started after it, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from uep import idle, report
+from uep.config import ConfigError, EndpointConfig
+from uep.credentials import Credentials
+from uep.engines.base import Engine
+from uep.handover import HandOver
+from uep.intake import PREFETCH, Intake
+from uep.journal import Journal
+from uep.link import Link
+from uep.outbox import Outbox
+from uep.results import ResultStore
+from wire.amqp import AccessRefused, BrokerError, Connection, Publisher, stay_connected
+from wire.queues import Target
+
+log = logging.getLogger(__name__)
+
+EX_OK, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 0, 69, 70, 78
+
+START_PATIENCE = 60.0
+"""Seconds without a first heartbeat after which the endpoint gives up; the manager will start another."""
+GRACE = 5.0
+"""Seconds that running tasks get when the endpoint stops."""
+FAREWELL = 10.0
+"""Seconds for the last results and the last heartbeat."""
+ENGINE_STOP = 20.0
+"""Seconds for the engine to end its helpers and batch jobs."""
+STATUS_TIME = 5.0
+"""Seconds for the engine's figures; after that the last ones are sent again."""
+
+
+class Endpoint:
+    """One endpoint; `run` it once."""
+
+    def __init__(self, name: str, handover: HandOver, config: EndpointConfig, engine: Engine) -> None:
+        self._name = name
+        self._handover = handover
+        self._config = config
+        self._engine = engine
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._figures = engine.status()
+        self._credentials = Credentials(handover, config.amqp_port)
+        self._facts = report.facts(config.raw, handover.facts)
+        self._history = idle.History()
+        self._forwarded = 0
+        self._heartbeats: tuple[Publisher, Target] | None = None
+        self._connected_before = False
+        self._intake: Intake | None = None
+        self._outbox: Outbox | None = None
+
+    async def run(self) -> int:
+        """Runs until something stops the endpoint; the process's exit code."""
+        self._stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._prepared: asyncio.Task[None] | None = None
+        self._watch_signals()
+        asyncio.get_running_loop().call_later(START_PATIENCE, self._give_up_at_start)
+        link = asyncio.ensure_future(stay_connected(self._open, self._session, self._trouble))
+        ticks = asyncio.ensure_future(self._ticks())
+        for task in (link, ticks):
+            task.add_done_callback(self._ended)
+        code = await self._stopping
+        ticks.cancel()
+        await self._wind_down(code)
+        link.cancel()
+        await asyncio.gather(_within(FAREWELL, "closing the connection", _quiet(link)), self._stop_engine())
+        log.info("stopped, exit code %d", code)
+        return code
+
+    # Why to stop
+
+    def _stop(self, code: int, reason: str) -> None:
+        if not self._stopping.done():
+            log.log(logging.INFO if code == EX_OK else logging.CRITICAL, "stopping: %s", reason)
+            self._stopping.set_result(code)
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._stop, EX_OK, signal.Signals(number).name)
+
+    def _give_up_at_start(self) -> None:
+        if self._prepared is None:
+            self._stop(EX_UNAVAILABLE, f"no contact with the broker within {START_PATIENCE:g} s")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("internal error", exc_info=task.exception())
+            self._stop(EX_SOFTWARE, "internal error")
+
+    # The connection
+
+    async def _open(self) -> Connection:
+        if self._connected_before:
+            await self._credentials.refresh()
+        self._connected_before = True
+        return await Connection.open(self._credentials.last.heartbeats.connection_url)
+
+    def _trouble(self, error: BrokerError, wait: float) -> None:
+        hint = (
+            " (expired credentials? the next start command refreshes them)" if isinstance(error, AccessRefused) else ""
+        )
+        log.warning("broker: %s%s; next attempt in %.1f s", error, hint, wait)
+
+    async def _session(self, connection: Connection) -> None:
+        link = Link(connection, self._credentials.last)
+        try:
+            self._heartbeats = (await link.heartbeats(), link.credentials.heartbeats)
+            await self._beat()
+            if self._prepared is None:
+                self._prepared = asyncio.ensure_future(self._checked_in())
+            await asyncio.shield(self._prepared)
+            await self._exchange(link)
+        finally:
+            self._heartbeats = None
+            await link.close()
+
+    async def _exchange(self, link: Link) -> None:
+        """Results out and tasks in, until a connection is lost."""
+        assert self._outbox is not None and self._intake is not None
+        try:
+            self._outbox.attach(await link.results(), link.credentials.results)
+            self._intake.attach(await link.consume(self._intake.receive, PREFETCH))
+            log.info("taking tasks from the broker")
+            await link.lost()
+        finally:
+            self._intake.detach()
+            self._outbox.detach()
+
+    # Getting ready
+
+    async def _checked_in(self) -> None:
+        """Once, after the first heartbeat."""
+        log.info("checked in")
+        _say_ready(self._handover.ready_fd)
+        try:
+            await self._prepare()
+        except ConfigError as e:
+            await self._refuse(EX_CONFIG, str(e))
+        except OSError as e:
+            await self._refuse(EX_CONFIG, f"The endpoint's directory cannot be used: {e.strerror}")
+        except Exception:
+            log.exception("the engine did not start")
+            await self._refuse(EX_SOFTWARE, f"The {self._engine.name} did not start; the endpoint's log says why.")
+
+    async def _prepare(self) -> None:
+        directory = self._engine.place.directory
+        if self._config.endpoint_setup:
+            await _run_command("endpoint_setup", self._config.endpoint_setup)
+        await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine.start)
+        self._outbox = Outbox(ResultStore(directory / "unacked_results"), self._count_forwarded)
+        journal = Journal(directory / "open_tasks")
+        self._intake = Intake(self._engine, journal, self._outbox, self._allowed_functions())
+        self._history = idle.History(self._intake.received, self._forwarded)
+        _set_title(f"mep-uep {self._name}")
+        log.info("%s started", self._engine.name)
+
+    async def _refuse(self, code: int, text: str) -> None:
+        """The endpoint has checked in and finds that it cannot work: the user must hear why."""
+        log.critical("cannot start: %s", text)
+        await self._publish(report.cannot_start(self._handover.endpoint_id, text))
+        self._stop(code, text)
+        await asyncio.Future()  # the session goes no further
+
+    def _allowed_functions(self) -> frozenset[str] | None:
+        if self._handover.restricts_functions:
+            return self._handover.allowed_functions
+        return self._config.allowed_functions
+
+    def _count_forwarded(self, _: str) -> None:
+        self._forwarded += 1
+
+    # Heartbeats and idleness
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.heartbeat_period)
+            self._check_idle()
+            if self._engine.failure is not None:
+                self._stop(EX_SOFTWARE, f"the engine can run nothing any more: {self._engine.failure}")
+            await self._beat()
+
+    def _check_idle(self) -> None:
+        received = 0 if self._intake is None else self._intake.received
+        was_idle = self._history.hard > 0
+        self._history, verdict = idle.beat(self._config.idle, self._history, received, self._forwarded)
+        if verdict.stop is not None:
+            self._stop(EX_OK, verdict.stop)
+        elif verdict.beats_left is not None:
+            seconds = verdict.beats_left * self._config.heartbeat_period
+            _set_title(f"[idle; shut down in {seconds:,g} s] mep-uep {self._name}")
+        elif was_idle and self._history.hard == 0:
+            _set_title(f"mep-uep {self._name}")
+
+    async def _beat(self, *, active: bool = True) -> None:
+        await self._look_at_engine()
+        endpoint_id, period = self._handover.endpoint_id, self._config.heartbeat_period
+        await self._publish(report.heartbeat(endpoint_id, self._figures, self._facts, period, active=active))
+
+    async def _look_at_engine(self) -> None:
+        if self._intake is None:
+            return
+        try:
+            self._figures = await asyncio.wait_for(asyncio.to_thread(self._engine.status), STATUS_TIME)
+        except Exception as e:  # noqa: BLE001 - figures are not worth an endpoint
+            log.warning("no figures from the engine: %r", e)
+
+    async def _publish(self, body: bytes) -> None:
+        if self._heartbeats is None:
+            return
+        publisher, target = self._heartbeats
+        try:
+            await publisher.publish(target, body)
+        except BrokerError as e:
+            log.warning("heartbeat not delivered: %s", e)
+
+    # Stopping
+
+    async def _wind_down(self, code: int) -> None:
+        if self._intake is not None and self._outbox is not None:
+            self._intake.close()
+            await _within(GRACE, "running tasks", self._intake.emptied(), quiet=True)
+            if left := self._intake.abandon():
+                log.warning("%d tasks were still running: answered with an error", left)
+            await _within(FAREWELL, "sending the last results", self._outbox.flushed())
+        if code not in (EX_CONFIG, EX_UNAVAILABLE):
+            await _within(FAREWELL, "the last heartbeat", self._beat(active=False))
+
+    async def _stop_engine(self) -> None:
+        if self._prepared is None:
+            return
+        loop = asyncio.get_running_loop()
+        stopped = loop.run_in_executor(self._engine_thread, self._engine.stop)
+        await _within(ENGINE_STOP, "stopping the engine", stopped)
+        if self._config.endpoint_teardown:
+            await _within(ENGINE_STOP, "teardown", _run_command("endpoint_teardown", self._config.endpoint_teardown))
+
+
+async def _within(seconds: float, what: str, doing: Awaitable[Any], *, quiet: bool = False) -> None:
+    """Waits for `doing` at most so long; whatever goes wrong is logged, and the endpoint goes on stopping."""
+    try:
+        await asyncio.wait_for(doing, seconds)
+    except asyncio.TimeoutError:
+        if not quiet:
+            log.warning("%s: not done after %g s", what, seconds)
+    except Exception:
+        log.exception("%s failed", what)
+
+
+async def _quiet(task: asyncio.Task[Any]) -> None:
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _run_command(what: str, command: str) -> None:
+    """Runs a shell command of the configuration; its output goes to the log. Raises ConfigError when it fails."""
+    log.info("running %s", what)
+    process = await asyncio.create_subprocess_shell(command, stdin=asyncio.subprocess.DEVNULL)
+    code = await process.wait()
+    if code:
+        raise ConfigError(f"{what} failed with exit code {code}")
+
+
+def _say_ready(fd: int | None) -> None:
+    if fd is not None:
+        try:
+            os.write(fd, b"ready\n")
+            os.close(fd)
+        except OSError as e:
+            log.warning("nobody to tell that the endpoint is ready: %s", e.strerror)
+
+
+def _set_title(title: str) -> None:
+    import setproctitle  # 15 ms at its first call: not before check-in
+
+    setproctitle.setproctitle(title)

@@ -1,0 +1,38 @@
+"""The ways to run tasks, by the names that configurations use.
+
+`make` turns the configuration's `engine` mapping into an engine that is not started yet; importing this module, or
+making an engine, imports nothing heavy. A new engine is a module here with a subclass of `base.Engine`, and a line in
+`ENGINES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from uep.config import ConfigError, unknown
+from uep.engines.base import Engine, Place
+
+ENGINES: Mapping[str, tuple[str, str]] = {
+    "ThreadPoolEngine": ("uep.engines.threads", "ThreadPoolEngine"),
+    "ProcessPoolEngine": ("uep.engines.processes", "ProcessPoolEngine"),
+    "GlobusComputeEngine": ("uep.engines.htex", "GlobusComputeEngine"),
+    "GlobusMPIEngine": ("uep.engines.htex", "GlobusMPIEngine"),
+}
+"""Name in the configuration: module and class."""
+
+
+def make(mapping: Mapping[str, Any], place: Place) -> Engine:
+    """The engine that `mapping` describes: its `type`, and options of that engine.
+
+    Raises:
+        ConfigError: no such engine, no such option, or a value of the wrong type.
+    """
+    options = {key: value for key, value in mapping.items() if key != "type" and value is not None}
+    name = mapping["type"]
+    if name not in ENGINES:
+        raise ConfigError(unknown("engine type", name, ENGINES))
+    module, class_name = ENGINES[name]
+    engine: Engine = getattr(import_module(module), class_name)(place, options)
+    return engine

@@ -1,0 +1,151 @@
+"""What an engine is: it takes jobs and gives futures of packed results.
+
+`endpoint` makes one engine (`uep.engines.make`), calls `start` once in a thread that lives as long as the process
+(some engines' helpers die with the thread that started them), `submit` for every task from the loop's thread, `status`
+for every heartbeat, and `stop` once.
+
+An engine implements `_launch`; this class keeps what all share: the options of tasks, and trying again when the
+machinery, not the task, failed. A task's own exception is a result like any other (`uep.worker`).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+from uep import answers
+from uep.config import ConfigError, unknown
+
+Kinds: TypeAlias = "type | tuple[type, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine works: for which endpoint, and in which directory it may keep files."""
+
+    endpoint_id: str
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One task for an engine. `body` is the task message as it came."""
+
+    task_id: str
+    body: bytes
+    resource_specification: Mapping[str, Any] = field(default_factory=dict)
+    result_serializers: tuple[str, ...] = ()
+
+
+class JobRefused(Exception):
+    """The engine cannot run a job like this; trying again would not help."""
+
+
+class Engine(ABC):
+    """See the module. `failure` is set once the engine can run nothing any more; the endpoint then stops."""
+
+    OPTIONS: ClassVar[Mapping[str, Kinds]] = {
+        "label": str,
+        "working_dir": str,
+        "max_retries_on_system_failure": int,
+        "allowed_serializers": list,
+        "run_in_sandbox": bool,
+    }
+    """Options that every engine takes, with the types of their values."""
+
+    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
+        """Raises ConfigError for an option that does not exist or has the wrong type."""
+        self.place = place
+        self.failure: str | None = None
+        self._options = self._checked(options)
+        self._retries: int = options.get("max_retries_on_system_failure", 0)
+
+    @property
+    def name(self) -> str:
+        """As in the configuration and in heartbeats."""
+        return type(self).__name__
+
+    @abstractmethod
+    def start(self) -> None:
+        """Gets ready for jobs; may take seconds. Raises ConfigError, or whatever went wrong."""
+
+    @abstractmethod
+    def status(self) -> dict[str, Any]:
+        """The engine's figures for a heartbeat; also before `start` and in any thread."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends everything that `start` began, running tasks too; may take seconds."""
+
+    def submit(self, job: Job) -> Future[bytes]:
+        """Runs the job; the future always ends with a packed result, never with an exception."""
+        answer: Future[bytes] = Future()
+        self._attempt(job, answer, ())
+        return answer
+
+    @abstractmethod
+    def _launch(self, job: Job) -> Future[bytes]:
+        """Tries the job once. The future fails when the machinery did; JobRefused is raised at once."""
+
+    def task_options(self, job: Job) -> dict[str, Any]:
+        """The keyword arguments of `uep.worker.execute_task` for this job."""
+        return {
+            "run_dir": str(self.place.directory / self._options.get("working_dir", "tasks_working_dir")),
+            "run_in_sandbox": self._options.get("run_in_sandbox", False),
+            "task_deserializers": self._options.get("allowed_serializers"),
+            "result_serializers": list(job.result_serializers),
+        }
+
+    def _attempt(self, job: Job, answer: Future[bytes], failures: tuple[BaseException, ...]) -> None:
+        begun = time.time_ns()
+        try:
+            attempt = self._launch(job)
+        except JobRefused as e:
+            answer.set_result(answers.failure(job.task_id, f"Failed to start task: {e}"))
+            return
+        except Exception as e:  # noqa: BLE001 - whatever it is, the task must be answered
+            attempt = Future()
+            attempt.set_exception(e)
+        attempt.add_done_callback(lambda done: self._attempted(job, answer, failures, begun, done))
+
+    def _attempted(
+        self, job: Job, answer: Future[bytes], failures: tuple[BaseException, ...], begun: int, done: Future[bytes]
+    ) -> None:
+        error = done.exception()
+        if error is None:
+            answer.set_result(done.result())
+        elif len(failures) < self._retries and self.failure is None:
+            self._attempt(job, answer, (*failures, error))
+        else:
+            answer.set_result(answers.system_failure(job.task_id, begun, (*failures, error)))
+
+    def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = {**Engine.OPTIONS, **self.OPTIONS}
+        for key, value in options.items():
+            if key not in known:
+                raise ConfigError(f"{self.name}: {unknown('option', key, known)}")
+            check(f"{self.name}.{key}", value, known[key])
+        return options
+
+
+def check(where: str, value: object, kinds: Kinds) -> None:
+    """Raises ConfigError unless `value` is of one of `kinds`; true and false are not numbers."""
+    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join(_NAMES.get(kind, kind.__name__) for kind in allowed)
+        raise ConfigError(f"{where}: expected {names}, got {value!r}")
+
+
+_NAMES: Mapping[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}

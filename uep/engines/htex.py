@@ -1,0 +1,251 @@
+"""GlobusComputeEngine and GlobusMPIEngine: tasks on whatever Parsl can reach, from this machine to a batch system.
+
+Parsl's HighThroughputExecutor (MPIExecutor), used directly: its interchange starts right after check-in, the first
+blocks are asked for at once, and a task's arrival is not left to a timer. `scaling` then keeps the number of blocks as
+the provider says.
+
+Options: those of the executor, and `provider`, `address`, `strategy`, `job_status_kwargs`, `encrypted` (default true)
+and the container options of `worker_command`. The executor's names are known only when Parsl is imported: an option
+that it does not take is reported by `start`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, ClassVar
+
+from uep.config import ConfigError
+from uep.engines.base import Engine, Job, JobRefused, Kinds, Place, check
+
+log = logging.getLogger(__name__)
+
+COMMAND_TIME = 5.0
+"""Seconds for the interchange to answer a question."""
+SHUTDOWN_TIME = 5.0
+"""Seconds for the interchange to end."""
+
+_OURS: Mapping[str, Kinds] = {
+    "provider": dict,
+    "address": (str, dict),
+    "strategy": str,
+    "job_status_kwargs": dict,
+    "encrypted": bool,
+    "container_type": str,
+    "container_uri": str,
+    "container_cmd_options": str,
+}
+_STRATEGY = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0}
+
+
+class GlobusComputeEngine(Engine):
+    """See the module."""
+
+    EXECUTOR: ClassVar[str] = "HighThroughputExecutor"
+
+    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
+        super().__init__(place, options)
+        self._executor: Any = None
+        self._scaling: Any = None
+        self._function = ""
+
+    def start(self) -> None:
+        from uep.engines.scaling import Scaling
+
+        executor = self._make_executor()
+        executor.start()
+        threading.Thread(target=self._watch, args=(executor,), name="interchange-watch", daemon=True).start()
+        self._executor = executor
+        self._scaling = Scaling(executor, **self._strategy())
+        self._scaling.start()
+
+    def stop(self) -> None:
+        if self._scaling is not None:
+            self._scaling.stop()
+        if self._executor is not None:
+            self._stopping = True
+            self._executor.shutdown(timeout=SHUTDOWN_TIME)
+
+    def status(self) -> dict[str, Any]:
+        if self._executor is None:
+            return self._status_before_start()
+        executor, provider = self._executor, self._executor.provider
+        managers = executor.command_client.run("MANAGERS", timeout_s=COMMAND_TIME)
+        packages = executor.command_client.run("MANAGERS_PACKAGES", timeout_s=COMMAND_TIME)
+        in_managers = sum(m["tasks"] for m in managers)
+        self._note_failure()
+        return {
+            "managers": len(managers),
+            "active_managers": sum(1 for m in managers if m["active"]),
+            "total_workers": sum(m["worker_count"] for m in managers),
+            "idle_workers": sum(max(0, m["worker_count"] - m["tasks"]) for m in managers),
+            "pending_tasks": executor.outstanding() - in_managers,
+            "outstanding_tasks": executor.outstanding(),
+            "total_tasks": executor._task_counter,
+            "scaling_enabled": provider.max_blocks > 0,
+            "mem_per_worker": executor.mem_per_worker,
+            "cores_per_worker": executor.cores_per_worker,
+            "prefetch_capacity": executor.prefetch_capacity,
+            "max_blocks": provider.max_blocks,
+            "min_blocks": provider.min_blocks,
+            "max_workers_per_node": _finite(executor.max_workers_per_node),
+            "nodes_per_block": provider.nodes_per_block,
+            "node_info": self._nodes(managers, packages),
+            "engine_type": self.name,
+            "provider_type": type(provider).__name__,
+            "queue": _first(provider, "queue", "partition"),
+            "account": _first(provider, "account", "allocation", "project"),
+        }
+
+    def _launch(self, job: Job) -> Future[bytes]:
+        try:
+            self._executor.validate_resource_spec(dict(job.resource_specification))
+        except Exception as e:
+            raise JobRefused(str(e)) from e
+        arguments = (job.task_id, self.place.endpoint_id)
+        context: dict[str, Any] = {
+            "task_executor": {"f": self._function, "a": arguments, "k": self.task_options(job)},
+        }
+        if job.resource_specification:
+            context["resource_spec"] = dict(job.resource_specification)
+        running: Future[bytes] = self._executor.submit_payload(context, job.body)
+        self._scaling.task_came()
+        running.add_done_callback(lambda _: self._note_failure())
+        return running
+
+    def _make_executor(self) -> Any:
+        import parsl.executors
+
+        from uep.engines import parsl_parts
+        from uep.engines.worker_command import command_and_function
+
+        options = {key: value for key, value in self._options.items() if key not in _NOT_THE_EXECUTORS}
+        provider = parsl_parts.provider(self._options.get("provider", {"type": "LocalProvider"}))
+        address = self._address(provider)
+        # Without an address the executor would ask a service on the internet for one.
+        options |= {"provider": provider, "address": address or "127.0.0.1", "label": self._label()}
+        options |= {"encrypted": self._options.get("encrypted", True)}
+        executor = parsl_parts.call(self.name, getattr(parsl.executors, self.EXECUTOR), options)
+        if address is None:
+            executor.address, executor.all_addresses = None, parsl_parts.local_addresses()
+        self._prepare(executor)
+        arguments = executor.launch_cmd.split(None, 1)[1]
+        executor.launch_cmd, self._function = command_and_function(
+            self._options, provider, arguments, self.place.directory
+        )
+        return executor
+
+    def _address(self, provider: Any) -> str | None:
+        """Where the interchange listens; None: everywhere, for workers on other machines."""
+        from uep.engines import parsl_parts
+
+        if "address" in self._options:
+            return parsl_parts.address(self._options["address"])
+        on_this_machine = type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1
+        return "127.0.0.1" if on_this_machine else None
+
+    def _prepare(self, executor: Any) -> None:
+        """What Parsl's DataFlowKernel would set, and how to start the interchange."""
+        executor.run_dir = str(self.place.directory)
+        executor.run_id = self.place.endpoint_id
+        executor.log_config = None
+        executor.monitoring_messages = None
+        executor.interchange_launch_cmd = [sys.executable, "-m", "uep.engines.interchange"]
+        executor._check_python_mismatch = False  # worker_init may bring another Python: the wire format is the same
+        scripts = self.place.directory / "submit_scripts"
+        scripts.mkdir(mode=0o700, exist_ok=True)
+        executor.provider.script_dir = str(scripts)
+
+    def _label(self) -> str:
+        return f"{self._options.get('label', self.name)}-{self.EXECUTOR}"
+
+    def _strategy(self) -> dict[str, Any]:
+        given = dict(self._options.get("job_status_kwargs", {}))
+        for key in given:
+            if key not in _STRATEGY:
+                raise ConfigError(f"job_status_kwargs: unknown option {key!r}; known: {', '.join(_STRATEGY)}")
+        if "strategy" in self._options:
+            given.setdefault("strategy", self._options["strategy"])
+        return {**_STRATEGY, **given}
+
+    def _watch(self, executor: Any) -> None:
+        """Fails the tasks when the interchange ends by itself: nobody else would notice."""
+        executor.interchange_proc.wait()
+        if not self._stopping:
+            error = RuntimeError("Parsl's interchange ended unexpectedly")
+            self.failure = str(error)
+            executor.set_bad_state_and_fail_all(error)
+
+    _stopping = False
+
+    def _note_failure(self) -> None:
+        if self._executor.bad_state_is_set and self.failure is None:
+            self.failure = str(self._executor.executor_exception)
+
+    def _nodes(self, managers: list[dict[str, Any]], packages: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+        nodes: dict[str, list[dict[str, Any]]] = {}
+        for manager in managers:
+            installed = packages.get(manager["manager"], {})
+            node = {
+                "worker_count": manager["worker_count"],
+                "idle_duration": manager["idle_duration"],
+                "parsl_version": manager["parsl_version"],
+                "endpoint_version": installed.get("globus-compute-endpoint"),
+                "sdk_version": installed.get("globus-compute-sdk"),
+                "python_version": manager["python_version"],
+            }
+            job_id = self._executor.blocks_to_job_id.get(manager["block_id"], manager["block_id"])
+            nodes.setdefault(str(job_id), []).append(node)
+        return nodes
+
+    def _status_before_start(self) -> dict[str, Any]:
+        """The same figures, from the configuration alone: Parsl is not imported yet."""
+        options = self._options
+        provider = options.get("provider", {"type": "LocalProvider"})
+        return {
+            **dict.fromkeys(("managers", "active_managers", "total_workers", "idle_workers"), 0),
+            **dict.fromkeys(("pending_tasks", "outstanding_tasks", "total_tasks"), 0),
+            "scaling_enabled": True,
+            "mem_per_worker": options.get("mem_per_worker"),
+            "cores_per_worker": options.get("cores_per_worker", 1.0),
+            "prefetch_capacity": options.get("prefetch_capacity", 0),
+            "max_blocks": provider.get("max_blocks", 1),
+            "min_blocks": provider.get("min_blocks", 0),
+            "max_workers_per_node": options.get("max_workers_per_node"),
+            "nodes_per_block": provider.get("nodes_per_block", 1),
+            "node_info": {},
+            "engine_type": self.name,
+            "provider_type": provider.get("type"),
+            "queue": provider.get("queue") or provider.get("partition"),
+            "account": provider.get("account") or provider.get("allocation") or provider.get("project"),
+        }
+
+    def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        for key, kinds in {**Engine.OPTIONS, **_OURS}.items():
+            if key in options:
+                check(f"{self.name}.{key}", options[key], kinds)
+        return options
+
+
+class GlobusMPIEngine(GlobusComputeEngine):
+    """For tasks that are MPI programs: they say with a resource specification how many nodes and ranks they need."""
+
+    EXECUTOR: ClassVar[str] = "MPIExecutor"
+
+
+_NOT_THE_EXECUTORS = frozenset(_OURS) | frozenset(Engine.OPTIONS)
+
+
+def _first(provider: Any, *names: str) -> Any:
+    return next((value for name in names if (value := getattr(provider, name, None))), None)
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity, which is Parsl's word for no limit."""
+    with contextlib.suppress(OverflowError):
+        return int(number)
+    return None

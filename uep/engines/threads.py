@@ -1,0 +1,39 @@
+"""ThreadPoolEngine: tasks as threads of the endpoint itself.
+
+The cheapest engine, for light tasks: no process of their own, so tasks share the working directory and the
+environment, and a task that hangs cannot be ended but with the endpoint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
+
+from uep import worker
+from uep.engines.base import Job, Kinds, Place
+from uep.engines.pools import PoolEngine
+
+
+class ThreadPoolEngine(PoolEngine):
+    """Options: `max_workers` (default: as Python's thread pool), `thread_name_prefix`."""
+
+    OPTIONS: ClassVar[Mapping[str, Kinds]] = {"max_workers": int, "thread_name_prefix": str}
+
+    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
+        super().__init__(place, options)
+        self.max_workers = self._count(default=min(32, (os.cpu_count() or 1) + 4))
+        self._pool = ThreadPoolExecutor(self.max_workers, options.get("thread_name_prefix", "task"))
+
+    def start(self) -> None:
+        worker.warm_up()
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _launch(self, job: Job) -> Future[bytes]:
+        self._refuse_resources(job)
+        return self._pool.submit(
+            worker.execute_task, job.body, job.task_id, self.place.endpoint_id, **self.task_options(job)
+        )

@@ -1,0 +1,107 @@
+"""The command that starts Parsl's worker pool on a node, and the function that its workers run for each task.
+
+Which Python the workers get:
+
+- nothing said: this interpreter, by absolute path, so that PATH does not matter;
+- the provider has a `worker_init`: the environment that it activates, found as the public package's sites expect it:
+  the Python of the `globus-compute-endpoint` then first on PATH, of VIRTUAL_ENV, of CONDA_PREFIX; else this one;
+- a container, or a cloud provider that brings an image: the image's `globus-compute-endpoint`.
+
+Outside of images the workers import `uep.worker` from a copy in the endpoint's directory, so that their environment
+needs Parsl and the SDK but nothing of ours. Images run the public package's function, which takes the same arguments.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uep import worker
+from uep.config import ConfigError
+
+OWN_FUNCTION = "uep.worker.execute_task"
+PUBLIC_FUNCTION = "globus_compute_endpoint.engines.helper.execute_task"
+POOL = "parsl.executors.high_throughput.process_worker_pool"
+IN_IMAGE = f"globus-compute-endpoint python-exec {POOL}"
+IMAGE_PROVIDERS = frozenset({"AWSProvider", "AzureProvider", "GoogleCloudProvider", "KubernetesProvider"})
+
+_DOCKER = "{type} run {options} -v {rundir}:{rundir} -t {image} {command}"
+_APPTAINER = "{type} run {options} {image} {command}"
+CONTAINERS: Mapping[str, str] = {
+    "docker": _DOCKER,
+    "podman": _DOCKER,
+    "podman-hpc": _DOCKER,
+    "apptainer": _APPTAINER,
+    "singularity": _APPTAINER,
+    "custom": "",
+}
+"""How each `container_type` runs a command; `custom` is written out in `container_cmd_options`."""
+
+_FIND_PYTHON = """\
+#!/bin/sh
+# Starts the worker pool in the environment that worker_init has set up.
+PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
+export PYTHONPATH
+program=$(command -v globus-compute-endpoint)
+for python in "${{program%/*}}/python3" "$VIRTUAL_ENV/bin/python3" "$CONDA_PREFIX/bin/python3"; do
+    case $python in
+        /python3 | /bin/python3) ;;
+        *) if [ -x "$python" ]; then exec "$python" -m {pool} "$@"; fi ;;
+    esac
+done
+if [ -n "$program" ]; then exec "$program" python-exec {pool} "$@"; fi
+exec {python} -m {pool} "$@"
+"""
+
+
+def command_and_function(options: Mapping[str, Any], provider: Any, arguments: str, directory: Path) -> tuple[str, str]:
+    """The launch command, `arguments` included, and the import path of the task function.
+
+    `options` are the engine's: `container_type`, `container_uri`, `container_cmd_options`. `directory` is the
+    endpoint's; the workers' copy of our code is put there.
+
+    Raises:
+        ConfigError: a container that is not known, or without its image.
+    """
+    container = options.get("container_type")
+    if type(provider).__name__ in IMAGE_PROVIDERS:
+        if options.get("container_uri"):
+            raise ConfigError(f"container_uri: {type(provider).__name__} brings its own image")
+        return f"{IN_IMAGE} {arguments}", PUBLIC_FUNCTION
+    if container is not None:
+        return _contained(container, options, f"{IN_IMAGE} {arguments}", directory), PUBLIC_FUNCTION
+    program = _own_program(directory) if getattr(provider, "worker_init", "") else f"{sys.executable} -m {POOL}"
+    return f"{program} {arguments}", OWN_FUNCTION
+
+
+def _contained(container: str, options: Mapping[str, Any], command: str, directory: Path) -> str:
+    if container not in CONTAINERS:
+        raise ConfigError(f"container_type: {container!r} is not one of {', '.join(CONTAINERS)}")
+    extra = options.get("container_cmd_options") or ""
+    if container == "custom":
+        if not extra:
+            raise ConfigError("container_cmd_options: needed for container_type custom")
+        text = extra.replace("{EXECUTOR_RUNDIR}", str(directory)).replace("{EXECUTOR_LAUNCH_CMD}", command)
+    elif not options.get("container_uri"):
+        raise ConfigError(f"container_uri: needed for container_type {container}")
+    else:
+        text = CONTAINERS[container].format(
+            type=container, options=extra, rundir=directory, image=options["container_uri"], command=command
+        )
+    return " ".join(text.split())
+
+
+def _own_program(directory: Path) -> str:
+    """Writes the start script and the copy of our worker code that it makes importable."""
+    package = directory / "worker"
+    (package / "uep").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (package / "uep" / "__init__.py").touch()
+    (package / "uep" / "worker.py").write_text(Path(worker.__file__).read_text())
+    script = package / "start.sh"
+    script.write_text(
+        _FIND_PYTHON.format(package=shlex.quote(str(package)), pool=POOL, python=shlex.quote(sys.executable))
+    )
+    return f"sh {shlex.quote(str(script))}"

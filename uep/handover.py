@@ -1,0 +1,120 @@
+"""What the manager hands over: one JSON object on descriptor 0, read to its end, then checked.
+
+`cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
+(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `ready_fd`,
+a descriptor on which the endpoint writes one line once it has checked in. An unknown key is ignored, so that the
+manager may be newer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wire.queues import QueueInfoError, read_credentials, read_endpoint_id
+
+READ_SIZE = 1 << 16
+
+
+class HandOverError(ValueError):
+    """The hand-over cannot be used; the text names the key, never its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The manager's words, checked.
+
+    `credentials` is `amqp_creds` as it came; `facts` goes into every heartbeat; `credentials_fd` and `key` (both or
+    neither) are for `uep.credentials`; `allowed_functions` overrides the configuration's when `restricts_functions`.
+    """
+
+    endpoint_id: str
+    credentials: Mapping[str, Any] = field(repr=False)
+    config: str = field(repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    credentials_fd: int | None = None
+    key: str | None = field(default=None, repr=False)
+    restricts_functions: bool = False
+    allowed_functions: frozenset[str] | None = None
+    audit_fd: int | None = None
+    ready_fd: int | None = None
+
+
+def take_input() -> bytes:
+    """Everything on descriptor 0, which is /dev/null afterwards: no task shall read the hand-over."""
+    chunks = []
+    while chunk := os.read(0, READ_SIZE):
+        chunks.append(chunk)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return b"".join(chunks)
+
+
+def decode(raw: bytes) -> HandOver:
+    """The hand-over in `raw`. Its descriptors are made non-inheritable.
+
+    Raises:
+        HandOverError: not a JSON object, a key missing or of the wrong type, a descriptor that is not open.
+    """
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise HandOverError("not JSON (is this program run by hand? it is started by the manager)") from None
+    if not isinstance(data, dict):
+        raise HandOverError("expected a JSON object")
+    credentials = _typed(data, "amqp_creds", dict)
+    fd, key = _descriptor(data, "mem_fd"), data.get("enckey")
+    if key is not None and not isinstance(key, str):
+        raise HandOverError("enckey: expected a string")
+    return HandOver(
+        endpoint_id=_checked_id(credentials),
+        credentials=credentials,
+        config=_typed(data, "config", str),
+        facts=_typed(data, "ep_info", dict),
+        credentials_fd=fd if key else None,
+        key=key if fd is not None else None,
+        restricts_functions="allowed_functions" in data,
+        allowed_functions=_functions(data.get("allowed_functions")),
+        audit_fd=_descriptor(data, "audit_fd"),
+        ready_fd=_descriptor(data, "ready_fd"),
+    )
+
+
+def _typed(data: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = data.get(key)
+    if not isinstance(value, kind):
+        raise HandOverError(f"{key}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _checked_id(credentials: Mapping[str, Any]) -> str:
+    try:
+        read_credentials(credentials)
+        return read_endpoint_id(credentials)
+    except QueueInfoError as e:
+        raise HandOverError(str(e)) from None
+
+
+def _functions(value: object) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise HandOverError("allowed_functions: expected a list of function ids")
+    return frozenset(v.lower() for v in value)
+
+
+def _descriptor(data: Mapping[str, Any], key: str) -> int | None:
+    fd = data.get(key)
+    if fd is None:
+        return None
+    if not isinstance(fd, int) or isinstance(fd, bool) or fd < 0:
+        raise HandOverError(f"{key}: expected a descriptor number")
+    try:
+        os.set_inheritable(fd, False)
+    except OSError:
+        raise HandOverError(f"{key}: descriptor {fd} is not open") from None
+    return fd

@@ -1,0 +1,60 @@
+"""The channels of one connected session: where heartbeats and results go, where tasks come from.
+
+The service may give one URL for all three, or different users for each: `Link` opens a connection for each different
+URL, the first of them being the session's own. When any is lost, all are given up and the session begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from wire.amqp import Connection, Consumer, Delivery, Publisher
+from wire.queues import EndpointCredentials
+
+
+class Link:
+    """Channels on `connection`, which belongs to the caller, and on further connections, which `close` closes."""
+
+    def __init__(self, connection: Connection, credentials: EndpointCredentials) -> None:
+        self.credentials = credentials
+        self._connections = {credentials.heartbeats.connection_url: connection}
+        self._publishers: dict[str, Publisher] = {}
+
+    async def heartbeats(self) -> Publisher:
+        """Raises BrokerError, as all here."""
+        return await self._publisher(self.credentials.heartbeats.connection_url)
+
+    async def results(self) -> Publisher:
+        return await self._publisher(self.credentials.results.connection_url)
+
+    async def consume(self, receive: Callable[[Delivery], None], prefetch: int) -> Consumer:
+        source = self.credentials.tasks
+        connection = await self._connection(source.connection_url)
+        return await connection.consume(source.queue, receive, prefetch=prefetch, exclusive=True)
+
+    async def lost(self) -> None:
+        """Waits until one of the connections is lost, and raises why."""
+        waits = {asyncio.ensure_future(c.lost.wait()): c for c in self._connections.values()}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        raise waits[done.pop()].reason
+
+    async def close(self) -> None:
+        """Closes the further connections."""
+        _, *further = self._connections.values()
+        for connection in further:
+            await connection.close()
+
+    async def _connection(self, url: str) -> Connection:
+        if url not in self._connections:
+            self._connections[url] = await Connection.open(url)
+        return self._connections[url]
+
+    async def _publisher(self, url: str) -> Publisher:
+        if url not in self._publishers:
+            self._publishers[url] = await (await self._connection(url)).publisher()
+        return self._publishers[url]

@@ -1,0 +1,38 @@
+"""Tells the service that this endpoint cannot start, when it has not even connected.
+
+`cli` calls `tell_cannot_start` for a configuration that cannot be used. The service then fails the waiting tasks with
+the text: the user's future ends with it instead of waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from uep import report
+from uep.handover import HandOver
+from wire.amqp import BrokerError, Connection
+from wire.queues import Target, read_credentials
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 15.0
+"""Seconds to try at most: the manager will say the same when it sees the exit code."""
+
+
+async def tell_cannot_start(handover: HandOver, text: str) -> None:
+    """Publishes the notice and waits for the broker's confirm; never raises."""
+    target = read_credentials(handover.credentials).heartbeats
+    try:
+        await asyncio.wait_for(_publish(target, report.cannot_start(handover.endpoint_id, text)), PATIENCE)
+    except (BrokerError, asyncio.TimeoutError) as e:
+        log.error("the service could not be told: %s", e or "no answer in time")
+
+
+async def _publish(target: Target, body: bytes) -> None:
+    connection = await Connection.open(target.connection_url)
+    try:
+        publisher = await connection.publisher()
+        await publisher.publish(target, body)
+    finally:
+        await connection.close()
