@@ -75,9 +75,9 @@ class Renderer:
 
     async def stop(self) -> None:
         """Ends the worker."""
-        if self._worker is not None:
-            self._worker.end()
-            self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.end()
 
     async def _ask(self, request: bytes) -> dict[str, str]:
         if len(request) >= MAX_LINE:
@@ -117,16 +117,18 @@ class _Worker:
         ours, theirs = socket.socketpair()
         try:
             started = start(_spec(render_account, theirs.fileno()))
-        except (LaunchRefused, OSError) as e:
+        except BaseException as e:
             ours.close()
-            raise RendererUnavailable(f"cannot start the render worker: {e}") from None
+            if isinstance(e, (LaunchRefused, OSError)):
+                raise RendererUnavailable(f"cannot start the render worker: {e}") from None
+            raise
         finally:
             theirs.close()
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE)
         worker = cls(started.pid, started.pidfd, reader, writer)
         failure = await read_report(started.report)
         if failure is not None:
-            worker.end()
+            await worker.end()
             raise RendererUnavailable(
                 f"cannot start the render worker as account {render_account!r}: step {failure.step}: {failure.text}"
             )
@@ -139,12 +141,14 @@ class _Worker:
         answer: dict[str, str] = json.loads(line)
         return answer
 
-    def end(self) -> None:
-        self.writer.close()
+    async def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
 
 
 async def read_report(report: int) -> LaunchFailure | None:
@@ -201,7 +205,11 @@ def _request(profile: Profile, command: StartEndpoint, identity: MappedIdentity,
         "config": _config_variable(profile.config),
         "environment": profile.environment,
     }
-    return json.dumps(request).encode() + b"\n"
+    try:
+        return json.dumps(request).encode() + b"\n"
+    except RecursionError:
+        reason = "user_endpoint_config is nested too deeply"
+        raise Refused("options", reason, f"Your {reason}.") from None
 
 
 def _identity_variable(identity: MappedIdentity, account: Account) -> dict[str, Any]:

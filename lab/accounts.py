@@ -1,0 +1,96 @@
+"""Local accounts of one's own: made with useradd, gone afterwards with all that they run and own.
+
+    with LocalAccount("mepdemo_alice") as account:
+        ...  account.uid, account.home
+
+Needs root. A name that exists already is refused: an account that was not made here is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+END_TIMEOUT = 10.0
+"""Seconds for the account's processes to end after SIGKILL."""
+
+
+class AccountFailed(Exception):
+    """The account cannot be made or removed; the text has the words of the system's tool."""
+
+
+class LocalAccount:
+    """An account with a home folder and a login shell."""
+
+    def __init__(self, name: str, *, shell: str = "/bin/bash", arguments: tuple[str, ...] = ()) -> None:
+        """`arguments` are added to those of useradd."""
+        self.name = name
+        self._create = ["useradd", "--create-home", "--shell", shell, *arguments, name]
+        self._entry: pwd.struct_passwd | None = None
+
+    @property
+    def uid(self) -> int:
+        assert self._entry is not None, "the account does not exist yet"
+        return self._entry.pw_uid
+
+    @property
+    def gid(self) -> int:
+        assert self._entry is not None, "the account does not exist yet"
+        return self._entry.pw_gid
+
+    @property
+    def home(self) -> Path:
+        assert self._entry is not None, "the account does not exist yet"
+        return Path(self._entry.pw_dir)
+
+    def __enter__(self) -> LocalAccount:
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(self.name)
+            raise AccountFailed(
+                f"account {self.name} exists already; remove it if it is left over: userdel -r {self.name}"
+            )
+        _run(self._create)
+        self._entry = pwd.getpwnam(self.name)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end_processes()
+        _run(["userdel", self.name])
+        shutil.rmtree(self.home, ignore_errors=True)
+        (Path("/var/mail") / self.name).unlink(missing_ok=True)
+
+    def processes(self) -> list[int]:
+        """The pids of everything that runs as this account."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if folder.stat().st_uid == self.uid and _is_alive(folder):
+                    found.append(int(folder.name))
+        return found
+
+    def _end_processes(self) -> None:
+        deadline = time.monotonic() + END_TIMEOUT
+        while left := self.processes():
+            if time.monotonic() > deadline:
+                raise AccountFailed(f"processes of {self.name} do not end: {left}")
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def _is_alive(folder: Path) -> bool:
+    return "State:\tZ" not in (folder / "status").read_text()
+
+
+def _run(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise AccountFailed(f"{' '.join(argv)}: {done.stderr.strip()}")

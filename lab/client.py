@@ -1,0 +1,56 @@
+"""A user's own program: a plain script with the unmodified SDK, run in a process of its own as a user of the hub.
+
+The script gets the endpoint's id and what else it needs as arguments, and prints one JSON value per line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lab.hub import HubProcess
+
+TIMEOUT = 120.0
+
+
+class ClientFailed(Exception):
+    """The script did not end with 0; the text is what it said."""
+
+
+def run_script(hub: HubProcess, user: str, script: Path | str, *arguments: str, timeout: float = TIMEOUT) -> list[Any]:
+    """Runs a script (a path, or Python text) as `user`; the JSON values that it printed.
+
+    Raises:
+        ClientFailed: it ended with another exit code than 0, or not within `timeout` seconds.
+    """
+    what = [str(script)] if isinstance(script, Path) else ["-c", script]
+    try:
+        done = subprocess.run(
+            [sys.executable, *what, *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(hub.folder),
+                "LANG": "C.UTF-8",
+                **hub.client_environment(user),
+            },
+            cwd=hub.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as e:
+        raise ClientFailed(f"{what[0]} did not end within {timeout:g} s: {_tail(e.stderr)}") from None
+    if done.returncode != 0:
+        raise ClientFailed(f"{what[0]} ended with {done.returncode}: {done.stdout[-1000:]}{_tail(done.stderr)}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _tail(output: bytes | str | None) -> str:
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+    return text[-3000:]

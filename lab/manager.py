@@ -1,0 +1,197 @@
+"""A manager of one's own: a profile made by `mep configure`, and the real `mep start` as root.
+
+with ManagerProcess(folder, hub, "admin", mapping=[...]) as manager:
+    ...  manager.endpoint_id, manager.audit()
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from lab.hub import HubProcess
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 60.0
+MEP = str(Path(sys.executable).parent / "mep")
+
+
+class ManagerFailed(Exception):
+    """The manager did not start or stop as it should; the text has the end of its log."""
+
+
+class ManagerProcess:
+    """`configure`, `start`, `stop`, `kill`; a context manager configures, starts and stops."""
+
+    def __init__(
+        self,
+        folder: Path,
+        hub: HubProcess,
+        user: str,
+        *,
+        mapping: Sequence[Mapping[str, str]],
+        template: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        name: str = "lab",
+    ) -> None:
+        """`user` of the hub registers the endpoint. `mapping` are the mappings of one expression document.
+
+        `template`, `schema` and `config` (keys of config.yaml) replace what `mep configure` writes.
+        """
+        self.folder = folder.absolute()
+        self.name = name
+        self.endpoint_id = ""
+        self._hub = hub
+        self._user = user
+        self._mapping = mapping
+        self._template = template
+        self._schema = schema
+        self._config = config or {}
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def profile(self) -> Path:
+        """The folder that `mep configure` makes."""
+        return self.folder / "etc" / self.name
+
+    @property
+    def log(self) -> Path:
+        """What the manager says."""
+        return self.folder / "manager.log"
+
+    @property
+    def pid(self) -> int:
+        """The running manager's process id."""
+        assert self._process is not None, "the manager is not running"
+        return self._process.pid
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the `mep` program is run with; holds no secret."""
+        return {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "MEP_CONFIG_DIR": str(self.folder / "etc"),
+            "MEP_RUN_DIR": str(self.folder / "run"),
+            "GLOBUS_SDK_ENVIRONMENT": "local",
+            "GLOBUS_SDK_SERVICE_URL_AUTH": f"http://localhost:{self._hub.port}/",
+        }
+
+    def __enter__(self) -> ManagerProcess:
+        self.configure()
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs one `mep` command to its end."""
+        return subprocess.run(
+            [MEP, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    def configure(self) -> None:
+        """Makes the profile with `mep configure`, and edits it as a sysadmin would. Raises ManagerFailed."""
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        done = self.run("configure", self.name, "--display-name", "Lab", "--contact-email", "admin@example.org")
+        if done.returncode != 0:
+            raise ManagerFailed(f"mep configure: {done.stderr}")
+        self.write_mapping(self._mapping)
+        if self._template is not None:
+            (self.profile / "user_config_template.yaml.j2").write_text(self._template)
+        if self._schema is not None:
+            (self.profile / "user_config_schema.json").write_text(json.dumps(self._schema))
+        config = yaml.safe_load((self.profile / "config.yaml").read_text())
+        config |= {"audit_log_path": str(self.folder / "audit.log"), "heartbeat_period": 5}
+        config |= {"client_credentials_path": str(self._write_credentials()), **self._config}
+        (self.profile / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def write_mapping(self, mapping: Sequence[Mapping[str, str]]) -> None:
+        """Replaces the profile's mapping document."""
+        document = [{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": list(mapping)}]
+        (self.profile / "example_identity_mapping_config.json").write_text(json.dumps(document, indent=2))
+
+    def start(self) -> None:
+        """Starts the manager and waits until it consumes commands. Raises ManagerFailed."""
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [MEP, "start", self.name, "--log-to-console"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self._wait("to consume commands", lambda: "consumes start commands" in self.log.read_text())
+        self.endpoint_id = json.loads((self.profile / "endpoint.json").read_text())["endpoint_id"]
+
+    def stop(self) -> None:
+        """Ends the manager by SIGTERM. Harmless when stopped. Raises ManagerFailed when it does not end with 0."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            code = process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise ManagerFailed(f"the manager did not end within {STOP_TIMEOUT:g} s:\n{self.log_end()}") from None
+        if code != 0:
+            raise ManagerFailed(f"the manager ended with exit code {code}:\n{self.log_end()}")
+
+    def kill(self) -> None:
+        """Ends the manager as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def audit(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The lines of the audit trail so far, all or those of one event."""
+        path = self.folder / "audit.log"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [line for line in lines if event in (None, line["event"])]
+
+    def wait_for(self, event: str, timeout: float = 30.0, **facts: object) -> dict[str, Any]:
+        """The first audit line of `event` that has these facts; waits for it. Raises ManagerFailed."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = [line for line in self.audit(event) if facts.items() <= line.items()]
+            return bool(found)
+
+        self._wait(f"for {event!r} {facts}", look, timeout)
+        return found[0]
+
+    def log_end(self) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+
+    def _write_credentials(self) -> Path:
+        path = self.folder / "client.yaml"
+        user = self._hub.users[self._user]
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+            yaml.safe_dump({"client_id": user.client_id, "client_secret": user.client_secret}, f)
+        return path
+
+    def _wait(self, what: str, done: Callable[[], bool], timeout: float = START_TIMEOUT) -> None:
+        deadline = time.monotonic() + timeout
+        while not done():
+            if self._process is not None and self._process.poll() is not None:
+                raise ManagerFailed(f"the manager ended with exit code {self._process.returncode}:\n{self.log_end()}")
+            if time.monotonic() > deadline:
+                raise ManagerFailed(f"waited {timeout:g} s {what}:\n{self.log_end()}")
+            time.sleep(0.02)

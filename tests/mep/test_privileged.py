@@ -1,0 +1,266 @@
+"""The privileged part with real accounts and real setuid."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pwd
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.accounts import LocalAccount
+from mep.privileged import become, kernel, launch
+from mep.privileged.spec import LaunchRefused, LaunchSpec, check
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[LocalAccount]:
+    with LocalAccount("meptest_launch", arguments=("--groups", "games")) as made:
+        yield made
+
+
+@pytest.fixture
+def null() -> Iterator[int]:
+    descriptor = os.open("/dev/null", os.O_RDWR)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def spec(account: LocalAccount, null: int) -> LaunchSpec:
+    return LaunchSpec(
+        argv=("/bin/sh", "-c", "true"),
+        environment={"ONLY": "this"},
+        username=account.name,
+        uid=account.uid,
+        gid=account.gid,
+        groups=tuple(sorted(os.getgrouplist(account.name, account.gid))),
+        directory=str(account.home),
+        log=(f"{account.home}/.globus_compute/uep", "endpoint.log"),
+        descriptors={0: null},
+    )
+
+
+def run(spec: LaunchSpec) -> tuple[launch.LaunchFailure | None, int]:
+    """Launches, waits for the end; the failure if any, and the exit code."""
+    started = launch.start(spec)
+    with os.fdopen(started.report, "rb") as report:
+        failure = launch.read_report(report.read())
+    _, status = os.waitpid(started.pid, 0)
+    os.close(started.pidfd)
+    return failure, os.waitstatus_to_exitcode(status)
+
+
+def shell(spec: LaunchSpec, script: str) -> str:
+    """What a shell script prints when it is launched by `spec`."""
+    log = Path(spec.log[0], spec.log[1]) if spec.log else None
+    assert log is not None
+    log.unlink(missing_ok=True)
+    assert run(dataclasses.replace(spec, argv=("/bin/sh", "-c", script))) == (None, 0)
+    return log.read_text()
+
+
+def test_the_program_is_the_account_and_nothing_else(spec: LaunchSpec, account: LocalAccount) -> None:
+    lines = shell(spec, "id -ru; id -u; id -rg; id -g; id -G; pwd; umask; ulimit -c").splitlines()
+    groups = " ".join(str(g) for g in sorted(spec.groups))
+    assert lines[:4] == [str(account.uid), str(account.uid), str(account.gid), str(account.gid)]
+    assert sorted(map(int, lines[4].split())) == sorted(map(int, groups.split()))
+    assert lines[5:] == [str(account.home), "0077", "0"]
+
+
+def test_no_capability_is_left_and_none_can_be_gained(spec: LaunchSpec) -> None:
+    lines = shell(spec, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status").split()
+    assert dict(zip(lines[::2], lines[1::2], strict=True)) == {
+        "CapInh:": "0" * 16,
+        "CapPrm:": "0" * 16,
+        "CapEff:": "0" * 16,
+        "CapBnd:": "0" * 16,
+        "CapAmb:": "0" * 16,
+        "NoNewPrivs:": "1",
+    }
+
+
+def test_the_environment_is_what_the_spec_says(spec: LaunchSpec) -> None:
+    lines = shell(spec, "cat /proc/$$/environ | tr '\\0' '\\n'").split()
+    assert lines == ["ONLY=this"]
+
+
+def test_only_the_named_descriptors_reach_the_program(spec: LaunchSpec) -> None:
+    leaks = [os.open("/etc/shadow", os.O_RDONLY) for _ in range(3)]
+    os.set_inheritable(leaks[0], True)
+    os.dup2(leaks[0], 70, inheritable=True)
+    read, write = os.pipe()
+    try:
+        named = dataclasses.replace(spec, descriptors={**spec.descriptors, 3: read, 5: write})
+        listing = shell(named, "ls -l /proc/$$/fd")
+    finally:
+        for descriptor in (*leaks, 70, read, write):
+            os.close(descriptor)
+    assert "shadow" not in listing
+    numbers = {int(line.split(" -> ")[0].split()[-1]) for line in listing.splitlines() if " -> " in line}
+    assert numbers == {0, 1, 2, 3, 5}
+
+
+def test_descriptors_may_change_places(spec: LaunchSpec) -> None:
+    read, write = os.pipe()
+    os.write(write, b"through\n")
+    os.close(write)
+    assert shell(dataclasses.replace(spec, descriptors={0: read}), "cat") == "through\n"
+    os.close(read)
+
+
+def test_signals_are_as_new(spec: LaunchSpec) -> None:
+    old = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        lines = shell(spec, "grep -E '^Sig(Blk|Ign)' /proc/self/status").split()
+    finally:
+        signal.signal(signal.SIGTERM, old)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    assert lines == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+
+
+def test_the_program_leads_a_session_of_its_own(spec: LaunchSpec) -> None:
+    pid, session, group = shell(spec, "echo $$; cut -d' ' -f6 /proc/$$/stat; cut -d' ' -f5 /proc/$$/stat").split()
+    assert pid == session == group
+
+
+def test_the_log_belongs_to_the_account_and_is_closed_to_others(spec: LaunchSpec, account: LocalAccount) -> None:
+    shell(spec, "echo said")
+    log = account.home / ".globus_compute" / "uep" / "endpoint.log"
+    assert (log.stat().st_uid, log.stat().st_mode & 0o777) == (account.uid, 0o600)
+    assert (log.parent.stat().st_uid, log.parent.stat().st_mode & 0o777) == (account.uid, 0o700)
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "errno_name"),
+    [
+        ({"argv": ("/no/such/program",)}, "exec", "No such file"),
+        ({"argv": ("/etc/shadow",)}, "exec", "Permission denied"),
+        ({"directory": "/no/such/home"}, "home", "No such file"),
+        ({"directory": "/root"}, "home", "Permission denied"),
+        ({"log": ("/etc/mep-test", "x")}, "log", "Permission denied"),
+    ],
+)
+def test_a_failed_step_is_named(spec: LaunchSpec, changes: dict[str, object], step: str, errno_name: str) -> None:
+    failure, code = run(dataclasses.replace(spec, **changes))  # type: ignore[arg-type]
+    assert failure is not None
+    assert (failure.step, code) == (step, 127)
+    assert errno_name in failure.text
+
+
+def test_a_link_in_place_of_the_log_is_not_followed(spec: LaunchSpec, account: LocalAccount) -> None:
+    folder = account.home / "linked"
+    folder.mkdir()
+    os.chown(folder, account.uid, account.gid)
+    (folder / "endpoint.log").symlink_to("/etc/passwd")
+    failure, _ = run(dataclasses.replace(spec, log=(str(folder), "endpoint.log")))
+    assert failure is not None
+    assert failure.step == "log"
+
+
+def test_a_pipe_in_place_of_the_log_does_not_hang(spec: LaunchSpec, account: LocalAccount) -> None:
+    os.mkfifo(account.home / "fifo")
+    os.chown(account.home / "fifo", account.uid, account.gid)
+    failure, _ = run(dataclasses.replace(spec, log=(str(account.home), "fifo")))
+    assert failure is not None
+    assert failure.step == "log"
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"uid": 0}, "root"),
+        ({"gid": 0}, "root"),
+        ({"groups": (0,)}, "root's group"),
+        ({"uid": -1}, "range"),
+        ({"uid": 2**32 - 1}, "range"),
+        ({"uid": 4242}, "does not have uid"),
+        ({"username": "no-such-account"}, "no account"),
+        ({"argv": ("sh",)}, "absolute"),
+        ({"argv": ()}, "absolute"),
+        ({"argv": ("/bin/sh", "a\0b")}, "NUL"),
+        ({"environment": {"A=B": "c"}}, "'='"),
+        ({"directory": "home"}, "absolute"),
+        ({"descriptors": {}}, "must name 0"),
+        ({"descriptors": {0: 0, 1: 1}}, "must name 0"),
+        ({"descriptors": {0: 0, 99: 1}}, "above"),
+        ({"log": None}, "must name 0"),
+    ],
+)
+def test_what_is_never_launched(spec: LaunchSpec, changes: dict[str, object], names: str) -> None:
+    bad = dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
+    with pytest.raises(LaunchRefused, match=names):
+        check(bad)
+    with pytest.raises(LaunchRefused):
+        launch.start(bad)
+
+
+def in_a_child(action: object) -> int:
+    """Runs `action` in a forked child; its exit code: 0 returned, 1 raised NotProven, 2 anything else."""
+    pid = os.fork()
+    if pid == 0:
+        code = 2
+        with contextlib.suppress(BaseException):
+            try:
+                action()  # type: ignore[operator]
+                code = 0
+            except become.NotProven:
+                code = 1
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_the_proof_fails_for_every_kind_of_half_a_drop(account: LocalAccount) -> None:
+    """One step of the drop left out at a time: the proof must find each."""
+    uid, gid, groups, last = account.uid, account.gid, (account.gid,), kernel.last_capability()
+
+    def drop(leave_out: str) -> None:
+        steps = {
+            "bounding set": lambda: kernel.clear_bounding_set(last),
+            "gid": lambda: os.setresgid(gid, gid, gid),
+            "groups": lambda: os.setgroups(groups),
+            "uid": lambda: os.setresuid(uid, uid, uid),
+            "saved uid": lambda: None,
+            "no new privileges": kernel.set_no_new_privileges,
+        }
+        if leave_out == "saved uid":
+            steps["uid"] = lambda: os.setresuid(uid, uid, 0)
+        for name, step in steps.items():
+            if name != leave_out:
+                step()
+        become.prove(uid, gid, groups)
+
+    assert in_a_child(lambda: drop("nothing")) == 0
+    for step in ("bounding set", "gid", "groups", "uid", "saved uid", "no new privileges"):
+        assert in_a_child(lambda step=step: drop(step)) == 1, f"the proof did not notice: {step}"
+
+
+def test_a_set_uid_program_gains_nothing(spec: LaunchSpec, account: LocalAccount) -> None:
+    copy = account.home.parent / "meptest_setuid"
+    copy.write_bytes(Path("/usr/bin/id").read_bytes())
+    copy.chmod(0o4755)
+    try:
+        assert shell(spec, f"{copy} -u").strip() == str(account.uid)
+    finally:
+        copy.unlink()
+
+
+def test_nobody_reads_the_child_before_it_has_become_the_account(account: LocalAccount) -> None:
+    assert pwd.getpwnam(account.name).pw_uid == account.uid
+    read, write = os.pipe()
+
+    def check_dumpable() -> None:
+        launch._forbid_dumps()
+        os.write(write, str(os.stat("/proc/self/mem").st_uid).encode())
+
+    assert in_a_child(check_dumpable) == 0
+    assert os.read(read, 20) == b"0"
+    os.close(read)
+    os.close(write)

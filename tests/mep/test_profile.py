@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mep import profile
+from mep.config import ConfigError
+
+
+def test_a_profile_is_read_whole(profile_directory: Path) -> None:
+    site = profile.load(profile_directory)
+    assert site.name == "prod"
+    assert site.config.display_name == "Prod"
+    assert "ThreadPoolEngine" in site.templates[site.template_name]
+    assert site.schema == {"type": "object"}
+    assert site.environment == {"SITE": "here", "NUMBER": "5"}
+    assert site.mapper is not None
+
+
+def test_the_template_may_have_its_older_name_and_neighbours(profile_directory: Path) -> None:
+    (profile_directory / "user_config_template.yaml.j2").rename(profile_directory / "user_config_template.yaml")
+    (profile_directory / "common.j2").write_text("{# shared #}")
+    site = profile.load(profile_directory)
+    assert site.template_name == "user_config_template.yaml"
+    assert set(site.templates) == {"user_config_template.yaml", "common.j2"}
+
+
+def test_schema_and_environment_are_optional(profile_directory: Path) -> None:
+    (profile_directory / "user_config_schema.json").unlink()
+    (profile_directory / "user_environment.yaml").unlink()
+    site = profile.load(profile_directory)
+    assert site.schema is None
+    assert site.environment == {}
+
+
+def write(name: str, content: str | bytes) -> Callable[[Path], object]:
+    data = content if isinstance(content, bytes) else content.encode()
+    return lambda directory: (directory / name).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file", "names"),
+    [
+        (lambda d: (d / "config.yaml").unlink(), "config.yaml", "mep configure"),
+        (write("config.yaml", "display_name: x"), "config.yaml", "identity_mapping_config_path"),
+        (write("config.yaml", b"\xff"), "config.yaml", "UTF-8"),
+        (write("user_config_schema.json", "{"), "user_config_schema.json", "JSON"),
+        (write("user_config_schema.json", "[]"), "user_config_schema.json", "object"),
+        (write("user_config_schema.json", '{"type": "no"}'), "user_config_schema.json", "JSON schema"),
+        (write("user_environment.yaml", "- a"), "user_environment.yaml", "NAME: value"),
+        (write("user_environment.yaml", "HOME: /x"), "user_environment.yaml", "HOME"),
+        (write("user_environment.yaml", "A=B: x"), "user_environment.yaml", "A=B"),
+        (write("user_environment.yaml", "A: [1]"), "user_environment.yaml", "one value"),
+        (write("mapping.json", "[{}]"), "mapping.json", "DATA_TYPE"),
+        (write("mapping.json", "["), "mapping.json", ""),
+        (lambda d: (d / "mapping.json").unlink(), "mapping.json", "no such file"),
+        (lambda d: (d / "user_config_template.yaml.j2").unlink(), "user_config_template.yaml.j2", "no such file"),
+        (lambda d: (d / "config.yaml").chmod(0o666), "config.yaml", "chmod go-w"),
+        (lambda d: (d / "mapping.json").chmod(0o664), "mapping.json", "chmod go-w"),
+        (lambda d: d.chmod(0o777), "config.yaml", "chmod go-w"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_remedy(
+    profile_directory: Path, spoil: Callable[[Path], object], file: str, names: str
+) -> None:
+    spoil(profile_directory)
+    with pytest.raises(ConfigError) as caught:
+        profile.load(profile_directory)
+    assert str(profile_directory / file) in str(caught.value)
+    assert names in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_file_is_named(profile_directory: Path) -> None:
+    (profile_directory / "user_environment.yaml").unlink()
+    (profile_directory / "user_environment.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"user_environment\.yaml: cannot be read"):
+        profile.load(profile_directory)
+
+
+def test_no_profile_of_that_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mep configure nosuch"):
+        profile.load(tmp_path / "nosuch")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b", "é", "x" * 200])
+def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name"):
+        profile.check_name(name)
+
+
+def test_a_file_of_somebody_else_is_refused(profile_directory: Path, root: None) -> None:
+    os.chown(profile_directory / "mapping.json", 65534, 65534)
+    with pytest.raises(ConfigError, match="chown root"):
+        profile.load(profile_directory)
+
+
+def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
+    assert profile.endpoint_id(profile_directory) is None
+    profile.save_endpoint_id(profile_directory, "an-id")
+    assert profile.endpoint_id(profile_directory) == "an-id"
+    (profile_directory / "endpoint.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"endpoint\.json"):
+        profile.endpoint_id(profile_directory)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+
+import pytest
+
+from wire import backoff
+from wire.redaction import Redactor, redact
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "amqp://user:hunter2@host/",
+        "cannot connect to amqps://u-1.x:hunter2@[::1]:5671/v: refused",
+        "{'connection_url': 'amqp://user:hunter2@host/'}",
+        "Authorization: Bearer hunter2hunter2",
+        '{"enckey": "hunter2"}',
+        "{'client_secret': 'hunter2'}",
+    ],
+)
+def test_secrets_are_replaced(text: str) -> None:
+    assert "hunter2" not in redact(text)
+    assert "***" in redact(text)
+
+
+def test_other_text_stays() -> None:
+    text = "amqp://host:5672/ at 10:30, mail alice@example.org, see http://example.org/a:b@c"
+    assert redact(text) == text
+
+
+def test_the_filter_covers_arguments_and_tracebacks() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(Redactor())
+    logger = logging.getLogger("test_redaction")
+    logger.addHandler(handler)
+    logger.error("url %s", "amqp://u:hunter2@h/")
+    try:
+        raise ValueError("amqp://u:hunter2@h/")
+    except ValueError:
+        logger.exception("failed")
+    logger.removeHandler(handler)
+    assert "hunter2" not in stream.getvalue()
+    assert "ValueError" in stream.getvalue()
+
+
+def test_waits_grow_to_the_cap_and_vary() -> None:
+    waits = list(itertools.islice(backoff.delays(first=1, factor=2, cap=8), 50))
+    for wait, ceiling in zip(waits, [1, 2, 4, 8, 8], strict=False):
+        assert ceiling / 2 <= wait <= ceiling
+    assert len(set(waits[5:])) > 10
