@@ -3,7 +3,8 @@
     with LocalAccount("mepdemo_alice") as account:
         ...  account.uid, account.home
 
-Needs root. A name that exists already is refused: an account that was not made here is never touched.
+Needs root. An account that was not made here is never touched: those made here carry a comment, and one with that
+comment that is left over from a run that was killed is removed first.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+COMMENT = "made by the mep lab"
+"""The comment (GECOS) field of every account made here."""
 END_TIMEOUT = 10.0
 """Seconds for the account's processes to end after SIGKILL."""
 
@@ -32,7 +35,7 @@ class LocalAccount:
     def __init__(self, name: str, *, shell: str = "/bin/bash", arguments: tuple[str, ...] = ()) -> None:
         """`arguments` are added to those of useradd."""
         self.name = name
-        self._create = ["useradd", "--create-home", "--shell", shell, *arguments, name]
+        self._create = ["useradd", "--create-home", "--comment", COMMENT, "--shell", shell, *arguments, name]
         self._entry: pwd.struct_passwd | None = None
 
     @property
@@ -52,19 +55,16 @@ class LocalAccount:
 
     def __enter__(self) -> LocalAccount:
         with contextlib.suppress(KeyError):
-            pwd.getpwnam(self.name)
-            raise AccountFailed(
-                f"account {self.name} exists already; remove it if it is left over: userdel -r {self.name}"
-            )
+            self._entry = pwd.getpwnam(self.name)
+            if self._entry.pw_gecos != COMMENT:
+                raise AccountFailed(f"account {self.name} exists already, and was not made here; nothing was changed")
+            self._remove()
         _run(self._create)
         self._entry = pwd.getpwnam(self.name)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._end_processes()
-        _run(["userdel", self.name])
-        shutil.rmtree(self.home, ignore_errors=True)
-        (Path("/var/mail") / self.name).unlink(missing_ok=True)
+        self._remove()
 
     def processes(self) -> list[int]:
         """The pids of everything that runs as this account."""
@@ -74,6 +74,12 @@ class LocalAccount:
                 if folder.stat().st_uid == self.uid and _is_alive(folder):
                     found.append(int(folder.name))
         return found
+
+    def _remove(self) -> None:
+        self._end_processes()
+        _run(["userdel", self.name])
+        shutil.rmtree(self.home, ignore_errors=True)
+        (Path("/var/mail") / self.name).unlink(missing_ok=True)
 
     def _end_processes(self) -> None:
         deadline = time.monotonic() + END_TIMEOUT

@@ -124,6 +124,7 @@ class ManagerProcess:
 
     def start(self) -> None:
         """Starts the manager and waits until it consumes commands. Raises ManagerFailed."""
+        before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [MEP, "start", self.name, "--log-to-console"],
@@ -134,7 +135,7 @@ class ManagerProcess:
                 text=True,
                 start_new_session=True,
             )
-        self._wait("to consume commands", lambda: "consumes start commands" in self.log.read_text())
+        self._wait("to consume commands", lambda: "consumes start commands" in self.log.read_text()[before:])
         self.endpoint_id = json.loads((self.profile / "endpoint.json").read_text())["endpoint_id"]
 
     def stop(self) -> None:

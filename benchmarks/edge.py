@@ -1,0 +1,93 @@
+"""A user at the service's edge: submits by REST and reads results from AMQP, without the waits of the client library.
+
+The public client collects tasks for half a second before it submits; that would hide what is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import globus_sdk
+import pika
+from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
+
+from lab.hub import HubProcess
+
+RESULT_TIMEOUT = 120.0
+"""Seconds to wait for a result before the benchmark gives up."""
+
+
+def double(x: int) -> int:
+    """The task of the benchmark."""
+    return 2 * x
+
+
+class Edge:
+    """One user of the hub, with one registered function. `close` it in the end."""
+
+    def __init__(self, hub: HubProcess, user: str) -> None:
+        client = hub.users[user]
+        auth = globus_sdk.ConfidentialAppAuthClient(client.client_id, client.client_secret, base_url=hub.url)
+        tokens = auth.oauth2_client_credentials_tokens(requested_scopes=globus_sdk.ComputeClientV3.scopes.all)
+        token = tokens.by_resource_server[globus_sdk.ComputeClientV3.resource_server]["access_token"]
+        authorizer = globus_sdk.AccessTokenAuthorizer(token)
+        self._serializer = ComputeSerializer(strategy_code=PureSourceTextInspect())
+        self._rest = globus_sdk.ComputeClientV3(authorizer=authorizer, base_url=hub.url)
+        self._function = self._register()
+        with globus_sdk.ComputeClientV2(authorizer=authorizer, base_url=hub.url) as v2:
+            self._results = v2.get_result_amqp_url().data
+        self._channel = pika.BlockingConnection(pika.URLParameters(self._results["connection_url"])).channel()
+        self._group: str | None = None
+        self._deliveries: Any = None
+
+    def run(self, endpoint_id: str, options: dict[str, Any], arguments: list[int]) -> float:
+        """Submits one task per argument in one request; seconds until the last result is here. Checks each."""
+        begin = time.perf_counter()
+        packed = [
+            self._serializer.pack_buffers([self._serializer.serialize(part) for part in ((x,), {})]) for x in arguments
+        ]
+        document = {
+            "create_queue": True,
+            "tasks": {self._function: packed},
+            "user_endpoint_config": options,
+            "task_group_id": self._group,
+        }
+        answer = self._rest.submit(endpoint_id, {key: value for key, value in document.items() if value is not None})
+        self._group = answer["task_group_id"]
+        waiting = set(answer["tasks"][self._function])
+        expected = sorted(2 * x for x in arguments)
+        values = []
+        while waiting:
+            result = self._next_result()
+            if result["task_id"] in waiting:
+                waiting.remove(result["task_id"])
+                if result["error_details"]:
+                    raise RuntimeError(result["data"])
+                values.append(self._serializer.deserialize(result["data"]))
+        seconds = time.perf_counter() - begin
+        if sorted(values) != expected:
+            raise RuntimeError(f"wrong results: {values[:10]}")
+        return seconds
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._channel.connection.close()
+        self._rest.close()
+
+    def _register(self) -> str:
+        code = self._serializer.pack_buffers([self._serializer.serialize(double)])
+        document = {"function_name": "double", "function_code": code, "serialized": True}
+        return str(self._rest.register_function(document)["function_uuid"])
+
+    def _next_result(self) -> dict[str, Any]:
+        if self._deliveries is None:
+            queue = f"{self._results['queue_prefix']}{self._group}"
+            self._deliveries = self._channel.consume(queue, inactivity_timeout=RESULT_TIMEOUT)
+        method, _, body = next(self._deliveries)
+        if method is None:
+            raise RuntimeError(f"no result within {RESULT_TIMEOUT:g} s")
+        self._channel.basic_ack(method.delivery_tag)
+        data: dict[str, Any] = json.loads(body[1:])["data"]
+        return data
