@@ -215,11 +215,11 @@ class PrivateBroker:
     def _kill_left_over(self) -> None:
         deadline = time.monotonic() + 5
         while left := self._processes():
-            if time.monotonic() > deadline + 5:
-                raise BrokerFailed(f"processes of the broker in {self.folder} do not end: {left}")
             if time.monotonic() > deadline:
                 for pid in left:
                     _kill(pid)
+            if time.monotonic() > deadline + 5:
+                raise BrokerFailed(f"processes of the broker in {self.folder} do not end: {left}")
             time.sleep(0.02)
 
     def _processes(self) -> list[int]:

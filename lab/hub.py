@@ -86,6 +86,7 @@ class HubProcess:
             for name, identities in records.items()
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_before = 0
 
     @property
     def url(self) -> str:
@@ -114,6 +115,7 @@ class HubProcess:
         """Starts the hub and waits until it answers. Raises HubFailed."""
         config = self._write_config()
         self.log.touch(mode=0o600)
+        self._log_before = self.log.stat().st_size
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._python, "-m", "hub", "serve", "--config", str(config)],
@@ -189,13 +191,19 @@ class HubProcess:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._answers():
+        while not (self._says_ready() and self._answers()):
             assert self._process is not None
             if self._process.poll() is not None:
                 raise HubFailed(f"the hub ended at its start:\n{self._log_end()}")
             if time.monotonic() > deadline:
                 raise HubFailed(f"the hub is not up after {START_TIMEOUT:g} s:\n{self._log_end()}")
             time.sleep(0.02)
+
+    def _says_ready(self) -> bool:
+        """Asked first: on a port that is taken, it is another hub that answers."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_before)
+            return b" Ready at " in log.read()
 
     def _answers(self) -> bool:
         try:

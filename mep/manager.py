@@ -123,10 +123,11 @@ class _Manager:
             commands = asyncio.ensure_future(self._keep_consuming())
             watchdog = asyncio.ensure_future(self._feed_watchdog())
             await self._stopping.wait()
+            self._pipeline.begin_closing()
             await self._finish_requests()
             await _cancel(commands)
-            await self._children.stop_all()
             await self._pipeline.close()
+            await self._children.stop_all()
             await asyncio.wait({heartbeats}, timeout=LAST_WORDS_TIMEOUT)
             await _cancel(heartbeats, watchdog)
         finally:

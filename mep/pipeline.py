@@ -91,9 +91,12 @@ class Pipeline:
             )
             self._later(self._revive(report.revive))
 
-    async def close(self) -> None:
-        """No more revivals or notices of deaths; waits for those that are under way."""
+    def begin_closing(self) -> None:
+        """From now on user endpoints end because the manager does: no revivals, no notices of deaths."""
         self._closing = True
+
+    async def close(self) -> None:
+        """Waits for the revivals and notices that are under way."""
         while self._background:
             await asyncio.wait(self._background)
 

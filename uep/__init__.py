@@ -7,10 +7,15 @@
 `endpoint`     the loop: check in, take tasks, send results, heartbeat, stop when idle
 `idle`         the rules by which an endpoint stops by itself
 `results`      results on disk until the broker has confirmed them
+`intake`       tasks from the broker to the engine
+`link`         the channels of one session with the broker
 `outbox`       sends results, now or when the broker is back
 `journal`      which tasks were accepted and have no result yet
 `answers`      error results made by the endpoint itself
-`report`       heartbeats and the notice of a failed start
+`audit`        records of a high-assurance endpoint
+`pulse`        heartbeats, and the process title
+`report`       their content, and the notice of a failed start
+`notice`       the last word of an endpoint that cannot even begin
 `worker`       runs one task; imported by whatever process does the work
 `engines`      threads, processes, Parsl
 

@@ -82,12 +82,12 @@ def parse(text: str) -> EndpointConfig:
 
 
 def unknown(what: str, name: object, known: Mapping[str, Any] | frozenset[str] | tuple[str, ...]) -> str:
-    """The text for a name that is not among `known`, with the nearest one when there is a near one."""
+    """The text for a name that is not among `known`: what they are, and which one is probably meant."""
     from difflib import get_close_matches
 
-    near = get_close_matches(str(name), [str(k) for k in known], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-    return f"unknown {what} {str(name)[:80]!r}; {hint}"
+    near = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {what} {str(name)[:80]!r}{hint} known: {', '.join(sorted(known))}"
 
 
 def _load(text: str) -> dict[str, Any]:

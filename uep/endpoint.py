@@ -18,7 +18,8 @@ from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from uep import idle, report
+from uep import idle
+from uep.audit import Audit
 from uep.config import ConfigError, EndpointConfig
 from uep.credentials import Credentials
 from uep.engines.base import Engine
@@ -27,9 +28,9 @@ from uep.intake import PREFETCH, Intake
 from uep.journal import Journal
 from uep.link import Link
 from uep.outbox import Outbox
+from uep.pulse import Pulse, set_title
 from uep.results import ResultStore
-from wire.amqp import AccessRefused, BrokerError, Connection, Publisher, stay_connected
-from wire.queues import Target
+from wire.amqp import AccessRefused, BrokerError, Connection, stay_connected
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,6 @@ FAREWELL = 10.0
 """Seconds for the last results and the last heartbeat."""
 ENGINE_STOP = 20.0
 """Seconds for the engine to end its helpers and batch jobs."""
-STATUS_TIME = 5.0
-"""Seconds for the engine's figures; after that the last ones are sent again."""
 
 
 class Endpoint:
@@ -56,12 +55,10 @@ class Endpoint:
         self._config = config
         self._engine = engine
         self._engine_thread = ThreadPoolExecutor(1, "engine")
-        self._figures = engine.status()
         self._credentials = Credentials(handover, config.amqp_port)
-        self._facts = report.facts(config.raw, handover.facts)
+        self._pulse = Pulse(handover, config, engine)
         self._history = idle.History()
         self._forwarded = 0
-        self._heartbeats: tuple[Publisher, Target] | None = None
         self._connected_before = False
         self._intake: Intake | None = None
         self._outbox: Outbox | None = None
@@ -122,14 +119,13 @@ class Endpoint:
     async def _session(self, connection: Connection) -> None:
         link = Link(connection, self._credentials.last)
         try:
-            self._heartbeats = (await link.heartbeats(), link.credentials.heartbeats)
-            await self._beat()
+            await self._pulse.check_in(await link.heartbeats(), link.credentials.heartbeats)
             if self._prepared is None:
                 self._prepared = asyncio.ensure_future(self._checked_in())
             await asyncio.shield(self._prepared)
             await self._exchange(link)
         finally:
-            self._heartbeats = None
+            self._pulse.detach()
             await link.close()
 
     async def _exchange(self, link: Link) -> None:
@@ -167,17 +163,22 @@ class Endpoint:
         await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine.start)
         self._outbox = Outbox(ResultStore(directory / "unacked_results"), self._count_forwarded)
         journal = Journal(directory / "open_tasks")
-        self._intake = Intake(self._engine, journal, self._outbox, self._allowed_functions())
+        self._intake = Intake(self._engine, journal, self._outbox, self._audit(), self._allowed_functions())
         self._history = idle.History(self._intake.received, self._forwarded)
-        _set_title(f"mep-uep {self._name}")
+        self._pulse.engine_runs = True
+        set_title(self._name)
         log.info("%s started", self._engine.name)
 
     async def _refuse(self, code: int, text: str) -> None:
         """The endpoint has checked in and finds that it cannot work: the user must hear why."""
         log.critical("cannot start: %s", text)
-        await self._publish(report.cannot_start(self._handover.endpoint_id, text))
+        await self._pulse.cannot_start(text)
         self._stop(code, text)
         await asyncio.Future()  # the session goes no further
+
+    def _audit(self) -> Audit:
+        fd = self._handover.audit_fd if self._config.high_assurance else None
+        return Audit(fd, lambda reason: self._stop(EX_SOFTWARE, reason))
 
     def _allowed_functions(self) -> frozenset[str] | None:
         if self._handover.restricts_functions:
@@ -195,7 +196,7 @@ class Endpoint:
             self._check_idle()
             if self._engine.failure is not None:
                 self._stop(EX_SOFTWARE, f"the engine can run nothing any more: {self._engine.failure}")
-            await self._beat()
+            await self._pulse.beat()
 
     def _check_idle(self) -> None:
         received = 0 if self._intake is None else self._intake.received
@@ -204,32 +205,9 @@ class Endpoint:
         if verdict.stop is not None:
             self._stop(EX_OK, verdict.stop)
         elif verdict.beats_left is not None:
-            seconds = verdict.beats_left * self._config.heartbeat_period
-            _set_title(f"[idle; shut down in {seconds:,g} s] mep-uep {self._name}")
+            set_title(self._name, verdict.beats_left * self._config.heartbeat_period)
         elif was_idle and self._history.hard == 0:
-            _set_title(f"mep-uep {self._name}")
-
-    async def _beat(self, *, active: bool = True) -> None:
-        await self._look_at_engine()
-        endpoint_id, period = self._handover.endpoint_id, self._config.heartbeat_period
-        await self._publish(report.heartbeat(endpoint_id, self._figures, self._facts, period, active=active))
-
-    async def _look_at_engine(self) -> None:
-        if self._intake is None:
-            return
-        try:
-            self._figures = await asyncio.wait_for(asyncio.to_thread(self._engine.status), STATUS_TIME)
-        except Exception as e:  # noqa: BLE001 - figures are not worth an endpoint
-            log.warning("no figures from the engine: %r", e)
-
-    async def _publish(self, body: bytes) -> None:
-        if self._heartbeats is None:
-            return
-        publisher, target = self._heartbeats
-        try:
-            await publisher.publish(target, body)
-        except BrokerError as e:
-            log.warning("heartbeat not delivered: %s", e)
+            set_title(self._name)
 
     # Stopping
 
@@ -241,7 +219,7 @@ class Endpoint:
                 log.warning("%d tasks were still running: answered with an error", left)
             await _within(FAREWELL, "sending the last results", self._outbox.flushed())
         if code not in (EX_CONFIG, EX_UNAVAILABLE):
-            await _within(FAREWELL, "the last heartbeat", self._beat(active=False))
+            await _within(FAREWELL, "the last heartbeat", self._pulse.beat(active=False))
 
     async def _stop_engine(self) -> None:
         if self._prepared is None:
@@ -284,9 +262,3 @@ def _say_ready(fd: int | None) -> None:
             os.close(fd)
         except OSError as e:
             log.warning("nobody to tell that the endpoint is ready: %s", e.strerror)
-
-
-def _set_title(title: str) -> None:
-    import setproctitle  # 15 ms at its first call: not before check-in
-
-    setproctitle.setproctitle(title)

@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from uep import answers
+from uep.audit import Audit
 from uep.engines.base import Engine, Job
 from uep.journal import Journal
 from uep.outbox import Outbox
@@ -42,11 +43,17 @@ class Intake:
     """The tasks of one endpoint. `received` counts those accepted, and those found left over at the start."""
 
     def __init__(
-        self, engine: Engine, journal: Journal, outbox: Outbox, allowed_functions: frozenset[str] | None = None
+        self,
+        engine: Engine,
+        journal: Journal,
+        outbox: Outbox,
+        audit: Audit,
+        allowed_functions: frozenset[str] | None = None,
     ) -> None:
         self._engine = engine
         self._journal = journal
         self._outbox = outbox
+        self._audit = audit
         self._allowed = allowed_functions
         self._loop = asyncio.get_running_loop()
         self._consumer: Consumer | None = None
@@ -129,8 +136,10 @@ class Intake:
 
     def _submit(self, task_id: str, delivery: Delivery) -> None:
         function = delivery.headers.get("function_uuid")
+        self._audit.record("RECEIVED", task_id, function)
         if self._allowed is not None and str(function).lower() not in self._allowed:
             log.warning("task %s: function %s is not allowed here", task_id, function)
+            self._audit.record("FAILED", task_id, function, "Function not permitted on endpoint")
             self._answer(task_id, answers.not_allowed(task_id, function, self._engine.place.endpoint_id))
             return
         try:
@@ -138,10 +147,12 @@ class Intake:
         except (ValueError, TypeError) as e:
             self._answer(task_id, answers.failure(task_id, f"Failed to start task: {e}"))
             return
-        self._engine.submit(job).add_done_callback(lambda done: self._finished(task_id, done))
+        self._audit.record("EXEC_START", task_id, function)
+        self._engine.submit(job).add_done_callback(lambda done: self._finished(task_id, function, done))
 
-    def _finished(self, task_id: str, done: Future[bytes]) -> None:
+    def _finished(self, task_id: str, function: object, done: Future[bytes]) -> None:
         """In whatever thread ended the task."""
+        self._audit.record("EXEC_END", task_id, function)
         try:
             self._loop.call_soon_threadsafe(self._answer, task_id, done.result())
         except RuntimeError:

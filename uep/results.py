@@ -29,17 +29,12 @@ class ResultStore:
     def put(self, task_id: str, packed: bytes) -> None:
         """Keeps `packed`, replacing an earlier result of the same task. Raises OSError (disk or quota full)."""
         new = self._directory / f".{task_id}.new"
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(packed)
-            while view:
-                view = view[os.write(fd, view) :]
+            _write(new, packed)
+            new.rename(self._directory / task_id)
         except OSError:
-            new.unlink()
+            new.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(fd)
-        new.rename(self._directory / task_id)
 
     def discard(self, task_id: str) -> None:
         """Forgets the result; harmless when there is none."""
@@ -57,6 +52,16 @@ class ResultStore:
                 yield task_id, (self._directory / task_id).read_bytes()
             except FileNotFoundError:
                 continue
+
+
+def _write(path: Path, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
 
 
 def _is_task_id(name: str) -> bool:

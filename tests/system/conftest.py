@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,11 @@ with Executor(endpoint_id=sys.argv[1], user_endpoint_config=json.loads(sys.argv[
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that ordinary users can enter."""
-    path = tmp_path_factory.mktemp("site")
-    for part in (path, path.parent, path.parent.parent):
-        part.chmod(0o755)
-    return path
+def folder() -> Iterator[Path]:
+    """A folder that ordinary users can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="mep-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")
@@ -108,8 +109,6 @@ def call(hub: HubProcess, manager: ManagerProcess) -> Any:
 
 def caller(hub: HubProcess, manager: ManagerProcess) -> Any:
     def run(user: str, **options: Any) -> dict[str, Any]:
-        import json
-
         (said,) = run_script(hub, user, CALL, manager.endpoint_id, json.dumps(options))
         assert isinstance(said, dict)
         return said

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
+import yaml
 
 from lab.accounts import LocalAccount
 from lab.client import run_script
@@ -92,8 +93,6 @@ def test_a_configuration_that_the_user_endpoint_cannot_use(call: Any) -> None:
 @contextmanager
 def edited(manager: ManagerProcess, **config: Any) -> Iterator[ManagerProcess]:
     """The manager restarted with other keys in config.yaml, and afterwards with the old ones."""
-    import yaml
-
     path = manager.profile / "config.yaml"
     before = path.read_text()
     manager.stop()
@@ -196,19 +195,27 @@ def test_a_refused_start_leaves_nothing_behind(manager: ManagerProcess, call: An
     assert not [line for line in manager.audit("started") if line["username"].startswith("ghost")]
 
 
-def test_a_running_manager_survives_garbage(hub: HubProcess, manager: ManagerProcess, call: Any) -> None:
-    import sqlite3  # noqa: F401 - the hub's broker URL is the lab's to use
-
-    import pika
-
-    registration = manager.endpoint_id
-    connection = pika.BlockingConnection(pika.URLParameters(hub._broker.url))
+def test_a_running_manager_survives_garbage(hub: HubProcess, manager: ManagerProcess, call: Any, broker: Any) -> None:
+    pid = manager.pid
+    connection = pika.BlockingConnection(pika.URLParameters(broker.url))
     channel = connection.channel()
-    queue = f"{registration}.commands"
+    queue = f"{manager.endpoint_id}.commands"
     channel.queue_declare(queue, passive=True)
     for body in (b"", b"{", b"[]", b'{"command": "cmd_start_endpoint"}', b"\xff" * 100):
         channel.basic_publish("", queue, body, pika.BasicProperties(content_type="application/json"))
     connection.close()
     assert call("alice", RUN="after garbage")["uid"]
-    os.kill(manager.pid, 0)
-    assert signal.SIGTERM
+    assert len([line for line in manager.audit("refused") if line["stage"] == "command"]) >= 5
+    assert manager.pid == pid
+
+
+def test_a_task_that_comes_while_the_manager_is_down_runs_when_it_is_back(
+    hub: HubProcess, manager: ManagerProcess, call: Any
+) -> None:
+    manager.stop()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call, "bob", RUN="patience")
+        time.sleep(3)
+        assert not future.done()
+        manager.start()
+        assert "uid" in future.result()

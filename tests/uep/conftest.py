@@ -1,4 +1,4 @@
-"""A private RabbitMQ, a service that plays the web service over AMQP, and the real program started as the manager does."""
+"""A private RabbitMQ, a peer that plays the web service over AMQP, and the real program, started as by the manager."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -120,6 +119,7 @@ class Service:
         self.url, self.endpoint_id = url, endpoint_id
         self.task_queue = f"{endpoint_id}.tasks"
         self.serializer = ComputeSerializer()
+        self.connection: Any = None
         self.connect()
         for exchange in ("tasks", "results", "heartbeats"):
             self.channel.exchange_declare(exchange, "topic", durable=True)
@@ -131,12 +131,18 @@ class Service:
             self.channel.queue_bind(name, kind, name)
 
     def connect(self) -> None:
+        """Also again, when the broker has cut the connection."""
+        self.close()
         self.connection = pika.BlockingConnection(pika.URLParameters(self.url))
         self.channel = self.connection.channel()
 
     def close(self) -> None:
-        with contextlib.suppress(pika.exceptions.AMQPError):
-            self.connection.close()
+        if self.connection is not None:
+            with contextlib.suppress(pika.exceptions.AMQPError):
+                self.connection.process_data_events(0)
+                self.connection.close()
+            self.connection._cleanup()  # pika keeps the sockets of a connection that it lost
+            self.connection = None
 
     def credentials(self, url: str | None = None) -> dict[str, Any]:
         def target(kind: str) -> dict[str, Any]:
@@ -278,15 +284,22 @@ class Uep:
         return self.process.wait(timeout)
 
     def descendants(self) -> list[int]:
-        """Processes that came from this one and live, whoever their parent is now (found by an inherited variable)."""
-        mark = f"UEP_TEST_MARK={self.process.pid}".encode()
+        """Living processes of its session other than itself, whoever their parent is now."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != self.process.pid:
                 with contextlib.suppress(OSError):
-                    if mark in (entry / "environ").read_bytes().split(b"\0") and (entry / "cmdline").read_bytes():
+                    state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                    if int(session) == self.process.pid and state != "Z":
                         found.append(int(entry.name))
         return found
+
+    def wait_alone(self, timeout: float = 10) -> None:
+        """Returns once nothing of its session is left."""
+        deadline = time.monotonic() + timeout
+        while left := self.descendants():
+            assert time.monotonic() < deadline, [Path(f"/proc/{p}/cmdline").read_bytes() for p in left]
+            time.sleep(0.05)
 
 
 StartUep = Callable[..., Uep]
@@ -298,26 +311,26 @@ def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
     started: list[Uep] = []
 
     def start(config: str = THREADS, name: str = "uep.test", raw: bytes | None = None, **more: Any) -> Uep:
+        """`more` are keys of the hand-over; `also` is a descriptor of ours and its number there."""
         uep = _start(tmp_path, service, config, name, raw, more)
         started.append(uep)
         return uep
 
     yield start
     for uep in started:
-        left = uep.descendants()
         if uep.process.poll() is None:
             uep.process.kill()
         uep.process.wait()
-        for pid in left:
+        for pid in uep.descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for fd in (uep.credential_fd, uep.ready):
             os.close(fd)
-        shutil.copy(uep.log, tmp_path / f"log-{uep.process.pid}")
 
 
 def _start(home: Path, service: Service, config: str, name: str, raw: bytes | None, more: dict[str, Any]) -> Uep:
     fernet = Fernet(key := Fernet.generate_key())
+    also = more.pop("also", None)
     credentials = more.pop("amqp_creds", None) or service.credentials()
     credential_fd = os.memfd_create("credentials")
     os.pwrite(credential_fd, fernet.encrypt(json.dumps({"amqp_creds": credentials}).encode()), 0)
@@ -338,17 +351,16 @@ def _start(home: Path, service: Service, config: str, name: str, raw: bytes | No
     directory = home / ".globus_compute" / name
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "endpoint.log"
-    program = f"import os, sys; os.environ['UEP_TEST_MARK'] = str(os.getpid()); os.execv(sys.executable, {_command(name)!r})"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", program],
+            [sys.executable, str(ROOT / "uep" / "cli.py"), name],
             stdin=hand_fd,
             stdout=out,
             stderr=out,
             cwd=home,
             env={"HOME": str(home), "USER": "root", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-            pass_fds=(),
-            preexec_fn=lambda: _place(read_only, ready_write),
+            start_new_session=True,
+            preexec_fn=lambda: _place({3: read_only, 4: ready_write} | ({} if also is None else {also[1]: also[0]})),
             close_fds=False,
         )
     uep = Uep(process, directory, log, credential_fd, fernet, ready_read)
@@ -357,13 +369,9 @@ def _start(home: Path, service: Service, config: str, name: str, raw: bytes | No
     return uep
 
 
-def _command(name: str) -> list[str]:
-    return [sys.executable, "-c", "from uep.cli import main; main()", name]
-
-
-def _place(credentials: int, ready: int) -> None:
+def _place(descriptors: dict[int, int]) -> None:
     """In the child: the descriptors where the hand-over says they are, and no others of ours."""
-    low = [os.dup2(credentials, 50), os.dup2(ready, 51)]
-    os.dup2(low[0], 3, inheritable=True)
-    os.dup2(low[1], 4, inheritable=True)
-    os.closerange(5, 200)
+    out_of_the_way = {number: os.dup2(fd, 4000 + number) for number, fd in descriptors.items()}
+    for number, fd in out_of_the_way.items():
+        os.dup2(fd, number, inheritable=True)
+    os.closerange(max(descriptors) + 1, 5000)

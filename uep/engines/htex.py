@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from typing import Any, ClassVar
 
 from uep.config import ConfigError
+from uep.engines import parsl_program
 from uep.engines.base import Engine, Job, JobRefused, Kinds, Place, check
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,15 @@ class GlobusComputeEngine(Engine):
         self._executor: Any = None
         self._scaling: Any = None
         self._function = ""
+        self._stopping = False
 
     def start(self) -> None:
+        if not log.isEnabledFor(logging.DEBUG):
+            logging.getLogger("parsl").setLevel(logging.WARNING)
         from uep.engines.scaling import Scaling
+
+        with parsl_program.without_sdk():
+            import parsl.executors  # noqa: F401 - with it, all of Parsl that is needed here
 
         executor = self._make_executor()
         executor.start()
@@ -64,20 +71,22 @@ class GlobusComputeEngine(Engine):
         self._scaling.start()
 
     def stop(self) -> None:
+        executor, self._executor, self._stopping = self._executor, None, True
         if self._scaling is not None:
             self._scaling.stop()
-        if self._executor is not None:
-            self._stopping = True
-            self._executor.shutdown(timeout=SHUTDOWN_TIME)
+            self._scaling = None
+        if executor is not None:
+            executor.shutdown(timeout=SHUTDOWN_TIME)
 
     def status(self) -> dict[str, Any]:
-        if self._executor is None:
+        executor = self._executor
+        if executor is None:
             return self._status_before_start()
-        executor, provider = self._executor, self._executor.provider
+        provider = executor.provider
         managers = executor.command_client.run("MANAGERS", timeout_s=COMMAND_TIME)
         packages = executor.command_client.run("MANAGERS_PACKAGES", timeout_s=COMMAND_TIME)
         in_managers = sum(m["tasks"] for m in managers)
-        self._note_failure()
+        self._note_failure(executor)
         return {
             "managers": len(managers),
             "active_managers": sum(1 for m in managers if m["active"]),
@@ -94,7 +103,7 @@ class GlobusComputeEngine(Engine):
             "min_blocks": provider.min_blocks,
             "max_workers_per_node": _finite(executor.max_workers_per_node),
             "nodes_per_block": provider.nodes_per_block,
-            "node_info": self._nodes(managers, packages),
+            "node_info": _nodes(managers, packages, executor.blocks_to_job_id),
             "engine_type": self.name,
             "provider_type": type(provider).__name__,
             "queue": _first(provider, "queue", "partition"),
@@ -112,9 +121,10 @@ class GlobusComputeEngine(Engine):
         }
         if job.resource_specification:
             context["resource_spec"] = dict(job.resource_specification)
-        running: Future[bytes] = self._executor.submit_payload(context, job.body)
+        executor = self._executor
+        running: Future[bytes] = executor.submit_payload(context, job.body)
         self._scaling.task_came()
-        running.add_done_callback(lambda _: self._note_failure())
+        running.add_done_callback(lambda _: self._note_failure(executor))
         return running
 
     def _make_executor(self) -> Any:
@@ -154,7 +164,7 @@ class GlobusComputeEngine(Engine):
         executor.run_id = self.place.endpoint_id
         executor.log_config = None
         executor.monitoring_messages = None
-        executor.interchange_launch_cmd = [sys.executable, "-m", "uep.engines.interchange"]
+        executor.interchange_launch_cmd = [sys.executable, parsl_program.__file__, "interchange"]
         executor._check_python_mismatch = False  # worker_init may bring another Python: the wire format is the same
         scripts = self.place.directory / "submit_scripts"
         scripts.mkdir(mode=0o700, exist_ok=True)
@@ -180,27 +190,9 @@ class GlobusComputeEngine(Engine):
             self.failure = str(error)
             executor.set_bad_state_and_fail_all(error)
 
-    _stopping = False
-
-    def _note_failure(self) -> None:
-        if self._executor.bad_state_is_set and self.failure is None:
-            self.failure = str(self._executor.executor_exception)
-
-    def _nodes(self, managers: list[dict[str, Any]], packages: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-        nodes: dict[str, list[dict[str, Any]]] = {}
-        for manager in managers:
-            installed = packages.get(manager["manager"], {})
-            node = {
-                "worker_count": manager["worker_count"],
-                "idle_duration": manager["idle_duration"],
-                "parsl_version": manager["parsl_version"],
-                "endpoint_version": installed.get("globus-compute-endpoint"),
-                "sdk_version": installed.get("globus-compute-sdk"),
-                "python_version": manager["python_version"],
-            }
-            job_id = self._executor.blocks_to_job_id.get(manager["block_id"], manager["block_id"])
-            nodes.setdefault(str(job_id), []).append(node)
-        return nodes
+    def _note_failure(self, executor: Any) -> None:
+        if executor.bad_state_is_set and self.failure is None:
+            self.failure = str(executor.executor_exception)
 
     def _status_before_start(self) -> dict[str, Any]:
         """The same figures, from the configuration alone: Parsl is not imported yet."""
@@ -238,6 +230,25 @@ class GlobusMPIEngine(GlobusComputeEngine):
 
 
 _NOT_THE_EXECUTORS = frozenset(_OURS) | frozenset(Engine.OPTIONS)
+
+
+def _nodes(
+    managers: list[dict[str, Any]], packages: Mapping[str, Any], jobs: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """What runs in each batch job: by job id, a description for each node."""
+    nodes: dict[str, list[dict[str, Any]]] = {}
+    for manager in managers:
+        installed = packages.get(manager["manager"], {})
+        node = {
+            "worker_count": manager["worker_count"],
+            "idle_duration": manager["idle_duration"],
+            "parsl_version": manager["parsl_version"],
+            "endpoint_version": installed.get("globus-compute-endpoint"),
+            "sdk_version": installed.get("globus-compute-sdk"),
+            "python_version": manager["python_version"],
+        }
+        nodes.setdefault(str(jobs.get(manager["block_id"], manager["block_id"])), []).append(node)
+    return nodes
 
 
 def _first(provider: Any, *names: str) -> Any:

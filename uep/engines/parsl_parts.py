@@ -78,5 +78,5 @@ def _mapping(what: str, value: object) -> dict[str, Any]:
 def _build(what: str, module: ModuleType, names: list[str], options: dict[str, Any]) -> Any:
     name = options.pop("type")
     if name not in names:
-        raise ConfigError(f"{unknown(f'{what} type', name, tuple(names))}; valid: {', '.join(sorted(set(names)))}")
+        raise ConfigError(unknown(f"{what} type", name, tuple(set(names))))
     return call(name, getattr(module, name), options)

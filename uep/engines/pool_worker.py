@@ -5,25 +5,41 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
+import os
 import pickle
+import select
 import signal
+import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from uep import worker
-
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def serve(connection: Connection) -> None:
     """Runs the tasks that come until the endpoint closes the connection."""
-    # A task of an endpoint that was killed has nobody to give its result to.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # What the terminal or the manager sends to the process group is for the endpoint.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    _keep_descriptors()
+    threading.Thread(target=_die_with_the_endpoint, args=(connection.fileno(),), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
         while True:
             body, task_id, endpoint_id, options = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our parent
             connection.send_bytes(worker.execute_task(body, task_id, endpoint_id, **options))
-    except (EOFError, OSError):
-        return
+
+
+def _keep_descriptors() -> None:
+    """What came with the request for this process must not reach the programs that tasks start."""
+    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if fd > 2:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.set_inheritable(fd, False)
+
+
+def _die_with_the_endpoint(fd: int) -> None:
+    """A task of an endpoint that was killed has nobody to give its result to."""
+    hang_up = select.poll()
+    hang_up.register(fd, select.POLLRDHUP)
+    hang_up.poll()
+    os.kill(os.getpid(), signal.SIGKILL)

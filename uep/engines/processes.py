@@ -5,7 +5,7 @@ that memory. Each has a connection of its own to the endpoint and one job at a t
 nothing along but the task it was running; that task fails, and the worker is replaced when the next one comes.
 
 Workers are started as tasks come, up to `max_workers`, the first one right away. One thread waits for what they send.
-They die with the helper, and the helper with the endpoint, also when that is killed.
+They die with the endpoint, also when that is killed, and the helper after them.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class ProcessPoolEngine(PoolEngine):
         import multiprocessing  # 40 ms: not before check-in
 
         context = multiprocessing.get_context("forkserver")
+        # The helper looks for modules where it is started: not in a home with a random.py of the user's.
+        os.chdir(self.place.directory)
         context.set_forkserver_preload(["uep.engines.preload"])
         first = self._new_worker()
         with self._lock:

@@ -7,13 +7,16 @@ Which Python the workers get:
   the Python of the `globus-compute-endpoint` then first on PATH, of VIRTUAL_ENV, of CONDA_PREFIX; else this one;
 - a container, or a cloud provider that brings an image: the image's `globus-compute-endpoint`.
 
-Outside of images the workers import `uep.worker` from a copy in the endpoint's directory, so that their environment
-needs Parsl and the SDK but nothing of ours. Images run the public package's function, which takes the same arguments.
+Outside of images the pool is started by a script in the endpoint's directory, and runs our code from copies beside it:
+the environment of the workers needs Parsl and the SDK but nothing of ours. The script changes to that directory, since
+Python looks for modules where it is started, and a home may hold a random.py of the user's. Images run the public
+package's function, which takes the same arguments.
 """
 
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 
 from uep import worker
 from uep.config import ConfigError
+from uep.engines import parsl_program
 
 OWN_FUNCTION = "uep.worker.execute_task"
 PUBLIC_FUNCTION = "globus_compute_endpoint.engines.helper.execute_task"
@@ -40,20 +44,24 @@ CONTAINERS: Mapping[str, str] = {
 }
 """How each `container_type` runs a command; `custom` is written out in `container_cmd_options`."""
 
-_FIND_PYTHON = """\
+_START = """\
 #!/bin/sh
-# Starts the worker pool in the environment that worker_init has set up.
+# Starts the worker pool. Written by the endpoint each time it starts.
 PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
 export PYTHONPATH
-program=$(command -v globus-compute-endpoint)
-for python in "${{program%/*}}/python3" "$VIRTUAL_ENV/bin/python3" "$CONDA_PREFIX/bin/python3"; do
+cd {package} || exit 1
+{search}exec {python} {program} process_worker_pool "$@"
+"""
+_SEARCH = """\
+# worker_init has set up an environment: the workers are to run in it.
+endpoint=$(command -v globus-compute-endpoint)
+for python in "${{endpoint%/*}}/python3" "$VIRTUAL_ENV/bin/python3" "$CONDA_PREFIX/bin/python3"; do
     case $python in
         /python3 | /bin/python3) ;;
-        *) if [ -x "$python" ]; then exec "$python" -m {pool} "$@"; fi ;;
+        *) if [ -x "$python" ]; then exec "$python" {program} process_worker_pool "$@"; fi ;;
     esac
 done
-if [ -n "$program" ]; then exec "$program" python-exec {pool} "$@"; fi
-exec {python} -m {pool} "$@"
+if [ -n "$endpoint" ]; then exec "$endpoint" python-exec {pool} "$@"; fi
 """
 
 
@@ -73,8 +81,8 @@ def command_and_function(options: Mapping[str, Any], provider: Any, arguments: s
         return f"{IN_IMAGE} {arguments}", PUBLIC_FUNCTION
     if container is not None:
         return _contained(container, options, f"{IN_IMAGE} {arguments}", directory), PUBLIC_FUNCTION
-    program = _own_program(directory) if getattr(provider, "worker_init", "") else f"{sys.executable} -m {POOL}"
-    return f"{program} {arguments}", OWN_FUNCTION
+    script = _write_script(directory, search=bool(getattr(provider, "worker_init", "")))
+    return f"sh {shlex.quote(str(script))} {arguments}", OWN_FUNCTION
 
 
 def _contained(container: str, options: Mapping[str, Any], command: str, directory: Path) -> str:
@@ -94,14 +102,15 @@ def _contained(container: str, options: Mapping[str, Any], command: str, directo
     return " ".join(text.split())
 
 
-def _own_program(directory: Path) -> str:
-    """Writes the start script and the copy of our worker code that it makes importable."""
+def _write_script(directory: Path, *, search: bool) -> Path:
+    """The start script, with the copies of our code that it makes importable."""
     package = directory / "worker"
     (package / "uep").mkdir(mode=0o700, parents=True, exist_ok=True)
     (package / "uep" / "__init__.py").touch()
-    (package / "uep" / "worker.py").write_text(Path(worker.__file__).read_text())
-    script = package / "start.sh"
-    script.write_text(
-        _FIND_PYTHON.format(package=shlex.quote(str(package)), pool=POOL, python=shlex.quote(sys.executable))
-    )
-    return f"sh {shlex.quote(str(script))}"
+    shutil.copyfile(worker.__file__, package / "uep" / "worker.py")
+    program, script = package / "parsl_program.py", package / "start.sh"
+    shutil.copyfile(parsl_program.__file__, program)
+    paths = {"package": package, "program": program, "python": sys.executable}
+    words = {"pool": POOL, **{key: shlex.quote(str(path)) for key, path in paths.items()}}
+    script.write_text(_START.format(search=_SEARCH.format(**words) if search else "", **words))
+    return script

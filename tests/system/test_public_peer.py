@@ -1,0 +1,85 @@
+"""The public package, unmodified, on either side: its manager against our hub, its user endpoint under our manager."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import peer
+from lab.accounts import LocalAccount
+from lab.client import run_script
+from lab.hub import HubProcess
+from lab.manager import ManagerProcess
+from lab.peer import PublicManager
+from tests.conftest import need
+from tests.system.conftest import CALL, MAPPING, TEMPLATE, caller
+
+pytestmark = pytest.mark.system
+
+ENGINES = ["ThreadPoolEngine", "ProcessPoolEngine"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def public_package() -> None:
+    need(peer.program().exists(), "needs the public package: lab/setup peer")
+
+
+@pytest.fixture(scope="module")
+def public_manager(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Any:
+    with PublicManager(folder / "peer", hub, "admin", mapping=MAPPING, template=TEMPLATE) as manager:
+        yield manager
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_public_manager_and_user_endpoint_serve_our_hub(
+    hub: HubProcess, public_manager: PublicManager, accounts: dict[str, LocalAccount], engine: str
+) -> None:
+    (said,) = run_script(hub, "alice", CALL, public_manager.endpoint_id, json.dumps({"ENGINE": engine}))
+    assert said["uid"] == accounts["meptest_alice"].uid
+
+
+def test_the_public_managers_refusal_reaches_the_future(hub: HubProcess, public_manager: PublicManager) -> None:
+    (said,) = run_script(hub, "mallory", CALL, public_manager.endpoint_id, "{}")
+    assert "failed to map" in said["error"]
+
+
+@pytest.fixture(scope="module")
+def mixed(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Any:
+    """Our manager with the public user endpoint."""
+    config = {"public": True, "uep_command": [str(peer.program()), "_start-user-endpoint"]}
+    manager = ManagerProcess(
+        folder / "mixed", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema={}, config=config, name="mixed"
+    )
+    with manager:
+        # The public user endpoint starts its workers by a name that it looks up in PATH.
+        yield manager
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_our_manager_starts_the_public_user_endpoint(
+    hub: HubProcess, mixed: ManagerProcess, accounts: dict[str, LocalAccount], engine: str
+) -> None:
+    said = caller(hub, mixed)("alice", ENGINE=engine)
+    assert said["uid"] == accounts["meptest_alice"].uid
+    log = next((accounts["meptest_alice"].home / ".globus_compute").glob(f"uep.{mixed.endpoint_id}.*/endpoint.log"))
+    assert "Compute" in log.read_text() or "EndpointInterchange" in log.read_text()
+
+
+def test_a_public_profile_starts_unchanged(folder: Path, hub: HubProcess, public_manager: PublicManager) -> None:
+    """The folder that the public `configure` made, with its own id, under our manager."""
+    import shutil
+
+    manager = ManagerProcess(folder / "adopted", hub, "admin", mapping=[], name="public")
+    (folder / "adopted" / "etc").mkdir(parents=True)
+    shutil.copytree(public_manager.profile, manager.profile)
+    (manager.profile / "endpoint.json").unlink()
+    done = manager.run("list")
+    assert "public" in done.stdout
+    from mep import profile
+
+    site = profile.load(manager.profile)
+    assert site.config.email == "a@example.org"
+    assert site.config.local_compute_services

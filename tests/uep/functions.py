@@ -1,0 +1,84 @@
+"""Functions that tests run as tasks. They travel as text, one by one: each imports what it needs."""
+
+from __future__ import annotations
+
+
+def double(x):
+    return 2 * x
+
+
+def boom():
+    def inner():
+        raise ValueError("no")
+
+    inner()
+
+
+def leave():
+    import sys
+
+    sys.exit(3)
+
+
+def die():
+    import os
+
+    os._exit(9)
+
+
+def sleep(seconds):
+    import time
+
+    time.sleep(seconds)
+    return seconds
+
+
+def spin(seconds):
+    import time
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "not stopped"
+
+
+def zeros(n):
+    return "0" * n
+
+
+def whereabouts():
+    import os
+
+    return {
+        "cwd": os.getcwd(),
+        "pid": os.getpid(),
+        "task": os.environ.get("GC_TASK_UUID"),
+        "sandbox": os.environ.get("GC_TASK_SANDBOX_DIR"),
+        "stdin": os.readlink("/proc/self/fd/0"),
+        "fds": sorted(os.listdir("/proc/self/fd")),
+    }
+
+
+def say(text):
+    print(text)
+
+
+def touch_and_sleep(path, seconds):
+    import pathlib
+    import time
+
+    with pathlib.Path(path).open("a") as f:
+        f.write("ran\n")
+    time.sleep(seconds)
+
+
+def unprintable():
+    class Strange(Exception):
+        def __str__(self):
+            raise RuntimeError("worse")
+
+    raise Strange
+
+
+def unserializable():
+    return (n for n in range(3))

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from globus_compute_sdk import ShellFunction
+from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
+
+from tests.uep import functions
+from uep import engines
+from uep.config import ConfigError
+from uep.engines.base import Engine, Job, Place
+from wire import messages
+
+SAMPLES = json.loads((Path(__file__).parent / "heartbeat_keys.json").read_text())
+HTEX = {
+    "type": "GlobusComputeEngine",
+    "max_workers_per_node": 1,
+    "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
+}
+ALL = [{"type": "ThreadPoolEngine", "max_workers": 2}, {"type": "ProcessPoolEngine", "max_workers": 2}, HTEX]
+serializer = ComputeSerializer()
+StartEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartEngine]:
+    started: list[Engine] = []
+    before = os.getcwd(), dict(os.environ)
+
+    def make(mapping: dict[str, Any]) -> Engine:
+        engine = engines.make(mapping, Place(str(uuid.uuid4()), tmp_path))
+        started.append(engine)
+        engine.start()
+        return engine
+
+    yield make
+    for engine in started:
+        engine.stop()
+    os.chdir(before[0])
+    os.environ.clear()
+    os.environ.update(before[1])
+
+
+def job(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Job:
+    shell = isinstance(function, ShellFunction)
+    code = serializer.serialize(function) if shell else PureSourceTextInspect().serialize(function)
+    buffers = [code, serializer.serialize(args), serializer.serialize(kwargs)]
+    task_id = str(uuid.uuid4())
+    return Job(task_id, messages.pack(messages.Task(task_id, serializer.pack_buffers(buffers))))
+
+
+def run(engine: Engine, job: Job, timeout: float = 30) -> messages.Result:
+    result = messages.unpack(engine.submit(job).result(timeout))
+    assert isinstance(result, messages.Result)
+    assert result.task_id == job.task_id
+    return result
+
+
+def value(engine: Engine, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    result = run(engine, job(function, *args, **kwargs))
+    assert result.error_details is None, result.data
+    return serializer.deserialize(result.data)
+
+
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_tasks(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
+    engine = start(mapping)
+    assert value(engine, functions.double, 4) == 8
+    assert "ValueError: no" in run(engine, job(functions.boom)).data
+    assert "SystemExit" in run(engine, job(functions.leave)).data
+    assert value(engine, functions.whereabouts)["cwd"] == str(tmp_path / "tasks_working_dir")
+    said = value(engine, ShellFunction("echo hello {who}"), who="you")
+    assert (said.returncode, said.stdout) == (0, "hello you\n")
+    many = [engine.submit(job(functions.double, n)) for n in range(50)]
+    assert all(messages.unpack(each.result(30)) for each in many)
+
+
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_figures_before_and_after_start(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
+    before = engines.make(mapping, Place(str(uuid.uuid4()), tmp_path)).status()
+    after = start(mapping).status()
+    assert sorted(before) == sorted(after) == sorted(SAMPLES[mapping["type"]])
+    json.dumps(after, allow_nan=False)
+
+
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_sandbox_and_working_dir(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
+    engine = start({**mapping, "run_in_sandbox": True, "working_dir": str(tmp_path / "elsewhere")})
+    seen = value(engine, functions.whereabouts)
+    assert seen["cwd"] == seen["sandbox"] == str(tmp_path / "elsewhere" / seen["task"])
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ({"type": "ThreadPool"}, "unknown engine type 'ThreadPool', did you mean 'ThreadPoolEngine'"),
+        ({"type": "Slurm"}, "known: GlobusComputeEngine, GlobusMPIEngine, ProcessPoolEngine, ThreadPoolEngine"),
+        ({"type": "ThreadPoolEngine", "max_worker": 1}, "did you mean 'max_workers'"),
+        ({"type": "ThreadPoolEngine", "max_workers": "4"}, "max_workers: expected a whole number, got '4'"),
+        ({"type": "ProcessPoolEngine", "max_workers": 0}, "expected at least 1"),
+        ({"type": "ProcessPoolEngine", "run_in_sandbox": 1}, "expected true or false"),
+        ({"type": "GlobusComputeEngine", "provider": "LocalProvider"}, "provider: expected a mapping"),
+    ],
+)
+def test_wrong_configuration(mapping: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        engines.make(mapping, Place("x", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_workers": 1}, "unknown option 'max_workers', did you mean 'max_workers_per_node'"),
+        ({"max_workers_per_node": "1"}, "GlobusComputeEngine: .*max_workers_per_node"),
+        ({"provider": {"type": "Local"}}, "unknown provider type 'Local', did you mean 'LocalProvider'"),
+        ({"provider": {"type": "LocalProvider", "max_block": 1}}, "LocalProvider: unknown option 'max_block'"),
+        ({"provider": {"type": "LocalProvider", "launcher": {"type": "Srun"}}}, "launcher type"),
+        ({"provider": {"max_blocks": 1}}, "provider: expected a mapping with a 'type'"),
+        ({"address": {"type": "address_by_magic"}}, "address type"),
+        ({"strategy": "clever"}, "strategy: 'clever' is not one of none, simple"),
+        ({"job_status_kwargs": {"period": 1}}, "job_status_kwargs: unknown option 'period'"),
+        ({"container_type": "jail"}, "container_type: 'jail' is not one of docker"),
+        ({"container_type": "docker"}, "container_uri: needed"),
+    ],
+)
+def test_wrong_htex_options(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    engine = engines.make({**HTEX, **options}, Place("x", tmp_path))
+    try:
+        with pytest.raises(ConfigError, match=says):
+            engine.start()
+    finally:
+        engine.stop()
+
+
+def test_resources_need_an_engine_that_has_them(start: StartEngine) -> None:
+    engine = start(ALL[0])
+    plain = job(functions.double, 1)
+    result = run(engine, Job(plain.task_id, plain.body, {"num_nodes": 2}))
+    assert result.error_details is not None
+    assert "resource_specification is not supported on ThreadPoolEngine" in result.data
+
+
+def test_dead_pool_worker_fails_its_task_only(start: StartEngine) -> None:
+    engine = start(ALL[1])
+    other = engine.submit(job(functions.sleep, 0.5))
+    result = run(engine, job(functions.die))
+    assert result.error_details is not None
+    assert "worker process of the task died" in result.data
+    assert messages.unpack(other.result(5)).error_details is None  # type: ignore[union-attr]
+    assert value(engine, functions.double, 1) == 2
+
+
+def test_idle_pool_worker_may_die(start: StartEngine) -> None:
+    engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
+    pid = value(engine, functions.whereabouts)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert value(engine, functions.whereabouts)["pid"] != pid
+
+
+def test_retries_when_the_machinery_failed(start: StartEngine) -> None:
+    engine = start({**ALL[1], "max_retries_on_system_failure": 2})
+    result = run(engine, job(functions.die))
+    assert [line[:10] for line in result.data.splitlines()] == ["Attempt 1:", "Attempt 2:", "Attempt 3:"]
+
+
+def test_pool_worker_is_replaced_after_its_tasks(start: StartEngine) -> None:
+    engine = start({"type": "ProcessPoolEngine", "max_workers": 1, "max_tasks_per_child": 2})
+    pids = [value(engine, functions.whereabouts)["pid"] for _ in range(4)]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_tasks_get_no_descriptors_of_the_endpoint(start: StartEngine) -> None:
+    said = value(start(ALL[1]), ShellFunction("ls /proc/self/fd | tr '\\n' ' '"))
+    assert len(said.stdout.split()) <= 5, said.stdout
+
+
+def test_htex_lost_worker(start: StartEngine) -> None:
+    engine = start({**HTEX, "heartbeat_period": 1})
+    result = run(engine, job(functions.die))
+    assert result.error_details is not None
+    assert "WorkerLost" in result.data
+    assert value(engine, functions.double, 1) == 2
+
+
+def test_htex_broken_blocks_end_the_engine(start: StartEngine) -> None:
+    provider = {**HTEX["provider"], "worker_init": "exit 7"}  # type: ignore[dict-item]
+    engine = start({**HTEX, "provider": provider, "job_status_kwargs": {"strategy_period": 0.1}})
+    result = run(engine, job(functions.double, 1))
+    assert result.error_details is not None
+    assert "EXIT CODE: 7" in result.data
+    assert engine.failure is not None
+
+
+def test_htex_without_interchange_is_broken(start: StartEngine) -> None:
+    engine = start(HTEX)
+    assert value(engine, functions.double, 1) == 2
+    waiting = engine.submit(job(functions.sleep, 60))
+    engine._executor.interchange_proc.kill()  # type: ignore[attr-defined]
+    assert b"interchange" in waiting.result(5)
+    assert engine.failure is not None
+
+
+def test_htex_workers_in_the_environment_of_worker_init(start: StartEngine, tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python3").write_text(f'#!/bin/sh\nexport SEEN=venv\nexec {sys.executable} "$@"\n')
+    (environment / "bin" / "python3").chmod(0o755)
+    provider = {**HTEX["provider"], "worker_init": f"export VIRTUAL_ENV={environment}"}  # type: ignore[dict-item]
+    engine = start({**HTEX, "provider": provider})
+    assert value(engine, ShellFunction("echo $SEEN $PYTHONPATH")).stdout.startswith(f"venv {tmp_path}/worker")
+
+
+def test_mpi_tasks_learn_their_nodes(start: StartEngine, tmp_path: Path) -> None:
+    (tmp_path / "nodes").write_text("node1\n")
+    provider = {
+        "type": "LocalProvider",
+        "launcher": {"type": "SimpleLauncher"},
+        "worker_init": f"export PBS_NODEFILE={tmp_path}/nodes",
+    }
+    engine = start({"type": "GlobusMPIEngine", "mpi_launcher": "mpiexec", "provider": provider})
+    plain = job(ShellFunction("echo $PARSL_MPI_PREFIX"))
+    result = run(engine, Job(plain.task_id, plain.body, {"num_nodes": 1, "ranks_per_node": 2}))
+    assert result.error_details is None, result.data
+    assert "mpiexec" in serializer.deserialize(result.data).stdout
+    refused = run(engine, Job(plain.task_id, plain.body, {"nodes": 1}))
+    assert "Failed to start task" in refused.data
+
+
+def test_htex_scales_out_when_a_task_comes(start: StartEngine) -> None:
+    provider = {**HTEX["provider"], "init_blocks": 0}  # type: ignore[dict-item]
+    engine = start({**HTEX, "provider": provider, "job_status_kwargs": {"strategy_period": 60}})
+    time.sleep(0.2)
+    assert engine.status()["managers"] == 0
+    assert value(engine, functions.double, 1) == 2
+
+
+def test_htex_leaves_no_process(start: StartEngine, tmp_path: Path) -> None:
+    engine = start(HTEX)
+    assert value(engine, functions.double, 1) == 2
+    engine.stop()
+    deadline = time.monotonic() + 5
+    while left := subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)

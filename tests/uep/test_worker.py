@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import ast
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from globus_compute_sdk.serialize import ComputeSerializer, DillDataBase64, JSONData, PureSourceTextInspect
+
+from tests.uep import functions
+from uep import worker
+from wire import messages
+
+TASK, ENDPOINT = str(uuid.uuid4()), str(uuid.uuid4())
+serializer = ComputeSerializer()
+
+
+@pytest.fixture(autouse=True)
+def this_process_stays_as_it_is() -> Iterator[None]:
+    cwd, env = os.getcwd(), dict(os.environ)
+    yield
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+
+
+def task(function: Callable[..., Any], *args: Any) -> bytes:
+    code = PureSourceTextInspect().serialize(function)
+    buffers = [code, serializer.serialize(args), serializer.serialize({})]
+    return messages.pack(messages.Task(TASK, serializer.pack_buffers(buffers)))
+
+
+def run(packed: bytes, directory: Path, **options: Any) -> messages.Result:
+    result = messages.unpack(worker.execute_task(packed, TASK, ENDPOINT, run_dir=str(directory), **options))
+    assert isinstance(result, messages.Result)
+    assert result.task_id == TASK
+    return result
+
+
+def test_value(tmp_path: Path) -> None:
+    result = run(task(functions.double, 21), tmp_path)
+    assert serializer.deserialize(result.data) == 42
+    assert result.error_details is None
+    assert result.details is not None
+    assert set(result.details) == {
+        "os",
+        "python_version",
+        "dill_version",
+        "globus_compute_sdk_version",
+        "endpoint_id",
+    }
+    assert result.details["endpoint_id"] == ENDPOINT
+    assert [(t.state, t.actor) for t in result.task_statuses] == [
+        ("execution-start", "worker"),
+        ("execution-end", "worker"),
+    ]
+    assert result.task_statuses[0].timestamp < result.task_statuses[1].timestamp
+
+
+def test_error_shows_the_users_frames_only(tmp_path: Path) -> None:
+    result = run(task(functions.boom), tmp_path)
+    assert result.error_details == messages.ErrorDetails(
+        "RemoteExecutionError", "An error occurred during the execution of this task"
+    )
+    assert result.data.startswith("Traceback (most recent call last):\n")
+    assert result.data.endswith("ValueError: no\n")
+    assert "in boom" in result.data
+    assert "in inner" in result.data
+    assert "worker.py" not in result.data
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [(functions.leave, "SystemExit: 3"), (functions.unprintable, "Strange"), (functions.unserializable, "failed")],
+)
+def test_whatever_it_raises_is_a_result(function: Callable[..., Any], says: str, tmp_path: Path) -> None:
+    result = run(task(function), tmp_path)
+    assert result.error_details is not None
+    assert says in result.data
+
+
+def test_too_large(tmp_path: Path) -> None:
+    result = run(task(functions.zeros, 11 * 2**20), tmp_path)
+    assert result.error_details is not None
+    assert result.error_details.code == "MaxResultSizeExceeded"
+    assert "exceeded current limit of 10485760B" in result.error_details.user_message
+
+
+@pytest.mark.parametrize("body", [b"", b"\x01{}", b"\x01[1]", b"no", b'\x01{"message_type": "task", "data": null}'])
+def test_not_a_task(body: bytes, tmp_path: Path) -> None:
+    result = run(body, tmp_path)
+    assert result.error_details is not None
+    assert result.error_details.code == "CouldNotExecuteUserTaskError"
+
+
+def test_surroundings(tmp_path: Path) -> None:
+    seen = serializer.deserialize(run(task(functions.whereabouts), tmp_path / "a" / "b").data)
+    assert (seen["cwd"], seen["task"], seen["sandbox"]) == (str(tmp_path / "a" / "b"), TASK, None)
+
+
+def test_sandbox(tmp_path: Path) -> None:
+    seen = serializer.deserialize(run(task(functions.whereabouts), tmp_path, run_in_sandbox=True).data)
+    assert seen["cwd"] == seen["sandbox"] == str(tmp_path / TASK)
+
+
+def test_timeout_of_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GC_TASK_TIMEOUT", "0.1")
+    result = run(task(functions.spin, 10), tmp_path)
+    assert result.error_details is not None
+    assert "TaskTimeout" in result.data
+    assert run(task(functions.double, 1), tmp_path).error_details is None
+
+
+def test_serializers(tmp_path: Path) -> None:
+    wanted = [f"{JSONData.__module__}.JSONData"]
+    assert run(task(functions.double, 1), tmp_path, result_serializers=wanted).data.startswith(JSONData.identifier)
+    allowed = ["globus_compute_sdk.*Code", f"{JSONData.__module__}.JSONData"]
+    refused = run(task(functions.double, 1), tmp_path, task_deserializers=allowed)
+    assert refused.error_details is not None
+    assert DillDataBase64.__name__ in refused.data
+
+
+def test_runs_where_nothing_of_ours_is_installed() -> None:
+    tree = ast.parse(Path(worker.__file__).read_text())
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert not any(name and name.split(".")[0] in ("uep", "wire", "parsl") for name in modules)

@@ -1,0 +1,32 @@
+"""Audit records of a high-assurance endpoint: what became of each task, told to the manager.
+
+One write per record on the descriptor of the hand-over, `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - message]`, with the
+public package's actions RECEIVED, EXEC_START, EXEC_END and FAILED; the manager adds time and endpoint. Which block a
+task ran in is not known here. A record that cannot be written ends the endpoint: it may not work unaudited.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Audit:
+    """Writes to `fd`; without one it writes nothing. `on_failure` is called with the reason of a failed write."""
+
+    def __init__(self, fd: int | None, on_failure: Callable[[str], None]) -> None:
+        self._fd = fd
+        self._on_failure = on_failure
+
+    def record(self, action: str, task_id: str, function_id: object, message: str = "") -> None:
+        """Tells of one task. `function_id` and `message` may hold anything: a record is one line."""
+        if self._fd is None:
+            return
+        text = f"fid={function_id or ''} tid={task_id} bid= {action}" + (f" - {message}" if message else "")
+        try:
+            os.write(self._fd, " ".join(text.replace("\0", "").split("\n")).replace("\r", "").encode())
+        except OSError as e:
+            self._on_failure(f"audit record cannot be written: {e.strerror}")
