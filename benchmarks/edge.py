@@ -31,7 +31,7 @@ class Edge:
         client = hub.users[user]
         auth = globus_sdk.ConfidentialAppAuthClient(client.client_id, client.client_secret, base_url=hub.url)
         tokens = auth.oauth2_client_credentials_tokens(requested_scopes=globus_sdk.ComputeClientV3.scopes.all)
-        token = tokens.by_resource_server[globus_sdk.ComputeClientV3.resource_server]["access_token"]
+        token = tokens.by_resource_server[globus_sdk.ComputeClientV3.scopes.resource_server]["access_token"]
         authorizer = globus_sdk.AccessTokenAuthorizer(token)
         self._serializer = ComputeSerializer(strategy_code=PureSourceTextInspect())
         self._rest = globus_sdk.ComputeClientV3(authorizer=authorizer, base_url=hub.url)

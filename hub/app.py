@@ -9,7 +9,6 @@ import time
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hub import topology
@@ -28,7 +27,7 @@ from hub.routes_tasks import TaskRoutes
 from hub.store import Store
 from hub.submission import Submitter
 from hub.tokens import Tokens
-from hub.web import ApiError, error_response
+from hub.web import ApiError, Json, error_response
 from wire.amqp import BrokerError, Connection
 
 log = logging.getLogger(__name__)
@@ -93,9 +92,9 @@ class Hub:
             await asyncio.sleep(_SWEEP_EVERY)
 
 
-async def version(request: Request) -> JSONResponse:
+async def version(request: Request) -> Json:
     """`GET /v2/version`: needs no token, so that it also tells whether the hub is up."""
-    return JSONResponse({"api": API_VERSION, "min_ep_version": MIN_VERSION, "min_sdk_version": MIN_VERSION})
+    return Json({"api": API_VERSION, "min_ep_version": MIN_VERSION, "min_sdk_version": MIN_VERSION})
 
 
 def _forget_old(db: sqlite3.Connection) -> None:
@@ -105,10 +104,10 @@ def _forget_old(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM task WHERE ended_at < ?", (now - KEEP_RESULTS,))
 
 
-def _broker_unavailable(request: Request, error: Exception) -> JSONResponse:
+def _broker_unavailable(request: Request, error: Exception) -> Json:
     text = f"The service cannot reach its message broker now; try again later ({error})"
     return error_response(request, ApiError(503, "BROKER_UNAVAILABLE", text))
 
 
-def _no_such_call(request: Request, error: Exception) -> JSONResponse:
+def _no_such_call(request: Request, error: Exception) -> Json:
     return error_response(request, ApiError(404, "NOT_FOUND", f"There is no {request.method} {request.url.path} here"))

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hub.clients import Client
 from hub.tokens import AUTH, LIFETIME, Grant, Tokens
-from hub.web import ApiError, form
+from hub.web import ApiError, Json, form
 
 
 class AuthRoutes:
@@ -31,26 +30,26 @@ class AuthRoutes:
             Route("/v2/api/identities", self.identities, methods=["GET"]),
         ]
 
-    async def token(self, request: Request) -> JSONResponse:
+    async def token(self, request: Request) -> Json:
         """Client id and secret for tokens."""
         client = self._tokens.client_of_basic(request)
         asked = await form(request)
         if asked.get("grant_type") != "client_credentials":
             raise ApiError(400, "unsupported_grant_type", "Only client credentials are accepted here")
         first, *others = [_token(grant) for grant in await self._tokens.issue(client, asked.get("scope", "").split())]
-        return JSONResponse({**first, "other_tokens": others}, headers={"Cache-Control": "no-store"})
+        return Json({**first, "other_tokens": others}, headers={"Cache-Control": "no-store"})
 
-    async def revoke(self, request: Request) -> JSONResponse:
+    async def revoke(self, request: Request) -> Json:
         """Ends a token; the answer does not tell whether there was one."""
         client = self._tokens.client_of_basic(request)
         await self._tokens.revoke(client, (await form(request)).get("token", ""))
-        return JSONResponse({"active": False})
+        return Json({"active": False})
 
-    async def userinfo(self, request: Request) -> JSONResponse:
+    async def userinfo(self, request: Request) -> Json:
         """Who the caller is, with all linked identities."""
         client = self._tokens.caller(request, AUTH)
         main = client.identity
-        return JSONResponse(
+        return Json(
             {
                 "sub": main.id,
                 "preferred_username": main.username,
@@ -64,14 +63,14 @@ class AuthRoutes:
             }
         )
 
-    async def identities(self, request: Request) -> JSONResponse:
+    async def identities(self, request: Request) -> Json:
         """Identity records by `ids` or `usernames` (comma-separated); unknown ones are left out."""
         self._tokens.caller(request, AUTH)
         asked = request.query_params
         ids = [id.strip().lower() for id in asked.get("ids", "").split(",")]
         names = [name.strip() for name in asked.get("usernames", "").split(",")]
         found = [i for i in self._identities.values() if i.id in ids or i.username in names]
-        return JSONResponse({"identities": [identity.record() for identity in found]})
+        return Json({"identities": [identity.record() for identity in found]})
 
 
 def _token(grant: Grant) -> dict[str, Any]:

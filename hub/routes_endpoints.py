@@ -7,7 +7,6 @@ import sqlite3
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hub import endpoints, registration
@@ -16,7 +15,7 @@ from hub.registration import Registration
 from hub.store import Store
 from hub.submission import Submitter, decode
 from hub.tokens import Tokens
-from hub.web import Forbidden, json_object, path_id
+from hub.web import Forbidden, Json, json_object, path_id
 
 
 class EndpointRoutes:
@@ -45,77 +44,77 @@ class EndpointRoutes:
             Route("/hub/v1/endpoints/{id}/timeline", self.timeline, methods=["GET"]),
         ]
 
-    async def register(self, request: Request) -> JSONResponse:
+    async def register(self, request: Request) -> Json:
         """A new endpoint."""
         caller = self._tokens.caller(request)
         record = registration.decode(await json_object(request))
-        return JSONResponse(await self._registration.register(caller, None, record))
+        return Json(await self._registration.register(caller, None, record))
 
-    async def register_again(self, request: Request) -> JSONResponse:
+    async def register_again(self, request: Request) -> Json:
         """An endpoint that has an id already."""
         caller = self._tokens.caller(request)
         manager = endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
         record = registration.decode(await json_object(request))
-        return JSONResponse(await self._registration.register(caller, manager, record))
+        return Json(await self._registration.register(caller, manager, record))
 
-    async def list(self, request: Request) -> JSONResponse:
+    async def list(self, request: Request) -> Json:
         """The caller's endpoints, or with `role=any` all that are open to the caller."""
         caller = self._tokens.caller(request)
         managers = [endpoints.manager_of(row) for row in self._store.read("SELECT * FROM endpoint ORDER BY rowid")]
         every = request.query_params.get("role") == "any"
-        return JSONResponse([m.shown() for m in managers if m.is_run_by(caller) or (every and m.is_open_to(caller))])
+        return Json([m.shown() for m in managers if m.is_run_by(caller) or (every and m.is_open_to(caller))])
 
-    async def show(self, request: Request) -> JSONResponse:
+    async def show(self, request: Request) -> Json:
         """What an endpoint registered with; its configuration only to those who run it."""
         caller = self._tokens.caller(request)
         manager = endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         metadata = dict(manager.record["metadata"])
         if not manager.is_run_by(caller):
             metadata.pop("endpoint_config", None)
-        return JSONResponse({**manager.shown(), "metadata": metadata, **metadata})
+        return Json({**manager.shown(), "metadata": metadata, **metadata})
 
-    async def delete(self, request: Request) -> JSONResponse:
+    async def delete(self, request: Request) -> Json:
         """Forgets an endpoint."""
         caller = self._tokens.caller(request)
         manager = endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
         await self._registration.delete(manager)
-        return JSONResponse({"endpoint_id": manager.id})
+        return Json({"endpoint_id": manager.id})
 
-    async def status(self, request: Request) -> JSONResponse:
+    async def status(self, request: Request) -> Json:
         """Online or offline, and the last status report; also of a user endpoint, to its user and its manager."""
         caller = self._tokens.caller(request)
         id = path_id(request, "endpoint")
         row = self._user_endpoint(id, caller)
         if row is not None:
             details = json.loads(row["report"] or "{}")
-            return JSONResponse({"status": _word(endpoints.is_online(row)), "details": details})
+            return Json({"status": _word(endpoints.is_online(row)), "details": details})
         manager = endpoints.open_manager(self._store, id, caller)
-        return JSONResponse({"status": _word(manager.online), "details": dict(manager.report)})
+        return Json({"status": _word(manager.online), "details": dict(manager.report)})
 
-    async def lock(self, request: Request) -> JSONResponse:
+    async def lock(self, request: Request) -> Json:
         """Cuts an endpoint off for a minute."""
         caller = self._tokens.caller(request)
         manager = endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
         await self._registration.lock(manager)
-        return JSONResponse({"endpoint_id": manager.id})
+        return Json({"endpoint_id": manager.id})
 
-    async def allowed_functions(self, request: Request) -> JSONResponse:
+    async def allowed_functions(self, request: Request) -> Json:
         """The only functions that an endpoint runs, if it is so restricted."""
         caller = self._tokens.caller(request)
         manager = endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         allowed = manager.allowed_functions
-        return JSONResponse(
+        return Json(
             {"endpoint_id": manager.id, "restricted": allowed is not None, "functions": allowed or []},
         )
 
-    async def submit(self, request: Request) -> JSONResponse:
+    async def submit(self, request: Request) -> Json:
         """Takes tasks."""
         caller = self._tokens.caller(request)
         manager = endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         submission = decode(await json_object(request))
-        return JSONResponse(await self._submitter.submit(caller, manager, submission))
+        return Json(await self._submitter.submit(caller, manager, submission))
 
-    async def timeline(self, request: Request) -> JSONResponse:
+    async def timeline(self, request: Request) -> Json:
         """Of a manager: its user endpoints, each with its starts. Of a user endpoint: its starts.
 
         A start is `{"commanded_at", "commands", "first_heartbeat_at", "first_result_at", "ended_at", "error"}`, times
@@ -125,10 +124,10 @@ class EndpointRoutes:
         id = path_id(request, "endpoint")
         row = self._user_endpoint(id, caller)
         if row is not None:
-            return JSONResponse({"endpoint_id": id, "starts": endpoints.timeline(self._store, id)})
+            return Json({"endpoint_id": id, "starts": endpoints.timeline(self._store, id)})
         manager = endpoints.own_manager(self._store, id, caller)
         rows = self._store.read("SELECT * FROM user_endpoint WHERE manager = ? ORDER BY rowid", manager.id)
-        return JSONResponse({"endpoint_id": id, "user_endpoints": [self._with_starts(row) for row in rows]})
+        return Json({"endpoint_id": id, "user_endpoints": [self._with_starts(row) for row in rows]})
 
     def _with_starts(self, row: sqlite3.Row) -> dict[str, Any]:
         return {

@@ -6,12 +6,11 @@ import json
 import uuid
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hub.store import Store
 from hub.tokens import Tokens
-from hub.web import Forbidden, Invalid, NotFound, field, json_object, path_id
+from hub.web import Forbidden, Invalid, Json, NotFound, field, json_object, path_id
 
 
 class FunctionRoutes:
@@ -30,7 +29,7 @@ class FunctionRoutes:
             Route("/v2/functions/{id}", self.delete, methods=["DELETE"]),
         ]
 
-    async def register(self, request: Request) -> JSONResponse:
+    async def register(self, request: Request) -> Json:
         """Stores a function under a new id."""
         caller = self._tokens.caller(request)
         body = await json_object(request)
@@ -52,9 +51,9 @@ class FunctionRoutes:
             code,
             json.dumps(record),
         )
-        return JSONResponse({"function_uuid": id})
+        return Json({"function_uuid": id})
 
-    async def show(self, request: Request) -> JSONResponse:
+    async def show(self, request: Request) -> Json:
         """All about a function, its code included."""
         caller = self._tokens.caller(request)
         id = path_id(request, "function")
@@ -64,7 +63,7 @@ class FunctionRoutes:
         if not row["public"] and not caller.is_one_of(row["owner"]):
             raise Forbidden(f"Function {id} is not public and not yours")
         record = json.loads(row["record"])
-        return JSONResponse(
+        return Json(
             {
                 "function_uuid": id,
                 **record,
@@ -75,7 +74,7 @@ class FunctionRoutes:
             }
         )
 
-    async def delete(self, request: Request) -> JSONResponse:
+    async def delete(self, request: Request) -> Json:
         """Forgets a function; tasks that were submitted before still run."""
         caller = self._tokens.caller(request)
         id = path_id(request, "function")
@@ -85,4 +84,4 @@ class FunctionRoutes:
         if not caller.is_one_of(row["owner"]):
             raise Forbidden(f"Function {id} is not yours")
         await self._store.execute("DELETE FROM function WHERE id = ?", id)
-        return JSONResponse({"function_uuid": id})
+        return Json({"function_uuid": id})

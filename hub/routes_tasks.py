@@ -6,7 +6,6 @@ import sqlite3
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hub import topology
@@ -16,7 +15,7 @@ from hub.config import Broker as BrokerConfig
 from hub.passwords import Passwords
 from hub.store import Store
 from hub.tokens import Tokens
-from hub.web import NotFound, field, json_object, path_id
+from hub.web import Json, NotFound, field, json_object, path_id
 from wire import messages
 
 BATCH_LIMIT = 5000
@@ -43,23 +42,23 @@ class TaskRoutes:
             Route("/v2/get_amqp_result_connection_url", self.result_connection, methods=["GET"]),
         ]
 
-    async def show(self, request: Request) -> JSONResponse:
+    async def show(self, request: Request) -> Json:
         """State and, when it has ended, result of a task."""
         caller = self._tokens.caller(request)
         id = path_id(request, "task")
         row = self._task(id, caller)
         if row is None:
             raise NotFound("task", id)
-        return JSONResponse(_shown(row))
+        return Json(_shown(row))
 
-    async def batch(self, request: Request) -> JSONResponse:
+    async def batch(self, request: Request) -> Json:
         """The same for many tasks; those that are not the caller's are left out."""
         caller = self._tokens.caller(request)
         ids = [str(id).lower() for id in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
         rows = {id: row for id in ids if (row := self._task(id, caller)) is not None}
-        return JSONResponse({"response": "batch", "results": {id: _shown(row) for id, row in rows.items()}})
+        return Json({"response": "batch", "results": {id: _shown(row) for id, row in rows.items()}})
 
-    async def group(self, request: Request) -> JSONResponse:
+    async def group(self, request: Request) -> Json:
         """The tasks of a group. Who asks wants to wait for them: results that are still to come go to its queue."""
         caller = self._tokens.caller(request)
         id = path_id(request, "task group")
@@ -69,14 +68,14 @@ class TaskRoutes:
         await self._broker.declare_client_queue(topology.client_queue_prefix(caller.identity.id) + id)
         await self._store.execute("UPDATE task_group SET has_queue = 1 WHERE id = ? AND NOT has_queue", id)
         tasks = self._store.read("SELECT id FROM task WHERE task_group = ? ORDER BY rowid", id)
-        return JSONResponse({"taskgroup_id": id, "tasks": [{"id": task["id"]} for task in tasks]})
+        return Json({"taskgroup_id": id, "tasks": [{"id": task["id"]} for task in tasks]})
 
-    async def result_connection(self, request: Request) -> JSONResponse:
+    async def result_connection(self, request: Request) -> Json:
         """An AMQP account that reads the result queues of the caller, and of nobody else."""
         caller = self._tokens.caller(request)
         account = topology.client_account(caller.identity.id)
         password = await self._store.write(lambda db: Passwords.add(db, account))
-        return JSONResponse(
+        return Json(
             {
                 "queue_prefix": topology.client_queue_prefix(caller.identity.id),
                 "connection_url": self._config.url_for(account, password),

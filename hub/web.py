@@ -49,7 +49,14 @@ class Invalid(ApiError):
         super().__init__(422, "INVALID_REQUEST", text)
 
 
-def error_response(request: Request, error: Exception) -> JSONResponse:
+class Json(JSONResponse):
+    """A JSON answer in ASCII: texts from endpoints may hold lone surrogates, which UTF-8 has no bytes for."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+def error_response(request: Request, error: Exception) -> Json:
     """Starlette's handler for `ApiError`."""
     assert isinstance(error, ApiError)
     request_id = str(uuid.uuid4())
@@ -63,7 +70,7 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
         "request_id": request_id,
     }
     headers = {"Retry-After": "2"} if error.status == 503 else None
-    return JSONResponse(body, error.status, headers)
+    return Json(body, error.status, headers)
 
 
 async def json_object(request: Request) -> dict[str, Any]:

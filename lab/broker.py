@@ -137,6 +137,18 @@ class PrivateBroker:
         while not _is_free(self.port) and time.monotonic() < deadline:
             time.sleep(0.01)
 
+    def ctl(self, *arguments: str) -> None:
+        """Runs rabbitmqctl on the node, which takes seconds. Raises BrokerFailed."""
+        done = subprocess.run(
+            [PROGRAM.with_name("rabbitmqctl"), *arguments],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BrokerFailed(f"rabbitmqctl {arguments[0]}: {done.stderr}")
+
     def _stop_node(self) -> None:
         if self._node is None:
             return

@@ -26,7 +26,7 @@ def starts(hub: HubProcess, user: str, endpoint_id: str) -> list[Start]:
     owner = hub.users[user]
     auth = globus_sdk.ConfidentialAppAuthClient(owner.client_id, owner.client_secret, base_url=hub.url)
     tokens = auth.oauth2_client_credentials_tokens(requested_scopes=globus_sdk.ComputeClientV3.scopes.all)
-    token = tokens.by_resource_server[globus_sdk.ComputeClientV3.resource_server]["access_token"]
+    token = tokens.by_resource_server[globus_sdk.ComputeClientV3.scopes.resource_server]["access_token"]
     authorizer = globus_sdk.AccessTokenAuthorizer(token)
     with globus_sdk.ComputeClientV3(authorizer=authorizer, base_url=hub.url) as client:
         answer = client.get(f"/hub/v1/endpoints/{endpoint_id}/timeline")

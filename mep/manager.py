@@ -148,16 +148,13 @@ class _Manager:
 
     async def _consume(self, connection: Connection) -> None:
         """A session on the command queue: each delivery becomes a task, acked when it has come to its end."""
-        consumer: Consumer | None = None
-
-        def receive(delivery: Delivery) -> None:
-            assert consumer is not None
-            self._begin(delivery, consumer)
-
-        consumer = await connection.consume(self._registration.commands.queue, receive, prefetch=PREFETCH)
+        deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+        queue = self._registration.commands.queue
+        consumer = await connection.consume(queue, deliveries.put_nowait, prefetch=PREFETCH)
         log.info("endpoint %s consumes start commands", self._registration.endpoint_id)
         notify(READY="1", STATUS=f"endpoint {self._registration.endpoint_id}: consuming start commands")
-        await connection.lost.wait()
+        while True:
+            self._begin(await deliveries.get(), consumer)
 
     def _begin(self, delivery: Delivery, consumer: Consumer) -> None:
         if self._stopping.is_set():

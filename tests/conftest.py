@@ -7,11 +7,19 @@ its own where the kernel allows it (`lab.loopback`), so port 5000 and every othe
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lab import loopback
+from lab.broker import PROGRAM, PrivateBroker
+from lab.hub import HubProcess, identity
 
+NAMES = ("admin", "alice", "bob", "mallory", "ghost", "rooty", "daemon")
+USERS = {name: [identity(f"{name}@example.org")] for name in NAMES}
+USERS["alice"].append(identity("al@other.example", status="private"))
 CI = os.environ.get("CI") == "true"
 
 
@@ -24,6 +32,29 @@ def pytest_configure(config: pytest.Config) -> None:
 def root() -> None:
     """For tests that become other users."""
     need(os.geteuid() == 0, "needs root")
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """A folder that ordinary users can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="mep-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def broker(folder: Path) -> Iterator[PrivateBroker]:
+    """A RabbitMQ node; whoever stops it starts it again."""
+    need(PROGRAM.exists(), "needs the package rabbitmq-server")
+    with PrivateBroker(folder / "broker") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def hub(folder: Path, broker: PrivateBroker) -> Iterator[HubProcess]:
+    """A hub that knows USERS."""
+    with HubProcess(folder / "hub", broker, USERS) as running:
+        yield running
 
 
 def need(met: bool, reason: str) -> None:

@@ -116,6 +116,8 @@ class Connection:
     ) -> Consumer:
         """Starts deliveries from `queue`; the broker sends at most `prefetch` messages ahead of their acks.
 
+        `on_delivery` may be called before this returns. An exception in it is a bug; it costs the connection.
+
         Raises:
             ConnectionLost: the queue does not exist, may not be read, or the connection is gone.
         """
@@ -124,7 +126,11 @@ class Connection:
         consuming: asyncio.Future[None] = self._future()
 
         def receive(_: Any, method: Any, properties: Any, body: bytes) -> None:
-            on_delivery(_delivery(method, properties, body))
+            try:
+                on_delivery(_delivery(method, properties, body))
+            except Exception as e:  # pika would drop it without a word
+                log.exception("a delivery from %s was not handled", queue)
+                self.abandon(ConnectionLost(f"a delivery was not handled: {type(e).__name__}"))
 
         tag = channel.basic_consume(queue, receive, exclusive=exclusive, callback=lambda _: _succeed(consuming, None))
         await self._answer(consuming, f"consuming from {queue}")
@@ -257,7 +263,7 @@ class Publisher:
     def on_confirm(self, frame: Any) -> None:
         """pika's callback: the broker has taken (Ack) or refused (Nack) one message, or all up to one."""
         method = frame.method
-        first = min(self._unconfirmed, default=1) if method.multiple else method.delivery_tag
+        first = next(iter(self._unconfirmed), 1) if method.multiple else method.delivery_tag
         for tag in range(first, method.delivery_tag + 1):
             confirmed = self._unconfirmed.pop(tag, None)
             if confirmed is None:

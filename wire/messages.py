@@ -141,8 +141,13 @@ def _read_result(data: dict[str, Any]) -> Result:
         data=_require(data, "data", str),
         details=data.get("details"),
         error_details=None if error is None else _read_error(_require(data, "error_details", dict)),
-        task_statuses=tuple(_read_transition(t) for t in data.get("task_statuses") or ()),
+        task_statuses=tuple(_read_transition(t) for t in _statuses(data)),
     )
+
+
+def _statuses(data: dict[str, Any]) -> list[Any]:
+    statuses: list[Any] = [] if data.get("task_statuses") is None else _require(data, "task_statuses", list)
+    return statuses
 
 
 def _read_error(data: dict[str, Any]) -> ErrorDetails:

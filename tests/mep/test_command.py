@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 import pytest
-from conftest import ALICE, UEP, delivery  # type: ignore[import-not-found]
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mep.command import decode, notice_address
 from mep.refusal import Refused
+from tests.mep.conftest import ALICE, UEP, delivery
 
 NOW = time.time()
 JSON = st.recursive(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ from typing import Any
 import pytest
 
 from lab.accounts import LocalAccount
-from lab.broker import PROGRAM, PrivateBroker
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.conftest import need
 
-USERS = ("admin", "alice", "bob", "mallory", "ghost", "rooty", "daemon")
 ACCOUNTS = ("meptest_alice", "meptest_bob")
 MAPPING = [
     {"source": "{username}", "match": "(alice|bob)@example\\.org", "output": "meptest_{0}"},
@@ -62,27 +58,6 @@ with Executor(endpoint_id=sys.argv[1], user_endpoint_config=json.loads(sys.argv[
     except TaskExecutionFailed as e:
         print(json.dumps({"error": str(e).strip()}))
 """
-
-
-@pytest.fixture(scope="session")
-def folder() -> Iterator[Path]:
-    """A folder that ordinary users can enter, unlike pytest's own."""
-    with tempfile.TemporaryDirectory(prefix="mep-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture(scope="session")
-def broker(root: None, folder: Path) -> Iterator[PrivateBroker]:
-    need(PROGRAM.exists(), "needs the package rabbitmq-server")
-    with PrivateBroker(folder / "broker") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def hub(folder: Path, broker: PrivateBroker) -> Iterator[HubProcess]:
-    with HubProcess(folder / "hub", broker, USERS) as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

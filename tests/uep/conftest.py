@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,93 +22,21 @@ import pytest
 from cryptography.fernet import Fernet
 from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
 
+from lab.broker import PROGRAM, PrivateBroker
+from tests.conftest import need
 from wire import messages
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 ROOT = Path(__file__).parents[2]
-SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-class Broker:
-    """One RabbitMQ node on the loopback interface, with its files in `directory`."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port, self._epmd_port = free_port(), free_port()
-        dist = free_port()
-        self._env = {
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "HOME": str(directory),
-            "RABBITMQ_NODENAME": f"uep{self.port}@localhost",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_DIST_PORT": str(dist),
-            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(directory / "log"),
-            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
-            "RABBITMQ_CONF_ENV_FILE": str(directory / "env.conf"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-        }
-        (directory / "enabled_plugins").write_text("[].\n")
-        (directory / "env.conf").touch()
-        self._log = directory / "stdout"
-        # epmd is ours too, so that it is ours to end.
-        self._epmd = subprocess.Popen(
-            ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"], env=self._env, stderr=subprocess.DEVNULL
-        )
-        self._node: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._node = subprocess.Popen([SERVER], env=self._env, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                pika.BlockingConnection(pika.URLParameters(self.url)).close()
-                return
-            except pika.exceptions.AMQPError:
-                assert time.monotonic() < deadline, self._log.read_text()
-                time.sleep(0.2)
-
-    def stop(self) -> None:
-        if self._node is not None:
-            os.killpg(self._node.pid, signal.SIGTERM)
-            self._node.wait(30)
-            self._node = None
-
-    def close(self) -> None:
-        self.stop()
-        self._epmd.kill()
-        self._epmd.wait()
-
-    def ctl(self, *args: str) -> None:
-        subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", *args], env=self._env, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    if not Path(SERVER).exists():
-        pytest.skip("no rabbitmq-server")
-    node = Broker(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        node.start()
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateBroker]:
+    """A RabbitMQ node of this folder's own, to be stopped, started, and given users at will."""
+    need(PROGRAM.exists(), "needs the package rabbitmq-server")
+    with PrivateBroker(tmp_path_factory.mktemp("rabbitmq")) as node:
         yield node
-    finally:
-        node.close()
 
 
 class Service:
@@ -235,7 +162,7 @@ class Service:
 
 
 @pytest.fixture
-def service(broker: Broker) -> Iterator[Service]:
+def service(broker: PrivateBroker) -> Iterator[Service]:
     peer = Service(broker.url, str(uuid.uuid4()))
     yield peer
     peer.close()

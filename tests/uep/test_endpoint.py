@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from globus_compute_sdk import ShellFunction
 
+from lab.broker import PrivateBroker
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Broker, Service, StartUep, free_port
+from tests.uep.conftest import THREADS, Service, StartUep
 from uep import config, endpoint, engines
 from uep.engines.base import Place
 from uep.handover import HandOver
@@ -51,7 +52,7 @@ def test_from_check_in_to_the_last_heartbeat(config: str, start_uep: StartUep, s
     assert (first["active"], first["config_raw"], first["heartbeat_period"]) == (True, config, 0.5)
     assert first["posix_pid"] == uep.process.pid
     uep.wait_alone()
-    assert "guest:guest" not in uep.log.read_text()
+    assert str(urlsplit(service.url).password) not in uep.log.read_text()
 
 
 def test_check_in_is_quick(start_uep: StartUep) -> None:
@@ -159,7 +160,7 @@ def test_successor_of_a_killed_endpoint(start_uep: StartUep, service: Service, t
     assert mark.read_text() == "ran\n"
 
 
-def test_broker_restart(start_uep: StartUep, service: Service, broker: Broker) -> None:
+def test_broker_restart(start_uep: StartUep, service: Service, broker: PrivateBroker) -> None:
     uep = start_uep()
     assert service.call(functions.double, 1) == 2
     running = service.send(functions.sleep, 1.5)
@@ -180,7 +181,7 @@ def test_broker_restart(start_uep: StartUep, service: Service, broker: Broker) -
 
 
 def test_results_without_broker_are_sent_by_the_successor(
-    start_uep: StartUep, service: Service, broker: Broker
+    start_uep: StartUep, service: Service, broker: PrivateBroker
 ) -> None:
     uep = start_uep()
     task = service.send(functions.sleep, 1)
@@ -196,7 +197,7 @@ def test_results_without_broker_are_sent_by_the_successor(
     assert (result.task_id, service.value(result)) == (task, 1)
 
 
-def test_refreshed_credentials(start_uep: StartUep, service: Service, broker: Broker) -> None:
+def test_refreshed_credentials(start_uep: StartUep, service: Service, broker: PrivateBroker) -> None:
     first, second = f"u{uuid.uuid4().hex[:8]}", f"u{uuid.uuid4().hex[:8]}"
     for user in (first, second):
         broker.ctl("add_user", user, "old")
@@ -213,14 +214,14 @@ def test_refreshed_credentials(start_uep: StartUep, service: Service, broker: Br
     assert ":old@" not in uep.log.read_text()
 
 
-def test_different_urls_for_each_queue(start_uep: StartUep, service: Service, broker: Broker) -> None:
+def test_different_urls_for_each_queue(start_uep: StartUep, service: Service, broker: PrivateBroker) -> None:
     credentials = service.credentials()
     for kind in ("task", "result"):
         user = f"{kind}{uuid.uuid4().hex[:8]}"
         broker.ctl("add_user", user, "p")
         broker.ctl("set_permissions", user, ".*", ".*", ".*")
         info = credentials[f"{kind}_queue_info"]
-        info["connection_url"] = info["connection_url"].replace("guest:guest", f"{user}:p")
+        info["connection_url"] = f"amqp://{user}:p@127.0.0.1:{broker.port}/%2F"
     uep = start_uep(amqp_creds=credentials)
     assert service.call(functions.double, 1) == 2
     broker.ctl("close_all_connections", "--vhost", "/", "test")
@@ -341,7 +342,7 @@ def test_audit_of_a_high_assurance_endpoint(start_uep: StartUep, service: Servic
 
 
 def test_told_to_stop_before_it_could_connect(start_uep: StartUep, service: Service) -> None:
-    credentials = service.credentials(f"amqp://guest:secret-word@127.0.0.1:{free_port()}/%2F")
+    credentials = service.credentials("amqp://guest:secret-word@127.0.0.1:1/%2F")
     uep = start_uep(amqp_creds=credentials)
     uep.log_says("next attempt")
     assert uep.stop() == 0
@@ -352,7 +353,7 @@ def test_gives_up_without_a_broker(
     start_uep: StartUep, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "START_PATIENCE", 0.5)
-    creds = service.credentials(f"amqp://guest:guest@127.0.0.1:{free_port()}/%2F")
+    creds = service.credentials("amqp://guest:guest@127.0.0.1:1/%2F")
     handed = HandOver(service.endpoint_id, creds, THREADS)
     settings = config.parse(THREADS)
 

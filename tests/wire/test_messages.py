@@ -76,6 +76,10 @@ def test_unknown_fields_are_ignored() -> None:
         (b'\x01{"message_type":"task","data":{"task_buffer":"x"}}', "'task_id'"),
         (b'\x01{"message_type":"task","data":{"task_id":"7","task_buffer":"x"}}', "UUID"),
         (b'\x01{"message_type":"result","data":{"task_id":"' + ID.encode() + b'","data":1}}', "'data'"),
+        (
+            b'\x01{"message_type":"result","data":{"task_id":"' + ID.encode() + b'","data":"","task_statuses":7}}',
+            "statuses",
+        ),
     ],
 )
 def test_what_is_no_message_is_refused_with_the_field(raw: bytes, names: str) -> None:

@@ -1,0 +1,46 @@
+"""Applies one mapping of an expression document to one identity.
+
+apply(mapping, identity) -> Applied(name="alice") | Applied(name=None, reason=..., final=...) | None
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from identity.account_name import problem
+from identity.documents import Mapping
+from identity.identities import Identity
+from identity.pattern import TooMuchWork
+from identity.template import Unfillable
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What came of it: a name, or the reason why there is none.
+
+    final: the identity gets no account, whatever later mappings say. A mapping that matched has decided, even if its
+    answer is of no use; a later, broader one must not stand in for it.
+    """
+
+    name: str | None
+    reason: str = ""
+    final: bool = True
+
+
+def apply(mapping: Mapping, identity: Identity) -> Applied | None:
+    """The outcome, or None when the pattern does not match."""
+    try:
+        value = mapping.source.fill(identity.fields)
+    except Unfillable as e:
+        return Applied(None, str(e), final=False)
+    try:
+        groups = mapping.match.fullmatch(value)
+        return None if groups is None else accepted(mapping.output.fill(identity.fields, groups))
+    except (TooMuchWork, Unfillable) as e:
+        return Applied(None, str(e))
+
+
+def accepted(name: str) -> Applied:
+    """The name, or why it may not be an account."""
+    reason = problem(name)
+    return Applied(name) if reason is None else Applied(None, f"the name it gives is refused: {reason}")

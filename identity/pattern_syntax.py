@@ -1,0 +1,244 @@
+"""Reads the matching language of mapping documents into a tree, and finds what is legal but probably a mistake.
+
+    parse(r"(a|b)*\\.c") -> (Sequence(...), 1)
+    hints("^alice$")    -> [("'^' is plain text ...", "leave it out ..."), ...]
+
+The official library hands such text to Python's `re` after a loose screening. What slips through there (`(?...)`,
+back-references, octal escapes, a lone final backslash) is refused here, as is all that the screening refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+MAX_GROUPS = 20
+"""Most groups in one match text."""
+
+_ESCAPABLE = frozenset(".?*|()\\")
+_PLAIN_BUT_SUSPECT = "^$+[]{}"
+
+
+class PatternError(ValueError):
+    """The match text cannot be used: `problem` and `remedy`, to be put after the words "the pattern"."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Char:
+    """Exactly this character."""
+
+    char: str
+
+
+@dataclass(frozen=True)
+class Any:
+    """Any character but newline."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One part after the other."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The first branch that leads to a match."""
+
+    branches: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A captured part; numbers begin at 0, in the order of opening parentheses."""
+
+    number: int
+    body: Node
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The body any number of times, as often as possible."""
+
+    body: Node
+
+
+@dataclass(frozen=True)
+class Optional:
+    """The body once, if possible, or not at all."""
+
+    body: Node
+
+
+Node: TypeAlias = "Char | Any | Sequence | Branches | Group | Repeat | Optional"
+
+
+@dataclass(frozen=True)
+class _Token:
+    """One sign of the text: `operator` is None for a plain character, which is `text`."""
+
+    text: str
+    operator: str | None
+    at: int
+
+
+def parse(match: str) -> tuple[Node, int]:
+    """The tree and the number of groups.
+
+    Raises:
+        PatternError: the text is not of the language, or has too many groups.
+    """
+    _screen(match)
+    parser = _Parser(match)
+    tree = parser.branches()
+    if parser.current is not None:
+        raise PatternError(f"has a ')' too many at character {parser.current.at + 1}", r"write \) for a plain one")
+    return tree, parser.groups
+
+
+def _screen(match: str) -> None:
+    """The library's own tests on the raw text, which do not look at what escapes what."""
+    for bad in ("*?", "??"):
+        if bad in match:
+            raise PatternError(f"holds {bad!r}", "all repeats are greedy; for an optional plain sign write (\\*|)")
+    for at, char in enumerate(match[:-1]):
+        after = match[at + 1]
+        if char == "\\" and after not in _ESCAPABLE and not (after.isascii() and after.isdigit()):
+            raise PatternError(
+                f"holds a backslash before {after!r} (character {at + 1})",
+                r"a backslash may only stand before . ? * | ( ) \ ; other characters are plain without one",
+            )
+
+
+def _tokens(match: str) -> Iterator[_Token]:
+    at = 0
+    while at < len(match):
+        char = match[at]
+        if char == "\\":
+            yield _Token(_escaped(match, at), None, at)
+            at += 2
+        else:
+            yield _Token(char, char if char in ".?*|()" else None, at)
+            at += 1
+
+
+def _escaped(match: str, at: int) -> str:
+    char = match[at + 1 : at + 2]
+    if not char:
+        raise PatternError("ends in a single backslash", r"leave it out, or write \\ for a plain backslash")
+    if char not in _ESCAPABLE:
+        raise PatternError(
+            f"holds \\{char}", r"there are no back-references or octal escapes; write \\ for a backslash"
+        )
+    return char
+
+
+class _Parser:
+    """Recursive descent over the tokens; depth is bounded by the number of groups."""
+
+    def __init__(self, match: str) -> None:
+        self._tokens = _tokens(match)
+        self.current: _Token | None = next(self._tokens, None)
+        self.groups = 0
+
+    def _advance(self) -> None:
+        self.current = next(self._tokens, None)
+
+    def _at(self, operators: str) -> bool:
+        return self.current is not None and self.current.operator is not None and self.current.operator in operators
+
+    def branches(self) -> Node:
+        found = [self._sequence()]
+        while self._at("|"):
+            self._advance()
+            found.append(self._sequence())
+        return found[0] if len(found) == 1 else Branches(tuple(found))
+
+    def _sequence(self) -> Node:
+        parts = []
+        while self.current is not None and not self._at("|)"):
+            parts.append(self._repeated(self.current))
+        return Sequence(tuple(parts))
+
+    def _repeated(self, token: _Token) -> Node:
+        atom = self._atom(token)
+        if not self._at("*?"):
+            return atom
+        node = Repeat(atom) if self._at("*") else Optional(atom)
+        self._advance()
+        if self._at("*?"):
+            raise PatternError(f"repeats a repeat (character {token.at + 1})", "write a single * or ?")
+        return node
+
+    def _atom(self, token: _Token) -> Node:
+        if token.operator in ("*", "?"):
+            raise PatternError(
+                f"has {token.text!r} with nothing before it (character {token.at + 1})",
+                f"write .* for any text, or \\{token.text} for a plain sign",
+            )
+        self._advance()
+        if token.operator == "(":
+            return self._group(token)
+        return Any() if token.operator == "." else Char(token.text)
+
+    def _group(self, opening: _Token) -> Node:
+        if self._at("?"):
+            raise PatternError("holds '(?'", "only plain groups ( ) exist; for case use ignore_case")
+        number = self.groups
+        self.groups += 1
+        if self.groups > MAX_GROUPS:
+            raise PatternError(f"has more than {MAX_GROUPS} groups", "split it into several mappings")
+        body = self.branches()
+        if not self._at(")"):
+            raise PatternError(
+                f"never closes the '(' at character {opening.at + 1}", r"add ), or write \( for a plain one"
+            )
+        self._advance()
+        return Group(number, body)
+
+
+def hints(match: str) -> list[tuple[str, str]]:
+    """What a valid match text may not mean as written: pairs of (observation, suggestion)."""
+    tokens = list(_tokens(match))
+    found = []
+    if _bare_dot(tokens):
+        found.append(("'.' outside a group matches any character", r"write \. for a dot, as in (.*)@example\.org"))
+    found += [
+        (f"{char!r} is plain text here, not an operator", f"leave it out unless the value really holds {char!r}")
+        for char in _PLAIN_BUT_SUSPECT
+        if any(t.text == char for t in tokens)
+    ]
+    if _top_level_branches(tokens) and any(t.operator == "(" for t in tokens):
+        found.append(
+            (
+                "'|' between whole patterns leaves the groups of the losing sides unset",
+                "write one mapping for each side",
+            )
+        )
+    return found
+
+
+def _depths(tokens: list[_Token]) -> Iterator[tuple[int, _Token]]:
+    depth = 0
+    for token in tokens:
+        depth += {"(": 1, ")": -1}.get(token.operator or "", 0)
+        yield depth, token
+
+
+def _bare_dot(tokens: list[_Token]) -> bool:
+    after = [*tokens[1:], None]
+    return any(
+        token.operator == "." and depth == 0 and (following is None or following.operator not in ("*", "?"))
+        for (depth, token), following in zip(_depths(tokens), after, strict=True)
+    )
+
+
+def _top_level_branches(tokens: list[_Token]) -> bool:
+    return any(token.operator == "|" and depth == 0 for depth, token in _depths(tokens))

@@ -1,0 +1,48 @@
+"""Real clients of the hub, and a manager that does what a test tells it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from globus_compute_sdk import Client
+from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
+from globus_compute_sdk.sdk.executor import _ResultWatcher
+
+from lab.hub import HubProcess
+from tests.hub.peer import Manager, wait_until
+
+
+@pytest.fixture
+def client(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Client]]:
+    """A public client of the named user."""
+
+    def make(user: str) -> Client:
+        for name, value in hub.client_environment(user).items():
+            monkeypatch.setenv(name, value)
+        return Client(app=get_globus_app())
+
+    yield make
+    for thread in threading.enumerate():
+        if isinstance(thread, _ResultWatcher):
+            _end(thread)
+
+
+def _end(watcher: _ResultWatcher) -> None:
+    """Ends the public client's AMQP thread, which would read until the interpreter ends, and closes what it leaves."""
+    wait_until(lambda: watcher.ident is not None)  # it may be about to start
+    connection = wait_until(lambda: watcher._connection or not watcher.is_alive())
+    watcher.shutdown(cancel_futures=True)
+    watcher.join(10)
+    if connection is not True:
+        connection.ioloop.close()
+
+
+@pytest.fixture
+def manager(client: Callable[[str], Client]) -> Iterator[Manager]:
+    """A registered public endpoint of `admin`, whose manager is this test."""
+    answer = client("admin").register_endpoint("demo", None, {"hostname": "here"}, multi_user=True, public=True)
+    manager = Manager(answer)
+    yield manager
+    manager.close()

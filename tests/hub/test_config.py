@@ -1,0 +1,112 @@
+"""hub.yaml: every mistake is told by the key it is in, and no secret is ever in the text."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+
+import pytest
+import yaml
+
+from hub import config
+
+GOOD = {
+    "listen": "127.0.0.1:5000",
+    "database": "hub.db",
+    "broker": {"url": "amqp://hub:s3cret@127.0.0.1:5672/%2F"},
+    "clients": [
+        {
+            "client_id": "5D7BB7B2-3E36-4E3B-9E50-9A6BCB0C9D4B",
+            "client_secret": "s3cret",
+            "identity": {
+                "id": "2f252320-f8bb-52e8-8b23-773b37352928",
+                "username": "alice@example.org",
+                "email": "alice@example.org",
+                "name": "Alice",
+                "identity_provider": "85453953-8e33-5ac9-97a8-bdff5c84320a",
+            },
+        }
+    ],
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(change=lambda document: None, mode=0o600):
+        document = copy.deepcopy(GOOD)
+        change(document)
+        path = tmp_path / "hub.yaml"
+        path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+def test_good_file(write, tmp_path):
+    loaded = config.load(write())
+    assert (loaded.host, loaded.port, loaded.database) == ("127.0.0.1", 5000, tmp_path / "hub.db")
+    assert loaded.broker.url_for("uep.x", "pw") == "amqp://uep.x:pw@127.0.0.1:5672/%2F"
+    client = loaded.clients["5d7bb7b2-3e36-4e3b-9e50-9a6bcb0c9d4b"]
+    assert client.is_secret("s3cret")
+    assert not client.is_secret("other")
+    assert client.identity.status == "used"
+    assert "s3cret" not in repr(loaded)
+
+
+def test_endpoints_may_see_the_broker_elsewhere(write):
+    def change(document):
+        document["broker"].update(endpoint_host="amqp.example.org", endpoint_port=5671, scheme="amqps")
+
+    assert config.load(write(change)).broker.url_for("a", "b") == "amqps://a:b@amqp.example.org:5671/%2F"
+
+
+def test_secret_as_hash(write):
+    def change(document):
+        del document["clients"][0]["client_secret"]
+        document["clients"][0]["client_secret_sha256"] = hashlib.sha256(b"s3cret").hexdigest()
+
+    assert next(iter(config.load(write(change)).clients.values())).is_secret("s3cret")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda d: d.pop("database"), "database: missing"),
+        (lambda d: d.update(datebase="x"), "datebase: unknown key; did you mean 'database'?"),
+        (lambda d: d.update(listen="5000"), "listen: expected ADDRESS:PORT"),
+        (lambda d: d.update(listen="0.0.0.0:5000"), "allow_remote: true"),
+        (lambda d: d.update(listen="hub.example.org:5000"), "allow_remote: true"),
+        (lambda d: d["broker"].update(url="http://hub:s3cret@h/"), "broker.url: expected amqp[s]://"),
+        (lambda d: d["broker"].update(endpoint_port="x"), "broker.endpoint_port"),
+        (lambda d: d.update(clients=[]), "clients: expected a list"),
+        (lambda d: d["clients"].append(d["clients"][0]), "client_id appears twice"),
+        (lambda d: d["clients"][0].update(client_id="x"), "clients[0].client_id: expected a UUID"),
+        (lambda d: d["clients"][0].update(client_secret_sha256="0" * 64), "either client_secret or"),
+        (lambda d: d["clients"][0]["identity"].pop("email"), "clients[0].identity.email: missing"),
+        (lambda d: d["clients"][0].update(linked=[{}]), "clients[0].linked[0].id: missing"),
+    ],
+)
+def test_mistakes_are_told_by_key(write, change, text):
+    with pytest.raises(config.ConfigError, match=re.escape(text)) as error:
+        config.load(write(change))
+    assert "s3cret" not in str(error.value)
+
+
+def test_file_must_be_private(write):
+    with pytest.raises(config.ConfigError, match="chmod 0600"):
+        config.load(write(mode=0o640))
+
+
+def test_yaml_error_quotes_no_line(tmp_path):
+    path = tmp_path / "hub.yaml"
+    path.write_text("clients:\n  client_secret: [s3cret\n")
+    path.chmod(0o600)
+    with pytest.raises(config.ConfigError, match="line 3") as error:
+        config.load(path)
+    assert "s3cret" not in str(error.value)
+
+
+def test_remote_when_allowed(write):
+    assert config.load(write(lambda d: d.update(listen="[::]:5000", allow_remote=True))).host == "::"

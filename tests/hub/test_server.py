@@ -1,0 +1,159 @@
+"""Start and stop of the hub's own process: clear words and exit codes, nothing half made, tokens in no log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab.broker import BrokerFailed, PrivateBroker
+from lab.hub import HubFailed, HubProcess
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """hub.yaml for the given broker URL and port."""
+
+    def write(url, port):
+        identity = HubProcess(tmp_path / "unused", PrivateBroker(tmp_path / "unused"), ["a"]).users["a"].identities[0]
+        client = {"client_id": identity["id"], "client_secret": "s3cret", "identity": dict(identity)}
+        path = tmp_path / "hub.yaml"
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "listen": f"127.0.0.1:{port}",
+                    "database": str(tmp_path / "hub.db"),
+                    "broker": {"url": url},
+                    "clients": [client],
+                }
+            )
+        )
+        path.chmod(0o600)
+        return path
+
+    return write
+
+
+def serve(path):
+    return subprocess.run(
+        [sys.executable, "-m", "hub", "serve", "--config", path], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.fixture
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]
+
+
+def test_wrong_config(tmp_path):
+    done = serve(tmp_path / "none.yaml")
+    assert done.returncode == os.EX_CONFIG
+    assert "No such file" in done.stderr
+
+
+def test_no_broker(write, free_port, tmp_path):
+    done = serve(write("amqp://hub:s3cret@127.0.0.1:1/%2F", free_port))
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert done.stderr.startswith("mep-hub: broker.url: cannot connect")
+    assert "s3cret" not in done.stderr
+    assert not (tmp_path / "hub.db").exists()
+
+
+def test_wrong_broker_password(write, free_port, broker, hub):
+    done = serve(write(f"amqp://hub:s3cret@127.0.0.1:{broker.port}/%2F", free_port))
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert "refuses this user and password" in done.stderr
+
+
+def test_port_taken(write, hub, broker, tmp_path):
+    done = serve(write(broker.url, hub.port))
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert f"mep-hub: listen: 127.0.0.1:{hub.port}: Address already in use" in done.stderr
+    assert not (tmp_path / "hub.db").exists()
+
+
+def test_database_not_usable(write, broker, hub, free_port, tmp_path):
+    (tmp_path / "hub.db").mkdir()
+    done = serve(write(broker.url, free_port))
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert "mep-hub: database:" in done.stderr
+
+
+def test_stops_quickly_and_starts_again_with_the_same_data(hub, client):
+    function = client("alice").register_function(test_wrong_config)
+    began = time.monotonic()
+    hub.stop()
+    assert time.monotonic() - began < 3
+    hub.start()
+    assert client("alice").get_function(function)["function_name"] == "test_wrong_config"
+    log = hub.log.read_text()
+    assert log.count("Ready at http://127.0.0.1:") >= 2
+    assert not any(user.client_secret in log for user in hub.users.values())
+
+
+def test_hub_reconnects_to_a_restarted_broker(broker, hub, client):
+    broker.restart()
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            client("alice").register_endpoint("e", None, {}, multi_user=True, public=True)
+            break
+        except Exception:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def test_lab_says_why(tmp_path, broker, hub):
+    with pytest.raises(BrokerFailed, match=f"port {broker.port} .* is taken"):
+        PrivateBroker(tmp_path / "second", port=broker.port).start()
+    with pytest.raises(HubFailed, match="Address already in use"):
+        HubProcess(tmp_path / "hub", broker, ["alice"]).start()
+
+
+def test_lab_broker_leaves_nothing_and_keeps_its_secrets(tmp_path):
+    broker = PrivateBroker(tmp_path / "own")
+    broker.start()
+    password = broker.url.split(":")[2].split("@")[0].encode()
+    cookie = (tmp_path / "own" / ".erlang.cookie").read_bytes()
+    pids = broker._processes()
+    assert len(pids) >= 3
+    for pid in pids:
+        for file in ("cmdline", "environ"):
+            told = Path(f"/proc/{pid}/{file}").read_bytes()
+            assert password not in told
+            assert cookie not in told
+    inodes = {line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"}
+    listening = [
+        line.split()[1]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if line.split()[9] in inodes & _sockets(pids)
+    ]
+    assert len(listening) >= 3
+    assert all(address.startswith("0100007F:") for address in listening)
+    assert all(not p.stat().st_mode & 0o077 for p in (tmp_path / "own").iterdir())
+    broker.kill()
+    broker.start()
+    broker.stop()
+    assert broker._processes() == []
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in pids)
+
+
+def _sockets(pids):
+    found = set()
+    for pid in pids:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+                found.add(os.readlink(fd).removeprefix("socket:[").removesuffix("]"))
+    return found

@@ -1,0 +1,244 @@
+"""The way of a task through the hub: the unmodified public client on one side, a small AMQP peer on the other."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import globus_sdk
+import pytest
+from globus_compute_sdk import Client, Executor
+from globus_compute_sdk.errors import TaskExecutionFailed
+
+from lab.hub import HubProcess
+from tests.hub.peer import Manager, UserEndpoint, wait_until
+from wire.messages import Result
+
+pytestmark = pytest.mark.system
+
+SAMPLE = Path(__file__).parent / "command.json"
+"""A start command as captured once; runtime and options, which are the client's, left out."""
+
+
+def double(x):
+    return 2 * x
+
+
+def fail():
+    raise ValueError("no")
+
+
+@pytest.fixture
+def executor(client: Callable[[str], Client], manager: Manager) -> Iterator[Executor]:
+    """Alice's executor on the manager of this test."""
+    Executor._default_task_group_id = None  # the public client shares it between executors, also of other users
+    with Executor(manager.id, client=client("alice")) as executor:
+        yield executor
+        executor.shutdown(wait=False, cancel_futures=True)
+        executor._task_submitter.join(10)  # it may be about to start the thread that reads results
+
+
+@pytest.fixture
+def endpoint(manager: Manager) -> Iterator[Callable[..., UserEndpoint]]:
+    """Starts the user endpoint that the next command asks for, or one that does not check in."""
+    started = []
+
+    def start(*, check_in: bool = True) -> UserEndpoint:
+        started.append(UserEndpoint(manager.next_command()[1]))
+        if check_in:
+            started[-1].heartbeat()
+        return started[-1]
+
+    yield start
+    for endpoint in started:
+        endpoint.close()
+
+
+def test_results_and_errors_reach_the_executor(executor, endpoint):
+    futures = [executor.submit(double, 21), executor.submit(fail)]
+    uep = endpoint()
+    for _ in futures:
+        uep.run(uep.take()[1])
+
+    assert futures[0].result(timeout=10) == 42
+    with pytest.raises(TaskExecutionFailed, match="no"):
+        futures[1].result(timeout=10)
+
+
+def test_command_and_task_carry_what_a_manager_needs(executor, manager):
+    executor.user_endpoint_config = {"b": [1], "a": "x"}
+    executor.resource_specification = {"num_nodes": 2}
+    executor.submit(double, 1)
+
+    properties, command = manager.next_command()
+
+    assert properties.content_type == "application/json"
+    assert abs(properties.timestamp - time.time()) < 5
+    assert command["globus_username"] == "alice@example.org"
+    assert [(i["username"], i["status"]) for i in command["globus_identity_set"]] == [
+        ("alice@example.org", "used"),
+        ("al@other.example", "private"),
+    ]
+    assert command["globus_effective_identity"] == command["globus_identity_set"][0]["sub"]
+    kwargs = command["kwargs"]
+    assert kwargs["name"] == f"uep.{manager.id}.{kwargs['amqp_creds']['endpoint_id']}"
+    assert kwargs["user_opts"] == {"a": "x", "b": [1]}
+    assert kwargs["user_runtime"]["globus_compute_sdk_version"]
+    uep = UserEndpoint(command)
+    headers, task = uep.take()
+    uep.close()
+    assert headers["task_uuid"] == task.task_id
+    assert json.loads(headers["resource_specification"]) == {"num_nodes": 2}
+    assert headers["result_serializers"] == []
+
+
+def test_command_has_the_shape_of_the_sample(executor, manager):
+    def shape(value):
+        if isinstance(value, dict):
+            return {k: shape(v) for k, v in value.items() if k not in ("user_opts", "user_runtime")}
+        return [shape(value[0])] if isinstance(value, list) else type(value)
+
+    executor.submit(double, 1)
+    assert shape(manager.next_command()[1]) == shape(json.loads(SAMPLE.read_text()))
+
+
+def test_user_endpoint_id_depends_on_options_but_not_on_their_order(executor, manager):
+    ids = []
+    for options in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}):
+        executor.user_endpoint_config = options
+        executor.submit(double, 1)
+        ids.append(manager.next_command()[1]["kwargs"]["amqp_creds"]["endpoint_id"])
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_client_run_get_task_and_batch(client, manager, endpoint):
+    gcc = client("alice")
+    function = gcc.register_function(double)
+    done, waiting = (gcc.run(x, endpoint_id=manager.id, function_id=function) for x in (4, 5))
+    uep = endpoint()
+    uep.run(uep.take()[1])
+
+    wait_until(lambda: not gcc.get_task(done)["pending"])
+    assert gcc.get_result(done) == 8
+    batch = client("alice").get_batch_result([done, waiting])
+    assert batch[done]["result"] == 8
+    assert batch[waiting]["pending"]
+
+
+def test_failed_start_fails_waiting_tasks(client, executor, endpoint):
+    future = executor.submit(double, 1)
+    uep = endpoint(check_in=False)
+    uep.heartbeat(error="no such account \ud800", heartbeat_period=3)
+
+    with pytest.raises(TaskExecutionFailed, match="no such account"):
+        future.result(timeout=10)
+    task = client("alice")._compute_web_client.v2.get_task(future.task_id)
+    assert task["status"] == "failed"
+    assert uep.tasks.get(0.3) is None
+    assert client("alice").get_endpoint_status(uep.id)["status"] == "offline"
+
+
+def test_first_end_counts_and_only_from_the_endpoint_that_has_the_task(client, executor, manager, endpoint):
+    future = executor.submit(double, 1)
+    mine = endpoint()
+    task = mine.take()[1]
+    Executor._default_task_group_id = None
+    with Executor(manager.id, client=client("bob")) as other:
+        other.submit(double, 1)
+        stranger = endpoint()
+        stranger.send(Result(task.task_id, "forged"))
+        mine.send(Result(str(uuid.uuid4()), "unknown"))
+        mine.run(task)
+        assert future.result(timeout=10) == 2
+        mine.send(Result(task.task_id, "again"))
+        other.shutdown(wait=False, cancel_futures=True)
+    assert client("alice").get_result(future.task_id) == 2
+
+
+def test_nonsense_in_the_queues_harms_nobody(executor, endpoint):
+    future = executor.submit(double, 3)
+    uep = endpoint()
+    task = uep.take()[1]
+    for body in (b"", b"\x01{", b"\x01[]", b'\x01{"message_type":"result","data":{}}'):
+        uep._results.publish(body)
+        uep._heartbeats.publish(body)
+    uep._results.publish(
+        b'\x01{"message_type":"result","data":{"task_id":"%s","data":"x","task_statuses":5}}' % task.task_id.encode()
+    )
+    uep.heartbeat(heartbeat_period=10**400)
+    uep.run(task)
+    assert future.result(timeout=10) == 6
+
+
+def test_tasks_wait_for_a_manager_that_comes_back(client, executor, manager, endpoint):
+    future = executor.submit(double, 5)
+    first = endpoint()
+    first.tasks.get(ack=False)
+    first.heartbeat(active=False)
+    first.close()  # the broker takes the task back
+
+    time.sleep(5.5)
+    manager.heartbeat()
+    second = endpoint()
+    second.run(second.take()[1])
+    assert future.result(timeout=10) == 10
+    manager.heartbeat()
+    assert manager.no_command(0.5)
+
+
+def test_status_and_timeline(client, executor, manager, endpoint):
+    gcc = client("alice")
+    assert gcc.get_endpoint_status(manager.id)["status"] == "offline"
+    manager.heartbeat(0.4)
+    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "online")
+    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "offline")
+    manager.heartbeat(30)
+    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "online")
+    manager.heartbeat(0)
+    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "offline")
+
+    executor.submit(double, 1)
+    uep = endpoint()
+    uep.run(uep.take()[1])
+    timeline = f"/hub/v1/endpoints/{uep.id}/timeline"
+    start = wait_until(lambda: [s for s in gcc._compute_web_client.v2.get(timeline)["starts"] if s["first_result_at"]])[
+        0
+    ]
+    assert start["commanded_at"] <= start["first_heartbeat_at"] <= start["first_result_at"]
+    whole = client("admin")._compute_web_client.v2.get(f"/hub/v1/endpoints/{manager.id}/timeline")
+    assert [u["endpoint_id"] for u in whole["user_endpoints"]] == [uep.id]
+    for path in (timeline, f"/hub/v1/endpoints/{manager.id}/timeline"):
+        with pytest.raises(globus_sdk.GlobusAPIError) as refused:
+            client("bob")._compute_web_client.v2.get(path)
+        assert refused.value.http_status == 403
+
+
+def test_reload_tasks_reattaches(client, manager, endpoint):
+    gcc = client("alice")
+    function = gcc.register_function(double)
+    batch = gcc.create_batch()
+    for x in (1, 2):
+        batch.add(function, (x,))
+    group = gcc.batch_run(manager.id, batch)["task_group_id"]
+    uep = endpoint()
+    uep.run(uep.take()[1])
+    wait_until(lambda: gcc._compute_web_client.v2.get_task_group(group)["tasks"])
+    with Executor(manager.id, client=gcc, task_group_id=group) as executor:
+        futures = list(executor.reload_tasks())
+        uep.run(uep.take()[1])
+        assert sorted(future.result(timeout=10) for future in futures) == [2, 4]
+
+
+def test_results_survive_a_crash_of_the_hub(hub: HubProcess, executor, endpoint):
+    futures = [executor.submit(double, x) for x in range(3)]
+    uep = endpoint()
+    first, *others = [uep.take()[1] for _ in futures]
+    uep.run(first)  # the broker asks the hub about a channel's first message, then never again
+    hub.kill()
+    for task in others:
+        uep.run(task)
+    hub.start()
+    assert [future.result(timeout=15) for future in futures] == [0, 2, 4]

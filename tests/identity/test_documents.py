@@ -1,0 +1,191 @@
+"""Which documents load, and what is said about those that do not."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import identity
+from identity import DocumentError, jsontext
+
+from .conftest import expression, external, text
+
+
+def refused(content: str) -> str:
+    with pytest.raises(DocumentError) as caught:
+        identity.parse(content, "mapping.json")
+    return str(caught.value)
+
+
+def test_list_and_bare_object() -> None:
+    assert identity.parse(text(expression(), external("/bin/true"))).warnings == ()
+    assert identity.parse(json.dumps(expression())).map([]).account is None
+
+
+def test_extra_keys_are_ignored() -> None:
+    identity.parse(json.dumps({**expression({"comment": "x", "note": 5}), "comment": []}))
+
+
+def test_error_names_place_problem_and_remedy() -> None:
+    content = json.dumps([expression({}, {}, {"match": "abc\\"})], indent=1)
+    line = 1 + content[: content.index("abc")].count("\n")
+    message = refused(content)
+    assert message.startswith(f"mapping.json:{line}: [0].mappings[2].match: the pattern ends in a single backslash; ")
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '""', "0", "false", "null", "[]", "5", "[null]", '["x"]', "[[]]", "", "[", "[1,]"]
+)
+def test_row_22_shapes(content: str) -> None:
+    refused(content)
+
+
+@pytest.mark.parametrize("mappings", [{}, "", None, [], [None], ["x"], {"a": 1}, 5])
+def test_row_22_mappings(mappings: object) -> None:
+    assert ".mappings" in refused(text({**expression(), "mappings": mappings}))
+
+
+@pytest.mark.parametrize("key", ["source", "match", "output"])
+@pytest.mark.parametrize("value", [None, 5, True, ["a"], {}])
+def test_row_23_strings(key: str, value: object) -> None:
+    assert f".{key}" in refused(text(expression({key: value})))
+
+
+@pytest.mark.parametrize("key", ["source", "match", "output"])
+def test_missing_keys(key: str) -> None:
+    mapping = {"source": "a", "match": "b", "output": "c"}
+    del mapping[key]
+    assert key in refused(json.dumps({"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [mapping]}))
+
+
+@pytest.mark.parametrize("key", ["literal", "ignore_case"])
+@pytest.mark.parametrize("value", ["false", "true", 0, 1, None, [], ""])
+def test_row_23_flags(key: str, value: object) -> None:
+    assert "true or false" in refused(text(expression({key: value})))
+
+
+@pytest.mark.parametrize("output", ["{-1}", "{ 1 }", "{+1}", "{01}", "{}", "{1}"])
+def test_row_23_output_tokens(output: str) -> None:
+    assert ".output" in refused(text(expression({"output": output})))
+
+
+@pytest.mark.parametrize("match", ["(?i)a", r"(.)\1", r"\0"])
+def test_row_24_patterns(match: str) -> None:
+    assert ".match" in refused(text(expression({"match": match, "output": "x"})))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [None, "", 5, "other#1.0.0", "expression_identity_mapping", "expression_identity_mapping#1.0.1",
+     "expression_identity_mapping#1.0.0 ", "Expression_identity_mapping#1.0.0", "#1.0.0"],
+)  # fmt: skip
+def test_rows_22_36_types(kind: object) -> None:
+    assert "DATA_TYPE" in refused(text(expression(), {**expression(), "DATA_TYPE": kind}))
+
+
+@pytest.mark.parametrize(
+    "command", [None, "", "/bin/false", [], [5], ["map"], ["./map"], [""], ["/bin/x", None], ["/a", "\0"]]
+)
+def test_row_30_commands(command: object) -> None:
+    assert ".command" in refused(text({**external(), "command": command}))
+
+
+def test_row_33_json() -> None:
+    assert "given twice" in refused('[{"DATA_TYPE": "a", "DATA_TYPE": "b"}]')
+    assert "NaN" in refused('{"a": NaN}')
+    assert "Infinity" in refused('{"a": -Infinity}')
+    assert "too large" in refused('{"a": 1e999}')
+    assert "longer" in refused(" " * (1 << 20) + "[]")
+    assert "deep" in refused("[" * 100)
+    identity.parse("\ufeff" + text(expression()))
+    refused("\ufeff\ufeff" + text(expression()))
+
+
+def test_row_38_surrogates() -> None:
+    assert "surrogate" in refused(text(expression({"output": "\ud800"})))
+    assert "surrogate" in refused('"\ud800"')
+
+
+def test_row_33_encoding_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "mapping.json"
+    for data in (text(expression()).encode("utf-16"), b'[\n"\xff"]'):
+        path.write_bytes(data)
+        with pytest.raises(DocumentError, match="not UTF-8"):
+            identity.load(path)
+
+
+def test_row_34_files(tmp_path: Path, root: None) -> None:
+    path = tmp_path / "mapping.json"
+    path.write_text(text(expression()))
+    assert identity.load(path).digest == identity.load(str(path)).digest == identity.parse(path.read_text()).digest
+    path.chmod(0o664)
+    with pytest.raises(DocumentError, match="others can change"):
+        identity.load(path)
+    path.chmod(0o644)
+    os.chown(path, 12345, -1)
+    with pytest.raises(DocumentError, match="others can change"):
+        identity.load(path)
+    for other in (tmp_path, tmp_path / "none"):
+        with pytest.raises(DocumentError):
+            identity.load(other)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "word"),
+    [
+        ({"match": "(.*)@example.org"}, "any character"),
+        ({"match": r"^(.*)@example\.org"}, "plain text"),
+        ({"match": r"(.*)@a\.org|(.*)@b\.org"}, "losing"),
+        ({"source": "{email}"}, "owner"),
+        ({"source": "{name}"}, "owner"),
+        ({"output": "{organization}"}, "owner"),
+    ],
+)
+def test_rows_03_21_25_27_warnings(mapping: dict[str, object], word: str) -> None:
+    (warning,) = identity.parse(text(expression(mapping)), "m.json").warnings
+    assert word in warning.text
+    assert warning.where.startswith("m.json:1: [0].mappings[0]")
+    assert warning.suggestion in str(warning)
+
+
+def test_row_21_provider_pinned() -> None:
+    mapping = {"source": "{identity_provider}:{email}", "match": r"6a8e:(.*)@example\.org"}
+    assert identity.parse(text(expression(mapping))).warnings == ()
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=15,
+)
+
+
+def plain(node: jsontext.Node) -> object:
+    if isinstance(node.value, dict):
+        return {key: plain(value) for key, value in node.value.items()}
+    return [plain(value) for value in node.value] if isinstance(node.value, list) else node.value
+
+
+@given(json_values, st.sampled_from([None, 0, 2]))
+def test_reads_what_json_writes(value: object, indent: int | None) -> None:
+    assert plain(jsontext.parse(json.dumps(value, indent=indent), "t")) == value
+
+
+@given(st.text('[]{}":,0 trueN\n\\', max_size=20))
+def test_never_more_lenient_than_json(content: str) -> None:
+    try:
+        node = jsontext.parse(content, "t")
+    except DocumentError:
+        return
+    assert plain(node) == json.loads(content)
