@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import secrets
 import signal
 import socket
@@ -266,10 +267,13 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
+    """Below the range from which the kernel takes the ports of outgoing connections: none of these, our own attempts
+    to log in included, can take the port while the node is down."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(15000, 32000)
+        if port not in ports and _is_free(port):
+            ports.append(port)
     return ports
 
 

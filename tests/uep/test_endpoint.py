@@ -9,6 +9,7 @@ import signal
 import time
 import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from globus_compute_sdk import ShellFunction
