@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 from identity import pattern, pattern_syntax, template
@@ -93,7 +92,8 @@ def read(path: str | os.PathLike[str]) -> str:
     """
     source = os.fspath(path)
     try:
-        with Path(path).open("rb") as file:
+        # Not blocking, so that a FIFO put there by mistake is refused and not waited for.
+        with open(path, "rb", opener=_open) as file:
             _check_owner(os.fstat(file.fileno()), source)
             data = file.read(4 * MAX_TEXT + 1)
         return data.decode("utf-8")
@@ -102,6 +102,10 @@ def read(path: str | os.PathLike[str]) -> str:
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         raise DocumentError(source, line, "", "the text is not UTF-8", "save the file as UTF-8") from None
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_owner(status: os.stat_result, source: str) -> None:
@@ -200,6 +204,8 @@ class _Reader:
         return Mapping(Rule(self._source, node.line, number, index, text), source, compiled, output)
 
     def _pattern(self, node: Node, literal: bool, ignore_case: bool) -> pattern.Pattern | pattern.Literal:
+        if not self._string(node) and not literal:
+            raise self._error(node, "the pattern is empty", "write what the value must be; (.*) is any text")
         try:
             return pattern.compile(self._string(node), literal=literal, ignore_case=ignore_case)
         except pattern_syntax.PatternError as e:

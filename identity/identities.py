@@ -134,10 +134,10 @@ def _same(one: object, other: object) -> bool:
 
 def _check_texts(identity: Identity) -> None:
     size = 0
-    for count, value in enumerate(_leaves(identity.fields), 1):
+    for count, value in enumerate(_values(identity.fields), 1):
         text = value if isinstance(value, str) else ""
         size += len(text)
-        reason = _unacceptable(value, text)
+        reason = None if isinstance(value, (dict, list)) else _unacceptable(value, text)
         if reason is None and (count > MAX_VALUES or size > MAX_RECORD):
             reason = f"the record is larger than {MAX_VALUES} values or {MAX_RECORD} characters"
         if reason is not None:
@@ -159,14 +159,13 @@ def _is_control(char: str) -> bool:
     return char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff"
 
 
-def _leaves(value: object) -> Iterator[object]:
-    """All keys and plain values, without recursion: the nesting is the sender's choice."""
+def _values(value: object) -> Iterator[object]:
+    """All keys and values, objects and lists included: empty ones take memory too. Without recursion."""
     todo = [value]
     while todo:
         value = todo.pop()
+        yield value
         if isinstance(value, dict):
             todo += [*value.keys(), *value.values()]
         elif isinstance(value, list):
             todo += value
-        else:
-            yield value

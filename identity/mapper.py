@@ -113,7 +113,10 @@ class Mapper:
     ) -> Decision:
         """The same for programs without an event loop."""
         mapped = self.amap(identity_set, requester=requester, connector_id=connector_id, gateway_id=gateway_id)
-        return asyncio.run(mapped)
+        try:
+            return asyncio.run(mapped)
+        finally:
+            mapped.close()  # no effect unless a running loop refused it
 
     def _refused(self, reason: str) -> Decision:
         return Decision(None, None, None, reason, documents=len(self._documents))
@@ -141,6 +144,7 @@ class _Search:
                 self._enter(identity_id, document.rule, accepted(name))
             return
         for identity in undecided:
+            await asyncio.sleep(0)  # one large pattern takes tenths of a second; others are served between identities
             for rule, applied in _attempts(document, identity):
                 self._enter(identity.id, rule, applied)
 

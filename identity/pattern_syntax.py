@@ -9,6 +9,7 @@ back-references, octal escapes, a lone final backslash) is refused here, as is a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -207,14 +208,21 @@ class _Parser:
 def hints(match: str) -> list[tuple[str, str]]:
     """What a valid match text may not mean as written: pairs of (observation, suggestion)."""
     tokens = list(_tokens(match))
+    better = _corrected(tokens)
+    instead = "" if better == match else f'; perhaps "match": {json.dumps(better, ensure_ascii=False)} is meant'
     found = []
-    if _bare_dot(tokens):
-        found.append(("'.' outside a group matches any character", r"write \. for a dot, as in (.*)@example\.org"))
+    if any(_is_bare_dot(tokens, at) for at in range(len(tokens))):
+        found.append(("'.' matches any character, not only a dot", f"write \\\\. in JSON for a dot{instead}"))
     found += [
-        (f"{char!r} is plain text here, not an operator", f"leave it out unless the value really holds {char!r}")
+        (
+            f"{char!r} is plain text here, not an operator",
+            f"leave it out unless the value really holds {char!r}{instead}",
+        )
         for char in _PLAIN_BUT_SUSPECT
         if any(t.text == char for t in tokens)
     ]
+    if not _has_fixed_text(parse(match)[0]):
+        found.append(("this accepts every value, of whatever domain", r"name the domain, as in (.*)@example\\.org"))
     if _top_level_branches(tokens) and any(t.operator == "(" for t in tokens):
         found.append(
             (
@@ -225,20 +233,56 @@ def hints(match: str) -> list[tuple[str, str]]:
     return found
 
 
-def _depths(tokens: list[_Token]) -> Iterator[tuple[int, _Token]]:
-    depth = 0
-    for token in tokens:
-        depth += {"(": 1, ")": -1}.get(token.operator or "", 0)
-        yield depth, token
+def _depth(tokens: list[_Token], at: int) -> int:
+    """How many groups are open before that token."""
+    return sum({"(": 1, ")": -1}.get(token.operator or "", 0) for token in tokens[:at])
 
 
-def _bare_dot(tokens: list[_Token]) -> bool:
-    after = [*tokens[1:], None]
-    return any(
-        token.operator == "." and depth == 0 and (following is None or following.operator not in ("*", "?"))
-        for (depth, token), following in zip(_depths(tokens), after, strict=True)
-    )
+def _is_bare_dot(tokens: list[_Token], at: int) -> bool:
+    """A `.` that stands alone: anywhere outside of groups, and in them where it looks like a part of a domain."""
+    if tokens[at].operator != ".":
+        return False
+    before = tokens[at - 1] if at else None
+    after = tokens[at + 1] if at + 1 < len(tokens) else None
+    if after is not None and (after.operator in ("*", "?") or after.text == "+"):
+        return False
+    return _depth(tokens, at) == 0 or (_is_plain_word(before) and _is_plain_word(after))
+
+
+def _is_plain_word(token: _Token | None) -> bool:
+    return token is not None and token.operator is None and token.text.isalnum()
+
+
+def _corrected(tokens: list[_Token]) -> str:
+    """The match text as it was probably meant, as far as that can be told."""
+    return "".join(_corrected_token(tokens, at) for at in range(len(tokens)))
+
+
+def _corrected_token(tokens: list[_Token], at: int) -> str:
+    token = tokens[at]
+    if token.operator is not None:
+        return r"\." if _is_bare_dot(tokens, at) else token.operator
+    if (at == 0 and token.text == "^") or (at == len(tokens) - 1 and token.text == "$"):
+        return ""
+    if token.text == "+" and at and tokens[at - 1].operator == ".":
+        return ".*"
+    return f"\\{token.text}" if token.text in _ESCAPABLE else token.text
+
+
+def _has_fixed_text(node: Node) -> bool:
+    """Whether every way to match needs some plain character besides @."""
+    match node:
+        case Char(char):
+            return char != "@"
+        case Sequence(parts):
+            return any(_has_fixed_text(part) for part in parts)
+        case Branches(branches):
+            return all(_has_fixed_text(branch) for branch in branches)
+        case Group(_, body):
+            return _has_fixed_text(body)
+        case _:
+            return False
 
 
 def _top_level_branches(tokens: list[_Token]) -> bool:
-    return any(token.operator == "|" and depth == 0 for depth, token in _depths(tokens))
+    return any(token.operator == "|" and _depth(tokens, at) == 0 for at, token in enumerate(tokens))

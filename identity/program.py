@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -20,16 +21,18 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from identity import trust
 from identity.account_name import shown
 
 TIME_LIMIT = 5.0
 """Seconds from the start of the program to its end."""
+GRACE = 0.5
+"""Seconds between SIGTERM and SIGKILL when a program is stopped, and then until its end is waited for no longer."""
 MAX_STDOUT = 64 * 1024
 MAX_STDERR = 8 * 1024
 AT_ONCE = 4
 """Most programs that run at the same time in one event loop."""
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-_MAX_LINKS = 40
 
 _slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
@@ -51,7 +54,7 @@ async def run(command: Sequence[str], stdin: bytes) -> bytes:
     async with slot:
         process = _Run(command[0])
         try:
-            await asyncio.to_thread(check_trusted, command[0])
+            check_trusted(command[0])
             process.start(command, stdin)
             await asyncio.wait_for(process.end(), TIME_LIMIT)
         except (TimeoutError, asyncio.TimeoutError):
@@ -64,45 +67,21 @@ async def run(command: Sequence[str], stdin: bytes) -> bytes:
 
 
 def check_trusted(program: str) -> None:
-    """Follows the path from `/`, links included: nobody but root or this process's user may be able to change it.
+    """Nobody but root or this process's user may be able to change the program, or the way to it.
 
     Raises:
         MapperError: somebody else could put another program there, or it is no executable file.
     """
     if not program.startswith("/"):
         raise MapperError(f"{shown(program)} is not an absolute path")
-    links, at, todo = 0, Path("/"), list(Path(program).parts[1:])
-    status = _lstat(at)
-    _check_step(at, status)
-    while todo:
-        at, step = (at.parent if todo[0] == ".." else at / todo[0]), todo.pop(0)
-        status = _lstat(at)
-        _check_step(at, status)
-        if step != ".." and stat.S_ISLNK(status.st_mode):
-            links += 1
-            if links > _MAX_LINKS:
-                raise MapperError(f"{shown(program)} leads through too many links")
-            target = Path(os.readlink(at))  # noqa: PTH115 - Path.readlink is the same, and this is what is checked
-            at = Path("/") if target.is_absolute() else at.parent
-            todo = [*(target.parts[1:] if target.is_absolute() else target.parts), *todo]
+    try:
+        status = trust.check(Path(program))
+    except trust.Untrusted as e:
+        raise MapperError(str(e)) from None
+    except OSError as e:
+        raise MapperError(f"{shown(program)}: {e.strerror}") from None
     if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
         raise MapperError(f"{shown(program)} is not an executable file")
-
-
-def _lstat(path: Path) -> os.stat_result:
-    try:
-        return path.lstat()
-    except OSError as e:
-        raise MapperError(f"{shown(str(path))}: {e.strerror}") from None
-
-
-def _check_step(path: Path, status: os.stat_result) -> None:
-    if status.st_uid not in (0, os.geteuid()):
-        raise MapperError(f"{shown(str(path))} belongs to uid {status.st_uid}, not to root")
-    # In a sticky directory of root, such as /tmp, only its owner can replace an entry; the entry's owner is checked.
-    shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and status.st_uid == 0
-    if status.st_mode & 0o022 and not shared and not stat.S_ISLNK(status.st_mode):
-        raise MapperError(f"{shown(str(path))} is writable by others than its owner")
 
 
 class _Output:
@@ -144,7 +123,8 @@ class _Run:
         self._name = shown(name)
         self._process: subprocess.Popen[bytes] | None = None
         self._outputs: tuple[_Output, ...] = ()
-        self._too_much = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._pidfd = -1
 
     def start(self, command: Sequence[str], stdin: bytes) -> None:
         """Starts the process; opens and listens to its output."""
@@ -160,6 +140,9 @@ class _Run:
                 os.close(fd)
         for output in self._outputs:
             asyncio.get_running_loop().add_reader(output.read_end, self._readable, output)
+        # A pidfd and not a thread that waits: the manager forks, so it must stay a process of one thread.
+        self._pidfd = os.pidfd_open(self._process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._stopped.set)
 
     def _popen(self, command: Sequence[str], memory: int) -> subprocess.Popen[bytes]:
         try:
@@ -183,35 +166,64 @@ class _Run:
         if not output.read():
             asyncio.get_running_loop().remove_reader(output.read_end)
             if output.full:
-                self._too_much.set()
+                self._stopped.set()
 
     async def end(self) -> None:
         """Until the main process has ended (it is not reaped yet) or has written too much."""
-        assert self._process is not None
-        waits = {
-            asyncio.ensure_future(asyncio.to_thread(os.waitid, os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)),
-            asyncio.ensure_future(self._too_much.wait()),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await self._stopped.wait()
 
     async def finish(self) -> int | None:
-        """Kills whatever is left of the group and closes the pipes. The exit status, None if there was no process."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for output in self._outputs:
-            asyncio.get_running_loop().remove_reader(output.read_end)
-            output.drain()
-            os.close(output.read_end)
-        if self._process is None:
+        """Stops whatever is left of the group and closes the pipes.
+
+        Returns:
+            The exit status, negative for a signal; None if there was no process, or its status is not known.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return None if self._process is None else await self._reap(self._process)
+        finally:
+            for output in self._outputs:
+                loop.remove_reader(output.read_end)
+                output.drain()
+                os.close(output.read_end)
+            if self._pidfd >= 0:
+                loop.remove_reader(self._pidfd)
+                os.close(self._pidfd)
+
+    async def _reap(self, process: subprocess.Popen[bytes]) -> int | None:
+        """Ends the group before the main process is reaped, while its number can be nobody else's."""
+        try:
+            if not self._ended():
+                _signal_group(process.pid, signal.SIGTERM)
+                await self._wait_for_end(GRACE)
+        finally:
+            _signal_group(process.pid, signal.SIGKILL)
+        await self._wait_for_end(GRACE)
+        try:
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
+        except ChildProcessError:
+            process.returncode = -signal.SIGKILL  # somebody else reaped it; Popen itself would call that a success
             return None
-        # A killed process ends at once, unless the kernel holds it in a file operation; then a later Popen reaps it.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, 1.0)
-        return self._process.returncode
+        if pid == 0:  # held by the kernel in a file operation; a later Popen reaps it
+            return None
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode
+
+    def _ended(self) -> bool:
+        if self._pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def _wait_for_end(self, seconds: float) -> None:
+        if self._ended():
+            return
+        self._stopped.clear()
+        for output in self._outputs:  # a program that writes too much must not end the wait
+            asyncio.get_running_loop().remove_reader(output.read_end)
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
 
     def answer(self, status: int | None) -> bytes:
         """The standard output, if all went well."""
@@ -222,3 +234,8 @@ class _Run:
             said = shown(err.data.decode("utf-8", "replace").strip(), 300)
             raise MapperError(f"{self._name} ended with status {status} and said {said}")
         return out.data
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # only if somebody else reaped it and it left no children
+        os.killpg(group, number)

@@ -127,6 +127,10 @@ def _token(name: str, groups: int) -> Field | Group:
     if not name:
         raise TemplateError("holds {}, which names nothing", "write {0} for the first group of the match")
     if not _is_number(name):
+        if name[0].isdigit():
+            raise TemplateError(
+                f"holds {{{shown(name)[1:-1]}}}, which is neither a group nor a field", "write a field, as {username}"
+            )
         return Field(name)
     if not (name.isascii() and name.isdigit()) or (name[0] == "0" and name != "0"):
         raise TemplateError(

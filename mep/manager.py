@@ -9,7 +9,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -45,8 +44,6 @@ def run(profile: Profile, registration: Registration, run_directory: Path) -> No
         RendererUnavailable: user endpoints could not be configured; nothing was consumed.
         OSError: the audit trail cannot be opened.
     """
-    if sys.version_info < (3, 12):  # later versions wait for programs through pidfds by themselves
-        asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
     setproctitle.setproctitle(f"mep: manager of {profile.name} ({registration.endpoint_id})")
     loop = _Loop()
     try:

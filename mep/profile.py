@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 import identity
-from mep import trust
+from identity import trust
 from mep.config import ConfigError, ManagerConfig, read_config
 
 TEMPLATE = "user_config_template.yaml.j2"

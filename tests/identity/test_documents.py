@@ -189,3 +189,39 @@ def test_never_more_lenient_than_json(content: str) -> None:
     except DocumentError:
         return
     assert plain(node) == json.loads(content)
+
+
+def test_an_empty_match_is_refused() -> None:
+    assert "pattern is empty" in refused(text(expression({"source": "{id}", "match": "", "output": "x"})))
+
+
+@pytest.mark.parametrize("token", ["{0x1}", "{\u00b9}"])
+def test_row_23_tokens_that_only_look_like_numbers(token: str) -> None:
+    assert "neither a group nor a field" in refused(
+        text(expression({"source": "{id}", "match": "(.*)x", "output": token}))
+    )
+
+
+@pytest.mark.parametrize(
+    ("match", "meant"),
+    [
+        ("^(.*)@example.org$", r"(.*)@example\\.org"),
+        ("(.+)@x", "(..*)@x"),
+        ("(.*)@(a.org|b.org)", r"(.*)@(a\\.org|b\\.org)"),
+    ],
+)
+def test_warnings_offer_a_corrected_pattern(match: str, meant: str) -> None:
+    found = identity.parse(text(expression({"source": "{username}", "match": match, "output": "x"}))).warnings
+    assert any(f'"match": "{meant}"' in str(warning) for warning in found)
+
+
+@pytest.mark.parametrize("match", ["(.*)", "(.*)@.*", "(a|.*)"])
+def test_patterns_that_accept_everybody_are_warned_of(match: str) -> None:
+    (warning,) = identity.parse(text(expression({"source": "{username}", "match": match, "output": "x"}))).warnings
+    assert "accepts every value" in str(warning)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    with pytest.raises(identity.DocumentError, match="plain file"):
+        identity.load(tmp_path / "fifo")

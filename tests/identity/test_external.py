@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -203,11 +204,11 @@ def test_no_descriptors_are_left_open(program: Write) -> None:
 def test_row_30_program_that_others_can_change(program: Write, tmp_path: Path) -> None:
     path = program(says(answer(entry())))
     path.chmod(0o775)
-    with pytest.raises(identity.MapperError, match="writable"):
+    with pytest.raises(identity.MapperError, match="may write"):
         ask(path)
     path.chmod(0o755)
     tmp_path.chmod(0o777)
-    with pytest.raises(identity.MapperError, match="writable"):
+    with pytest.raises(identity.MapperError, match="may write"):
         ask(path)
 
 
@@ -224,7 +225,7 @@ def test_row_30_links_are_followed_and_checked(program: Write, tmp_path: Path) -
     (tmp_path / "sub").mkdir()
     assert ask(tmp_path / "link").account == "alice"
     (tmp_path / "sub").chmod(0o777)
-    with pytest.raises(identity.MapperError, match="writable"):
+    with pytest.raises(identity.MapperError, match="may write"):
         ask(tmp_path / "link")
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(identity.MapperError, match="links"):
@@ -248,3 +249,32 @@ def test_row_35_ids_are_checked(program: Write, bad: str) -> None:
         mapper.map([record()], gateway_id=bad)
     with pytest.raises(identity.MapperError, match="not a UUID"):
         mapper.map([record()], connector_id=bad)
+
+
+def test_no_thread_stays_behind(program: Write) -> None:
+    async def threads() -> int:
+        await identity.parse(text(external(program("exit 0"))), "m.json").amap([record()], gateway_id=BOB)
+        return len(os.listdir("/proc/self/task"))
+
+    before = len(os.listdir("/proc/self/task"))
+    assert asyncio.run(threads()) == before
+
+
+def test_row_29_a_program_may_clean_up(program: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "TIME_LIMIT", 0.3)
+    with pytest.raises(identity.MapperError, match="longer than"):
+        ask(program(f"trap 'touch {tmp_path}/cleaned; exit 1' TERM; while :; do sleep 0.05; done"))
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_an_exit_status_that_somebody_else_took_is_no_success(program: Write) -> None:
+    async def ask_beside_a_reaper() -> None:
+        question = asyncio.ensure_future(runner.run([str(program("sleep 0.1; exit 7"))], b""))
+        while not question.done():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            await asyncio.sleep(0)
+        with pytest.raises(identity.MapperError):
+            question.result()
+
+    asyncio.run(ask_beside_a_reaper())

@@ -89,3 +89,8 @@ def test_values_that_are_not_json(value: object) -> None:
 
 def test_records_that_do_not_count_are_not_examined() -> None:
     assert identities.read([record(name="\n", status="unused"), record(BOB)])[0][0].id == BOB
+
+
+def test_row_12_empty_lists_count() -> None:
+    with pytest.raises(identities.SetRefused, match="larger"):
+        identities.read([record(x=[[]] * 300)])

@@ -131,3 +131,11 @@ def test_program_is_asked_about_the_undecided_only(program: Callable[..., Path])
     echo '{{"result": [{{"id": "{BOB}", "output": "bob"}}]}}'"""
     decision = mapper(expression(), external(program(body))).map(BOTH, requester=BOB)
     assert (decision.account, decision.candidates) == ("bob", [[{ALICE: ["alice"]}], [{BOB: ["bob"]}]])
+
+
+def test_the_plain_function_refuses_a_running_loop() -> None:
+    async def inside() -> None:
+        with pytest.raises(RuntimeError):
+            identity.parse(text(expression())).map([record()])
+
+    asyncio.run(inside())
