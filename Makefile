@@ -5,11 +5,12 @@
 #   make test          lint and all tests        make test-unit   the quick ones
 #   make lint          mypy --strict and ruff    make format      rewrites the layout of the code
 #   make bench-quick   ours beside the public package
+#   make rpm           builds the RPM into dist/
 #   make lock          renews requirements/*.txt
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo demo-stop test test-unit lint format bench-quick lock clean-environments
+.PHONY: demo demo-stop test test-unit lint format bench-quick rpm lock clean-environments
 
 here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 dev := $(or $(MEP_DEV),/opt/mep-dev)
@@ -46,12 +47,16 @@ bench-quick:
 	@$(setup_peer)
 	"$$env/bin/python" -m benchmarks.quick $(ARGS)
 
+rpm:
+	@'$(here)packaging/rpm/build' '$(here)dist'
+
 lock:
 	@$(setup)
 	tools="$$(mktemp -d)"; trap 'rm -rf "$$tools"' EXIT
 	"$$env/bin/python" -m venv "$$tools"; "$$tools/bin/pip" install -q pip-tools
 	compile=("$$tools/bin/pip-compile" -q --upgrade --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe)
 	"$${compile[@]}" --extra hub --extra dev -o requirements/dev.txt pyproject.toml
+	"$${compile[@]}" --extra hub -o requirements/runtime.txt pyproject.toml
 	"$${compile[@]}" -o requirements/peer.txt requirements/peer.in
 
 clean-environments:

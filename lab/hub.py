@@ -120,6 +120,7 @@ class HubProcess:
             self._process = subprocess.Popen(
                 [self._python, "-m", "hub", "serve", "--config", str(config)],
                 cwd=Path(__file__).parent.parent,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},  # ours may hold a client's secret
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -139,6 +139,7 @@ def start(
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
     from mep import manager, registration
     from mep.renderer import RendererUnavailable
+    from wire.amqp import BrokerError
 
     directory = _profile_directory(name)
     if os.geteuid() != 0:
@@ -160,6 +161,8 @@ def start(
         _log_to(handlers, debug)
         try:
             manager.run(site, registered, run_directory)
+        except BrokerError as e:
+            raise _Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
         except (RendererUnavailable, OSError) as e:
             raise _Failed(os.EX_CONFIG, str(e)) from None
 

@@ -41,6 +41,7 @@ def run(profile: Profile, registration: Registration, run_directory: Path) -> No
     """Serves requests until SIGTERM or SIGINT. `run_directory` is this endpoint's folder below /run.
 
     Raises:
+        BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
         RendererUnavailable: user endpoints could not be configured; nothing was consumed.
         OSError: the audit trail cannot be opened.
     """
@@ -116,6 +117,7 @@ class _Manager:
             loop.add_signal_handler(number, self._stop, number)
         try:
             await self._renderer.start()
+            await self._try_broker()
             heartbeats = asyncio.ensure_future(self._keep_beating())
             commands = asyncio.ensure_future(self._keep_consuming())
             watchdog = asyncio.ensure_future(self._feed_watchdog())
@@ -136,6 +138,11 @@ class _Manager:
         log.info("%s: stopping", signal.Signals(number).name)
         notify(STOPPING="1", STATUS="stopping user endpoints")
         self._stopping.set()
+
+    async def _try_broker(self) -> None:
+        """A broker that cannot be reached at all is told at the start, where somebody is looking."""
+        connection = await Connection.open(self._registration.commands.connection_url)
+        await connection.close()
 
     async def _keep_consuming(self) -> None:
         async def open_connection() -> Connection:

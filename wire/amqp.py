@@ -85,6 +85,7 @@ class Connection:
         self.lost = asyncio.Event()
         self.reason: BrokerError = ConnectionLost("connection closed")
         self._pika: Any = None
+        self._closed = asyncio.Event()
         self._waiting: set[asyncio.Future[Any]] = set()
 
     @classmethod
@@ -105,7 +106,7 @@ class Connection:
             parameters,
             on_open_callback=lambda connection: self._opened(connection, opened),
             on_open_error_callback=lambda _, error: _fail(opened, _open_error(error)),
-            on_close_callback=lambda _, error: self._lose(ConnectionLost(_text(error))),
+            on_close_callback=lambda _, error: self._has_closed(error),
             custom_ioloop=asyncio.get_running_loop(),
         )
         await self._answer(opened, "the connection")
@@ -150,14 +151,15 @@ class Connection:
         return await self._channel()
 
     async def close(self) -> None:
-        """Closes the connection and waits until it is closed; never raises, harmless when it is lost already."""
-        if not self.lost.is_set() and self._pika is not None and self._pika.is_open:
+        """Closes the connection and waits until its socket is closed; never raises, harmless when it is lost already."""
+        if self._pika is None:
+            return
+        if self._pika.is_open:
             self._pika.close()
-        if self._pika is not None:
-            try:
-                await asyncio.wait_for(self.lost.wait(), OPEN_TIMEOUT)
-            except asyncio.TimeoutError:
-                self._lose(ConnectionLost("the broker did not answer to the close"))
+        try:
+            await asyncio.wait_for(self._closed.wait(), OPEN_TIMEOUT)
+        except asyncio.TimeoutError:
+            self._lose(ConnectionLost("the broker did not answer to the close"))
 
     def abandon(self, reason: BrokerError) -> None:
         """Gives the connection up from inside a callback: everything that waits on it fails with `reason`."""
@@ -182,6 +184,10 @@ class Connection:
             connection.close()
         else:
             opened.set_result(None)
+
+    def _has_closed(self, error: BaseException) -> None:
+        self._closed.set()
+        self._lose(ConnectionLost(_text(error)))
 
     def _channel_closed(self, _: Any, error: BaseException) -> None:
         if not self.lost.is_set() and getattr(error, "reply_code", None) != 0:

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import globus_sdk
 import pytest
 import yaml
+from globus_sdk.token_storage import SQLiteTokenStorage
 
 from lab.broker import BrokerFailed, PrivateBroker
 from lab.hub import HubFailed, HubProcess
@@ -121,6 +123,33 @@ def test_the_service_is_not_there(site: ManagerProcess) -> None:
     assert done.returncode == os.EX_TEMPFAIL, done.stderr
     assert "cannot reach" in done.stderr
     assert not (site.profile / "endpoint.json").exists()
+
+
+def test_the_broker_is_not_there(site: ManagerProcess) -> None:
+    edit(site, amqp_port=1)
+    text = refused(site, "start", site.name, code=os.EX_TEMPFAIL)
+    assert "cannot connect to the broker" in text
+    assert "@" not in text
+
+
+def test_a_stored_login_registers(site: ManagerProcess, hub: HubProcess) -> None:
+    """What `mep login` leaves behind, written by hand because a browser cannot be had here."""
+    owner = hub.users["admin"]
+    auth = globus_sdk.ConfidentialAppAuthClient(owner.client_id, owner.client_secret, base_url=hub.url)
+    scopes = [globus_sdk.ComputeClientV3.scopes.all, "openid"]
+    answer = auth.oauth2_client_credentials_tokens(requested_scopes=scopes)
+    root = site.profile.parent
+    store = SQLiteTokenStorage(root / "storage.db", namespace="user/local")
+    store.store_token_response(answer)
+    tokens = store.get_token_data_by_resource_server()
+    for token in tokens.values():
+        token.refresh_token = "a login has one; a client credential has not"  # noqa: S105
+    store.store_token_data_by_resource_server(tokens)
+    store.close()
+    edit(site, client_credentials_path=None, amqp_port=1)
+    text = refused(site, "start", site.name, code=os.EX_TEMPFAIL)
+    assert "cannot connect to the broker" in text, "registered, and came as far as the broker"
+    assert (site.profile / "endpoint.json").exists()
 
 
 def test_wrong_client_credentials(site: ManagerProcess) -> None:
