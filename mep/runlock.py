@@ -50,6 +50,8 @@ def hold(run_directory: Path) -> Iterator[None]:
         _held.remove(descriptor)
         _path(run_directory).unlink(missing_ok=True)
         os.close(descriptor)
+        with contextlib.suppress(OSError):  # something else is still in it
+            run_directory.rmdir()
 
 
 def moved(run_directory: Path) -> None:

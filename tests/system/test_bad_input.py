@@ -143,7 +143,7 @@ def test_a_stored_login_registers(site: ManagerProcess, hub: HubProcess) -> None
     store.store_token_response(answer)
     tokens = store.get_token_data_by_resource_server()
     for token in tokens.values():
-        token.refresh_token = "a login has one; a client credential has not"  # noqa: S105
+        token.refresh_token = "a login has one; a client credential has not"
     store.store_token_data_by_resource_server(tokens)
     store.close()
     edit(site, client_credentials_path=None, amqp_port=1)
