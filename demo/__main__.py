@@ -71,8 +71,7 @@ def _keep() -> int:
     os.close(told)
     os.setsid()
     runlock.moved(KEEPER)
-    stop = signal.sigwait if signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) is not None else None
-    assert stop is not None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     try:
         with tempfile.TemporaryDirectory(prefix="mep-demo-") as folder:
             Path(folder).chmod(0o755)
@@ -83,7 +82,9 @@ def _keep() -> int:
                 os.write(tell, b"0" if good else b"1")
                 os.close(tell)
                 _forget_terminal()
-                stop({signal.SIGTERM})
+                # Blocked only from here on: what was started before must not inherit it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+                signal.sigwait({signal.SIGTERM})
     except FAILURES as e:
         print(f"demo: {e}", file=sys.stderr)
         return 1
@@ -91,7 +92,12 @@ def _keep() -> int:
 
 
 def _stop() -> int:
-    if not runlock.stop(KEEPER):
+    try:
+        stopped = runlock.stop(KEEPER)
+    except TimeoutError as e:
+        print(f"demo: {e}", file=sys.stderr)
+        return os.EX_TEMPFAIL
+    if not stopped:
         print("demo: none is running")
         return 0
     print("The demo has ended; nothing is left behind.")

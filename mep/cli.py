@@ -172,11 +172,13 @@ def stop(name: Name) -> None:
     """Stop the running manager of an endpoint, and its user endpoints with it; waits until it has stopped."""
     from mep import runlock
 
-    _profile_directory(name)
+    directory = _profile_directory(name)
     try:
         stopped = runlock.stop(run_root() / name)
     except PermissionError:
         raise _Failed(os.EX_NOPERM, "must be root to stop a manager") from None
+    except TimeoutError as e:
+        raise _Failed(os.EX_TEMPFAIL, f"{e}; see {directory / 'endpoint.log'}") from None
     print(f"Endpoint {name} stopped." if stopped else f"Endpoint {name} is not running.")
 
 

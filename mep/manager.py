@@ -113,6 +113,7 @@ class _Manager:
     async def serve(self) -> None:
         """Runs until a signal stops it; then stops the user endpoints and says good-bye to the service."""
         loop = asyncio.get_running_loop()
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked what stops us
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         try:

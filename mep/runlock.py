@@ -93,7 +93,7 @@ def stop(run_directory: Path) -> bool:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(STOP_TIMEOUT * 1000):
-            raise TimeoutError(f"manager (pid {pid}) did not stop within {STOP_TIMEOUT:g} s")
+            raise TimeoutError(f"process {pid} did not stop within {STOP_TIMEOUT:g} s")
     finally:
         os.close(pidfd)
     return True

@@ -151,7 +151,7 @@ class Connection:
         return await self._channel()
 
     async def close(self) -> None:
-        """Closes the connection and waits until its socket is closed; never raises, harmless when it is lost already."""
+        """Closes the connection and waits until its socket is closed. Never raises; harmless when it is lost."""
         if self._pika is None:
             return
         if self._pika.is_open:
