@@ -6,11 +6,13 @@ Without options the site lives as long as the story. With --keep a process of it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from demo import story
@@ -48,12 +50,9 @@ def main() -> int:
 
 
 def _run_once() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     try:
-        with tempfile.TemporaryDirectory(prefix="mep-demo-") as folder:
-            Path(folder).chmod(0o755)
-            with running(Path(folder)) as site:
-                good = _tell(site)
+        with _site() as site:
+            good = _tell(site)
     except FAILURES as e:
         print(f"demo: {e}", file=sys.stderr)
         return 1
@@ -71,24 +70,31 @@ def _keep() -> int:
     os.close(told)
     os.setsid()
     runlock.moved(KEEPER)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     try:
-        with tempfile.TemporaryDirectory(prefix="mep-demo-") as folder:
-            Path(folder).chmod(0o755)
-            with running(Path(folder)) as site:
-                good = _tell(site)
-                _explain(site)
-                sys.stdout.flush()
-                os.write(tell, b"0" if good else b"1")
-                os.close(tell)
-                _forget_terminal()
-                # Blocked only from here on: what was started before must not inherit it.
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-                signal.sigwait({signal.SIGTERM})
+        with _site() as site:
+            good = _tell(site)
+            _explain(site)
+            sys.stdout.flush()
+            os.write(tell, b"0" if good else b"1")
+            os.close(tell)
+            _forget_terminal()
+            # Blocked only from here on: what was started before must not inherit it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            signal.sigwait({signal.SIGTERM})
     except FAILURES as e:
         print(f"demo: {e}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _site() -> Iterator[Site]:
+    """The site in a folder of its own; SIGTERM, too, ends it in good order."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
+    with tempfile.TemporaryDirectory(prefix="mep-demo-") as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder)) as site:
+            yield site
 
 
 def _stop() -> int:

@@ -26,10 +26,10 @@ from typing import Any
 import yaml
 
 from lab.broker import PrivateBroker
+from lab.process import end
 
 START_TIMEOUT = 20.0
 """Seconds for the hub to answer; it takes less than one."""
-STOP_TIMEOUT = 10.0
 
 _NAMESPACE = uuid.UUID("0a1d2a54-90b1-5c7b-8d55-6f3a3b3d3b10")
 
@@ -135,17 +135,7 @@ class HubProcess:
     def stop(self) -> None:
         """Ends the hub by SIGTERM. Harmless when stopped. Raises HubFailed when it does not end, or not with 0."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            code = process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise HubFailed(f"the hub did not end within {STOP_TIMEOUT:g} s:\n{self._log_end()}") from None
-        if code != 0:
-            raise HubFailed(f"the hub ended with exit code {code}:\n{self._log_end()}")
+        end(process, "the hub", lambda text: HubFailed(f"{text}:\n{self._log_end()}"))
 
     def kill(self) -> None:
         """Ends the hub as a crash would; `start` brings it back with what it had on disk."""

@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from lab.hub import HubProcess
+from lab.process import end
 
 START_TIMEOUT = 30.0
-STOP_TIMEOUT = 60.0
 MEP = str(Path(sys.executable).parent / "mep")
 
 
@@ -141,17 +141,7 @@ class ManagerProcess:
     def stop(self) -> None:
         """Ends the manager by SIGTERM. Harmless when stopped. Raises ManagerFailed when it does not end with 0."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            code = process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise ManagerFailed(f"the manager did not end within {STOP_TIMEOUT:g} s:\n{self.log_end()}") from None
-        if code != 0:
-            raise ManagerFailed(f"the manager ended with exit code {code}:\n{self.log_end()}")
+        end(process, "the manager", lambda text: ManagerFailed(f"{text}:\n{self.log_end()}"))
 
     def kill(self) -> None:
         """Ends the manager as a crash would."""

@@ -16,7 +16,8 @@ from types import TracebackType
 import yaml
 
 from lab.hub import HubProcess
-from lab.manager import STOP_TIMEOUT, ManagerFailed
+from lab.manager import ManagerFailed
+from lab.process import end
 
 START_TIMEOUT = 60.0
 
@@ -59,14 +60,7 @@ class PublicManager:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, "the public manager", ManagerFailed)
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -38,7 +38,7 @@ LAST_WORDS_TIMEOUT = 5.0
 
 
 def run(profile: Profile, registration: Registration, run_directory: Path) -> None:
-    """Serves requests until SIGTERM or SIGINT. `run_directory` is this endpoint's folder below /run.
+    """Serves requests until SIGTERM, SIGINT or SIGHUP. `run_directory` is this endpoint's folder below /run.
 
     Raises:
         BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
@@ -114,7 +114,7 @@ class _Manager:
         """Runs until a signal stops it; then stops the user endpoints and says good-bye to the service."""
         loop = asyncio.get_running_loop()
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked what stops us
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop, number)
         try:
             await self._renderer.start()
