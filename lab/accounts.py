@@ -10,6 +10,7 @@ comment that is left over from a run that was killed is removed first.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 COMMENT = "made by the mep lab"
 """The comment (GECOS) field of every account made here."""
@@ -37,6 +39,7 @@ class LocalAccount:
         self.name = name
         self._create = ["useradd", "--create-home", "--comment", COMMENT, "--shell", shell, *arguments, name]
         self._entry: pwd.struct_passwd | None = None
+        self._lock: IO[str] | None = None
 
     @property
     def uid(self) -> int:
@@ -54,6 +57,11 @@ class LocalAccount:
         return Path(self._entry.pw_dir)
 
     def __enter__(self) -> LocalAccount:
+        self._lock = Path(f"/run/lock/mep-lab-{self.name}").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AccountFailed(f"account {self.name} is in use by another run on this machine") from None
         with contextlib.suppress(KeyError):
             self._entry = pwd.getpwnam(self.name)
             if self._entry.pw_gecos != COMMENT:
@@ -65,6 +73,9 @@ class LocalAccount:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._remove()
+        if self._lock is not None:
+            Path(self._lock.name).unlink(missing_ok=True)
+            self._lock.close()
 
     def processes(self) -> list[int]:
         """The pids of everything that runs as this account."""

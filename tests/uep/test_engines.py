@@ -21,6 +21,8 @@ from uep.config import ConfigError
 from uep.engines.base import Engine, Job, Place
 from wire import messages
 
+pytestmark = pytest.mark.system
+
 SAMPLES = json.loads((Path(__file__).parent / "heartbeat_keys.json").read_text())
 HTEX = {
     "type": "GlobusComputeEngine",
