@@ -122,13 +122,13 @@ class Children:
         Raises:
             Refused: stage `launch`; the step that failed is named. Nothing is left behind.
         """
-        credentials = CredentialFile.create(self._run_directory / command.name, command.credentials)
-        try:
+        with contextlib.ExitStack() as undo:
+            credentials = CredentialFile.create(self._run_directory / command.name, command.credentials)
+            undo.callback(credentials.remove)
             started, ready = self._fork(plan, credentials)
+            undo.callback(os.close, ready)
             await _executed(started, plan)
-        except BaseException:
-            credentials.remove()
-            raise
+            undo.pop_all()
         child = Child(command, plan.account, started.pid, started.pidfd, credentials, time.monotonic())
         self._children[child.name] = child
         self._watch(child, ready)

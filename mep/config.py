@@ -127,6 +127,12 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _high_assurance(value: Any) -> bool:
+    if _flag(value):
+        raise _Wrong("high-assurance endpoints are not supported by this version")
+    return False
+
+
 def _uuid(value: Any) -> str:
     try:
         return str(uuid.UUID(value))
@@ -192,7 +198,7 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "display_name": _display_name,
     "email": _text,
     "public": _flag,
-    "high_assurance": _flag,
+    "high_assurance": _high_assurance,
     "allowed_functions": _uuids,
     "authentication_policy": _uuid,
     "subscription_id": _uuid,

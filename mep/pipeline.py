@@ -102,12 +102,11 @@ class Pipeline:
 
     async def _start(self, start: StartEndpoint) -> None:
         async with self._turn(start.name):
-            children = self._children()
-            running = children.get(start.name)
-            profile = self._profile()
+            children, profile = self._children(), self._profile()
             identity = await mapping.identify(start, profile.mapper, self._endpoint_id)
             owner = account.find(identity.username)
             admission.admit(owner, profile.config.accounts)
+            running = children.get(start.name)  # only now: it may have ended while a mapping program was waited for
             if running is not None and running.account.uid == owner.uid:
                 children.refresh(running, start)
                 self._audit.record("refreshed", start.request_id, endpoint=start.name, pid=running.pid)

@@ -68,7 +68,13 @@ def start(spec: LaunchSpec) -> Started:
     if pid == 0:
         _child(spec, child_report, last_capability)
     os.close(child_report)
-    return Started(pid, os.pidfd_open(pid), report)
+    try:
+        return Started(pid, os.pidfd_open(pid), report)
+    except OSError:  # no descriptor to be had: nobody could ever reap this child
+        os.close(report)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def read_report(data: bytes) -> LaunchFailure | None:

@@ -71,6 +71,7 @@ def test_all_problems_are_told_at_once_with_line_and_key() -> None:
         ("- a", "keys and values"),
         ("engine:\n  type: x\n", "user_config_template.yaml.j2"),
         ("pam: {enable: true}", "PAM"),
+        ("high_assurance: true", "not supported"),
         ("uep_command: mep-uep", "list"),
         ("uep_command: [mep-uep]", "absolute"),
         ("heartbeat_period: .inf", "seconds"),

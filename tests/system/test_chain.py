@@ -140,14 +140,26 @@ def test_a_program_that_cannot_be_executed_after_the_start(folder: Path, manager
     assert path in refused["reason"]
 
 
-def test_a_home_that_is_missing(call: Any, accounts: dict[str, LocalAccount]) -> None:
+def test_a_home_that_is_missing(call: Any, accounts: dict[str, LocalAccount], manager: ManagerProcess) -> None:
     home = accounts["meptest_bob"].home
     moved = home.rename(home.with_name("meptest_bob_moved"))
     try:
-        error = call("bob", RUN="homeless")["error"]
+        errors = [call("bob", RUN="homeless", TRY=n)["error"] for n in range(2)]
+        open_after_one = descriptors(manager)
+        call("bob", RUN="homeless", TRY=3)
     finally:
         moved.rename(home)
-    assert "home folder cannot be entered: No such file or directory" in error
+    assert all("home folder cannot be entered: No such file or directory" in error for error in errors)
+    assert descriptors(manager) <= open_after_one, "a refused launch keeps no descriptor"
+
+
+def descriptors(manager: ManagerProcess) -> int:
+    """How many descriptors the manager has open, once it is at rest."""
+    counts = []
+    while len(counts) < 5 or len(set(counts[-5:])) > 1:
+        counts.append(len(list(Path(f"/proc/{manager.pid}/fd").iterdir())))
+        time.sleep(0.1)
+    return counts[-1]
 
 
 def test_an_idle_user_endpoint_stops_and_is_reaped(call: Any, manager: ManagerProcess) -> None:

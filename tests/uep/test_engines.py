@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
@@ -48,9 +50,18 @@ def start(tmp_path: Path) -> Iterator[StartEngine]:
     yield make
     for engine in started:
         engine.stop()
+    _end_pools(tmp_path)
     os.chdir(before[0])
     os.environ.clear()
     os.environ.update(before[1])
+
+
+def _end_pools(folder: Path) -> None:
+    """Parsl's worker pools outlive a killed interchange by two minutes; those started in `folder` end now."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def job(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Job:
