@@ -196,11 +196,40 @@ def test_a_hub_port_that_is_taken(tmp_path: Path, hub: HubProcess, broker: Priva
         second.start()
 
 
+def test_a_python_for_the_set_up_that_users_cannot_execute(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    shutil.copy(Path("/usr/bin/python3").resolve(), hidden / "python3")
+    done = subprocess.run(
+        [PROJECT / "lab" / "setup"],
+        env={"PATH": os.environ["PATH"], "MEP_DEV": str(tmp_path / "dev"), "MEP_PYTHON": str(hidden / "python3")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == os.EX_CONFIG, done.stderr
+    assert f"{hidden}/python3 cannot be executed by ordinary users" in done.stderr
+    assert not list((tmp_path / "dev").glob("*/bin"))
+
+
 def test_no_package_manager_and_no_broker(tmp_path: Path) -> None:
     """lab/setup on a machine that has neither RabbitMQ nor a way to install it."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool in ("bash", "env", "dirname", "sha256sum", "cut", "id", "setpriv", "mkdir", "flock", "useradd", "cat"):
+    for tool in (
+        "bash",
+        "env",
+        "dirname",
+        "sha256sum",
+        "cut",
+        "id",
+        "setpriv",
+        "mkdir",
+        "flock",
+        "useradd",
+        "cat",
+        "rm",
+    ):
         (tools / tool).symlink_to(str(shutil.which(tool)))
     script = (PROJECT / "lab" / "setup").read_text().replace("/usr/lib/rabbitmq/bin/", "/nonexistent/")
     copy = tmp_path / "project" / "lab" / "setup"
