@@ -197,7 +197,7 @@ class Children:
         self._on_exit(
             ExitReport(
                 child=child,
-                ending=f"exit status {code}" if code >= 0 else f"signal {-code} ({signal.Signals(-code).name})",
+                ending=_ending(code),
                 seconds=time.monotonic() - child.started,
                 cpu_seconds=usage.ru_utime + usage.ru_stime,
                 peak_memory=usage.ru_maxrss,
@@ -225,7 +225,8 @@ class Children:
             if not self._children:
                 self._empty.set()
         elif action is Action.TERMINATE:
-            signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
         elif action is Action.KILL:
             _kill(child)
 
@@ -272,6 +273,14 @@ def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
             "launch", f"{admin} ({plan.account.home})", f"Your home folder cannot be {what}: {failure.text}."
         )
     return Refused("launch", admin, _FOR_USER)
+
+
+def _ending(code: int) -> str:
+    """How a process ended, from what os.waitstatus_to_exitcode says."""
+    if code >= 0:
+        return f"exit status {code}"
+    known = -code in signal.Signals.__members__.values()
+    return f"signal {-code} ({signal.Signals(-code).name})" if known else f"signal {-code}"
 
 
 def _kill(child: Child) -> None:

@@ -118,6 +118,7 @@ def program(folder: Path, name: str, text: str, mode: int = 0o755) -> str:
     [
         ("#!/bin/sh\necho broken >&2; exit 9\n", "exit status 9"),
         ("#!/bin/sh\nkill -KILL $$\n", "SIGKILL"),
+        ("#!/bin/sh\nkill -40 $$\n", "signal 40"),
     ],
 )
 def test_a_program_that_dies_before_its_first_heartbeat(
