@@ -46,6 +46,7 @@ class Child:
     command: the newest start command for it.
     remembered_until: until then (monotonic seconds) a clean exit starts it again.
     checked_in_after: seconds from exec to its first heartbeat; None until then, or when its program does not say.
+    ready: the pipe on which it says so, while that is open.
     """
 
     command: StartEndpoint
@@ -54,6 +55,7 @@ class Child:
     pidfd: int
     credentials: CredentialFile
     started: float
+    ready: int | None
     state: State = State.STARTING
     remembered_until: float = 0.0
     checked_in_after: float | None = None
@@ -129,7 +131,7 @@ class Children:
             undo.callback(os.close, ready)
             await _executed(started, plan)
             undo.pop_all()
-        child = Child(command, plan.account, started.pid, started.pidfd, credentials, time.monotonic())
+        child = Child(command, plan.account, started.pid, started.pidfd, credentials, time.monotonic(), ready)
         self._children[child.name] = child
         self._watch(child, ready)
         return child
@@ -151,33 +153,42 @@ class Children:
             log.warning("%s did not stop within %g s; killing it", child.name, STOP_TIMEOUT)
             _kill(child)
         if self._children:
-            await self._empty.wait()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), STOP_TIMEOUT)
 
     def _fork(self, plan: LaunchPlan, credentials: CredentialFile) -> tuple[Started, int]:
-        ready, ready_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        with contextlib.ExitStack() as ours:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as undo:
+            ready, ready_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            undo.callback(os.close, ready)
             ours.callback(os.close, ready_end)
             ours.callback(os.close, stdin := _handover_file(plan, credentials))
             ours.callback(os.close, credential_file := credentials.open_for_reading())
             descriptors = {0: stdin, CREDENTIALS_FD: credential_file, READY_FD: ready_end}
             try:
-                return start(plan.spec(descriptors)), ready
+                started = start(plan.spec(descriptors))
             except (LaunchRefused, OSError) as e:
-                os.close(ready)
                 raise Refused("launch", f"not started: {e}", _FOR_USER) from None
+            undo.pop_all()
+            return started, ready
 
     def _watch(self, child: Child, ready: int) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._exited, child)
-        loop.add_reader(ready, self._ready, child, ready)
+        loop.add_reader(ready, self._hear, child)
         if self._start_timeout is not None:
             loop.call_later(self._start_timeout, self._too_late, child)
 
-    def _ready(self, child: Child, ready: int) -> None:
+    def _hear(self, child: Child) -> None:
         """The pipe has a line (it has checked in), or its end (it never will, or its program does not know of it)."""
-        asyncio.get_running_loop().remove_reader(ready)
-        checked_in = os.read(ready, 16).startswith(b"ready")
-        os.close(ready)
+        if child.ready is None:
+            return
+        asyncio.get_running_loop().remove_reader(child.ready)
+        try:
+            checked_in = os.read(child.ready, 16).startswith(b"ready")
+        except BlockingIOError:  # it has ended, and something that it has left behind holds the other end
+            checked_in = False
+        os.close(child.ready)
+        child.ready = None
         if checked_in:
             child.checked_in_after = time.monotonic() - child.started
             self._step(child, Event.CHECKED_IN)
@@ -188,12 +199,14 @@ class Children:
             self._step(child, Event.TOO_LATE)
 
     def _exited(self, child: Child) -> None:
+        self._hear(child)
         asyncio.get_running_loop().remove_reader(child.pidfd)
         os.close(child.pidfd)
         _, status, usage = os.wait4(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         actions = self._step(child, Event.EXITED_BADLY if code else Event.EXITED_CLEAN)
         asked = Action.REVIVE in actions and time.monotonic() < child.remembered_until
+        before_check_in = child.state is State.STARTING and self._start_timeout is not None
         self._on_exit(
             ExitReport(
                 child=child,
@@ -201,8 +214,9 @@ class Children:
                 seconds=time.monotonic() - child.started,
                 cpu_seconds=usage.ru_utime + usage.ru_stime,
                 peak_memory=usage.ru_maxrss,
-                before_check_in=child.state is State.STARTING and self._start_timeout is not None,
-                tell_user=Action.TELL_USER in actions,
+                before_check_in=before_check_in,
+                # An end with status 0 before the first heartbeat is no better for who waits than any other.
+                tell_user=Action.TELL_USER in actions or (before_check_in and not asked),
                 revive=child.command if asked else None,
             )
         )
@@ -253,14 +267,28 @@ async def _executed(started: Started, plan: LaunchPlan) -> None:
     """Returns once the program has been executed; raises Refused when a step before failed, or took too long."""
     try:
         failure = await asyncio.wait_for(read_report(started.report), EXEC_TIMEOUT)
+        if failure is None:
+            return
     except asyncio.TimeoutError:
         failure = LaunchFailure("home or log", 0, f"no answer within {EXEC_TIMEOUT:g} s; is the home reachable?")
-        signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
-    if failure is None:
-        return
-    os.waitpid(started.pid, 0)
-    os.close(started.pidfd)
+    except BaseException:
+        _discard(started)
+        raise
+    _discard(started)
     raise _launch_refused(failure, plan)
+
+
+def _discard(started: Started) -> None:
+    """Kills a child that has not been executed, and reaps it when it ends: it may hang in a file system for long."""
+
+    def reap() -> None:
+        asyncio.get_running_loop().remove_reader(started.pidfd)
+        os.close(started.pidfd)
+        os.waitpid(started.pid, 0)
+
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+    asyncio.get_running_loop().add_reader(started.pidfd, reap)
 
 
 def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:

@@ -122,14 +122,21 @@ class _Manager:
             heartbeats = asyncio.ensure_future(self._keep_beating())
             commands = asyncio.ensure_future(self._keep_consuming())
             watchdog = asyncio.ensure_future(self._feed_watchdog())
-            await self._stopping.wait()
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait({stopping, heartbeats, commands}, return_when=asyncio.FIRST_COMPLETED)
+            broken = [task for task in (heartbeats, commands) if task.done() and not self._stopping.is_set()]
+            for task in broken:
+                log.critical("internal error", exc_info=task.exception())
+            self._stopping.set()
             self._pipeline.begin_closing()
             await self._finish_requests()
             await _cancel(commands)
             await self._pipeline.close()
             await self._children.stop_all()
             await asyncio.wait({heartbeats}, timeout=LAST_WORDS_TIMEOUT)
-            await _cancel(heartbeats, watchdog)
+            await _cancel(heartbeats, watchdog, stopping)
+            if broken:  # a bug; a new process is better than one that only seems to work
+                raise RuntimeError("the manager lost its commands or heartbeats unexpectedly")
         finally:
             await self._renderer.stop()
             self._audit.close()
@@ -212,7 +219,7 @@ class _Manager:
         return report
 
 
-async def _cancel(*tasks: asyncio.Future[None]) -> None:
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,13 +11,15 @@ import logging
 
 from mep.command import NoticeAddress
 from wire import backoff
-from wire.amqp import AccessRefused, BrokerError, Connection
+from wire.amqp import AccessRefused, Connection
 from wire.messages import StatusReport, pack
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 """How often a notice is tried, with growing pauses: about 6 s in all."""
+ATTEMPT_TIMEOUT = 20.0
+"""Seconds for one attempt: a broker short of memory takes messages and never confirms them."""
 _HEARTBEAT_PERIOD = 3
 """What a failed endpoint reports as its period, as the public package does: the service forgets it soon."""
 
@@ -27,11 +29,11 @@ async def send(address: NoticeAddress, text: str, request_id: str) -> bool:
     report = StatusReport(address.endpoint_id, {"error": text, "heartbeat_period": _HEARTBEAT_PERIOD})
     for wait, _ in zip(backoff.delays(), range(ATTEMPTS), strict=False):
         try:
-            await _publish(address, pack(report))
+            await asyncio.wait_for(_publish(address, pack(report)), ATTEMPT_TIMEOUT)
         except AccessRefused as e:
             log.error("[%s] failure notice not sent: %s", request_id, e)
             return False
-        except BrokerError as e:
+        except Exception as e:  # noqa: BLE001 - also credentials that no connection can be made of
             log.warning("[%s] failure notice not sent yet: %s; next attempt in %.1f s", request_id, e, wait)
             await asyncio.sleep(wait)
         else:

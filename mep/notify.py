@@ -15,7 +15,7 @@ def notify(**assignments: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     message = "\n".join(f"{key}={value}" for key, value in assignments.items())
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.sendto(message.encode(), address)
 
 

@@ -25,6 +25,15 @@ from wire.amqp import Delivery
 log = logging.getLogger(__name__)
 
 
+CLOSE_TIMEOUT = 15.0
+"""Seconds that revivals and notices under way have when the manager stops."""
+_UNEXPECTED = Refusal(
+    "manager",
+    "unexpected error, see the log",
+    "This endpoint failed unexpectedly; please tell its administrators.",
+)
+
+
 class Pipeline:
     """Handles requests. `profile` gives the profile in force; `endpoint_id` is the manager's own id."""
 
@@ -61,8 +70,7 @@ class Pipeline:
             await self._refuse(e.refusal, request_id, address or command.notice_address(delivery, port))
         except Exception:
             log.exception("[%s] unexpected error", request_id)
-            text = "This endpoint failed unexpectedly; please tell its administrators."
-            await self._refuse(Refusal("manager", "unexpected error, see the log", text), request_id, address)
+            await self._refuse(_UNEXPECTED, request_id, address)
 
     def checked_in(self, child: Child) -> None:
         """Called by `children` when a user endpoint has sent its first heartbeat."""
@@ -96,9 +104,11 @@ class Pipeline:
         self._closing = True
 
     async def close(self) -> None:
-        """Waits for the revivals and notices that are under way."""
-        while self._background:
-            await asyncio.wait(self._background)
+        """Waits for the revivals and notices that are under way, but not for ever."""
+        if self._background:
+            _, late = await asyncio.wait(self._background, timeout=CLOSE_TIMEOUT)
+            for task in late:
+                task.cancel()
 
     async def _start(self, start: StartEndpoint) -> None:
         async with self._turn(start.name):
@@ -133,6 +143,9 @@ class Pipeline:
             await self._start(start)
         except Refused as e:
             await self._refuse(e.refusal, start.request_id, _address(start))
+        except Exception:
+            log.exception("[%s] unexpected error", start.request_id)
+            await self._refuse(_UNEXPECTED, start.request_id, _address(start))
 
     async def _refuse(self, refusal: Refusal, request_id: str, address: NoticeAddress | None) -> None:
         log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)

@@ -86,7 +86,7 @@ class Renderer:
         async with self._lock:
             try:
                 return await asyncio.wait_for(self._exchange(request), TIME_LIMIT)
-            except (asyncio.TimeoutError, OSError, asyncio.LimitOverrunError, ValueError) as e:
+            except (asyncio.TimeoutError, OSError, EOFError, asyncio.LimitOverrunError, ValueError) as e:
                 await self.stop()
                 reason = f"the render worker did not answer within {TIME_LIMIT:g} s, or died ({type(e).__name__})"
                 user = "This endpoint could not process your user_endpoint_config within its limits of time and memory."
@@ -94,6 +94,9 @@ class Renderer:
             except RendererUnavailable as e:
                 user = "This endpoint cannot start user endpoints at the moment; please tell its administrators."
                 raise Refused("template", str(e), user) from None
+            except BaseException:
+                await self.stop()  # its answer, still to come, must not become the answer to somebody else's request
+                raise
 
     async def _exchange(self, request: bytes) -> dict[str, str]:
         if self._worker is not None and self._worker.reader.at_eof():
@@ -126,7 +129,11 @@ class _Worker:
             theirs.close()
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE)
         worker = cls(started.pid, started.pidfd, reader, writer)
-        failure = await read_report(started.report)
+        try:
+            failure = await read_report(started.report)
+        except BaseException:
+            await worker.end()
+            raise
         if failure is not None:
             await worker.end()
             raise RendererUnavailable(

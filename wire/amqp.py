@@ -326,7 +326,7 @@ async def _until_lost(connection: Connection, session: Callable[[Connection], Aw
             return False
         try:
             running.result()
-        except ConnectionLost:
+        except (ConnectionLost, AMQPError):  # pika's own: an operation on a channel that the broker has just closed
             return False
         return True
     finally:

@@ -1,4 +1,4 @@
-"""Kernel calls that the standard library does not have: prctl(2) and capset(2).
+"""Kernel calls that the standard library does not have: prctl(2), capset(2) and keyctl(2).
 
 Called by `become` and `launch` in the child between fork and exec: the C library is looked up at import, before any
 fork. Constants are those of <linux/prctl.h> and <linux/capability.h>.
@@ -7,6 +7,7 @@ fork. Constants are those of <linux/prctl.h> and <linux/capability.h>.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -17,6 +18,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "ppc64le": 271}.get(os.uname().machine)
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 def last_capability() -> int:
@@ -48,6 +51,19 @@ def clear_capabilities() -> None:
     empty = (ctypes.c_uint32 * 6)()
     if _libc.capset(header, empty) != 0:
         raise _errno()
+
+
+def join_new_session_keyring() -> None:
+    """Leaves the session keyring that was inherited: possession of a keyring beats the uid.
+
+    A kernel without keyrings, and one that lets this process use none, has nothing to leave.
+    """
+    if _KEYCTL is None:
+        return
+    if _libc.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+        error = _errno()
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise error
 
 
 def capability_sets() -> dict[str, int]:

@@ -9,14 +9,16 @@ The steps of the child, in order, each named in a failure report:
   session       a new session, so that terminals and process groups of ours do not reach the program
   limits        no core file and no reading of memory until exec
   identity      become the account, and prove it (become.py)
+  keyring       a session keyring of its own; ours, and what it holds, is inherited otherwise
+  descriptors   the named descriptors to their numbers, everything else closed: what comes next may hang
   home          enter the working directory, as the account
   log           make the folder, open the log for appending, as the account
-  descriptors   the named descriptors to their numbers, everything else closed
   exec          the program replaces the child
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -27,8 +29,8 @@ from mep.privileged import kernel
 from mep.privileged.become import NotProven, become
 from mep.privileged.spec import STDERR, STDOUT, LaunchSpec, check
 
-_REPORT = 64
-"""The number of the report's pipe in the child. Copies of descriptors on their way to low numbers stand above it."""
+_HIGH = 64
+"""Descriptors are first copied to free numbers from here on, so that none is overwritten before it has been copied."""
 
 
 @dataclass(frozen=True)
@@ -89,33 +91,35 @@ def _child(spec: LaunchSpec, report: int, last_capability: int) -> None:
     """Never returns: executes the program, or reports the failed step and exits with status 127."""
     step = "signals"
     try:
-        os.dup2(report, _REPORT, inheritable=False)
-        for step, action in _steps(spec, last_capability):  # noqa: B007 - the reports below name the step
+        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        for step, action in _steps(spec, report, last_capability):  # noqa: B007 - the reports below name the step
             action()
     except NotProven as e:
-        _report(step, 0, f"not proven: {e}")
+        _report(report, step, 0, f"not proven: {e}")
     except OSError as e:
-        _report(step, e.errno or 0, e.strerror or "")
-    except BaseException as e:  # noqa: BLE001 - the child must never return into the manager's code
-        _report(step, 0, type(e).__name__)
-    os._exit(127)
+        _report(report, step, e.errno or 0, e.strerror or "")
+    except BaseException as e:  # noqa: BLE001 - whatever it was, it ends here
+        _report(report, step, 0, type(e).__name__)
+    finally:
+        os._exit(127)  # also when the report failed: the child must never return into the manager's code
 
 
-def _steps(spec: LaunchSpec, last_capability: int) -> list[tuple[str, Callable[[], object]]]:
+def _steps(spec: LaunchSpec, report: int, last_capability: int) -> list[tuple[str, Callable[[], object]]]:
     return [
         ("signals", _reset_signals),
         ("session", os.setsid),
         ("limits", _forbid_dumps),
         ("identity", lambda: become(spec.uid, spec.gid, spec.groups, last_capability)),
+        ("keyring", kernel.join_new_session_keyring),
+        ("descriptors", lambda: _arrange(spec, report)),
         ("home", lambda: _enter(spec.directory)),
         ("log", lambda: _open_log(spec.log)),
-        ("descriptors", lambda: _arrange(spec)),
         ("exec", lambda: os.execve(spec.argv[0], spec.argv, dict(spec.environment))),  # noqa: S606 - no shell, as meant
     ]
 
 
-def _report(step: str, errno: int, text: str) -> None:
-    os.write(_REPORT, f"{step}:{errno}:{text}".encode())
+def _report(report: int, step: str, errno: int, text: str) -> None:
+    os.write(report, f"{step}:{errno}:{text}".encode())
 
 
 def _reset_signals() -> None:
@@ -150,15 +154,14 @@ def _open_log(log: tuple[str, str] | None) -> None:
     os.dup2(descriptor, STDERR)
 
 
-def _arrange(spec: LaunchSpec) -> None:
+def _arrange(spec: LaunchSpec, report: int) -> None:
     """Moves the named descriptors to their numbers and closes all others but the report, which exec closes."""
-    copies = {}
-    for copy, (number, descriptor) in enumerate(spec.descriptors.items(), start=_REPORT + 1):
-        os.dup2(descriptor, copy, inheritable=False)
-        copies[number] = copy
+    copies = {
+        number: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH) for number, descriptor in spec.descriptors.items()
+    }
     for number, copy in copies.items():
         os.dup2(copy, number, inheritable=True)
-    _close_all_but([*spec.descriptors, *((STDOUT, STDERR) if spec.log else ()), _REPORT])
+    _close_all_but([*spec.descriptors, *((STDOUT, STDERR) if spec.log else ()), report])
 
 
 def _close_all_but(kept: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
 import pwd
@@ -113,6 +114,43 @@ def test_descriptors_may_change_places(spec: LaunchSpec) -> None:
     os.close(write)
     assert shell(dataclasses.replace(spec, descriptors={0: read}), "cat") == "through\n"
     os.close(read)
+
+
+@pytest.mark.parametrize("lowest_free", range(54, 72))
+def test_descriptors_do_not_get_mixed_up_in_a_busy_manager(spec: LaunchSpec, lowest_free: int) -> None:
+    """The numbers that the child copies to may be in use by the very descriptors that it copies."""
+    filler = []
+    while (descriptor := os.open("/dev/null", os.O_RDONLY)) < lowest_free:
+        filler.append(descriptor)
+    os.close(descriptor)
+    pipes = [os.pipe() for _ in range(2)]
+    try:
+        os.write(pipes[0][1], b"zero\n")
+        os.close(pipes[0][1])
+        named = dataclasses.replace(spec, descriptors={0: pipes[0][0], 5: pipes[1][1]})
+        assert shell(named, "cat; echo five >&5") == "zero\n"
+        assert os.read(pipes[1][0], 100) == b"five\n"
+    finally:
+        for descriptor in (*filler, pipes[0][0], *pipes[1]):
+            os.close(descriptor)
+
+
+def test_keys_of_the_manager_are_not_inherited(spec: LaunchSpec) -> None:
+    """A key in our session keyring would be possessed, and so readable, whatever its owner."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    add_key, session_keyring = {"x86_64": 248, "aarch64": 217}[os.uname().machine], -3
+
+    def script() -> None:
+        if libc.syscall(add_key, b"user", b"mep-test-key", b"secret", 6, session_keyring) < 0:
+            os._exit(77)
+        assert "mep-test-key" in Path("/proc/keys").read_text()
+        said = shell(spec, "cat /proc/keys")
+        os._exit(3 if "mep-test-key" in said else 0)
+
+    code = in_a_child(script)
+    if code == 77:
+        pytest.skip("this kernel lets nobody have keys")
+    assert code == 0
 
 
 def test_signals_are_as_new(spec: LaunchSpec) -> None:
