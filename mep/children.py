@@ -108,9 +108,6 @@ class Children:
         self._children: dict[str, Child] = {}
         self._empty = asyncio.Event()
 
-    def __len__(self) -> int:
-        return len(self._children)
-
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._children.values()))
 
@@ -132,6 +129,8 @@ class Children:
             await _executed(started, plan)
             undo.pop_all()
         child = Child(command, plan.account, started.pid, started.pidfd, credentials, time.monotonic(), ready)
+        if self._start_timeout is None:
+            child.state = State.RUNNING
         self._children[child.name] = child
         self._watch(child, ready)
         return child
@@ -205,8 +204,8 @@ class Children:
         _, status, usage = os.wait4(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         actions = self._step(child, Event.EXITED_BADLY if code else Event.EXITED_CLEAN)
-        asked = Action.REVIVE in actions and time.monotonic() < child.remembered_until
-        before_check_in = child.state is State.STARTING and self._start_timeout is not None
+        asked = not {Action.REVIVE, Action.REVIVE_OR_TELL}.isdisjoint(actions)
+        revived = asked and time.monotonic() < child.remembered_until
         self._on_exit(
             ExitReport(
                 child=child,
@@ -214,10 +213,9 @@ class Children:
                 seconds=time.monotonic() - child.started,
                 cpu_seconds=usage.ru_utime + usage.ru_stime,
                 peak_memory=usage.ru_maxrss,
-                before_check_in=before_check_in,
-                # An end with status 0 before the first heartbeat is no better for who waits than any other.
-                tell_user=Action.TELL_USER in actions or (before_check_in and not asked),
-                revive=child.command if asked else None,
+                before_check_in=child.state is State.STARTING,
+                tell_user=Action.TELL_USER in actions or (Action.REVIVE_OR_TELL in actions and not revived),
+                revive=child.command if revived else None,
             )
         )
 

@@ -193,7 +193,7 @@ def list_() -> None:
         print(f"No profiles in {root}; make one with `mep configure NAME`.")
     for path in profiles:
         state = "running" if runlock.holder(run_root() / path.name) else "stopped"
-        print(f"{path.name:<32} {state:<8} {registration.registered_ids(path)}")
+        print(f"{path.name:<32} {state:<8} {registration.shown_id(path)}")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 `children` feeds it events and carries out the actions.
 
               CHECKED_IN     COMMAND             EXITED_CLEAN             EXITED_BADLY       STOP      TOO_LATE
-  STARTING    -> RUNNING     refresh, remember   forget, revive if asked  forget, tell user  -> STOPPING  kill
+  STARTING    -> RUNNING     refresh, remember   forget, revive or tell   forget, tell user  -> STOPPING  kill
   RUNNING     -              refresh, remember   forget, revive if asked  forget, tell user  -> STOPPING  -
   STOPPING    -              remember            forget, revive if asked  forget             -            -
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 class State(enum.Enum):
-    """STARTING: executed, no heartbeat yet (and for programs that do not report it, for good)."""
+    """STARTING: executed, no heartbeat yet. A program that does not tell of its heartbeat begins as RUNNING."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -40,6 +40,7 @@ class Action(enum.Enum):
     REMEMBER = "keep the command for the grace period"
     FORGET = "remove it from the table, with its files"
     REVIVE = "start it again if a command was remembered"
+    REVIVE_OR_TELL = "start it again if a command was remembered, else send a failure notice"
     TELL_USER = "send a failure notice"
     KILL = "kill it"
     TERMINATE = "ask it to stop"
@@ -60,7 +61,7 @@ _DIED = (Action.FORGET, Action.TELL_USER)
 TABLE: dict[tuple[State, Event], Step] = {
     (State.STARTING, Event.CHECKED_IN): Step(State.RUNNING),
     (State.STARTING, Event.COMMAND): Step(State.STARTING, _LIVE),
-    (State.STARTING, Event.EXITED_CLEAN): Step(State.STARTING, _ENDED),
+    (State.STARTING, Event.EXITED_CLEAN): Step(State.STARTING, (Action.FORGET, Action.REVIVE_OR_TELL)),
     (State.STARTING, Event.EXITED_BADLY): Step(State.STARTING, _DIED),
     (State.STARTING, Event.STOP): Step(State.STOPPING, (Action.TERMINATE,)),
     (State.STARTING, Event.TOO_LATE): Step(State.STARTING, (Action.KILL,)),

@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +113,16 @@ class _Manager:
     async def serve(self) -> None:
         """Runs until a signal stops it; then stops the user endpoints and says good-bye to the service."""
         loop = asyncio.get_running_loop()
+        command_url = self._registration.commands.connection_url
+        heartbeat_url = self._registration.heartbeats.connection_url
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked what stops us
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop, number)
         try:
             await self._renderer.start()
-            await self._try_broker()
-            heartbeats = asyncio.ensure_future(self._keep_beating())
-            commands = asyncio.ensure_future(self._keep_consuming())
+            await (await Connection.open(command_url)).close()  # one that is not there is told at the start
+            heartbeats = asyncio.ensure_future(self._stay_connected(heartbeat_url, self._beat, "heartbeats"))
+            commands = asyncio.ensure_future(self._stay_connected(command_url, self._consume, "commands"))
             watchdog = asyncio.ensure_future(self._feed_watchdog())
             stopping = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait({stopping, heartbeats, commands}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,16 +149,8 @@ class _Manager:
         notify(STOPPING="1", STATUS="stopping user endpoints")
         self._stopping.set()
 
-    async def _try_broker(self) -> None:
-        """A broker that cannot be reached at all is told at the start, where somebody is looking."""
-        connection = await Connection.open(self._registration.commands.connection_url)
-        await connection.close()
-
-    async def _keep_consuming(self) -> None:
-        async def open_connection() -> Connection:
-            return await Connection.open(self._registration.commands.connection_url)
-
-        await stay_connected(open_connection, self._consume, self._on_trouble("commands"))
+    async def _stay_connected(self, url: str, session: Callable[[Connection], Awaitable[None]], what: str) -> None:
+        await stay_connected(lambda: Connection.open(url), session, self._on_trouble(what))
 
     async def _consume(self, connection: Connection) -> None:
         """A session on the command queue: each delivery becomes a task, acked when it has come to its end."""
@@ -181,14 +175,6 @@ class _Manager:
         if self._handlers:
             await asyncio.wait(self._handlers, timeout=FINISH_TIMEOUT)
             await _cancel(*self._handlers)
-
-    async def _keep_beating(self) -> None:
-        target = self._registration.heartbeats
-
-        async def open_connection() -> Connection:
-            return await Connection.open(target.connection_url)
-
-        await stay_connected(open_connection, self._beat, self._on_trouble("heartbeats"))
 
     async def _beat(self, connection: Connection) -> None:
         """A session of heartbeats; ends with the last one, which says that the manager is going."""

@@ -11,7 +11,7 @@ import logging
 
 from mep.command import NoticeAddress
 from wire import backoff
-from wire.amqp import AccessRefused, Connection
+from wire.amqp import AccessRefused, publish_once
 from wire.messages import StatusReport, pack
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ async def send(address: NoticeAddress, text: str, request_id: str) -> bool:
     report = StatusReport(address.endpoint_id, {"error": text, "heartbeat_period": _HEARTBEAT_PERIOD})
     for wait, _ in zip(backoff.delays(), range(ATTEMPTS), strict=False):
         try:
-            await asyncio.wait_for(_publish(address, pack(report)), ATTEMPT_TIMEOUT)
+            await asyncio.wait_for(publish_once(address.target, pack(report)), ATTEMPT_TIMEOUT)
         except AccessRefused as e:
             log.error("[%s] failure notice not sent: %s", request_id, e)
             return False
@@ -40,12 +40,3 @@ async def send(address: NoticeAddress, text: str, request_id: str) -> bool:
             return True
     log.error("[%s] failure notice given up; the user's future waits until the service ends it", request_id)
     return False
-
-
-async def _publish(address: NoticeAddress, body: bytes) -> None:
-    connection = await Connection.open(address.target.connection_url)
-    try:
-        publisher = await connection.publisher()
-        await publisher.publish(address.target, body)
-    finally:
-        await connection.close()

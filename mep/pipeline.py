@@ -24,7 +24,6 @@ from wire.amqp import Delivery
 
 log = logging.getLogger(__name__)
 
-
 CLOSE_TIMEOUT = 15.0
 """Seconds that revivals and notices under way have when the manager stops."""
 _UNEXPECTED = Refusal(
@@ -61,7 +60,7 @@ class Pipeline:
         port = self._profile().config.amqp_port
         try:
             start = command.decode(delivery, request_id, time.time(), port)
-            address = NoticeAddress(start.endpoint_id, start.notices)
+            address = _address(start)
             self._audit.record(
                 "received", request_id, endpoint=start.name, identity=start.requester, username=start.requester_name
             )

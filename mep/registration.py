@@ -6,7 +6,6 @@ Through `globus_sdk`, as any client of the service. Tokens of client credentials
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -31,6 +30,8 @@ log = logging.getLogger(__name__)
 
 PUBLIC_CLIENT_ID = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
 """The native client of Globus Compute, under which people log in."""
+COMPATIBLE_VERSION = "4.19.0"
+"""The version of the public package that we are like: the service compares it with its `min_ep_version`."""
 _LOCAL_SERVICE = "http://localhost:5000"
 _ID_VARIABLE, _SECRET_VARIABLE = "GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"
 
@@ -154,7 +155,7 @@ def _document(site: Profile) -> dict[str, Any]:
         "subscription_uuid": config.subscription_id,
         "admins": None if config.admins is None else list(config.admins),
         "metadata": {
-            "endpoint_version": _compatible_version(),
+            "endpoint_version": COMPATIBLE_VERSION,
             "python_version": platform.python_version(),
             "hostname": socket.getfqdn(),
             "local_user": pwd.getpwuid(os.getuid()).pw_name,
@@ -165,11 +166,6 @@ def _document(site: Profile) -> dict[str, Any]:
         },
     }
     return {key: value for key, value in document.items() if value is not None}
-
-
-def _compatible_version() -> str:
-    """The service compares this with its `min_ep_version`: the version of the public package that we are like."""
-    return "4.19.0"
 
 
 def _environment(config: ManagerConfig) -> str:
@@ -209,9 +205,9 @@ def _read_credentials(path: Path) -> tuple[str, str]:
         raise ConfigError(path, ["expected two lines: `client_id: UUID` and `client_secret: SECRET`"]) from None
 
 
-def registered_ids(directory: Path) -> str:
-    """The id of a profile for people to read, or a dash."""
+def shown_id(directory: Path) -> str:
+    """The id of a profile for people to read: a dash before the first registration, `?` when it cannot be read."""
     try:
         return profile.endpoint_id(directory) or "-"
-    except (ConfigError, json.JSONDecodeError):
+    except ConfigError:
         return "?"

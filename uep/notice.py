@@ -11,8 +11,8 @@ import logging
 
 from uep import report
 from uep.handover import HandOver
-from wire.amqp import BrokerError, Connection
-from wire.queues import Target, read_credentials
+from wire.amqp import BrokerError, publish_once
+from wire.queues import read_credentials
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +24,6 @@ async def tell_cannot_start(handover: HandOver, text: str) -> None:
     """Publishes the notice and waits for the broker's confirm; never raises."""
     target = read_credentials(handover.credentials).heartbeats
     try:
-        await asyncio.wait_for(_publish(target, report.cannot_start(handover.endpoint_id, text)), PATIENCE)
+        await asyncio.wait_for(publish_once(target, report.cannot_start(handover.endpoint_id, text)), PATIENCE)
     except (BrokerError, asyncio.TimeoutError) as e:
         log.error("the service could not be told: %s", e or "no answer in time")
-
-
-async def _publish(target: Target, body: bytes) -> None:
-    connection = await Connection.open(target.connection_url)
-    try:
-        publisher = await connection.publisher()
-        await publisher.publish(target, body)
-    finally:
-        await connection.close()

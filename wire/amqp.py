@@ -12,9 +12,10 @@ fresh start. Error texts never hold a URL.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -123,7 +124,6 @@ class Connection:
             ConnectionLost: the queue does not exist, may not be read, or the connection is gone.
         """
         channel = await self._channel()
-        channel.basic_qos(prefetch_count=prefetch)
         consuming: asyncio.Future[None] = self._future()
 
         def receive(_: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -133,7 +133,11 @@ class Connection:
                 log.exception("a delivery from %s was not handled", queue)
                 self.abandon(ConnectionLost(f"a delivery was not handled: {type(e).__name__}"))
 
-        tag = channel.basic_consume(queue, receive, exclusive=exclusive, callback=lambda _: _succeed(consuming, None))
+        with _as_lost():
+            channel.basic_qos(prefetch_count=prefetch)
+            tag = channel.basic_consume(
+                queue, receive, exclusive=exclusive, callback=lambda _: _succeed(consuming, None)
+            )
         await self._answer(consuming, f"consuming from {queue}")
         return Consumer(channel, tag)
 
@@ -142,7 +146,8 @@ class Connection:
         channel = await self._channel()
         confirming: asyncio.Future[None] = self._future()
         publisher = Publisher(self, channel)
-        channel.confirm_delivery(publisher.on_confirm, callback=lambda _: _succeed(confirming, None))
+        with _as_lost():
+            channel.confirm_delivery(publisher.on_confirm, callback=lambda _: _succeed(confirming, None))
         await self._answer(confirming, "publisher confirms")
         return publisher
 
@@ -286,6 +291,20 @@ class Publisher:
             _fail(confirmed, NotDelivered(f"the broker has no queue for the message ({where})"))
 
 
+async def publish_once(target: Target, body: bytes) -> None:
+    """Publishes one message over a connection of its own, and returns once the broker has confirmed it.
+
+    Raises:
+        BrokerError: no connection, or the errors of `Publisher.publish`.
+    """
+    connection = await Connection.open(target.connection_url)
+    try:
+        publisher = await connection.publisher()
+        await publisher.publish(target, body)
+    finally:
+        await connection.close()
+
+
 async def stay_connected(
     open_connection: Callable[[], Awaitable[Connection]],
     session: Callable[[Connection], Awaitable[None]],
@@ -326,13 +345,22 @@ async def _until_lost(connection: Connection, session: Callable[[Connection], Aw
             return False
         try:
             running.result()
-        except (ConnectionLost, AMQPError):  # pika's own: an operation on a channel that the broker has just closed
+        except ConnectionLost:
             return False
         return True
     finally:
         for task in (running, lost):
             task.cancel()
         await asyncio.gather(running, lost, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _as_lost() -> Iterator[None]:
+    """pika refuses an operation on a channel that the broker has just closed with an error of its own."""
+    try:
+        yield
+    except AMQPError as e:
+        raise ConnectionLost(f"the channel was closed: {_text(e)}") from None
 
 
 def _delivery(method: Any, properties: Any, body: bytes) -> Delivery:
