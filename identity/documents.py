@@ -10,17 +10,23 @@ none of it: a document that was skipped would leave others to decide. Unknown ke
 from __future__ import annotations
 
 import os
+import pwd
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from identity import pattern, pattern_syntax, template
 from identity.account_name import shown
+from identity.identities import canonical_id
 from identity.jsontext import DocumentError, Node
 from identity.jsontext import parse as parse_json
+from identity.lookup import Lookup
 
 MAX_TEXT = 1 << 20
 """Largest document file, in characters."""
+MAX_CACHE = 3600
+"""Most seconds that an answer of a program may be good for."""
 EXPRESSION = "expression_identity_mapping#1.0.0"
 EXTERNAL = "external_identity_mapping#1.0.0"
 _UNVERIFIED = frozenset({"email", "name", "organization"})
@@ -72,13 +78,31 @@ class ExpressionDocument:
 
     mappings: tuple[Mapping, ...]
 
+    @cached_property
+    def is_slow(self) -> bool:
+        """Whether a pattern needs more than comparing and searching."""
+        return any(isinstance(mapping.match, pattern.Pattern) and mapping.match.is_slow for mapping in self.mappings)
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """The mappings by what they can match."""
+        return Lookup(self.mappings)
+
 
 @dataclass(frozen=True)
 class ExternalDocument:
-    """A program to ask; `command` begins with its absolute path."""
+    """A program to ask; `command` begins with its absolute path.
+
+    run_as: the account that it runs as; None for that of this process. may_fail: whether later documents decide when
+    it fails. cache_seconds: how long an answer is good for the same question. answers: those, with their last moment.
+    """
 
     rule: Rule
     command: tuple[str, ...]
+    run_as: str | None = None
+    may_fail: bool = False
+    cache_seconds: float = 0.0
+    answers: dict[bytes, tuple[float, dict[str, str]]] = field(default_factory=dict, compare=False, repr=False)
 
 
 Document: TypeAlias = "ExpressionDocument | ExternalDocument"
@@ -188,7 +212,32 @@ class _Reader:
         for item, word in zip(items, words, strict=True):
             if "\0" in word:
                 raise self._error(item, "an argument holds a NUL character", "remove it")
-        return ExternalDocument(Rule(self._source, node.line, number, None, f"program {shown(words[0])}"), words)
+        return ExternalDocument(
+            Rule(self._source, node.line, number, None, f"program {shown(words[0])}"),
+            words,
+            run_as=self._account(node),
+            may_fail=self._flag(node, "may_fail"),
+            cache_seconds=self._seconds(node, "cache_seconds"),
+        )
+
+    def _account(self, node: Node) -> str | None:
+        found = self._object(node).get("run_as")
+        if found is None:
+            return None
+        try:
+            pwd.getpwnam(self._string(found))
+        except (KeyError, ValueError):
+            raise self._error(found, f"there is no account {shown(found.value)}", "name a local account") from None
+        return self._string(found)
+
+    def _seconds(self, node: Node, key: str) -> float:
+        found = self._object(node).get(key)
+        if found is None:
+            return 0.0
+        value = found.value
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_CACHE:
+            raise self._error(found, f"this must be a number of seconds, at most {MAX_CACHE}", "write 0 for no cache")
+        return float(value)
 
     def _mapping(self, number: int, index: int, node: Node) -> Mapping:
         match = self._key(node, "match")
@@ -199,7 +248,8 @@ class _Reader:
         output = self._template(output_node, compiled.groups)
         if not literal:
             self._warn(match, pattern_syntax.hints(self._string(match)))
-        self._warn(node, _unverified(source, output))
+        begin = self._string(match) if literal else pattern_syntax.fixed_beginning(self._string(match))
+        self._warn(node, _unverified(source, output, begin))
         text = f"{self._string(match)!r} -> {self._string(output_node)!r}"
         return Mapping(Rule(self._source, node.line, number, index, text), source, compiled, output)
 
@@ -222,14 +272,18 @@ class _Reader:
         self.warnings += [Warning(where, text, suggestion) for text, suggestion in hints]
 
 
-def _unverified(source: template.Template, output: template.Template) -> list[tuple[str, str]]:
-    """Warns of fields that people may set themselves, unless the source also holds the identity provider."""
-    if "identity_provider" in source.fields:
+def _unverified(source: template.Template, output: template.Template, begin: str) -> list[tuple[str, str]]:
+    """Warns of fields that people may set themselves, unless the identity provider is pinned.
+
+    begin: the fixed text that the match begins with.
+    """
+    provider = source.parts[:2] == ("", template.Field("identity_provider"))
+    if provider and canonical_id(begin[:36]) is not None and len(begin) > 36:
         return []
     return [
         (
             f"{name!r} may be chosen by its owner",
-            "use {username} or {id}, or put {identity_provider} into the source too",
+            "use {username} or {id}, or pin the provider: source {identity_provider}:{...}, match UUID:...",
         )
         for name in sorted(_UNVERIFIED & (source.fields | output.fields))
     ]

@@ -1,6 +1,6 @@
 """Applies one mapping of an expression document to one identity.
 
-apply(mapping, identity) -> Applied(name="alice") | Applied(name=None, reason=..., final=...) | None
+apply(mapping, identity, value) -> Applied(name="alice") | Applied(name=None, reason=..., final=...) | None
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from identity.account_name import problem
 from identity.documents import Mapping
 from identity.identities import Identity
-from identity.pattern import TooMuchWork
+from identity.lookup import Value
+from identity.machine import TooMuchWork
 from identity.template import Unfillable
 
 
@@ -27,12 +28,10 @@ class Applied:
     final: bool = True
 
 
-def apply(mapping: Mapping, identity: Identity) -> Applied | None:
-    """The outcome, or None when the pattern does not match."""
-    try:
-        value = mapping.source.fill(identity.fields)
-    except Unfillable as e:
-        return Applied(None, str(e), final=False)
+def apply(mapping: Mapping, identity: Identity, value: Value) -> Applied | None:
+    """The outcome, or None when the pattern does not match. value: as from `lookup`."""
+    if not isinstance(value, str):  # what is too long must not get past a mapping that was to decide about it
+        return Applied(None, str(value), final=isinstance(value, TooMuchWork))
     try:
         groups = mapping.match.fullmatch(value)
         return None if groups is None else accepted(mapping.output.fill(identity.fields, groups))

@@ -11,6 +11,7 @@ may be missing. An answer that is anything else is a failure of the program.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 
 from identity import program
@@ -20,6 +21,8 @@ from identity.jsontext import DocumentError, Node
 from identity.jsontext import parse as parse_json
 from identity.program import MapperError
 
+MAX_ANSWERS = 256
+"""Answers of a program that are kept, when its document wants that."""
 _OUTPUT = "identity_mapping_output#1.0.0"
 
 
@@ -37,11 +40,25 @@ async def ask(
     records = [dict(identity.fields) for identity in identities]
     question = {"DATA_TYPE": "identity_mapping_input#1.0.0", "identities": records}
     argv = [*document.command, "-c", connector_id, "-s", gateway_id, "-a"]
-    output = await program.run(argv, json.dumps(question, allow_nan=False).encode("ascii"))
+    stdin = json.dumps(question, allow_nan=False).encode("ascii")
+    key = "\0".join(argv).encode() + stdin
+    good_until, names = document.answers.get(key, (0.0, {}))
+    if time.monotonic() < good_until:
+        return names
+    output = await program.run(argv, stdin, document.run_as)
     try:
-        return decode(output, frozenset(identity.id for identity in identities))
+        names = decode(output, frozenset(identity.id for identity in identities))
     except DocumentError as e:
         raise MapperError(f"the answer of {document.rule} is not acceptable: {e.path} {e.problem}") from None
+    _keep(document, key, names)
+    return names
+
+
+def _keep(document: ExternalDocument, key: bytes, names: dict[str, str]) -> None:
+    if document.cache_seconds:
+        if len(document.answers) >= MAX_ANSWERS:
+            del document.answers[next(iter(document.answers))]
+        document.answers[key] = (time.monotonic() + document.cache_seconds, names)
 
 
 def decode(output: bytes, asked: frozenset[str]) -> dict[str, str]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import marshal
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from identity import documents, external
 from identity.account_name import shown
@@ -21,10 +23,15 @@ from identity.documents import Document, ExpressionDocument, ExternalDocument, R
 from identity.expression import Applied, accepted, apply
 from identity.identities import Identity, PassedOver, SetRefused, canonical_id, read
 from identity.jsontext import DocumentError
+from identity.program import MapperError
 
 POSIX_CONNECTOR = "145812c8-decc-41f1-83cf-bb2a85a2a70b"
 """The connector id that mapping programs are told: local accounts."""
 ZERO_UUID = "00000000-0000-0000-0000-000000000000"
+MAX_ANSWERS = 256
+"""Answers that a mapper keeps."""
+MAX_QUESTION = 8192
+"""Bytes of an identity set whose answer is kept; a record has some four hundred."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,17 @@ class Decision:
 
 
 class Mapper:
-    """All mapping documents of a site. Safe to share: it holds no state between requests.
+    """All mapping documents of a site. Safe to share: of earlier requests it keeps nothing but their answers.
+
+    Users come again and again with the same identities, and without programs the answer depends on nothing else.
 
     warnings: what is legal but probably not meant. digest: SHA-256 of the text, for the log.
     """
 
     def __init__(self, loaded: tuple[Document, ...], warnings: tuple[Warning, ...], digest: str) -> None:
         self._documents = loaded
+        self._at_once = not any(isinstance(document, ExternalDocument) for document in loaded)
+        self._answers: dict[bytes, Decision] = {}
         self.warnings = warnings
         self.digest = digest
 
@@ -91,6 +102,9 @@ class Mapper:
         Raises:
             MapperError: a mapping program failed; nothing is decided.
         """
+        question = self._question(identity_set, requester)
+        if question in self._answers:
+            return self._answers[question]
         if requester is not None and canonical_id(requester) is None:
             return self._refused(f"the requester {shown(requester)} is not an identity id")
         try:
@@ -101,7 +115,7 @@ class Mapper:
         for document in self._documents:
             if search.open:
                 await search.consider(document, connector_id, gateway_id)
-        return search.decision(len(self._documents))
+        return self._keep(question, search.decision(len(self._documents)))
 
     def map(
         self,
@@ -114,12 +128,39 @@ class Mapper:
         """The same for programs without an event loop."""
         mapped = self.amap(identity_set, requester=requester, connector_id=connector_id, gateway_id=gateway_id)
         try:
-            return asyncio.run(mapped)
+            return _finish(mapped) if self._at_once else asyncio.run(mapped)
         finally:
             mapped.close()  # no effect unless a running loop refused it
 
+    def _question(self, identity_set: object, requester: str | None) -> bytes | None:
+        """What is asked, as the key of its answer; None when the answer is not to be kept."""
+        if not self._at_once:
+            return None
+        try:
+            question = marshal.dumps((identity_set, requester), 2)  # type: ignore[arg-type] # that it may not be is told
+        except ValueError:  # what is no JSON
+            return None
+        return question if len(question) <= MAX_QUESTION else None
+
+    def _keep(self, question: bytes | None, decision: Decision) -> Decision:
+        if question is not None:
+            if len(self._answers) >= MAX_ANSWERS:
+                del self._answers[next(iter(self._answers))]
+            self._answers[question] = decision
+        return decision
+
     def _refused(self, reason: str) -> Decision:
         return Decision(None, None, None, reason, documents=len(self._documents))
+
+
+def _finish(mapped: Coroutine[Any, Any, Decision]) -> Decision:
+    """The result of a coroutine that waits for nothing, without an event loop."""
+    while True:
+        try:
+            mapped.send(None)
+        except StopIteration as e:
+            decision: Decision = e.value
+            return decision
 
 
 class _Search:
@@ -139,12 +180,19 @@ class _Search:
     async def consider(self, document: Document, connector_id: str, gateway_id: str) -> None:
         undecided = list(self._undecided.values())
         if isinstance(document, ExternalDocument):
-            names = await external.ask(document, undecided, connector_id, gateway_id)
+            try:
+                names = await external.ask(document, undecided, connector_id, gateway_id)
+            except MapperError as e:
+                if not document.may_fail:
+                    raise
+                self._passed_over += [PassedOver(each.id, str(document.rule), f"failed: {e}") for each in undecided]
+                return
             for identity_id, name in names.items():
                 self._enter(identity_id, document.rule, accepted(name))
             return
         for identity in undecided:
-            await asyncio.sleep(0)  # one large pattern takes tenths of a second; others are served between identities
+            if document.is_slow:  # a large pattern takes tenths of a second; others are served between identities
+                await asyncio.sleep(0)
             for rule, applied in _attempts(document, identity):
                 self._enter(identity.id, rule, applied)
 
@@ -185,8 +233,8 @@ class _Search:
 
 def _attempts(document: ExpressionDocument, identity: Identity) -> Iterator[tuple[Rule, Applied]]:
     """What the mappings say about the identity, until one of them has the last word."""
-    for mapping in document.mappings:
-        applied = apply(mapping, identity)
+    for mapping, value in document.lookup.candidates(identity.fields):
+        applied = apply(mapping, identity, value)
         if applied is not None:
             yield mapping.rule, applied
             if applied.final:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
+from itertools import takewhile
+from typing import NamedTuple, TypeAlias
 
 MAX_GROUPS = 20
 """Most groups in one match text."""
@@ -81,8 +83,7 @@ class Optional:
 Node: TypeAlias = "Char | Any | Sequence | Branches | Group | Repeat | Optional"
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     """One sign of the text: `operator` is None for a plain character, which is `text`."""
 
     text: str
@@ -90,6 +91,7 @@ class _Token:
     at: int
 
 
+@lru_cache(maxsize=8)  # it is asked for the pattern and for the hints
 def parse(match: str) -> tuple[Node, int]:
     """The tree and the number of groups.
 
@@ -231,6 +233,17 @@ def hints(match: str) -> list[tuple[str, str]]:
             )
         )
     return found
+
+
+def fixed_beginning(match: str) -> str:
+    """The text that every matching value begins with, as far as that can be told."""
+    tokens = list(_tokens(match))
+    if _top_level_branches(tokens):
+        return ""
+    fixed = takewhile(lambda token: token.operator is None, tokens)
+    text = "".join(token.text for token in fixed)
+    repeated = len(text) < len(tokens) and tokens[len(text)].operator in ("*", "?")
+    return text[:-1] if repeated else text
 
 
 def _depth(tokens: list[_Token], at: int) -> int:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
+import resource
 import select
 import signal
 import stat
@@ -20,6 +22,7 @@ import subprocess
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from identity import trust
 from identity.account_name import shown
@@ -32,6 +35,13 @@ MAX_STDOUT = 64 * 1024
 MAX_STDERR = 8 * 1024
 AT_ONCE = 4
 """Most programs that run at the same time in one event loop."""
+LIMITS = {
+    resource.RLIMIT_CPU: 5,
+    resource.RLIMIT_AS: 1 << 30,
+    resource.RLIMIT_FSIZE: 64 << 20,
+    resource.RLIMIT_CORE: 0,
+}
+"""Seconds of processor time, and bytes of memory, of a file and of a core file, for each process."""
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 _slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
@@ -44,8 +54,10 @@ class MapperError(Exception):
     """
 
 
-async def run(command: Sequence[str], stdin: bytes) -> bytes:
+async def run(command: Sequence[str], stdin: bytes, account: str | None = None) -> bytes:
     """The standard output of a successful run. At most AT_ONCE run at a time; others wait for their turn.
+
+    account: what it runs as, for who may do that (root); with the account's groups.
 
     Raises:
         MapperError: not trustworthy, not startable, failed, too slow, or too much output.
@@ -55,7 +67,7 @@ async def run(command: Sequence[str], stdin: bytes) -> bytes:
         process = _Run(command[0])
         try:
             check_trusted(command[0])
-            process.start(command, stdin)
+            process.start(command, stdin, account)
             await asyncio.wait_for(process.end(), TIME_LIMIT)
         except (TimeoutError, asyncio.TimeoutError):
             raise MapperError(f"{shown(command[0])} took longer than {TIME_LIMIT:g} seconds") from None
@@ -126,7 +138,7 @@ class _Run:
         self._stopped = asyncio.Event()
         self._pidfd = -1
 
-    def start(self, command: Sequence[str], stdin: bytes) -> None:
+    def start(self, command: Sequence[str], stdin: bytes, account: str | None) -> None:
         """Starts the process; opens and listens to its output."""
         self._outputs = (_Output(MAX_STDOUT), _Output(MAX_STDERR))
         memory = os.memfd_create("identities")
@@ -134,7 +146,7 @@ class _Run:
             with open(memory, "wb", closefd=False) as file:
                 file.write(stdin)
             os.lseek(memory, 0, os.SEEK_SET)
-            self._process = self._popen(command, memory)
+            self._process = self._popen(command, memory, account)
         finally:
             for fd in (memory, *(output.write_end for output in self._outputs)):
                 os.close(fd)
@@ -144,8 +156,9 @@ class _Run:
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._stopped.set)
 
-    def _popen(self, command: Sequence[str], memory: int) -> subprocess.Popen[bytes]:
+    def _popen(self, command: Sequence[str], memory: int, account: str | None) -> subprocess.Popen[bytes]:
         try:
+            who = {} if account is None else _ids(account)
             # Not asyncio's own: it reaps a process before we can kill its group, and may wait for its pipes.
             return subprocess.Popen(
                 command,
@@ -156,8 +169,10 @@ class _Run:
                 cwd="/",
                 umask=0o077,
                 start_new_session=True,
+                preexec_fn=_limit,
+                **who,
             )
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, subprocess.SubprocessError) as e:
             raise MapperError(
                 f"{self._name} cannot be started: {getattr(e, 'strerror', None) or 'bad argument'}"
             ) from None
@@ -234,6 +249,24 @@ class _Run:
             said = shown(err.data.decode("utf-8", "replace").strip(), 300)
             raise MapperError(f"{self._name} ended with status {status} and said {said}")
         return out.data
+
+
+def _ids(account: str) -> dict[str, Any]:
+    """Uid and groups of an account, as Popen takes them. Raises ValueError."""
+    try:
+        entry = pwd.getpwnam(account)
+    except KeyError:
+        raise ValueError(f"no account {account}") from None
+    groups = os.getgrouplist(account, entry.pw_gid)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+
+
+def _limit() -> None:
+    """In the child before its exec, so that nothing of it runs without them."""
+    for limit, most in LIMITS.items():
+        hard = resource.getrlimit(limit)[1]
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (least, least))
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

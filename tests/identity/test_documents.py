@@ -154,7 +154,10 @@ def test_rows_03_21_25_27_warnings(mapping: dict[str, object], word: str) -> Non
 
 
 def test_row_21_provider_pinned() -> None:
-    mapping = {"source": "{identity_provider}:{email}", "match": r"6a8e:(.*)@example\.org"}
+    mapping = {
+        "source": "{identity_provider}:{email}",
+        "match": r"41143743-f3c8-4d60-bbdb-eeecaba85bd9:(.*)@example\.org",
+    }
     assert identity.parse(text(expression(mapping))).warnings == ()
 
 

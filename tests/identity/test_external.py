@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
+import pwd
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 import identity
 from identity import program as runner
 
-from .conftest import ALICE, BOB, external, record, text
+from .conftest import ALICE, BOB, expression, external, record, text
 
 Write = Callable[..., Path]
 
@@ -278,3 +280,57 @@ def test_an_exit_status_that_somebody_else_took_is_no_success(program: Write) ->
             question.result()
 
     asyncio.run(ask_beside_a_reaper())
+
+
+def test_a_program_may_run_as_another_account(root: None, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        path = folder / "map"
+        said = answer({"id": ALICE, "output": "u$(id -u)"}).replace('"', '\\"')
+        path.write_text(f'#!/bin/sh\necho "{said}"\n')
+        path.chmod(0o755)
+        document = {**external(path), "run_as": "nobody"}
+        decision = identity.parse(text(document)).map([record()])
+    assert decision.account == f"u{pwd.getpwnam('nobody').pw_uid}", decision
+
+
+def test_an_account_that_does_not_exist_is_refused_at_load(program: Callable[..., Path]) -> None:
+    with pytest.raises(identity.DocumentError, match="no account 'nosuchaccount'"):
+        identity.parse(text({**external(program("")), "run_as": "nosuchaccount"}))
+
+
+@pytest.mark.parametrize("value", ["5", True, -1, 1e9])
+def test_a_cache_time_that_is_none_is_refused(program: Callable[..., Path], value: object) -> None:
+    with pytest.raises(identity.DocumentError, match="number of seconds"):
+        identity.parse(text({**external(program("")), "cache_seconds": value}))
+
+
+def test_a_document_may_ask_for_fall_through(program: Callable[..., Path]) -> None:
+    failing = {**external(program("exit 3")), "may_fail": True}
+    decision = identity.parse(text(failing, expression())).map([record()])
+    assert decision.account == "alice"
+    assert "ended with status 3" in decision.passed_over[0].reason
+    with pytest.raises(identity.MapperError):
+        identity.parse(text({**failing, "may_fail": False}, expression())).map([record()])
+
+
+def test_answers_are_kept_only_when_the_document_says_so(program: Callable[..., Path], tmp_path: Path) -> None:
+    body = f"""echo x >> {tmp_path}/calls; echo '{{"result": [{{"id": "{ALICE}", "output": "alice"}}]}}'"""
+    for seconds, calls in ((0, 3), (60, 1), (0.001, 2)):
+        (tmp_path / "calls").write_text("")
+        mapper = identity.parse(text({**external(program(body)), "cache_seconds": seconds}))
+        for _ in range(2):
+            assert mapper.map([record()]).account == "alice"
+            time.sleep(0.01)
+        if seconds == 0:
+            mapper.map([record()])
+        assert len((tmp_path / "calls").read_text().split()) == calls
+    mapper.map([record(email="another@example.org")])
+    assert len((tmp_path / "calls").read_text().split()) == calls + 1, "the whole identity set is the question"
+
+
+def test_a_program_that_takes_too_much_memory_or_time_is_stopped(program: Callable[..., Path]) -> None:
+    hungry = program("import time; time.sleep(0.2); x = bytearray(2 << 30)", interpreter="/usr/bin/python3")
+    with pytest.raises(identity.MapperError, match="MemoryError"):
+        identity.parse(text(external(hungry))).map([record()])

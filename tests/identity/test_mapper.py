@@ -133,9 +133,32 @@ def test_program_is_asked_about_the_undecided_only(program: Callable[..., Path])
     assert (decision.account, decision.candidates) == ("bob", [[{ALICE: ["alice"]}], [{BOB: ["bob"]}]])
 
 
-def test_the_plain_function_refuses_a_running_loop() -> None:
+def test_the_plain_function_needs_no_loop_unless_a_program_is_asked(program: Callable[..., Path]) -> None:
     async def inside() -> None:
+        assert identity.parse(text(expression())).map([record()]).account == "alice"
         with pytest.raises(RuntimeError):
-            identity.parse(text(expression())).map([record()])
+            identity.parse(text(external(program("")))).map([record()])
 
     asyncio.run(inside())
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    both = mapper(expression(), expression({"match": "(.*)@example\\.net"}))
+    first = both.map(BOTH, requester=BOB)
+    assert both.map(BOTH, requester=BOB) == first
+    assert both.map(BOTH, requester=ALICE) != first
+    changed = [{**record, "status": "unused"} for record in BOTH]
+    assert both.map(changed, requester=BOB).account is None
+    assert both.map([{**BOTH[0], "extra": 1}]).account == both.map([{**BOTH[0], "extra": True}]).account
+    for number in range(300):
+        assert both.map([{**BOTH[0], "extra": number}]).account == "alice"
+
+
+def test_mappings_with_different_sources_keep_their_order() -> None:
+    mappings = [
+        {"source": "{username}", "match": "nobody", "output": "x"},
+        {"source": "{id}", "match": "(.*)", "output": "a"},
+        {"source": "{username}", "match": "(.*)", "output": "b"},
+    ]
+    assert mapper(expression(*mappings)).map([record()]).account == "a"
+    assert mapper(expression(*mappings[::-1])).map([record()]).account == "b"
