@@ -4,18 +4,18 @@
 #   make demo          the main job, end to end; KEEP=1 leaves it running
 #   make test          lint and all tests        make test-unit   the quick ones
 #   make lint          mypy --strict and ruff    make format      rewrites the layout of the code
-#   make bench-quick   ours beside the public package
+#   make bench-quick   ours beside the public package; bench-mapping: our identity mapping beside the official library
 #   make rpm           builds the RPM into dist/
 #   make lock          renews requirements/*.txt
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo demo-stop test test-unit lint format bench-quick rpm lock clean-environments
+.PHONY: demo demo-stop test test-unit lint format bench-quick bench-mapping rpm lock clean-environments
 
 here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 dev := $(or $(MEP_DEV),/opt/mep-dev)
 setup := env="$$('$(here)lab/setup')"; cd '$(here)'
-setup_peer := env="$$('$(here)lab/setup' peer)"; export MEP_PEER='$(dev)/peer'; cd '$(here)'
+setup_peer := env="$$('$(here)lab/setup' peer box)"; export MEP_PEER='$(dev)/peer'; cd '$(here)'
 
 demo:
 	@$(setup)
@@ -46,6 +46,10 @@ format:
 bench-quick:
 	@$(setup_peer)
 	"$$env/bin/python" -m benchmarks.quick $(ARGS)
+
+bench-mapping:
+	@$(setup)
+	"$$env/bin/python" -m benchmarks.mapping $(ARGS)
 
 rpm:
 	@'$(here)packaging/rpm/build' '$(here)dist'

@@ -22,7 +22,12 @@ class ClientFailed(Exception):
 
 
 def run_script(hub: HubProcess, user: str, script: Path | str, *arguments: str, timeout: float = TIMEOUT) -> list[Any]:
-    """Runs a script (a path, or Python text) as `user`; the JSON values that it printed.
+    """Runs a script that prints JSON values, one per line; these. Arguments and errors as for `output_of`."""
+    return [json.loads(line) for line in output_of(hub, user, script, *arguments, timeout=timeout).splitlines()]
+
+
+def output_of(hub: HubProcess, user: str, script: Path | str, *arguments: str, timeout: float = TIMEOUT) -> str:
+    """Runs a script (a path, or Python text) as `user`; what it printed.
 
     Raises:
         ClientFailed: it ended with another exit code than 0, or not within `timeout` seconds.
@@ -48,7 +53,7 @@ def run_script(hub: HubProcess, user: str, script: Path | str, *arguments: str, 
         raise ClientFailed(f"{what[0]} did not end within {timeout:g} s: {_tail(e.stderr)}") from None
     if done.returncode != 0:
         raise ClientFailed(f"{what[0]} ended with {done.returncode}: {done.stdout[-1000:]}{_tail(done.stderr)}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return done.stdout
 
 
 def _tail(output: bytes | str | None) -> str:

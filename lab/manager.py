@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -43,10 +45,12 @@ class ManagerProcess:
         schema: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
         name: str = "lab",
+        also: Mapping[str, str] | None = None,
     ) -> None:
         """`user` of the hub registers the endpoint. `mapping` are the mappings of one expression document.
 
-        `template`, `schema` and `config` (keys of config.yaml) replace what `mep configure` writes.
+        `template`, `schema` and `config` (keys of config.yaml) replace what `mep configure` writes. `also` are more
+        environment variables.
         """
         self.folder = folder.absolute()
         self.name = name
@@ -57,6 +61,7 @@ class ManagerProcess:
         self._template = template
         self._schema = schema
         self._config = config or {}
+        self._also = also or {}
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -77,8 +82,9 @@ class ManagerProcess:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the `mep` program is run with; holds no secret."""
+        """What the `mep` program is run with; holds no secret, unless `also` does."""
         return {
+            **self._also,
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
             "MEP_CONFIG_DIR": str(self.folder / "etc"),
@@ -142,6 +148,26 @@ class ManagerProcess:
         """Ends the manager by SIGTERM. Harmless when stopped. Raises ManagerFailed when it does not end with 0."""
         process, self._process = self._process, None
         end(process, "the manager", lambda text: ManagerFailed(f"{text}:\n{self.log_end()}"))
+
+    def restart(self) -> None:
+        """Ends the manager as systemd does for a restart, and starts it again. Raises ManagerFailed."""
+        assert self._process is not None, "the manager is not running"
+        self._process.send_signal(signal.SIGUSR1)
+        code = self._process.wait(START_TIMEOUT)
+        self._process = None
+        if code != 0:
+            raise ManagerFailed(f"the manager ended with exit code {code}:\n{self.log_end()}")
+        self.start()
+
+    def reload(self) -> str:
+        """Has the manager read its profile again; what it said about that, once it has."""
+        assert self._process is not None, "the manager is not running"
+        before = self.log.stat().st_size
+        self._process.send_signal(signal.SIGHUP)
+        said = re.compile("profile reloaded.*|the edited profile is refused(.|\n)*")
+        self._wait("to read its profile again", lambda: said.search(self.log.read_text()[before:]) is not None)
+        time.sleep(0.1)  # the rest of the lines
+        return self.log.read_text()[before:]
 
     def kill(self) -> None:
         """Ends the manager as a crash would."""

@@ -27,6 +27,21 @@ def program() -> Path:
     return Path(os.environ.get("MEP_PEER", "/opt/mep-dev/peer")) / "bin" / "globus-compute-endpoint"
 
 
+def configure(folder: Path, name: str, environment: Mapping[str, str]) -> Path:
+    """The profile that the public package's `configure` makes in `folder`, untouched. Raises ManagerFailed."""
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    done = subprocess.run(
+        [program(), "configure", "--contact-email", "a@example.org", name],
+        env={**environment, "GLOBUS_COMPUTE_USER_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ManagerFailed(f"the public `configure`: {done.stdout}{done.stderr}")
+    return folder / name
+
+
 class PublicManager:
     """The public manager as root with identity mapping. A context manager configures, starts and stops it."""
 
@@ -72,16 +87,7 @@ class PublicManager:
         }
 
     def _configure(self) -> None:
-        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        done = subprocess.run(
-            [program(), "configure", "--contact-email", "a@example.org", "public"],
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ManagerFailed(f"the public `configure`: {done.stdout}{done.stderr}")
+        configure(self.folder, "public", self._environment())
         document = [{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": list(self._mapping)}]
         mapping = self.profile / "example_identity_mapping_config.json"
         mapping.write_text(json.dumps(document))

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-STOP_TIMEOUT = 60.0
-"""Seconds from SIGTERM to SIGKILL; a manager gives its user endpoints ten of them."""
+STOP_TIMEOUT = 90.0
+"""Seconds from SIGTERM to SIGKILL; a manager gives its user endpoints thirty of them."""
 
 
 def end(process: subprocess.Popen[Any] | None, what: str, failed: Callable[[str], Exception]) -> None:

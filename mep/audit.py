@@ -16,24 +16,23 @@ log = logging.getLogger("mep.audit")
 
 
 class AuditTrail:
-    """Writes audit lines. Opened for appending once; a line is one write.
+    """Writes audit lines, each with one write to a file opened for appending; opened again when it has been rotated.
 
     Raises OSError from the constructor when `path` cannot be opened.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._file = (
-            None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        )
+        self._path = path
+        self._file = None if path is None else _open(path)
 
     def record(self, event: str, request_id: str, **facts: object) -> None:
         """Adds a line. A line that cannot be written is an error in the log, not the end of the manager."""
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "event": event, "request": request_id, **facts}, default=str)
         log.info("%s", line)
-        if self._file is not None:
+        if self._path is not None:
             try:
-                os.write(self._file, line.encode() + b"\n")
+                os.write(self._current(self._path), line.encode() + b"\n")
             except OSError as e:
                 log.error("audit line could not be written: %s", e.strerror)
 
@@ -42,3 +41,25 @@ class AuditTrail:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _current(self, path: Path) -> int:
+        """The descriptor of what has the name now: logrotate renames, and the next line makes a new file."""
+        if self._file is not None and not _has_name(self._file, path):
+            self.close()
+        if self._file is None:
+            self._file = _open(path)
+        return self._file
+
+
+def _open(path: Path) -> int:
+    # Not blocking: nobody may be waiting at the other end of what is no file.
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+
+
+def _has_name(file: int, path: Path) -> bool:
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(file)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)

@@ -1,110 +1,77 @@
-"""The table of running user endpoints: launches them, hears of their check-in and exit, stops them.
+"""The table of running user endpoints: launches and adopts them, hears of their check-in and exit, stops them.
 
 One `Child` per user endpoint name. What an event means is in `lifecycle`; here it is carried out. Nothing is polled:
-the exit comes through a pidfd, the check-in through a pipe, both readable in the event loop.
+the exit comes through a pidfd, the reports through a pipe, both readable in the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import json
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mep import lifecycle, reach
-from mep.account import Account
+from mep import lifecycle, reaping, state
 from mep.command import StartEndpoint
-from mep.credentials import CredentialFile
+from mep.config import ManagerConfig
 from mep.lifecycle import Action, Event, State
-from mep.plan import CREDENTIALS_FD, READY_FD, LaunchPlan
-from mep.privileged.launch import LaunchFailure, Started, start
-from mep.privileged.spec import LaunchRefused
-from mep.refusal import Refused
-from mep.renderer import read_report
+from mep.plan import LaunchPlan
+from mep.spawn import spawn
+from mep.state import Child
 
 log = logging.getLogger(__name__)
 
-EXEC_TIMEOUT = 30.0
-"""Seconds from fork to exec: the user's home may lie on a file system that answers slowly, or never."""
-STOP_TIMEOUT = 10.0
-"""Seconds that a user endpoint has to stop after SIGTERM before it is killed."""
-
-_FOR_USER = "This endpoint could not start a process for you; please tell its administrators."
-
-
-@dataclass
-class Child:
-    """A user endpoint that runs.
-
-    command: the newest start command for it.
-    remembered_until: until then (monotonic seconds) a clean exit starts it again.
-    checked_in_after: seconds from exec to its first heartbeat; None until then, or when its program does not say.
-    ready: the pipe on which it says so, while that is open.
-    """
-
-    command: StartEndpoint
-    account: Account
-    pid: int
-    pidfd: int
-    credentials: CredentialFile
-    started: float
-    ready: int | None
-    state: State = State.STARTING
-    remembered_until: float = 0.0
-    checked_in_after: float | None = None
-
-    @property
-    def name(self) -> str:
-        return self.command.name
+STOP_TIMEOUT = 30.0
+"""Seconds that a user endpoint has to stop after SIGTERM before it is killed: it answers tasks, and ends batch jobs."""
 
 
 @dataclass(frozen=True)
 class ExitReport:
     """A user endpoint that ended.
 
-    ending: "exit status 3" or "signal 9 (SIGKILL)". seconds: since exec. cpu_seconds, peak_memory (KiB): its own and
-    its reaped children's. before_check_in: known to have ended before its first heartbeat. tell_user: whether its
-    user has to be told. revive: the command to start it again with.
+    ending: "exit status 3" or "signal 9 (SIGKILL)". seconds: since its start. cpu_seconds, peak_memory (KiB): its own
+    and its reaped children's; None for one that an earlier manager started. before_check_in: known to have ended
+    before its first heartbeat. tell_user: whether its user has to be told. revive: the command to start it again with.
+    unwatched: it ended while no manager ran, so nobody knows how.
     """
 
     child: Child
     ending: str
     seconds: float
-    cpu_seconds: float
-    peak_memory: int
     before_check_in: bool
     tell_user: bool
     revive: StartEndpoint | None
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
+    unwatched: bool = False
 
 
 class Children:
-    """The table. `on_check_in` and `on_exit` are told what happens, in the event loop.
+    """The table. What happens is told in the event loop: `on_check_in`, `on_exit`, and `on_count` with the new number.
 
-    run_directory: where credential files live, one folder per user endpoint.
-    grace_period: how long a command for a living user endpoint is remembered, in seconds.
-    start_timeout: how long one may take to its first heartbeat; None when its program does not tell us of it.
+    run_directory: where the state of each user endpoint lies, in a folder of its name.
+    config: gives the configuration in force.
     """
 
     def __init__(
         self,
         run_directory: Path,
-        grace_period: float,
-        start_timeout: float | None,
+        config: Callable[[], ManagerConfig],
         on_check_in: Callable[[Child], None],
         on_exit: Callable[[ExitReport], None],
+        on_count: Callable[[int], None],
     ) -> None:
         self._run_directory = run_directory
-        self._grace_period = grace_period
-        self._start_timeout = start_timeout
+        self._config = config
         self._on_check_in = on_check_in
         self._on_exit = on_exit
+        self._on_count = on_count
         self._children: dict[str, Child] = {}
         self._empty = asyncio.Event()
 
@@ -121,19 +88,38 @@ class Children:
         Raises:
             Refused: stage `launch`; the step that failed is named. Nothing is left behind.
         """
-        with contextlib.ExitStack() as undo:
-            credentials = CredentialFile.create(self._run_directory / command.name, command.credentials)
-            undo.callback(credentials.remove)
-            started, ready = self._fork(plan, credentials)
-            undo.callback(os.close, ready)
-            await _executed(started, plan)
-            undo.pop_all()
-        child = Child(command, plan.account, started.pid, started.pidfd, credentials, time.monotonic(), ready)
-        if self._start_timeout is None:
-            child.state = State.RUNNING
-        self._children[child.name] = child
-        self._watch(child, ready)
+        state = State.RUNNING if _start_timeout(self._config()) is None else State.STARTING
+        child = await spawn(plan, command, self._run_directory / command.name, state)
+        self._add(child)
         return child
+
+    def adopt(self) -> list[Child]:
+        """Takes over what an earlier manager started, and returns it. What has ended since is reported as any end.
+
+        What cannot be adopted is asked to stop: its user's next start command must not find two of them.
+        """
+        for folder in state.folders(self._run_directory):
+            try:
+                child = state.load(folder, self._config().amqp_port)
+            except state.StateError as e:
+                log.error("%s", e)
+                _ask_to_stop(folder)
+                continue
+            if not child.executed:
+                _discard(child)
+            elif child.pidfd is None:
+                self._ended_unwatched(child)
+            else:
+                self._add(child)
+                self._carry_out(child, Action.REFRESH)  # the manager before may have died while it wrote the file
+        return list(self)
+
+    def release(self) -> None:
+        """Looks after nothing any more: what happens from now on is for the next manager to find."""
+        for child in self:
+            self._unwatch(child)
+            child.close()
+        self._children.clear()
 
     def refresh(self, child: Child, command: StartEndpoint) -> None:
         """A start command for a user endpoint that runs: fresh credentials, and a memory of it."""
@@ -155,67 +141,102 @@ class Children:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), STOP_TIMEOUT)
 
-    def _fork(self, plan: LaunchPlan, credentials: CredentialFile) -> tuple[Started, int]:
-        with contextlib.ExitStack() as ours, contextlib.ExitStack() as undo:
-            ready, ready_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            undo.callback(os.close, ready)
-            ours.callback(os.close, ready_end)
-            ours.callback(os.close, stdin := _handover_file(plan, credentials))
-            ours.callback(os.close, credential_file := credentials.open_for_reading())
-            descriptors = {0: stdin, CREDENTIALS_FD: credential_file, READY_FD: ready_end}
-            try:
-                started = start(plan.spec(descriptors))
-            except (LaunchRefused, OSError) as e:
-                raise Refused("launch", f"not started: {e}", _FOR_USER) from None
-            undo.pop_all()
-            return started, ready
-
-    def _watch(self, child: Child, ready: int) -> None:
+    def _add(self, child: Child) -> None:
+        assert child.pidfd is not None and child.pipe is not None
+        self._children[child.name] = child
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._exited, child)
-        loop.add_reader(ready, self._hear, child)
-        if self._start_timeout is not None:
-            loop.call_later(self._start_timeout, self._too_late, child)
+        loop.add_reader(child.pipe, self._hear, child)
+        timeout = _start_timeout(self._config())
+        if timeout is not None and child.state is State.STARTING:
+            loop.call_later(max(0.0, child.started + timeout - time.monotonic()), self._too_late, child)
+        self._on_count(len(self._children))
 
     def _hear(self, child: Child) -> None:
-        """The pipe has a line (it has checked in), or its end (it never will, or its program does not know of it)."""
-        if child.ready is None:
+        """The pipe has lines, or its end: nobody is left who could write."""
+        if child.pipe is None:
             return
-        asyncio.get_running_loop().remove_reader(child.ready)
         try:
-            checked_in = os.read(child.ready, 16).startswith(b"ready")
-        except BlockingIOError:  # it has ended, and something that it has left behind holds the other end
-            checked_in = False
-        os.close(child.ready)
-        child.ready = None
-        if checked_in:
-            child.checked_in_after = time.monotonic() - child.started
-            self._step(child, Event.CHECKED_IN)
-            self._on_check_in(child)
+            said = os.read(child.pipe, 256)
+        except BlockingIOError:
+            return
+        sensible = bool(said)
+        for word in said.splitlines():
+            if word == b"ready" and child.checked_in_after is None:
+                self._checked_in(child)
+            elif word == b"stopped" and not child.said_stopped:
+                child.said_stopped = True
+            else:
+                sensible = False
+        if not sensible:  # the end, or not our program: no reason to go on listening
+            asyncio.get_running_loop().remove_reader(child.pipe)
+            os.close(child.pipe)
+            child.pipe = None
+
+    def _unwatch(self, child: Child) -> None:
+        loop = asyncio.get_running_loop()
+        for descriptor in (child.pidfd, child.pipe):
+            if descriptor is not None:
+                loop.remove_reader(descriptor)
+
+    def _checked_in(self, child: Child) -> None:
+        child.checked_in_after = time.monotonic() - child.started
+        self._step(child, Event.CHECKED_IN)
+        self._on_check_in(child)
 
     def _too_late(self, child: Child) -> None:
         if self._children.get(child.name) is child:
             self._step(child, Event.TOO_LATE)
 
     def _exited(self, child: Child) -> None:
+        assert child.pidfd is not None
         self._hear(child)
-        asyncio.get_running_loop().remove_reader(child.pidfd)
-        os.close(child.pidfd)
-        _, status, usage = os.wait4(child.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        actions = self._step(child, Event.EXITED_BADLY if code else Event.EXITED_CLEAN)
+        self._unwatch(child)
+        if child.adopted:
+            child.close()
+            ending = "stopped by itself" if child.said_stopped else "ended without a word; it may have been killed"
+            self._report(child, child.said_stopped, ending)
+            return
+        pidfd, child.pidfd = child.pidfd, None
+        child.close()
+        reaping.when_ended(child.pid, pidfd, lambda code, usage: self._reaped(child, code, usage))
+
+    def _reaped(self, child: Child, code: int, usage: resource.struct_rusage) -> None:
+        if self._children.get(child.name) is not child:
+            return  # released meanwhile: its end is for the next manager to tell
+        self._report(child, code == 0, _ending(code), usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+
+    def _report(
+        self, child: Child, clean: bool, ending: str, cpu_seconds: float | None = None, peak_memory: int | None = None
+    ) -> None:
+        actions = self._step(child, Event.EXITED_CLEAN if clean else Event.EXITED_BADLY)
         asked = not {Action.REVIVE, Action.REVIVE_OR_TELL}.isdisjoint(actions)
         revived = asked and time.monotonic() < child.remembered_until
         self._on_exit(
             ExitReport(
                 child=child,
-                ending=_ending(code),
+                ending=ending,
                 seconds=time.monotonic() - child.started,
-                cpu_seconds=usage.ru_utime + usage.ru_stime,
-                peak_memory=usage.ru_maxrss,
                 before_check_in=child.state is State.STARTING,
                 tell_user=Action.TELL_USER in actions or (Action.REVIVE_OR_TELL in actions and not revived),
                 revive=child.command if revived else None,
+                cpu_seconds=cpu_seconds,
+                peak_memory=peak_memory,
+            )
+        )
+
+    def _ended_unwatched(self, child: Child) -> None:
+        """Its folder stays until somebody has been told: this manager may be stopped before that."""
+        child.close()
+        self._on_exit(
+            ExitReport(
+                child=child,
+                ending="ended while no manager ran",
+                seconds=time.monotonic() - child.started,
+                before_check_in=False,
+                tell_user=child.state is not State.STOPPING,
+                revive=child.command if time.monotonic() < child.remembered_until else None,
+                unwatched=True,
             )
         )
 
@@ -224,81 +245,36 @@ class Children:
         child.state = step.state
         for action in step.actions:
             self._carry_out(child, action)
+        if Action.FORGET not in step.actions:
+            try:
+                child.save()
+            except OSError as e:
+                log.error("the state of %s cannot be written (%s); a next manager may miss it", child.name, e.strerror)
         return step.actions
 
     def _carry_out(self, child: Child, action: Action) -> None:
         if action is Action.REFRESH:
-            child.credentials.refresh(child.command.credentials)
+            try:
+                child.credentials.refresh(child.command.credentials)
+            except OSError as e:
+                log.error("the credentials of %s cannot be refreshed: %s", child.name, e.strerror)
         elif action is Action.REMEMBER:
-            child.remembered_until = time.monotonic() + self._grace_period
+            child.remembered_until = time.monotonic() + self._config().mu_child_ep_grace_period_s
         elif action is Action.FORGET:
             del self._children[child.name]
-            child.credentials.remove()
+            child.remove()
+            self._on_count(len(self._children))
             if not self._children:
                 self._empty.set()
         elif action is Action.TERMINATE:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+            _signal(child, signal.SIGTERM)
         elif action is Action.KILL:
             _kill(child)
 
 
-def _handover_file(plan: LaunchPlan, credentials: CredentialFile) -> int:
-    """The hand-over as a sealed file in memory: unlike a pipe it has no limit, and nobody has to wait to write it."""
-    handover = {
-        **plan.handover,
-        "ep_info": {**plan.handover["ep_info"], "posix_ppid": os.getpid()},
-        "mem_fd": CREDENTIALS_FD,
-        "enckey": credentials.key,
-        "ready_fd": READY_FD,
-    }
-    descriptor = os.memfd_create("handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(json.dumps(handover).encode())
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    return descriptor
-
-
-async def _executed(started: Started, plan: LaunchPlan) -> None:
-    """Returns once the program has been executed; raises Refused when a step before failed, or took too long."""
-    try:
-        failure = await asyncio.wait_for(read_report(started.report), EXEC_TIMEOUT)
-        if failure is None:
-            return
-    except asyncio.TimeoutError:
-        failure = LaunchFailure("home or log", 0, f"no answer within {EXEC_TIMEOUT:g} s; is the home reachable?")
-    except BaseException:
-        _discard(started)
-        raise
-    _discard(started)
-    raise _launch_refused(failure, plan)
-
-
-def _discard(started: Started) -> None:
-    """Kills a child that has not been executed, and reaps it when it ends: it may hang in a file system for long."""
-
-    def reap() -> None:
-        asyncio.get_running_loop().remove_reader(started.pidfd)
-        os.close(started.pidfd)
-        os.waitpid(started.pid, 0)
-
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
-    asyncio.get_running_loop().add_reader(started.pidfd, reap)
-
-
-def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
-    admin = f"account {plan.account.name!r}: step {failure.step!r} failed: {failure.text}"
-    if failure.step == "exec":
-        admin += f" ({reach.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
-    if failure.step in ("home", "log"):
-        what = "entered" if failure.step == "home" else "written to"
-        return Refused(
-            "launch", f"{admin} ({plan.account.home})", f"Your home folder cannot be {what}: {failure.text}."
-        )
-    return Refused("launch", admin, _FOR_USER)
+def _start_timeout(config: ManagerConfig) -> float | None:
+    """Only our own user endpoint tells of its first heartbeat; of another program it is not expected."""
+    return config.start_timeout if config.uep_command == ManagerConfig().uep_command else None
 
 
 def _ending(code: int) -> str:
@@ -309,7 +285,35 @@ def _ending(code: int) -> str:
     return f"signal {-code} ({signal.Signals(-code).name})" if known else f"signal {-code}"
 
 
+def _signal(child: Child, number: signal.Signals) -> None:
+    if child.pidfd is not None:  # else it has ended, and is only to be reaped
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child.pidfd, number)
+
+
 def _kill(child: Child) -> None:
-    """The whole process group: it leads one, and until it is reaped its number cannot belong to anybody else."""
+    """The whole process group of a child of ours, which leads one: until it is reaped its number cannot be anybody
+    else's. That cannot be known of an adopted one, so only itself is killed; its helpers notice and end."""
+    if child.adopted:
+        _signal(child, signal.SIGKILL)
+        return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
+
+
+def _discard(child: Child) -> None:
+    """Its start was never finished: its command comes again, and must not meet a second one."""
+    _signal(child, signal.SIGKILL)
+    child.close()
+    child.remove()
+
+
+def _ask_to_stop(folder: Path) -> None:
+    try:
+        pidfd = state.open_process(folder)
+    except state.StateError:
+        return  # said already; whose process it is cannot be known, so it is left alone
+    if pidfd is not None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        os.close(pidfd)

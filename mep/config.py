@@ -10,7 +10,7 @@ import difflib
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ class ConfigError(Exception):
         super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
 
 
+class ConfigErrors(ConfigError):
+    """Several files are wrong; `texts` are those of their errors."""
+
+    def __init__(self, texts: list[str]) -> None:
+        Exception.__init__(self, "\n".join(texts))
+
+
 @dataclass(frozen=True)
 class ManagerConfig:
     """The keys of config.yaml, with the public package's names, meanings and defaults where it has them.
@@ -34,6 +41,7 @@ class ManagerConfig:
     uep_command: program and first arguments of a user endpoint; its name is added as the last argument.
     client_credentials_path: a file with `client_id` and `client_secret`, for registering without a login.
     start_timeout: how long a user endpoint may take from its start to its first heartbeat.
+    on_stop: whether a manager that is stopped ends its user endpoints ("end"), or leaves them to the next one ("keep").
     """
 
     display_name: str | None = None
@@ -60,6 +68,7 @@ class ManagerConfig:
     client_credentials_path: Path | None = None
     render_account: str = "nobody"
     start_timeout: float = 60.0
+    on_stop: str = "end"
 
 
 class _Wrong(Exception):
@@ -72,34 +81,51 @@ def read_config(path: Path, text: str) -> ManagerConfig:
     Raises:
         ConfigError: not YAML, an unknown key, or a value that its key does not take.
     """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError(path, [f"not valid YAML: {' '.join(str(e).split())}"]) from None
+    data = load_yaml(path, text)
     if data is None:
         return ManagerConfig()
-    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
+    if not isinstance(data, dict):
         raise ConfigError(path, ["expected keys and values (`display_name: My endpoint`)"])
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
-    values, problems = _read_keys(data)
+    values, problems = _read_keys(_key_lines(text), list(data.items()))
     if problems:
-        raise ConfigError(path, [f"line {lines.get(key, 1)}: {key}: {problem}" for key, problem in problems])
+        raise ConfigError(path, problems)
     return ManagerConfig(**values)
 
 
-def _read_keys(data: dict[Any, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def load_yaml(path: Path, text: str) -> Any:
+    """The value of YAML text, which was read from `path`. Raises ConfigError."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ConfigError(path, [f"not valid YAML: {' '.join(str(e).split())}"]) from None
+    except RecursionError:
+        raise ConfigError(path, ["not valid YAML: nested too deeply"]) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        # What its constructors do with a date that is none, digits without end, and the like.
+        raise ConfigError(path, [f"not valid YAML: a value cannot be read ({type(e).__name__}: {e})"]) from None
+
+
+def _key_lines(text: str) -> list[tuple[str, int]]:
+    """The keys of a mapping as they are written, each with its line."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    return [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
+
+
+def _read_keys(written: list[tuple[str, int]], items: list[tuple[Any, Any]]) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
-    problems: list[tuple[str, str]] = []
-    for key, value in data.items():
-        name = str(key)
+    twice = [(key, line) for place, (key, line) in enumerate(written) if key in dict(written[:place])]
+    if twice or len(written) != len(items):
+        return {}, [f"line {line}: {key}: is there twice; leave one of them out" for key, line in twice or written[:1]]
+    problems = []
+    for (name, line), (_, value) in zip(written, items, strict=True):
         if name not in KEYS:
-            problems.append((name, f"unknown key{_nearest(name)}"))
+            problems.append(f"line {line}: {name}: unknown key{_nearest(name)}")
         elif value is not None:  # `key:` with no value means the default, as in the public package
             try:
                 values[name] = KEYS[name](value)
             except _Wrong as e:
-                problems.append((name, str(e)))
+                problems.append(f"line {line}: {name}: {e}")
     return values, problems
 
 
@@ -111,9 +137,17 @@ def _nearest(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value or not _is_unicode(value):
         raise _Wrong("expected text")
     return value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def _display_name(value: Any) -> str | None:
@@ -171,6 +205,8 @@ def _path(value: Any) -> Path:
 def _command(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
         raise _Wrong("expected a list: the program's absolute path, then its arguments")
+    for item in value:
+        _text(item or "-")  # an argument may be empty
     if not value[0].startswith("/"):
         raise _Wrong(f"the program must be an absolute path, got {value[0]!r}")
     return tuple(value)
@@ -192,6 +228,12 @@ def _accounts(value: Any) -> AccountPolicy:
     if isinstance(min_uid, bool) or not isinstance(min_uid, int) or min_uid < 1:
         raise _Wrong("min_uid: expected a whole number, at least 1")
     return AccountPolicy(min_uid, _flag(value.get("allow_nologin", AccountPolicy.allow_nologin)))
+
+
+def _on_stop(value: Any) -> str:
+    if value not in ("end", "keep"):
+        raise _Wrong("expected `end` or `keep`: what becomes of user endpoints when the manager is stopped")
+    return str(value)
 
 
 KEYS: dict[str, Callable[[Any], Any]] = {
@@ -219,4 +261,28 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "client_credentials_path": _path,
     "render_account": _text,
     "start_timeout": _number(1),
+    "on_stop": _on_stop,
 }
+
+RELOADABLE = frozenset(
+    {
+        "accounts",
+        "heartbeat_period",
+        "identity_mapping_config_path",
+        "mu_child_ep_grace_period_s",
+        "on_stop",
+        "start_timeout",
+        "uep_command",
+        "user_config_schema_path",
+        "user_config_template_path",
+    }
+)
+"""Keys that a running manager takes over when it reloads its profile. The others need a restart: the service was told
+them at the registration, or something was opened or started with them."""
+
+
+def reloaded(old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:
+    """`old` with the reloadable keys of `new`, and the names of the keys whose change waits for a restart."""
+    fresh = {key: getattr(new, key) for key in RELOADABLE}
+    waiting = tuple(key for key in KEYS if key not in RELOADABLE and getattr(new, key) != getattr(old, key))
+    return replace(old, **fresh), waiting

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,9 @@ class CredentialFile:
     key: str = field(repr=False)
 
     @classmethod
-    def create(cls, folder: Path, credentials: Mapping[str, Any]) -> CredentialFile:
-        """Makes `folder` and writes `credentials` (an `amqp_creds` object) into a new file there."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = cls(folder / "credentials", Fernet.generate_key().decode())
+    def create(cls, path: Path, credentials: Mapping[str, Any]) -> CredentialFile:
+        """Writes `credentials` (an `amqp_creds` object) into a new file."""
+        file = cls(path, Fernet.generate_key().decode())
         file.path.unlink(missing_ok=True)
         file.path.touch(mode=0o600)
         file.refresh(credentials)
@@ -35,18 +34,24 @@ class CredentialFile:
 
     def refresh(self, credentials: Mapping[str, Any]) -> None:
         """Replaces the content. In place: the reader keeps its descriptor. It may read half; then it reads again."""
-        text = json.dumps({"amqp_creds": credentials}, separators=(",", ":"))
-        sealed = Fernet(self.key).encrypt(text.encode())
+        sealed = self.seal(credentials)
         with self.path.open("r+b", buffering=0) as file:
             file.write(sealed)
             file.truncate(len(sealed))
 
+    def seal(self, credentials: Mapping[str, Any]) -> bytes:
+        """`credentials` as they stand in the file."""
+        text = json.dumps({"amqp_creds": credentials}, separators=(",", ":"))
+        return Fernet(self.key).encrypt(text.encode())
+
+    def unseal(self, sealed: bytes) -> dict[str, Any]:
+        """What `seal` has sealed. Raises ValueError, KeyError, TypeError."""
+        try:
+            credentials: dict[str, Any] = json.loads(Fernet(self.key).decrypt(sealed))["amqp_creds"]
+        except InvalidToken:
+            raise ValueError("does not decrypt") from None
+        return credentials
+
     def open_for_reading(self) -> int:
         """A read-only descriptor of the file."""
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def remove(self) -> None:
-        """Deletes the file and its folder, if nothing else is in it."""
-        self.path.unlink(missing_ok=True)
-        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
-            self.path.parent.rmdir()

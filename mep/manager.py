@@ -1,6 +1,10 @@
 """The manager's event loop: one thread, woken by AMQP, child exits, timers and signals. Nothing is polled.
 
 `run` is called by `cli` once the endpoint is registered, and returns when the manager has been stopped.
+
+    SIGTERM, SIGINT   stop; user endpoints are ended, unless `on_stop: keep`
+    SIGUSR1           stop and leave them to the next manager: systemd sends it for a restart (RestartKillSignal)
+    SIGHUP            read the profile again
 """
 
 from __future__ import annotations
@@ -11,15 +15,17 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import setproctitle
 
+from mep import config, profile
 from mep.audit import AuditTrail
 from mep.children import Children
-from mep.config import ManagerConfig
-from mep.notify import notify, watchdog_period
+from mep.config import ConfigError
+from mep.notify import Status, notify, watchdog_period
 from mep.pipeline import Pipeline
 from mep.profile import Profile
 from mep.registration import Registration
@@ -33,22 +39,24 @@ PREFETCH = 64
 """Requests under way at once; the broker holds back the rest."""
 FINISH_TIMEOUT = 20.0
 """Seconds that requests under way have to come to their end when the manager stops."""
+MAPPING_PERIOD = 5.0
+"""Seconds between two looks at the mapping file; it may lie on a network, where nobody tells of changes."""
 LAST_WORDS_TIMEOUT = 5.0
 """Seconds for the heartbeat that says good-bye, when there is a connection to be had."""
 
 
-def run(profile: Profile, registration: Registration, run_directory: Path) -> None:
-    """Serves requests until SIGTERM, SIGINT or SIGHUP. `run_directory` is this endpoint's folder below /run.
+def run(site: Profile, registration: Registration, run_directory: Path) -> None:
+    """Serves requests until a signal stops it. `run_directory` is this endpoint's folder below /run.
 
     Raises:
         BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
         RendererUnavailable: user endpoints could not be configured; nothing was consumed.
         OSError: the audit trail cannot be opened.
     """
-    setproctitle.setproctitle(f"mep: manager of {profile.name} ({registration.endpoint_id})")
+    setproctitle.setproctitle(f"mep: manager of {site.name} ({registration.endpoint_id})")
     loop = _Loop()
     try:
-        loop.run_until_complete(_Manager(profile, registration, run_directory).serve())
+        loop.run_until_complete(_Manager(site, registration, run_directory).serve())
     finally:
         loop.close()
 
@@ -92,62 +100,132 @@ def _settle(answer: asyncio.Future[Any], found: Any, error: OSError | None) -> N
 class _Manager:
     """One run of the manager: its parts, and what connects them."""
 
-    def __init__(self, profile: Profile, registration: Registration, run_directory: Path) -> None:
-        self._profile = profile
+    def __init__(self, site: Profile, registration: Registration, run_directory: Path) -> None:
+        self._profile = site
         self._registration = registration
         self._stopping = asyncio.Event()
+        self._keeps_children = False
         self._handlers: set[asyncio.Task[None]] = set()
-        self._audit = AuditTrail(profile.config.audit_log_path)
-        self._renderer = Renderer(profile.config.render_account)
+        self._status = Status(registration.endpoint_id, run_directory / "status")
+        self._audit = AuditTrail(site.config.audit_log_path)
+        self._renderer = Renderer(site.config.render_account)
         self._pipeline = Pipeline(
             lambda: self._profile, registration.endpoint_id, self._renderer, self._audit, lambda: self._children
         )
         self._children = Children(
             run_directory,
-            profile.config.mu_child_ep_grace_period_s,
-            _start_timeout(profile.config),
+            lambda: self._profile.config,
             self._pipeline.checked_in,
             self._pipeline.exited,
+            self._status.user_endpoints,
         )
 
     async def serve(self) -> None:
-        """Runs until a signal stops it; then stops the user endpoints and says good-bye to the service."""
-        loop = asyncio.get_running_loop()
+        """Runs until a signal stops it; then ends or leaves the user endpoints, and says good-bye to the service."""
         command_url = self._registration.commands.connection_url
         heartbeat_url = self._registration.heartbeats.connection_url
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked what stops us
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop, number)
+        self._watch_signals()
         try:
             await self._renderer.start()
             await (await Connection.open(command_url)).close()  # one that is not there is told at the start
+            log.info("identity mapping with digest %.12s is in force", self._profile.mapper.digest)
+            for child in self._children.adopt():
+                self._pipeline.adopted(child)
             heartbeats = asyncio.ensure_future(self._stay_connected(heartbeat_url, self._beat, "heartbeats"))
             commands = asyncio.ensure_future(self._stay_connected(command_url, self._consume, "commands"))
             watchdog = asyncio.ensure_future(self._feed_watchdog())
+            mapping = asyncio.ensure_future(self._watch_mapping())
             stopping = asyncio.ensure_future(self._stopping.wait())
-            await asyncio.wait({stopping, heartbeats, commands}, return_when=asyncio.FIRST_COMPLETED)
-            broken = [task for task in (heartbeats, commands) if task.done() and not self._stopping.is_set()]
+            parts = (heartbeats, commands, mapping)
+            await asyncio.wait({stopping, *parts}, return_when=asyncio.FIRST_COMPLETED)
+            broken = [task for task in parts if task.done() and not self._stopping.is_set()]
             for task in broken:
                 log.critical("internal error", exc_info=task.exception())
+            self._keeps_children = self._keeps_children or bool(broken)
             self._stopping.set()
-            self._pipeline.begin_closing()
             await self._finish_requests()
             await _cancel(commands)
-            await self._pipeline.close()
-            await self._children.stop_all()
+            await self._leave_children()
             await asyncio.wait({heartbeats}, timeout=LAST_WORDS_TIMEOUT)
-            await _cancel(heartbeats, watchdog, stopping)
+            await _cancel(heartbeats, watchdog, mapping, stopping)
             if broken:  # a bug; a new process is better than one that only seems to work
-                raise RuntimeError("the manager lost its commands or heartbeats unexpectedly")
+                raise RuntimeError("the manager lost its commands, heartbeats or mapping unexpectedly")
         finally:
             await self._renderer.stop()
             self._audit.close()
+            self._status.remove()
         log.info("manager of %s stopped", self._registration.endpoint_id)
 
+    def _watch_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked what stops us
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it loses its children's exit status
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    async def _leave_children(self) -> None:
+        """To the next manager, or to their end."""
+        if self._keeps_children:
+            self._children.release()
+            await self._pipeline.close()
+            self._children.release()  # what was being revived
+            if self._keeps_children:
+                return
+            self._children.adopt()  # a signal that ends them came meanwhile
+        self._pipeline.begin_closing()
+        await self._pipeline.close()
+        await self._children.stop_all()
+        await self._pipeline.close()
+
     def _stop(self, number: int) -> None:
-        log.info("%s: stopping", signal.Signals(number).name)
-        notify(STOPPING="1", STATUS="stopping user endpoints")
+        """A signal to stop; a later one that ends user endpoints wins over one that keeps them."""
+        if self._stopping.is_set() and number == signal.SIGUSR1:
+            return
+        self._keeps_children = number == signal.SIGUSR1 or self._profile.config.on_stop == "keep"
+        what = "left to the next manager" if self._keeps_children else "ended"
+        log.info("%s: stopping; user endpoints are %s", signal.Signals(number).name, what)
+        notify(STOPPING="1", STATUS=f"stopping; user endpoints are {what}")
         self._stopping.set()
+
+    def _reload(self) -> None:
+        """Takes over an edited profile, as a whole or not at all; in-flight requests see the one or the other."""
+        try:
+            edited = profile.load(self._profile.directory)
+            profile.check_programs(edited)
+        except ConfigError as e:
+            log.error("the edited profile is refused, the old one stays in force:\n%s", e)
+            self._status.profile(f"edited profile refused, the old one is in force: {e}")
+            return
+        settings, waiting = config.reloaded(self._profile.config, edited.config)
+        self._profile = replace(edited, config=settings)
+        self._status.mapping("")
+        log.info("profile reloaded%s", f"; a restart is needed for: {', '.join(waiting)}" if waiting else "")
+        self._status.profile(f"restart needed for: {', '.join(waiting)}" if waiting else "")
+
+    async def _watch_mapping(self) -> None:
+        """Takes over an edited mapping file by itself: who may become whom must not wait for somebody to remember."""
+        seen = None  # the first look compares with what the profile was loaded with
+        while True:
+            await asyncio.sleep(MAPPING_PERIOD)
+            stamp = _stamp(self._profile.config.identity_mapping_config_path)
+            if stamp != seen:
+                seen = stamp
+                self._reload_mapping()
+
+    def _reload_mapping(self) -> None:
+        path = self._profile.config.identity_mapping_config_path
+        assert path is not None, "a profile without it is not loaded"
+        try:
+            mapper = profile.read_mapping(path)
+        except ConfigError as e:
+            log.error("the edited identity mapping is refused, the old one stays in force: %s", e)
+            self._status.mapping(f"edited mapping refused, the old one is in force: {e}")
+            return
+        self._status.mapping("")
+        if mapper.digest != self._profile.mapper.digest:
+            self._profile = replace(self._profile, mapper=mapper)
+            log.info("identity mapping %s is in force (digest %.12s)", path, mapper.digest)
 
     async def _stay_connected(self, url: str, session: Callable[[Connection], Awaitable[None]], what: str) -> None:
         await stay_connected(lambda: Connection.open(url), session, self._on_trouble(what))
@@ -158,7 +236,8 @@ class _Manager:
         queue = self._registration.commands.queue
         consumer = await connection.consume(queue, deliveries.put_nowait, prefetch=PREFETCH)
         log.info("endpoint %s consumes start commands", self._registration.endpoint_id)
-        notify(READY="1", STATUS=f"endpoint {self._registration.endpoint_id}: consuming start commands")
+        notify(READY="1")
+        self._status.connection("connected")
         while True:
             self._begin(await deliveries.get(), consumer)
 
@@ -179,8 +258,8 @@ class _Manager:
     async def _beat(self, connection: Connection) -> None:
         """A session of heartbeats; ends with the last one, which says that the manager is going."""
         publisher = await connection.publisher()
-        period = self._profile.config.heartbeat_period
         while not self._stopping.is_set():
+            period = self._profile.config.heartbeat_period
             await self._publish_heartbeat(publisher, period)
             waiting = asyncio.ensure_future(self._stopping.wait())
             await asyncio.wait({waiting}, timeout=period)
@@ -200,17 +279,23 @@ class _Manager:
     def _on_trouble(self, what: str) -> Callable[[BrokerError, float], None]:
         def report(error: BrokerError, wait: float) -> None:
             log.warning("connection for %s: %s; next attempt in %.1f s", what, error, wait)
-            notify(STATUS=f"not connected: {error}")
+            self._status.connection(f"not connected ({error})")
 
         return report
+
+
+def _stamp(path: Path | None) -> tuple[Path, int, int, int, int] | None:
+    """What changes when a file does; None while it is not there."""
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _start_timeout(config: ManagerConfig) -> float | None:
-    """Only our own user endpoint tells of its first heartbeat; of another program it is not expected."""
-    return config.start_timeout if config.uep_command == ManagerConfig().uep_command else None

@@ -15,21 +15,28 @@ from weakref import WeakValueDictionary
 
 from mep import account, admission, command, mapping, notices, plan
 from mep.audit import AuditTrail
-from mep.children import Child, Children, ExitReport
+from mep.children import Children, ExitReport
 from mep.command import NoticeAddress, StartEndpoint
 from mep.profile import Profile
 from mep.refusal import Refusal, Refused
 from mep.renderer import Renderer
+from mep.state import Child
 from wire.amqp import Delivery
 
 log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 15.0
-"""Seconds that revivals and notices under way have when the manager stops."""
+CLOSE_TIMEOUT = 35.0
+"""Seconds that revivals and notices under way have when the manager stops; an exec may take 30 of them."""
 _UNEXPECTED = Refusal(
     "manager",
     "unexpected error, see the log",
     "This endpoint failed unexpectedly; please tell its administrators.",
+)
+
+_STOPPING = Refusal(
+    "manager",
+    "stopped just after a start command came for it, and the manager is being stopped",
+    "This endpoint is being stopped; please submit again later.",
 )
 
 
@@ -52,6 +59,7 @@ class Pipeline:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._missed: dict[str, tuple[Child, asyncio.Event]] = {}
 
     async def handle(self, delivery: Delivery) -> None:
         """One delivery, from its bytes to its end. The caller acks when this returns."""
@@ -71,6 +79,11 @@ class Pipeline:
             log.exception("[%s] unexpected error", request_id)
             await self._refuse(_UNEXPECTED, request_id, address)
 
+    def adopted(self, child: Child) -> None:
+        """A user endpoint that an earlier manager started is ours now."""
+        facts = {"endpoint": child.name, "account": child.account.name, "uid": child.account.uid, "pid": child.pid}
+        self._audit.record("adopted", child.command.request_id, **facts)
+
     def checked_in(self, child: Child) -> None:
         """Called by `children` when a user endpoint has sent its first heartbeat."""
         seconds = round(child.checked_in_after or 0.0, 3)
@@ -87,23 +100,30 @@ class Pipeline:
             pid=child.pid,
             ending=report.ending,
             seconds=round(report.seconds, 3),
-            cpu_seconds=round(report.cpu_seconds, 3),
+            cpu_seconds=None if report.cpu_seconds is None else round(report.cpu_seconds, 3),
             peak_memory_kib=report.peak_memory,
         )
-        if report.tell_user and not self._closing:
-            self._later(self._refuse(_death(report), request_id, _address(child.command)))
-        elif report.revive is not None and not self._closing:
-            log.info(
-                "[%s] %s stopped just after a start command came for it; starting it again", request_id, child.name
-            )
+        if self._closing:
+            if report.revive is not None:
+                self._later(self._refuse(_STOPPING, request_id, _address(child.command)))
+        elif report.revive is not None:
+            if report.unwatched:
+                child.remove()
+            log.info("[%s] %s ended just after a start command came for it; starting it again", request_id, child.name)
             self._later(self._revive(report.revive))
+        elif report.tell_user and report.unwatched:
+            self._later(self._tell_if_it_stays_away(report))
+        elif report.tell_user:
+            self._later(self._refuse(_death(report), request_id, _address(child.command)))
 
     def begin_closing(self) -> None:
-        """From now on user endpoints end because the manager does: no revivals, no notices of deaths."""
+        """From now on user endpoints end because the manager ends them: no revivals, no notices of deaths."""
         self._closing = True
 
     async def close(self) -> None:
         """Waits for the revivals and notices that are under way, but not for ever."""
+        for _, over in self._missed.values():
+            over.set()
         if self._background:
             _, late = await asyncio.wait(self._background, timeout=CLOSE_TIMEOUT)
             for task in late:
@@ -111,6 +131,7 @@ class Pipeline:
 
     async def _start(self, start: StartEndpoint) -> None:
         async with self._turn(start.name):
+            self._found(start.name)
             children, profile = self._children(), self._profile()
             identity = await mapping.identify(start, profile.mapper, self._endpoint_id)
             owner = account.find(identity.username)
@@ -135,7 +156,29 @@ class Pipeline:
                 uid=owner.uid,
                 pid=child.pid,
                 rule=identity.rule,
+                mapping=profile.mapper.digest[:12],
             )
+
+    async def _tell_if_it_stays_away(self, report: ExitReport) -> None:
+        """It ended while no manager ran: killed, or just idle. A successor reports what was lost by itself, and a
+        command for one may be waiting; only when none comes is there nobody else to tell the user."""
+        name, over = report.child.name, asyncio.Event()
+        self._missed[name] = (report.child, over)
+        try:
+            await asyncio.wait_for(over.wait(), self._profile().config.mu_child_ep_grace_period_s)
+            if name not in self._missed or not self._closing:
+                return  # a command came; or the next manager finds it, as this one did
+        except asyncio.TimeoutError:
+            pass
+        self._found(name)
+        await self._refuse(_death(report), report.child.command.request_id, _address(report.child.command))
+
+    def _found(self, name: str) -> None:
+        """Whoever missed the user endpoint `name` need not wait any longer."""
+        if name in self._missed:
+            child, over = self._missed.pop(name)
+            child.remove()
+            over.set()
 
     async def _revive(self, start: StartEndpoint) -> None:
         try:

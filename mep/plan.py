@@ -20,8 +20,8 @@ from mep.renderer import RenderedConfig
 
 CREDENTIALS_FD = 3
 """Where the program finds its credential file; the number that the public package uses."""
-READY_FD = 5
-"""Where the program writes one line after its first heartbeat; ours, and optional."""
+REPORT_FD = 5
+"""Where the program writes `ready` after its first heartbeat and `stopped` before a clean end; ours, and optional."""
 
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
 

@@ -13,24 +13,29 @@ A folder made by the public package's `configure` is a profile.
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Mapping
+import stat
+import sys
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import identity
 from identity import trust
-from mep.config import ConfigError, ManagerConfig, read_config
+from mep import reach
+from mep.config import ConfigError, ConfigErrors, ManagerConfig, load_yaml, read_config
 
 TEMPLATE = "user_config_template.yaml.j2"
 SCHEMA = "user_config_schema.json"
 ENVIRONMENT = "user_environment.yaml"
 CONFIG = "config.yaml"
 MAPPING = "example_identity_mapping_config.json"
+REGISTERED = "endpoint.json"
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _FIXED = ("HOME", "USER", "LOGNAME", "SHELL", "PWD")
@@ -65,53 +70,159 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name!r} cannot name an endpoint: use letters, digits, '_', '-', '.', at most 128")
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One file of a profile, and the text of what is wrong with it, if anything."""
+
+    path: Path
+    problem: str | None
+
+
 def load(directory: Path) -> Profile:
     """Reads the profile in `directory`.
 
     Raises:
-        ConfigError: the folder or a file in it is missing, unreadable, untrusted or wrong; the text says which.
+        ConfigError: the folder or files in it are missing, unreadable, untrusted or wrong; the text names each.
     """
+    site, findings = examine(directory)
+    if site is None:
+        raise ConfigErrors([finding.problem for finding in findings if finding.problem])
+    return site
+
+
+def examine(directory: Path) -> tuple[Profile | None, list[Finding]]:
+    """The profile in `directory`, unless something is wrong with it, and a finding for each of its files."""
     if not directory.is_dir():
-        remedy = f"make it with `mep configure {directory.name}`"
-        raise ConfigError(directory, [f"no profile of this name; {remedy}"])
+        missing = ConfigError(directory, [f"no profile of this name; make it with `mep configure {directory.name}`"])
+        return None, [Finding(directory, str(missing))]
+    findings = _Findings()
+    findings.of(directory, _check_folder)
+    if findings.bad:  # told once, and not for each file in it
+        return None, findings.all
     config_path = directory / CONFIG
-    config_text = _read(config_path)
-    config = read_config(config_path, config_text)
+    config_text = findings.of(config_path, read_trusted)
+    read = findings.of(config_path, lambda path: _read_manager_config(path, config_text or ""))
+    config = read or ManagerConfig()
     template = config.user_config_template_path or _template_path(directory)
     schema = config.user_config_schema_path or directory / SCHEMA
     environment = directory / ENVIRONMENT
+    # Whether there should be one in its usual place is not known when the configuration could not be read.
+    templates = findings.of(template, _read_templates) if read or _is_there(template) else None
+    wants_schema = config.user_config_schema_path is not None or _is_there(schema)
+    read_schema = findings.of(schema, _read_schema) if wants_schema else None
+    variables = findings.of(environment, _read_environment) if _is_there(environment) else {}
+    mapping = config.identity_mapping_config_path
+    mapper = findings.of(mapping, read_mapping) if mapping is not None else None
+    if _is_there(directory / REGISTERED):
+        findings.of(directory / REGISTERED, lambda _: endpoint_id(directory))
+    if read is None or findings.bad or templates is None or variables is None or mapper is None:
+        return None, findings.all
     return Profile(
         name=directory.name,
         directory=directory,
         config=config,
-        config_text=config_text,
-        templates=_read_templates(template),
+        config_text=config_text or "",
+        templates=templates,
         template_name=template.name,
-        schema=_read_schema(schema) if schema.exists() or config.user_config_schema_path else None,
-        environment=_read_environment(environment) if environment.exists() else {},
-        mapper=_read_mapping(config_path, config.identity_mapping_config_path),
-    )
+        schema=read_schema,
+        environment=variables,
+        mapper=mapper,
+    ), findings.all
+
+
+def check_programs(site: Profile) -> None:
+    """Returns if ordinary users can execute what user endpoints need. Raises ConfigError."""
+    for program in (Path(sys.executable), Path(site.config.uep_command[0])):
+        if obstacle := reach.obstacle(program):
+            raise ConfigError(site.directory / CONFIG, [f"{obstacle}; user endpoints run as ordinary users"])
+
+
+class _Findings:
+    """Reads file after file and remembers what was wrong."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[Path, Finding] = {}
+
+    @property
+    def all(self) -> list[Finding]:
+        return list(self._by_path.values())
+
+    @property
+    def bad(self) -> bool:
+        return any(finding.problem for finding in self.all)
+
+    def of(self, path: Path, reader: Callable[[Path], T]) -> T | None:
+        """What `reader` makes of the file; None when it raises ConfigError, now or in an earlier reading."""
+        if path in self._by_path and self._by_path[path].problem:
+            return None
+        try:
+            value = reader(path)
+        except ConfigError as e:
+            self._by_path[path] = Finding(path, str(e))
+            return None
+        self._by_path.setdefault(path, Finding(path, None))
+        return value
+
+
+def _check_folder(directory: Path) -> None:
+    try:
+        trust.check(directory)
+    except trust.Untrusted as e:
+        raise ConfigError(directory, [str(e)]) from None
+    except OSError as e:
+        raise ConfigError(directory, [f"cannot be looked at: {e.strerror}"]) from None
+
+
+def _is_there(path: Path) -> bool:
+    """Also a link that leads nowhere: it was meant to be read."""
+    return path.exists() or path.is_symlink()
 
 
 def endpoint_id(directory: Path) -> str | None:
     """The id that the profile was registered with, or None before its first registration. Raises ConfigError."""
-    path = directory / "endpoint.json"
-    if not path.exists():
-        return None
-    try:
-        return str(json.loads(_read(path))["endpoint_id"])
-    except (ValueError, TypeError, KeyError):
-        raise ConfigError(
-            path, ['expected {"endpoint_id": "UUID"}; restore it, or delete it to register anew']
-        ) from None
+    return _remembered(directory).get("endpoint_id")
 
 
-def save_endpoint_id(directory: Path, endpoint_id: str) -> None:
-    """Remembers the id, so that the next start registers the same endpoint."""
-    path = directory / "endpoint.json"
+def broker_address(directory: Path) -> str | None:
+    """Where the service last said that its broker is (`amqps://host:port`), or None. Raises ConfigError."""
+    return _remembered(directory).get("broker")
+
+
+def remember(directory: Path, endpoint_id: str, broker: str) -> None:
+    """Remembers the id, so that the next start registers the same endpoint, and the broker's address, for `check`.
+
+    Raises ConfigError: the folder cannot be written.
+    """
+    path = directory / REGISTERED
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({"endpoint_id": endpoint_id}), encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105 - Path.replace is the same call
+    try:
+        temporary.write_text(json.dumps({"endpoint_id": endpoint_id, "broker": broker}), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as e:
+        raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep the endpoint's id"]) from None
+
+
+def _remembered(directory: Path) -> dict[str, str]:
+    path = directory / REGISTERED
+    if not _is_there(path):
+        return {}
+    remedy = "restore it, or delete it to register anew"
+    try:
+        facts = json.loads(read_trusted(path, remedy))
+        known = {"endpoint_id": str(uuid.UUID(facts["endpoint_id"]))}
+        if "broker" in facts:
+            known["broker"] = _address(facts["broker"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ConfigError(path, [f'expected {{"endpoint_id": "UUID"}}; {remedy}']) from None
+    return known
+
+
+def _address(url: str) -> str:
+    """An address with a host and a port. Raises ValueError, TypeError, AttributeError."""
+    parts = urlsplit(url)
+    if not parts.hostname or len(parts.hostname) > 253 or not parts.port:
+        raise ValueError("expected amqps://host:port")
+    return url
 
 
 def _template_path(directory: Path) -> Path:
@@ -120,25 +231,45 @@ def _template_path(directory: Path) -> Path:
     return plain if plain.exists() and not path.exists() else path
 
 
-def _read(path: Path) -> str:
-    """The text of a file that decides what root does: trusted, or refused."""
+def read_trusted(path: Path, remedy: str = "`mep configure` writes a commented one") -> str:
+    """The text of a file that decides what root does: trusted, or refused. `remedy` is for one that is not there.
+
+    Raises ConfigError.
+    """
     try:
-        trust.check(path)
+        status = trust.check(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(path, ["is a folder, or another thing that is not a file; put a file there"])
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(path, ["no such file; `mep configure` writes a commented one"]) from None
+        raise ConfigError(path, [f"no such file; {remedy}"]) from None
     except UnicodeDecodeError as e:
-        raise ConfigError(path, [f"not UTF-8 text (byte {e.start})"]) from None
+        raise ConfigError(path, [f"not UTF-8 text (byte {e.start}); save it as UTF-8"]) from None
     except trust.Untrusted as e:
         raise ConfigError(path, [str(e)]) from None
     except OSError as e:
         raise ConfigError(path, [f"cannot be read: {e.strerror}"]) from None
 
 
+def _read_manager_config(path: Path, text: str) -> ManagerConfig:
+    config = read_config(path, text)
+    if config.identity_mapping_config_path is None:
+        remedy = "set identity_mapping_config_path to a file of identity mapping documents"
+        raise ConfigError(path, [f"no identity mapping: {remedy}"])
+    return config
+
+
 def _read_templates(template: Path) -> dict[str, str]:
-    templates = {template.name: _read(template)}
+    from mep import templating
+
+    templates = {template.name: read_trusted(template)}
+    if not templates[template.name].strip():
+        raise ConfigError(template, ["is empty; user endpoints need at least an `engine`"])
     for path in sorted(template.parent.glob("*.j2")):
-        templates.setdefault(path.name, _read(path))
+        templates.setdefault(path.name, read_trusted(path))
+    for name in templates:
+        if wrong := templating.problem(templates, name):
+            raise ConfigError(template.parent / name, [wrong])
     return templates
 
 
@@ -146,8 +277,8 @@ def _read_schema(path: Path) -> dict[str, Any]:
     import jsonschema
 
     try:
-        schema = json.loads(_read(path))
-    except ValueError as e:
+        schema = json.loads(read_trusted(path))
+    except (ValueError, RecursionError) as e:
         raise ConfigError(path, [f"not JSON: {e}"]) from None
     if not isinstance(schema, dict):
         raise ConfigError(path, ["expected a JSON object"])
@@ -155,14 +286,15 @@ def _read_schema(path: Path) -> dict[str, Any]:
         jsonschema.validators.validator_for(schema).check_schema(schema)
     except jsonschema.SchemaError as e:
         raise ConfigError(path, [f"not a JSON schema: {e.json_path}: {e.message}"]) from None
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:  # a "$schema" that names nothing
+        raise ConfigError(path, [f"not a JSON schema: {type(e).__name__}: {e}"]) from None
     return schema
 
 
 def _read_environment(path: Path) -> dict[str, str]:
-    try:
-        data = yaml.safe_load(_read(path)) or {}
-    except yaml.YAMLError as e:
-        raise ConfigError(path, [f"not valid YAML: {' '.join(str(e).split())}"]) from None
+    data = load_yaml(path, read_trusted(path))
+    if data is None:
+        return {}
     if not isinstance(data, dict):
         raise ConfigError(path, ["expected variables and values (`NAME: value`)"])
     problems = [problem for name, value in data.items() if (problem := _variable_problem(name, value))]
@@ -181,11 +313,10 @@ def _variable_problem(name: Any, value: Any) -> str | None:
     return None
 
 
-def _read_mapping(config_path: Path, path: Path | None) -> identity.Mapper:
-    if path is None:
-        remedy = "set identity_mapping_config_path to a file of identity mapping documents"
-        raise ConfigError(config_path, [f"no identity mapping: {remedy}"])
+def read_mapping(path: Path) -> identity.Mapper:
+    """The mapping documents in a file. Raises ConfigError."""
     try:
-        return identity.parse(_read(path), source=str(path))
+        return identity.parse(read_trusted(path), source=str(path))
     except identity.DocumentError as e:
-        raise ConfigError(path, [str(e).removeprefix(f"{path}: ")]) from None
+        where = "" if e.line is None else f"line {e.line}: "
+        raise ConfigError(path, [f"{where}{e.path + ': ' if e.path else ''}{e.problem}; {e.remedy}"]) from None

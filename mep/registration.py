@@ -11,17 +11,19 @@ import os
 import platform
 import pwd
 import socket
+import sqlite3
 import stat
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import globus_sdk
-import yaml
 from globus_sdk.token_storage import MemoryTokenStorage, SQLiteTokenStorage
 
 from mep import __version__, profile
-from mep.config import ConfigError, ManagerConfig
+from mep.config import ConfigError, ManagerConfig, load_yaml
 from mep.profile import Profile
 from wire.queues import QueueInfoError, Source, Target, read_source, read_target
 from wire.redaction import redact
@@ -53,11 +55,20 @@ class Registration:
     heartbeats: Target
 
 
+@dataclass(frozen=True)
+class ServiceAnswer:
+    """version: of the service's API. date: its clock, as an HTTP header."""
+
+    version: str
+    date: str | None
+
+
 def login_app(storage: Path, config: ManagerConfig) -> globus_sdk.GlobusApp:
     """The Globus app that holds our tokens: client credentials when there are any, else the stored login.
 
     Raises:
         ConfigError: the credentials file cannot be used.
+        RegistrationError: the stored login cannot be used.
     """
     requirements = {
         globus_sdk.ComputeClientV3.scopes.resource_server: globus_sdk.ComputeClientV3.default_scope_requirements,
@@ -70,8 +81,12 @@ def login_app(storage: Path, config: ManagerConfig) -> globus_sdk.GlobusApp:
         return globus_sdk.ClientApp(
             "mep", client_id=client_id, client_secret=secret, config=app_config, scope_requirements=requirements
         )
-    storage.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tokens = SQLiteTokenStorage(storage / "storage.db", namespace=f"user/{_environment(config)}")
+    try:
+        storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tokens = SQLiteTokenStorage(storage / "storage.db", namespace=f"user/{_environment(config)}")
+    except (OSError, sqlite3.Error) as e:
+        text = f"the stored login {storage / 'storage.db'} cannot be used: {e}; delete it, and log in again"
+        raise RegistrationError(os.EX_CONFIG, text) from None
     return globus_sdk.UserApp(
         "mep",
         client_id=PUBLIC_CLIENT_ID,
@@ -88,15 +103,48 @@ def register(site: Profile, app: globus_sdk.GlobusApp) -> Registration:
         ConfigError: `endpoint.json` cannot be used.
     """
     known = profile.endpoint_id(site.directory)
-    if isinstance(app, globus_sdk.UserApp) and app.login_required():
-        raise RegistrationError(os.EX_NOPERM, "not logged in; run `mep login`, or set client_credentials_path")
+    _check_login(app)
     with globus_sdk.ComputeClientV3(app=app, base_url=_service_url(site.config)) as client:
         answer = _ask(client, known, _document(site))
     registration = _read(answer, site.config.amqp_port)
     if known is not None and registration.endpoint_id != known:
         raise RegistrationError(os.EX_SOFTWARE, f"the service answers for {registration.endpoint_id}, not for {known}")
-    profile.save_endpoint_id(site.directory, registration.endpoint_id)
+    profile.remember(site.directory, registration.endpoint_id, _address(registration.commands.connection_url))
     return registration
+
+
+def ask_version(config: ManagerConfig, app: globus_sdk.GlobusApp) -> ServiceAnswer:
+    """Asks the service for its version, with our login; registers nothing.
+
+    Raises:
+        RegistrationError: no login, or the service cannot be reached, or refuses.
+    """
+    _check_login(app)
+    with globus_sdk.ComputeClientV2(app=app, base_url=_service_url(config)) as client:
+        try:
+            answer = client.get_version()
+        except globus_sdk.GlobusAPIError as e:
+            raise _refused(e, None) from None
+        except globus_sdk.NetworkError as e:
+            raise _unreachable(e) from None
+    version = answer.data.get("api") if isinstance(answer.data, dict) else answer.data
+    return ServiceAnswer(str(version), answer.headers.get("Date"))
+
+
+def _check_login(app: globus_sdk.GlobusApp) -> None:
+    if isinstance(app, globus_sdk.UserApp) and app.login_required():
+        raise RegistrationError(os.EX_NOPERM, "not logged in; run `mep login`, or set client_credentials_path")
+
+
+def _unreachable(error: globus_sdk.NetworkError) -> RegistrationError:
+    text = f"cannot reach the service: {error}; is it up, and may this host reach it?"
+    return RegistrationError(os.EX_TEMPFAIL, text)
+
+
+def _address(connection_url: str) -> str:
+    """Of a broker's URL what is no secret."""
+    parts = urlsplit(connection_url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _ask(client: globus_sdk.ComputeClientV3, known: str | None, document: dict[str, Any]) -> Any:
@@ -105,8 +153,7 @@ def _ask(client: globus_sdk.ComputeClientV3, known: str | None, document: dict[s
     except globus_sdk.GlobusAPIError as e:
         raise _refused(e, known) from None
     except globus_sdk.NetworkError as e:
-        text = f"cannot reach the service: {e}; is it up, and may this host reach it?"
-        raise RegistrationError(os.EX_TEMPFAIL, text) from None
+        raise _unreachable(e) from None
     return answer.data
 
 
@@ -193,16 +240,19 @@ def _client_credentials(config: ManagerConfig) -> tuple[str, str] | None:
 
 
 def _read_credentials(path: Path) -> tuple[str, str]:
+    expected = "two lines of text: `client_id: UUID` and `client_secret: SECRET`"
+    text = profile.read_trusted(path, f"make it, with mode 0600 and {expected}")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigError(path, [f"others may read this secret (mode {mode:04o}); mend it: chmod 600 {path}"])
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigError(path, [f"others may read this secret (mode {mode:04o}); mend it: chmod 600 {path}"])
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return str(data["client_id"]), str(data["client_secret"])
-    except OSError as e:
-        raise ConfigError(path, [f"cannot be read: {e.strerror}"]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        raise ConfigError(path, ["expected two lines: `client_id: UUID` and `client_secret: SECRET`"]) from None
+        data = load_yaml(path, text)
+        client_id, secret = str(uuid.UUID(data["client_id"])), data["client_secret"]
+    except (ConfigError, ValueError, KeyError, TypeError, AttributeError):  # whose own texts might show the secret
+        raise ConfigError(path, [f"expected {expected}"]) from None
+    if not isinstance(secret, str) or not secret:
+        raise ConfigError(path, ["client_secret: expected text, in quotes if it looks like a number"])
+    return client_id, secret
 
 
 def shown_id(directory: Path) -> str:

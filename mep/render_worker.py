@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import json
 import resource
-import shlex
 import socket
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-import jinja2.sandbox
 import jsonschema
 import yaml
+
+from mep.templating import encode, environment
 
 _MAX_MEMORY = 512 * 2**20
 _MAX_CONFIG = 2**20
@@ -59,10 +59,10 @@ def _render(request: Mapping[str, Any]) -> str:
     reserved = {
         "parent_config": request["config"],
         "mapped_identity": request["identity"],
-        "user_runtime": _encode(request["runtime"]),
+        "user_runtime": encode(request["runtime"]),
         "env": request["environment"],
     }
-    text = _fill_in(request["templates"], request["template"], {**_encode(options), **reserved, "_GC": reserved})
+    text = _fill_in(request["templates"], request["template"], {**encode(options), **reserved, "_GC": reserved})
     _check_config(text, request["template"])
     return text
 
@@ -82,12 +82,8 @@ def _check_options(options: Mapping[str, Any], schema: Mapping[str, Any] | None)
 
 
 def _fill_in(templates: Mapping[str, str], name: str, variables: Mapping[str, Any]) -> str:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, loader=jinja2.DictLoader(templates)
-    )
-    environment.filters["shell_escape"] = _shell_escape
     try:
-        return environment.get_template(name).render(variables)
+        return environment(templates).get_template(name).render(variables)
     except jinja2.UndefinedError as e:
         user = f"An option is missing from user_endpoint_config: {e.message}."
         raise _Wrong("template", f"{name}: {e.message} (no such option was given)", user) from None
@@ -116,23 +112,6 @@ def _check_config(text: str, name: str) -> None:
         raise _broken(name, "does not render to a configuration with an `engine`")
     if "high_assurance" in config:
         raise _broken(name, "`high_assurance` belongs in config.yaml, not in the template")
-
-
-def _encode(value: Any) -> Any:
-    """Strings as JSON, quotes included, and null for None: whatever they hold, they stay one YAML scalar."""
-    if isinstance(value, dict):
-        return {key: _encode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_encode(item) for item in value]
-    if isinstance(value, str):
-        return json.dumps(value)
-    return "null" if value is None else value
-
-
-def _shell_escape(value: Any) -> Any:
-    """Jinja filter: an encoded string as one word for a shell. Other values pass unchanged."""
-    decoded = json.loads(value) if isinstance(value, str) else value
-    return json.dumps(shlex.quote(decoded)) if isinstance(decoded, str) else value
 
 
 if __name__ == "__main__":

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mep import account
+from mep import account, reaping
 from mep.account import Account
 from mep.command import StartEndpoint
 from mep.config import ManagerConfig
 from mep.mapping import MappedIdentity
-from mep.privileged.launch import LaunchFailure, start
-from mep.privileged.launch import read_report as decode_report
+from mep.privileged.launch import start
 from mep.privileged.spec import LaunchRefused, LaunchSpec
 from mep.profile import Profile
 from mep.refusal import Refused
+from mep.report import read_report
 
 TIME_LIMIT = 10.0
 """Seconds for one request, the start of a worker included."""
@@ -37,7 +37,11 @@ MAX_LINE = 16 * 2**20
 
 
 class RendererUnavailable(Exception):
-    """No render worker can be started. The text says why and what to do."""
+    """No render worker can be started. The text says why and what to do; `exit_code` is one of os.EX_*."""
+
+    def __init__(self, text: str, exit_code: int = os.EX_TEMPFAIL) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -151,35 +155,10 @@ class _Worker:
     async def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
+        reaping.forget(self.pid, self.pidfd)
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
-
-
-async def read_report(report: int) -> LaunchFailure | None:
-    """Waits for a child's report (see `launch`) without holding up the loop, and closes it."""
-    loop = asyncio.get_running_loop()
-    finished: asyncio.Future[None] = loop.create_future()
-    data = b""
-
-    def read() -> None:
-        nonlocal data
-        chunk = os.read(report, 4096)
-        data += chunk
-        if not chunk:
-            loop.remove_reader(report)
-            if not finished.done():
-                finished.set_result(None)
-
-    loop.add_reader(report, read)
-    try:
-        await finished
-    finally:
-        loop.remove_reader(report)
-        os.close(report)
-    return decode_report(data)
 
 
 def _spec(render_account: str, connection: int) -> LaunchSpec:
@@ -187,7 +166,7 @@ def _spec(render_account: str, connection: int) -> LaunchSpec:
         who = account.find(render_account)
     except Refused:
         reason = f"no account {render_account!r} on this system; set render_account in config.yaml"
-        raise RendererUnavailable(reason) from None
+        raise RendererUnavailable(reason, os.EX_CONFIG) from None
     return LaunchSpec(
         argv=(sys.executable, "-I", "-m", "mep.render_worker"),
         environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"},

@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-STOP_TIMEOUT = 60.0
-"""Seconds that `stop` waits for the manager; it gives its user endpoints ten of them."""
+from mep.process import has_ended
+
+STOP_TIMEOUT = 150.0
+"""Seconds that `stop` waits for the manager: as long as the unit allows (TimeoutStopSec). It takes one or two."""
 
 _held: list[int] = []
 
@@ -27,21 +29,26 @@ class AlreadyRunning(Exception):
         self.pid = pid
 
 
+class NoPlace(Exception):
+    """The lock file cannot be made; the text says where and why."""
+
+
 @contextlib.contextmanager
 def hold(run_directory: Path) -> Iterator[None]:
     """Holds the lock of `run_directory`, which is made if need be.
 
     Raises:
         AlreadyRunning: another process holds it.
-        OSError: the folder cannot be made.
+        NoPlace: the folder or the file cannot be made.
     """
-    run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(_path(run_directory), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(_path(run_directory), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        raise NoPlace(f"{_path(run_directory)}: cannot be written: {e.strerror}") from None
+    if not _locked(descriptor):
         os.close(descriptor)
-        raise AlreadyRunning(holder(run_directory) or 0) from None
+        raise AlreadyRunning(holder(run_directory) or 0)
     _held.append(descriptor)
     try:
         moved(run_directory)
@@ -52,6 +59,18 @@ def hold(run_directory: Path) -> Iterator[None]:
         os.close(descriptor)
         with contextlib.suppress(OSError):  # something else is still in it
             run_directory.rmdir()
+
+
+def _locked(descriptor: int) -> bool:
+    """Takes the lock. Tries a few times: `holder` takes it for a moment, too."""
+    for _ in range(10):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
 
 
 def moved(run_directory: Path) -> None:
@@ -65,7 +84,7 @@ def descriptors() -> list[int]:
 
 
 def holder(run_directory: Path) -> int | None:
-    """The pid of the manager that runs, or None. Raises PermissionError when only root may know."""
+    """The pid of the manager that runs, or None. Raises NoPlace, and PermissionError when only root may know."""
     try:
         with _path(run_directory).open("rb") as file:
             try:
@@ -74,6 +93,8 @@ def holder(run_directory: Path) -> int | None:
                 return int(file.read() or 0)
     except FileNotFoundError:
         pass
+    except (IsADirectoryError, NotADirectoryError) as e:
+        raise NoPlace(f"{_path(run_directory)}: cannot be read: {e.strerror}") from None
     return None
 
 
@@ -90,9 +111,7 @@ def stop(run_directory: Path) -> bool:
     pidfd = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(STOP_TIMEOUT * 1000):
+        if not has_ended(pidfd, STOP_TIMEOUT):
             raise TimeoutError(f"process {pid} did not stop within {STOP_TIMEOUT:g} s")
     finally:
         os.close(pidfd)

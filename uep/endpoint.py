@@ -79,6 +79,8 @@ class Endpoint:
         link.cancel()
         await asyncio.gather(_within(FAREWELL, "closing the connection", _quiet(link)), self._stop_engine())
         log.info("stopped, exit code %d", code)
+        if code == EX_OK:
+            self._report("stopped")
         return code
 
     # Why to stop
@@ -145,7 +147,7 @@ class Endpoint:
     async def _checked_in(self) -> None:
         """Once, after the first heartbeat."""
         log.info("checked in")
-        _say_ready(self._handover.ready_fd)
+        self._report("ready")
         try:
             await self._prepare()
         except ConfigError as e:
@@ -175,6 +177,14 @@ class Endpoint:
         await self._pulse.cannot_start(text)
         self._stop(code, text)
         await asyncio.Future()  # the session goes no further
+
+    def _report(self, word: str) -> None:
+        """A word to the manager, which may be another one by now and then has not seen how the endpoint began."""
+        if self._handover.report_fd is not None:
+            try:
+                os.write(self._handover.report_fd, f"{word}\n".encode())
+            except OSError as e:
+                log.warning("the manager cannot be told %r: %s", word, e.strerror)
 
     def _audit(self) -> Audit:
         fd = self._handover.audit_fd if self._config.high_assurance else None
@@ -253,12 +263,3 @@ async def _run_command(what: str, command: str) -> None:
     code = await process.wait()
     if code:
         raise ConfigError(f"{what} failed with exit code {code}")
-
-
-def _say_ready(fd: int | None) -> None:
-    if fd is not None:
-        try:
-            os.write(fd, b"ready\n")
-            os.close(fd)
-        except OSError as e:
-            log.warning("nobody to tell that the endpoint is ready: %s", e.strerror)

@@ -1,9 +1,9 @@
 """What the manager hands over: one JSON object on descriptor 0, read to its end, then checked.
 
 `cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
-(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `ready_fd`,
-a descriptor on which the endpoint writes one line once it has checked in. An unknown key is ignored, so that the
-manager may be newer.
+(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `report_fd`,
+a descriptor on which the endpoint writes lines: `ready` once it has checked in, `stopped` before it ends cleanly. An
+unknown key is ignored, so that the manager may be newer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HandOver:
     restricts_functions: bool = False
     allowed_functions: frozenset[str] | None = None
     audit_fd: int | None = None
-    ready_fd: int | None = None
+    report_fd: int | None = None
 
 
 def take_input() -> bytes:
@@ -80,7 +80,7 @@ def decode(raw: bytes) -> HandOver:
         restricts_functions="allowed_functions" in data,
         allowed_functions=_functions(data.get("allowed_functions")),
         audit_fd=_descriptor(data, "audit_fd"),
-        ready_fd=_descriptor(data, "ready_fd"),
+        report_fd=_descriptor(data, "report_fd"),
     )
 
 

@@ -56,11 +56,16 @@ def write(name: str, content: str | bytes) -> Callable[[Path], object]:
         (write("user_environment.yaml", "A: [1]"), "user_environment.yaml", "one value"),
         (write("mapping.json", "[{}]"), "mapping.json", "DATA_TYPE"),
         (write("mapping.json", "["), "mapping.json", ""),
+        (write("user_config_template.yaml.j2", "a: {% if %}"), "user_config_template.yaml.j2", "line 1"),
+        (write("user_config_template.yaml.j2", "{{ a | nosuch }}"), "user_config_template.yaml.j2", "nosuch"),
+        (write("user_config_template.yaml.j2", "{% include 'a.j2' %}"), "user_config_template.yaml.j2", "'a.j2'"),
+        (write("user_config_template.yaml.j2", " "), "user_config_template.yaml.j2", "empty"),
+        (write("common.j2", "{% endif %}"), "common.j2", "line 1"),
         (lambda d: (d / "mapping.json").unlink(), "mapping.json", "no such file"),
         (lambda d: (d / "user_config_template.yaml.j2").unlink(), "user_config_template.yaml.j2", "no such file"),
         (lambda d: (d / "config.yaml").chmod(0o666), "config.yaml", "chmod go-w"),
         (lambda d: (d / "mapping.json").chmod(0o664), "mapping.json", "chmod go-w"),
-        (lambda d: d.chmod(0o777), "config.yaml", "chmod go-w"),
+        (lambda d: d.chmod(0o777), "", "chmod go-w"),
     ],
 )
 def test_a_broken_file_is_named_with_the_remedy(
@@ -76,7 +81,7 @@ def test_a_broken_file_is_named_with_the_remedy(
 def test_a_folder_in_place_of_a_file_is_named(profile_directory: Path) -> None:
     (profile_directory / "user_environment.yaml").unlink()
     (profile_directory / "user_environment.yaml").mkdir()
-    with pytest.raises(ConfigError, match=r"user_environment\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"user_environment\.yaml: is a folder"):
         profile.load(profile_directory)
 
 
@@ -99,8 +104,10 @@ def test_a_file_of_somebody_else_is_refused(profile_directory: Path, root: None)
 
 def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
     assert profile.endpoint_id(profile_directory) is None
-    profile.save_endpoint_id(profile_directory, "an-id")
-    assert profile.endpoint_id(profile_directory) == "an-id"
+    known = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
+    profile.remember(profile_directory, known, "amqps://broker.example.org:5671")
+    assert profile.endpoint_id(profile_directory) == known
+    assert profile.broker_address(profile_directory) == "amqps://broker.example.org:5671"
     (profile_directory / "endpoint.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"endpoint\.json"):
         profile.endpoint_id(profile_directory)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import stat
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from lab.hub import HubProcess
+from lab.accounts import LocalAccount
+from lab.hub import HubProcess, identity
 from lab.manager import ManagerProcess
 from tests.system.conftest import MAPPING
 
@@ -74,8 +78,125 @@ def test_a_detached_manager_is_listed_and_stopped(site: ManagerProcess) -> None:
     while "consumes start commands" not in (log.read_text() if log.exists() else ""):
         assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
         time.sleep(0.05)
-    assert re.search(rf"^{site.name} +running +[0-9a-f-]{{36}}$", site.run("list").stdout, re.MULTILINE)
+    assert re.search(rf"^{site.name} +running +[0-9a-f-]{{36}} 0$", site.run("list").stdout, re.MULTILINE)
+    status = site.run("status", site.name)
+    assert re.search(r"runs \(pid \d+\)\. Endpoint [0-9a-f-]{36}: connected; 0 user endpoints", status.stdout)
     assert site.run("stop", site.name).stdout == f"Endpoint {site.name} stopped.\n"
+    assert site.run("status", site.name).returncode == 3
     assert "stopped" in site.run("list").stdout
     assert site.run("stop", site.name).stdout == f"Endpoint {site.name} is not running.\n"
     assert not (site.folder / "run" / site.name).exists()
+
+
+@pytest.fixture
+def configured(site: ManagerProcess, accounts: dict[str, LocalAccount]) -> ManagerProcess:
+    site.configure()
+    return site
+
+
+def test_check_has_a_line_for_everything(configured: ManagerProcess) -> None:
+    done = configured.run("check", configured.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for what in ("config.yaml", "_mapping_config.json", "template.yaml.j2", "schema.json", "environment.yaml"):
+        assert re.search(rf"^ok .*{what}: ", done.stdout, re.MULTILINE), done.stdout
+    for what in ("program .*python", "program .*mep-uep", "logs and state", "template, rendered", "service", "clock"):
+        assert re.search(rf"^ok +{what}", done.stdout, re.MULTILINE), done.stdout
+    assert re.search("^note +broker: known only after the first start", done.stdout, re.MULTILINE)
+    assert not (configured.profile / "endpoint.json").exists(), "nothing is registered"
+
+
+def test_check_says_all_that_is_wrong_at_once(configured: ManagerProcess) -> None:
+    (configured.profile / "config.yaml").chmod(0o666)
+    (configured.profile / "user_config_schema.json").write_text("{")
+    (configured.profile / "user_config_template.yaml.j2").write_text("{% for %}")
+    done = configured.run("check", configured.name)
+    assert done.returncode == os.EX_CONFIG
+    assert len(re.findall("^FAIL", done.stdout, re.MULTILINE)) == 3, done.stdout
+    assert "chmod go-w" in done.stdout
+
+
+def test_check_without_a_service(configured: ManagerProcess) -> None:
+    path = configured.folder / "client.yaml"
+    path.write_text(path.read_text().replace("client_secret: ", "client_secret: wrong"))
+    done = configured.run("check", configured.name)
+    assert done.returncode == os.EX_NOPERM, done.stdout
+    assert re.search("^FAIL  service: .*client credentials", done.stdout, re.MULTILINE)
+
+
+def test_check_finds_a_broker_that_cannot_be_reached(configured: ManagerProcess) -> None:
+    known = {"endpoint_id": "ee9d42e2-85b1-487f-a350-9712bb321d5f", "broker": "amqp://127.0.0.1:1"}
+    (configured.profile / "endpoint.json").write_text(json.dumps(known))
+    done = configured.run("check", configured.name)
+    assert done.returncode == os.EX_TEMPFAIL, done.stdout
+    assert "FAIL  broker: cannot connect to 127.0.0.1 port 1" in done.stdout
+
+
+def test_map(configured: ManagerProcess, accounts: dict[str, LocalAccount], tmp_path: Path) -> None:
+    done = configured.run("map", configured.name, "--identity", "alice@example.org")
+    assert done.returncode == 0, done.stderr
+    assert f"account   meptest_alice (uid {accounts['meptest_alice'].uid}," in done.stdout
+    assert "_mapping_config.json" in done.stdout
+    linked = configured.run("map", configured.name, "--identity", "x@other.example", "--identity", "bob@example.org")
+    assert "meptest_bob" in linked.stdout
+    records = tmp_path / "set.json"
+    records.write_text(json.dumps([identity("bob@example.org", status="used")]))
+    assert "meptest_bob" in configured.run("map", configured.name, "--identity-set", str(records)).stdout
+
+
+def test_map_explains_itself(configured: ManagerProcess) -> None:
+    done = configured.run("map", configured.name, "--identity", "x@other.example", "--identity", "bob@example.org")
+    assert done.returncode == 0
+    assert "rule      " in done.stdout
+    nobody = configured.run("map", configured.name, "--identity", "root@example.org")
+    assert nobody.returncode == 1
+
+
+def test_explain_shows_what_would_be_started(configured: ManagerProcess) -> None:
+    who = ("explain", configured.name, "--identity", "alice@example.org")
+    done = configured.run(*who, "--options", '{"workers": 3}')
+    assert done.returncode == 0, done.stderr
+    for line in ("account   meptest_alice", "rule      ", "program   .*mep-uep", "variable  HOME=.*meptest_alice"):
+        assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout
+    assert yaml.safe_load(done.stdout.split("configuration:\n")[1])["engine"]["max_workers_per_node"] == 3
+    refused = configured.run(*who, "--options", '{"workers": "many"}')
+    assert refused.returncode == 1
+    assert "refused at stage options" in refused.stderr
+    assert "account   meptest_alice" in refused.stdout, "what was found before is told"
+
+
+@pytest.mark.parametrize(
+    ("username", "stage"),
+    [
+        ("mallory@example.org", "identity"),
+        ("ghost@example.org", "account"),
+        ("rooty@example.org", "admission|identity"),
+    ],
+)
+def test_map_refuses_as_the_manager_does(configured: ManagerProcess, username: str, stage: str) -> None:
+    done = configured.run("map", configured.name, "--identity", username)
+    assert done.returncode == 1
+    assert re.search(f"refused at stage ({stage})", done.stderr)
+    assert "the user would read:" in done.stderr
+
+
+def test_render(configured: ManagerProcess, tmp_path: Path) -> None:
+    arguments = ("render", configured.name, "--user", "meptest_alice", "--options")
+    done = configured.run(*arguments, '{"workers": 3}')
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["engine"]["max_workers_per_node"] == 3
+    (tmp_path / "options.json").write_text('{"workers": 4}')
+    assert "max_workers_per_node: 4" in configured.run(*arguments, f"@{tmp_path / 'options.json'}").stdout
+    refused = configured.run(*arguments, '{"workers": "many"}')
+    assert refused.returncode == 1
+    assert "refused at stage options" in refused.stderr
+    assert configured.run(*arguments, "[").returncode == os.EX_DATAERR
+    assert configured.run("render", configured.name, "--user", "nosuchaccount").returncode == 1
+
+
+def test_variables_of_the_environment_file_reach_every_command(configured: ManagerProcess) -> None:
+    (configured.profile.parent / "environment").write_text("# a comment\nMEP_RUN_DIR=/elsewhere\nMEP_OTHER='x'\n")
+    assert configured.run("check", configured.name).returncode == 0, "what is set already wins"
+    (configured.profile.parent / "environment").write_text("not a variable\n")
+    done = configured.run("list")
+    assert done.returncode == os.EX_CONFIG
+    assert "environment: line 1: expected NAME=value" in done.stderr

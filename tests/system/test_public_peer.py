@@ -83,3 +83,15 @@ def test_a_public_profile_starts_unchanged(folder: Path, hub: HubProcess, public
     site = profile.load(manager.profile)
     assert site.config.email == "a@example.org"
     assert site.config.local_compute_services
+
+
+def test_a_profile_made_by_the_public_package_starts_unchanged(folder: Path, hub: HubProcess, root: None) -> None:
+    credentials = hub.client_environment("admin")  # as the public package takes them
+    ours = ManagerProcess(folder / "theirs", hub, "admin", mapping=[], name="theirs", also=credentials)
+    profile = peer.configure(ours.profile.parent, ours.name, {**ours.environment, "HOME": str(folder)})
+    before = {path.name: path.read_bytes() for path in profile.iterdir()}
+    checked = ours.run("check", ours.name)
+    assert "FAIL" not in checked.stdout, checked.stdout
+    ours.start()
+    ours.stop()
+    assert {name: (profile / name).read_bytes() for name in before} == before

@@ -184,7 +184,7 @@ class Uep:
     started: float = field(default_factory=time.monotonic)
 
     def wait_ready(self, timeout: float = 10) -> float:
-        """Seconds from exec to the line on ready_fd."""
+        """Seconds from exec to the first line on report_fd."""
         os.set_blocking(self.ready, False)
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -269,7 +269,7 @@ def _start(home: Path, service: Service, config: str, name: str, raw: bytes | No
         "ep_info": {"posix_ppid": os.getpid(), "globus_matched_identity": str(uuid.uuid4())},
         "mem_fd": 3,
         "enckey": key.decode(),
-        "ready_fd": 4,
+        "report_fd": 4,
         **more,
     }
     hand_fd = os.memfd_create("handover")

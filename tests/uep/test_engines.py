@@ -57,11 +57,12 @@ def start(tmp_path: Path) -> Iterator[StartEngine]:
 
 
 def _end_pools(folder: Path) -> None:
-    """Parsl's worker pools outlive a killed interchange by two minutes; those started in `folder` end now."""
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(folder) in word for word in process.info["cmdline"] or ()):
+    """Parsl's worker pools outlive a killed interchange by two minutes, and a pool's helper would outlive the pool."""
+    for pool in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in pool.info["cmdline"] or ()):
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+                for process in (*pool.children(recursive=True), pool):
+                    process.kill()
 
 
 def job(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Job:

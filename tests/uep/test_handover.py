@@ -51,7 +51,7 @@ def test_what_the_public_manager_sends() -> None:
 
 def test_optional_keys_may_be_missing() -> None:
     got = decode(handover(future_key=1))
-    assert (got.credentials_fd, got.key, got.ready_fd, got.audit_fd) == (None, None, None, None)
+    assert (got.credentials_fd, got.key, got.report_fd, got.audit_fd) == (None, None, None, None)
     assert not got.restricts_functions
 
 
@@ -62,7 +62,7 @@ def test_optional_keys_may_be_missing() -> None:
         ({"ep_info": []}, "ep_info"),
         ({"amqp_creds": {}}, "endpoint_id|task_queue_info"),
         ({"mem_fd": 987, "enckey": "k"}, "mem_fd: descriptor 987 is not open"),
-        ({"ready_fd": "4"}, "ready_fd: expected a descriptor number"),
+        ({"report_fd": "4"}, "report_fd: expected a descriptor number"),
         ({"allowed_functions": "f"}, "allowed_functions"),
         ({"enckey": 5}, "enckey"),
     ],

@@ -1,0 +1,143 @@
+"""`mep check`: everything that could fail later, tried now with the functions that the manager itself calls.
+
+A line each; what depends on something broken is left out. Nothing is changed, and nobody is told anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import os
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mep import profile, reach, registration, rehearsal
+from mep.command import MAX_SKEW
+from mep.config import ConfigError
+from mep.places import Places
+from mep.profile import Profile
+from mep.refusal import Refused
+from mep.registration import RegistrationError
+from mep.renderer import RendererUnavailable
+
+TIMEOUT = 10.0
+"""Seconds to connect to the broker."""
+OK, NOTE, FAIL = "ok", "note", "FAIL"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was looked at and how it is. exit_code: one of os.EX_*, what `mep start` would end with."""
+
+    verdict: str
+    what: str
+    text: str
+    exit_code: int = os.EX_OK
+
+
+def lines(directory: Path, places: Places, *, files_only: bool = False) -> Iterator[Line]:
+    """Checks the profile in `directory`: its files, and unless `files_only` also what is outside of them."""
+    site, findings = profile.examine(directory)
+    for finding in findings:
+        if finding.problem is None:
+            yield Line(OK, str(finding.path), "belongs to root, readable, valid")
+        else:
+            yield _failed(str(finding.path), finding.problem.removeprefix(f"{finding.path}: "))
+    yield from _programs([Path(sys.executable)] if site is None else [Path(sys.executable), _uep(site)])
+    if site is None:
+        return
+    for warning in site.mapper.warnings:
+        yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
+    if not files_only:
+        yield _folders(site, places, directory)
+        yield _rendering(site)
+        yield from _service(site, places)
+        yield _broker(site)
+
+
+def _uep(site: Profile) -> Path:
+    return Path(site.config.uep_command[0])
+
+
+def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
+    return Line(FAIL, what, text, exit_code)
+
+
+def _programs(programs: list[Path]) -> Iterator[Line]:
+    for program in programs:
+        obstacle = reach.obstacle(program)
+        what = f"program {program}"
+        yield Line(OK, what, "ordinary users can execute it") if obstacle is None else _failed(what, obstacle)
+
+
+def _folders(site: Profile, places: Places, directory: Path) -> Line:
+    audit = site.config.audit_log_path
+    files = [places.log_file(directory), places.run / site.name / "manager.pid", *([audit] if audit else [])]
+    for file in files:
+        nearest = next(folder for folder in file.parents if folder.exists())
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            return _failed("logs and state", f"{file} cannot be written: {nearest} is not writable")
+    if audit is not None and not audit.parent.is_dir():
+        return _failed(
+            "logs and state", f"audit_log_path: {audit.parent} does not exist; make it: mkdir {audit.parent}"
+        )
+    return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
+
+
+def _rendering(site: Profile) -> Line:
+    try:
+        asyncio.run(rehearsal.render(site, site.config.render_account, {}))
+    except RendererUnavailable as e:
+        return _failed("template, rendered", str(e))
+    except Refused as e:
+        refusal = e.refusal
+        if refusal.stage == "template" and "no such option was given" not in refusal.reason_for_admin:
+            return _failed("template, rendered", refusal.reason_for_admin)
+        return Line(NOTE, "template, rendered", f"needs options: {refusal.reason_for_admin}; try `mep render`")
+    return Line(OK, "template, rendered", "without any options")
+
+
+def _service(site: Profile, places: Places) -> Iterator[Line]:
+    try:
+        with registration.login_app(places.state, site.config) as app:
+            answer = registration.ask_version(site.config, app)
+    except ConfigError as e:
+        yield _failed("login", str(e))
+        return
+    except RegistrationError as e:
+        yield _failed("service", str(e), e.exit_code)
+        return
+    yield Line(OK, "service", f"answers, with our login (API {answer.version})")
+    yield _clock(answer.date)
+
+
+def _clock(date: str | None) -> Line:
+    if date is None:
+        return Line(NOTE, "clock", "the service does not tell its time")
+    skew = round(time.time() - email.utils.parsedate_to_datetime(date).timestamp())
+    if abs(skew) > MAX_SKEW:
+        return _failed("clock", f"{skew} s off the service's; start commands would be refused; is NTP running?")
+    return Line(OK, "clock", f"{abs(skew)} s off the service's")
+
+
+def _broker(site: Profile) -> Line:
+    address = profile.broker_address(site.directory)
+    if address is None:
+        return Line(NOTE, "broker", "known only after the first start")
+    parts = urlsplit(address)
+    host, port = parts.hostname or "", site.config.amqp_port or parts.port or 5671
+    try:
+        with socket.create_connection((host, port), TIMEOUT) as connection:
+            if parts.scheme == "amqps":
+                ssl.create_default_context().wrap_socket(connection, server_hostname=host).close()
+    except (OSError, ValueError) as e:  # ssl.SSLError is one of the first, a host that is no name one of the second
+        return _failed(
+            "broker", f"cannot connect to {host} port {port}: {e}; is it up, and may this host reach it?", 75
+        )
+    return Line(OK, "broker", f"{host} port {port} can be reached")

@@ -1,0 +1,48 @@
+"""Where things lie: profiles, what is remembered, what runs, logs.
+
+Root's system installation is spread over the system's folders; everything else keeps to one configuration folder.
+
+    folder     system         otherwise
+    config     /etc/mep       --config-dir, MEP_CONFIG_DIR, or ~/.globus_compute: profiles, and the file `environment`
+    state      /var/lib/mep   MEP_STATE_DIR, or the configuration folder: the stored login
+    run        /run/mep       MEP_RUN_DIR, or /run/mep: locks, and the state of user endpoints
+    log        /var/log/mep   the profile itself
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """log: None when a profile's log lies in the profile."""
+
+    config: Path
+    state: Path
+    run: Path
+    log: Path | None
+
+    def log_file(self, profile: Path) -> Path:
+        """The manager's log for the profile in this folder."""
+        return (profile if self.log is None else self.log / profile.name) / "endpoint.log"
+
+
+def find(config_dir: Path | None) -> Places:
+    """The places for this call of `mep`; `config_dir` is its option --config-dir."""
+    run, state = _named("MEP_RUN_DIR"), _named("MEP_STATE_DIR")
+    config = config_dir or _named("MEP_CONFIG_DIR")
+    if config is None and os.geteuid() == 0:
+        return Places(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
+    config = (config or Path.home() / ".globus_compute").absolute()
+    return Places(config, state or config, run or _RUN, None)
+
+
+_RUN = Path("/run/mep")
+
+
+def _named(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value).absolute() if value else None

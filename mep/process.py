@@ -1,0 +1,81 @@
+"""One process, and no other: a pid together with the time at which it was started.
+
+A pid alone names whoever has it at the moment. What was read from a file is therefore opened by `Process.open`, which
+gives a descriptor of exactly that process or nothing; signals then go through the descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Invisible(OSError):
+    """There is a process, and /proc does not show it to us. Nothing can be said about it."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"/proc does not show process {pid} (hidepid?); the manager needs CAP_SYS_PTRACE to see it")
+
+
+@dataclass(frozen=True)
+class Process:
+    """start_time: clock ticks from boot to its start, as /proc says. uid: whom it runs as once it has been executed."""
+
+    pid: int
+    start_time: int
+    uid: int
+
+    @classmethod
+    def of(cls, pid: int, uid: int) -> Process:
+        """The process that has `pid` now; the caller knows that it has not been reaped. Raises Invisible."""
+        try:
+            return cls(pid, int(_stat(pid)[_START_TIME]), uid)
+        except OSError:
+            raise Invisible(pid) from None
+
+    def open(self) -> int | None:
+        """A pidfd of this process; None when it has ended, or its pid has gone to another. Raises Invisible."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            return None
+        try:
+            # Looked at only now: had the pid gone to another process before, that one would have begun later.
+            if self._has_the_pid():
+                return pidfd
+        except OSError:
+            if not has_ended(pidfd):
+                os.close(pidfd)
+                raise Invisible(self.pid) from None
+        os.close(pidfd)
+        return None
+
+    def _has_the_pid(self) -> bool:
+        facts = _stat(self.pid)
+        same = int(facts[_START_TIME]) == self.start_time and facts[_STATE] != "Z"
+        return same and _uid(self.pid) in (self.uid, 0)  # before its exec it may still be root
+
+
+def has_ended(pidfd: int, within: float = 0.0) -> bool:
+    """Whether the process of a pidfd has ended, or does so within that many seconds."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(within * 1000))
+
+
+_STATE, _START_TIME = 0, 19
+"""Places in /proc/PID/stat, counted from field 3 (proc(5))."""
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields from the third on; the second, the program's name, may hold blanks and parentheses."""
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _uid(pid: int) -> int:
+    """The real uid. The owner of the folder in /proc is root when a process may not be dumped."""
+    lines = Path(f"/proc/{pid}/status").read_bytes().split(b"\n")  # the name may hold what text takes for a line's end
+    return next(int(line.split()[1]) for line in lines if line.startswith(b"Uid:"))

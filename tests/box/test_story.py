@@ -1,0 +1,276 @@
+"""A sysadmin's year with the package, told by docs/install.md: installation, first task, changes, upgrade, removal.
+
+The tests are chapters: each goes on from where the one before ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.accounts import LocalAccount
+from lab.client import output_of, run_script
+from lab.hub import HubProcess
+from tests.box.guide import code, follow, run
+
+_TITLE = "mep-uep uep."
+PROFILE = Path("/etc/mep/prod")
+TEMPLATE = """\
+heartbeat_period: 5
+idle_heartbeats_soft: 100
+engine: {type: ThreadPoolEngine, max_workers: {{ workers | default(1) }}}
+"""
+LOAD = """
+import json, sys
+from concurrent.futures import wait
+from globus_compute_sdk import Executor
+def work(n):
+    import os, time
+    time.sleep(0.2)
+    return n, os.getpid(), os.getuid()
+executors = [Executor(endpoint_id=sys.argv[1], user_endpoint_config={"workers": w}) for w in range(1, 6)]
+futures = [[ex.submit(work, n) for n in range(60)] for ex in executors]
+answers = [[future.result(timeout=120) for future in of_one] for of_one in futures]
+for ex in executors:
+    ex.shutdown()
+print(json.dumps({
+    "complete": all([n for n, _, _ in of_one] == list(range(60)) for of_one in answers),
+    "processes": sorted({pid for of_one in answers for _, pid, _ in of_one}),
+    "uids": sorted({uid for of_one in answers for _, _, uid in of_one}),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def packages() -> list[Path]:
+    """The package of this tree, and a newer one."""
+    return [Path(path) for path in json.loads(os.environ["MEP_PACKAGES"])]
+
+
+@pytest.fixture(scope="module")
+def users() -> Iterator[dict[str, LocalAccount]]:
+    with LocalAccount("alice") as alice, LocalAccount("bob") as bob:
+        yield {"alice": alice, "bob": bob}
+
+
+@pytest.fixture
+def first_task(hub: HubProcess) -> Callable[[str], str]:
+    """Runs the guide's own script as a user of the hub, and returns what the task said."""
+
+    def call(user: str) -> str:
+        return output_of(hub, user, code("The first task", "python"), endpoint_id())
+
+    return call
+
+
+@pytest.fixture
+def load(hub: HubProcess) -> Iterator[Callable[[str], Future[Any]]]:
+    """Begins a load of 300 tasks on 5 user endpoints of a user; the answer comes later."""
+    with ThreadPoolExecutor(2) as pool:
+        yield lambda user: pool.submit(run_script, hub, user, LOAD, endpoint_id())
+
+
+def endpoint_id() -> str:
+    return str(json.loads((PROFILE / "endpoint.json").read_text())["endpoint_id"])
+
+
+def ok(script: str) -> str:
+    done = run(script)
+    assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def shown(name: str) -> str:
+    """A property of the unit."""
+    return ok(f"systemctl show --value --property={name} mep@prod").strip()
+
+
+def wait_for(what: str, done: Callable[[], object], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not done():
+        assert time.monotonic() < deadline, (
+            f"waited {timeout:g} s for {what}: {run('systemctl status mep@prod').stdout}"
+        )
+        time.sleep(0.05)
+
+
+def user_endpoints() -> set[int]:
+    """The pids of user endpoints, as the system knows them."""
+    found = psutil.process_iter(["username", "cmdline"])
+    return {
+        p.pid for p in found if p.info["username"] in ("alice", "bob") and _TITLE in " ".join(p.info["cmdline"] or [])
+    }
+
+
+def result(future: Future[Any]) -> dict[str, Any]:
+    (said,) = future.result(timeout=150)
+    assert isinstance(said, dict)
+    return said
+
+
+def test_installation_starts_nothing_and_is_whole(packages: list[Path]) -> None:
+    assert follow("1. Install", packages[0].parent).startswith("mep 0.")
+    assert ok("rpm -V mep") == ""
+    assert run("systemctl is-enabled mep@prod").stdout.strip() == "disabled"
+    assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/bin/mep version").startswith("mep 0.")
+    for file in ("/etc/pam.d/mep", "/usr/lib/tmpfiles.d/mep.conf", "/usr/share/man/man8/mep.8.gz"):
+        assert Path(file).stat().st_mode & 0o777 == 0o644
+    assert Path("/usr/share/bash-completion/completions/mep").read_text()
+    assert ok("systemd-analyze verify mep@prod.service 2>&1") == ""
+
+
+def test_profile_mapping_and_login(hub: HubProcess, users: dict[str, LocalAccount]) -> None:
+    assert "/etc/mep/prod" in follow("2. Make a profile", Path("/root"))
+    said = follow("3. Say who becomes whom", Path("/root"))
+    assert f"account   alice (uid {users['alice'].uid}" in said
+    assert "identity_mapping_config.json" in said, "the rule is named"
+    done = run("mep check prod")
+    assert done.returncode == os.EX_NOPERM
+    assert [line for line in done.stdout.splitlines() if line.startswith("FAIL") and "mep login" in line]
+    admin = hub.users["admin"]
+    follow("4. Log in", Path("/root"), CLIENT_ID=admin.client_id, CLIENT_SECRET=admin.client_secret)
+    config = (PROFILE / "config.yaml").read_text().replace("public: false", "public: true")
+    (PROFILE / "config.yaml").write_text(f"{config}audit_log_path: /var/log/mep/audit.log\n")
+
+
+def test_check() -> None:
+    follow("Without the Globus service", Path("/root"))
+    said = follow("5. Look before you start", Path("/root"))
+    assert "FAIL" not in said
+    for what in ("config.yaml", "user_config_template.yaml.j2", "mep-uep", "template, rendered", "service", "clock"):
+        assert re.search(f"^ok .*{re.escape(what)}", said, re.MULTILINE), said
+
+
+def test_a_broken_profile_is_not_started_again_and_again() -> None:
+    config = PROFILE / "config.yaml"
+    before = config.read_text()
+    config.write_text(before + "pubic: true\n")
+    assert run("systemctl start mep@prod").returncode != 0
+    assert (shown("ExecMainStatus"), shown("NRestarts"), shown("ActiveState")) == ("78", "0", "failed")
+    assert "did you mean 'public'" in ok("journalctl --no-pager -u mep@prod")
+    config.write_text(before)
+    ok("systemctl reset-failed mep@prod")
+
+
+def test_start() -> None:
+    said = follow("6. Start", Path("/root"))
+    assert "connected; 0 user endpoints" in said
+    assert re.search(r"^prod +running +[0-9a-f-]{36} 0$", said, re.MULTILINE)
+    assert "FAIL" not in follow("5. Look before you start", Path("/root")), "also while it runs, now with the broker"
+    assert ok("journalctl --no-pager -p warning -u mep@prod --since=-5s").count("mep[") == 0
+
+
+def test_the_first_task(first_task: Callable[[str], str], users: dict[str, LocalAccount]) -> None:
+    assert first_task("alice").startswith("alice on ")
+    wait_for("the status", lambda: "connected; 1 user endpoint" in shown("StatusText"))
+
+
+def test_the_manager_has_only_the_power_that_it_needs() -> None:
+    """CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_PTRACE: bits 5 to 8 and 19 (capabilities(7))."""
+    status = Path(f"/proc/{shown('MainPID')}/status").read_text()
+    assert "CapEff:\t00000000000801e0\n" in status
+    assert "CapBnd:\t00000000000801e0\n" in status
+
+
+def test_edit_and_reload(first_task: Callable[[str], str]) -> None:
+    (PROFILE / "user_config_template.yaml.j2").write_text(TEMPLATE)
+    rendered = follow("Changing something", Path("/root"))
+    assert "ThreadPoolEngine" in rendered
+    assert first_task("bob").startswith("bob on ")
+    assert len(user_endpoints()) == 2
+
+
+def test_a_bad_edit_is_refused_and_said(first_task: Callable[[str], str]) -> None:
+    (PROFILE / "user_config_template.yaml.j2").write_text("{% if %}")
+    (PROFILE / "user_config_schema.json").write_text((PROFILE / "user_config_schema.json").read_text()[:50])
+    assert run("systemctl reload mep@prod").returncode != 0
+    assert shown("ActiveState") == "active"
+    assert "edited profile refused, the old one is in force" in shown("StatusText")
+    assert "user_config_template.yaml.j2: line 1" in ok("journalctl --no-pager -p err -u mep@prod")
+    assert first_task("bob").startswith("bob on ")
+    (PROFILE / "user_config_template.yaml.j2").write_text(TEMPLATE)
+    (PROFILE / "user_config_schema.json").write_text('{"properties": {"workers": {"type": "integer"}}}')
+    ok("systemctl reload mep@prod")
+    wait_for("the status", lambda: "refused" not in shown("StatusText"))
+
+
+def test_restart_and_crash_lose_no_task(load: Callable[[str], Future[Any]], users: dict[str, LocalAccount]) -> None:
+    ok("mkdir -p /etc/systemd/system/mep@.service.d")
+    Path("/etc/systemd/system/mep@.service.d/quick.conf").write_text("[Service]\nRestartSec=1\nWatchdogSec=6\n")
+    ok("systemctl daemon-reload")
+    futures = [load("alice"), load("bob")]
+    wait_for("ten user endpoints", lambda: "connected; 12 user endpoints" in shown("StatusText"))
+    first = user_endpoints()
+    ok("systemctl restart mep@prod")
+    manager = int(shown("MainPID"))
+    assert "12 user endpoints" in shown("StatusText")
+    os.kill(manager, signal.SIGKILL)
+    wait_for("a new manager", lambda: shown("MainPID") not in ("0", str(manager)) and shown("ActiveState") == "active")
+    assert "12 user endpoints" in shown("StatusText")
+    for user, future in zip(("alice", "bob"), futures, strict=True):
+        said = result(future)
+        assert said["complete"]
+        assert said["uids"] == [users[user].uid]
+        assert set(said["processes"]) <= first
+    assert user_endpoints() == first
+
+
+def test_a_manager_that_hangs_is_replaced() -> None:
+    before, manager = user_endpoints(), int(shown("MainPID"))
+    os.kill(manager, signal.SIGSTOP)
+    wait_for("the watchdog", lambda: shown("MainPID") not in ("0", str(manager)) and shown("ActiveState") == "active")
+    assert user_endpoints() == before
+    assert "12 user endpoints" in shown("StatusText")
+
+
+def test_an_upgrade_keeps_edits_and_user_endpoints(packages: list[Path], load: Callable[[str], Future[Any]]) -> None:
+    before, future = user_endpoints(), load("alice")
+    manager = shown("MainPID")
+    follow("Upgrading", packages[1].parent)
+    assert ok("mep version") == "mep 99.0.0\n"
+    assert shown("MainPID") != manager
+    assert (shown("ActiveState"), user_endpoints()) == ("active", before)
+    assert "GLOBUS_SDK_ENVIRONMENT=local" in Path("/etc/mep/environment").read_text()
+    assert "newer" in Path("/etc/mep/environment.rpmnew").read_text()
+    assert (PROFILE / "user_config_template.yaml.j2").read_text() == TEMPLATE
+    assert result(future)["complete"]
+
+
+def test_stop_ends_everything(users: dict[str, LocalAccount]) -> None:
+    ok("systemctl stop mep@prod")
+    assert shown("Result") == "success"
+    assert user_endpoints() == set()
+    assert [pid for account in users.values() for pid in account.processes()] == []
+    assert re.search(r"^prod +stopped", ok("mep list"), re.MULTILINE)
+    assert list(Path("/run/mep").rglob("*")) == []
+    ok("systemctl start mep@prod")
+
+
+def test_removal_ends_what_is_left_and_keeps_what_is_the_sites(first_task: Callable[[str], str]) -> None:
+    Path("/etc/systemd/system/mep@.service.d/quick.conf").write_text("[Service]\nRestart=no\n")
+    ok("systemctl daemon-reload")
+    first_task("alice")
+    os.kill(int(shown("MainPID")), signal.SIGKILL)
+    wait_for("the crash", lambda: shown("ActiveState") == "failed")
+    assert user_endpoints(), "one without a manager"
+    follow("Stopping and removing", Path("/root"))
+    assert user_endpoints() == set()
+    assert not any(Path(path).exists() for path in ("/opt/mep", "/usr/bin/mep", "/usr/lib/systemd/system/mep@.service"))
+    assert not list(Path("/etc/systemd/system").rglob("*.wants/mep@*"))
+    assert (PROFILE / "config.yaml").exists()
+    assert Path("/etc/mep/environment.rpmsave").exists()
+    assert "started" in Path("/var/log/mep/audit.log").read_text()
+    assert "adopted" in Path("/var/log/mep/prod/endpoint.log").read_text()
+    assert not [
+        p for p in psutil.process_iter(["cmdline"]) if any("/opt/mep/" in word for word in p.info["cmdline"] or [])
+    ]

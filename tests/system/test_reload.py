@@ -1,0 +1,105 @@
+"""An edited profile is taken over as a whole, or refused as a whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.hub import HubProcess
+from lab.manager import ManagerProcess
+from tests.system.conftest import MAPPING, TEMPLATE, caller
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def edited(manager: ManagerProcess) -> Iterator[ManagerProcess]:
+    """The manager, with the old files back in force afterwards."""
+    before = {path: path.read_bytes() for path in manager.profile.iterdir() if path.name != "endpoint.log"}
+    yield manager
+    for path, content in before.items():
+        path.write_bytes(content)
+    assert "profile reloaded\n" in manager.reload()
+
+
+@pytest.fixture
+def run(hub: HubProcess, edited: ManagerProcess) -> Any:
+    return caller(hub, edited)
+
+
+def test_template_schema_environment_and_mapping(edited: ManagerProcess, run: Any) -> None:
+    first = run("alice", RUN="reload")
+    (edited.profile / "user_config_template.yaml.j2").write_text(TEMPLATE + "\n# {{ NEW }}\n")
+    (edited.profile / "user_config_schema.json").write_text(json.dumps({"properties": {"NEW": {"type": "integer"}}}))
+    (edited.profile / "user_environment.yaml").write_text("SITE: new\n")
+    edited.write_mapping(
+        [*MAPPING, {"source": "{username}", "match": "mallory@example\\.org", "output": "meptest_bob"}]
+    )
+    assert "profile reloaded\n" in edited.reload()
+    assert "NEW" in run("alice", RUN="reload 2")["error"]
+    assert "not of type 'integer'" in run("alice", RUN="reload 2", NEW="x")["error"]
+    assert "uid" in run("mallory", NEW=1)
+    assert run("alice", RUN="reload", NEW=1)["pid"] != first["pid"], "other options are another user endpoint"
+
+
+def test_a_bad_edit_is_refused_and_the_old_profile_stays_in_force(edited: ManagerProcess, run: Any) -> None:
+    (edited.profile / "user_config_template.yaml.j2").write_text("{% if %}")
+    (edited.profile / "user_config_schema.json").write_text("{")
+    said = edited.reload()
+    assert "the old one stays in force" in said
+    assert "user_config_template.yaml.j2: line 1" in said
+    assert "user_config_schema.json: not JSON" in said, "all that is wrong, at once"
+    assert "uid" in run("alice", RUN="after a bad edit")
+
+
+def test_keys_that_need_a_restart_are_named(edited: ManagerProcess) -> None:
+    path = edited.profile / "config.yaml"
+    keys = {**yaml.safe_load(path.read_text()), "amqp_port": 1, "heartbeat_period": 7}
+    path.write_text(yaml.safe_dump(keys))
+    assert "a restart is needed for: amqp_port" in edited.reload()
+
+
+def test_logs_can_be_rotated(edited: ManagerProcess, run: Any) -> None:
+    for path in (edited.profile / "endpoint.log", edited.folder / "audit.log"):
+        path.rename(path.with_suffix(".1"))
+    run("alice", RUN="rotated")
+    assert edited.audit("received")
+    assert "received" in (edited.profile / "endpoint.log").read_text()
+    for path in (edited.folder / "audit.log",):
+        path.write_text(path.with_suffix(".1").read_text() + path.read_text())
+
+
+def test_a_program_that_users_cannot_execute_is_a_bad_edit(edited: ManagerProcess, tmp_path: Path) -> None:
+    path = edited.profile / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "uep_command": [str(tmp_path / "nosuch")]}))
+    assert "cannot be executed" in edited.reload()
+
+
+def wait_for(edited: ManagerProcess, text: str, before: int) -> None:
+    deadline = time.monotonic() + 15
+    while text not in edited.log.read_text()[before:]:
+        assert time.monotonic() < deadline, edited.log.read_text()[before:]
+        time.sleep(0.1)
+
+
+def test_an_edited_mapping_is_taken_over_by_itself(edited: ManagerProcess, run: Any) -> None:
+    before = edited.log.stat().st_size
+    more = {"source": "{username}", "match": "mallory@example\\.org", "output": "meptest_bob"}
+    edited.write_mapping([*MAPPING, more])
+    wait_for(edited, "_mapping_config.json is in force", before)
+    assert "uid" in run("mallory")
+    (digest,) = {line["mapping"] for line in edited.audit("started") if line["username"] == "mallory@example.org"}
+    assert digest in edited.log.read_text()
+    before = edited.log.stat().st_size
+    (edited.profile / "example_identity_mapping_config.json").write_text("[")
+    wait_for(edited, "the old one stays in force", before)
+    assert "edited mapping refused" in edited.run("status", edited.name).stdout
+    assert "uid" in run("mallory", RUN="still"), "the last good one"
+    time.sleep(6)
+    assert edited.log.read_text()[before:].count("edited identity mapping is refused") == 1, "said once"
