@@ -14,6 +14,7 @@ import typer.main
 from lab.manager import MEP
 from mep import questions
 from mep.cli import app
+from tests.conftest import need
 
 PROJECT = Path(__file__).parents[2]
 MAN = PROJECT / "packaging" / "man" / "mep.8"
@@ -111,7 +112,6 @@ def test_variables_are_those_that_the_program_reads() -> None:
 
 
 def test_the_manual_page_is_well_formed() -> None:
-    if shutil.which("mandoc") is None:
-        pytest.skip("needs mandoc")
+    need(shutil.which("mandoc") is not None, "needs mandoc (lab/setup box)")
     done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", MAN], capture_output=True, text=True, check=False)
     assert done.stdout == ""
