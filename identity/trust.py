@@ -3,11 +3,15 @@
 Called for mapping documents and programs here, and by the manager for every file of a profile before it is read. A
 folder that others may write to is accepted only with the sticky bit, as `/tmp` has it: there others can add, but only
 an entry's owner can replace it, and the owner of each entry on the path is checked.
+
+Whoever opens the path after this opens what was looked at: nobody else can change what any part of it leads to. An
+access control list that lets others write shows as write permission of the group, and is refused as such.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -45,11 +49,13 @@ def check(path: Path) -> os.stat_result:
 
 def _check_part(part: Path) -> os.stat_result:
     status = part.lstat()
+    link, name = stat.S_ISLNK(status.st_mode), shlex.quote(str(part))
     if status.st_uid not in (0, os.geteuid()):
-        raise Untrusted(f"{part} belongs to uid {status.st_uid}, not to root; mend it: chown root {part}")
-    if stat.S_ISLNK(status.st_mode):
+        command = f"chown {'-h ' if link else ''}root {name}"
+        raise Untrusted(f"{part} belongs to uid {status.st_uid}, not to root; mend it: {command}")
+    if link:
         return status  # the mode of a link means nothing; where it leads is checked part by part
     sticky_folder = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_folder:
-        raise Untrusted(f"others than root may write to {part}; mend it: chmod go-w {part}")
+        raise Untrusted(f"others than root may write to {part}; mend it: chmod go-w {name}")
     return status

@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mep import profile, reach, registration, rehearsal
+from identity import trust
+from mep import profile, registration, rehearsal
 from mep.command import MAX_SKEW
 from mep.config import ConfigError
+from mep.containment import Containment, ContainmentError
 from mep.places import Places
+from mep.privileged import session
 from mep.profile import Profile
 from mep.refusal import Refused
 from mep.registration import RegistrationError
-from mep.renderer import RendererUnavailable
+from mep.worker import WorkerUnavailable
 
 TIMEOUT = 10.0
 """Seconds to connect to the broker."""
@@ -56,6 +59,8 @@ def lines(directory: Path, places: Places, *, files_only: bool = False) -> Itera
         yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
     if not files_only:
         yield _folders(site, places, directory)
+        yield _pam(site)
+        yield _containment(site)
         yield _rendering(site)
         yield from _service(site, places)
         yield _broker(site)
@@ -71,9 +76,9 @@ def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
 
 def _programs(programs: list[Path]) -> Iterator[Line]:
     for program in programs:
-        obstacle = reach.obstacle(program)
-        what = f"program {program}"
-        yield Line(OK, what, "ordinary users can execute it") if obstacle is None else _failed(what, obstacle)
+        problem, what = profile.program_problem(program), f"program {program}"
+        fine = Line(OK, what, "only root can change it, and ordinary users can execute it")
+        yield fine if problem is None else _failed(what, problem)
 
 
 def _folders(site: Profile, places: Places, directory: Path) -> Line:
@@ -87,13 +92,44 @@ def _folders(site: Profile, places: Places, directory: Path) -> Line:
         return _failed(
             "logs and state", f"audit_log_path: {audit.parent} does not exist; make it: mkdir {audit.parent}"
         )
+    if audit is not None:
+        try:
+            trust.check(audit.parent)
+        except trust.Untrusted as e:
+            return _failed("logs and state", f"audit_log_path: {e}")
     return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
+
+
+def _pam(site: Profile) -> Line:
+    service = site.config.pam.service_name
+    if not site.config.pam.enable:
+        return Line(OK, "PAM", "off: user endpoints have no session, and can gain no rights by set-uid programs")
+    try:
+        profile.check_pam_service(service)
+        session.load()
+    except (ConfigError, session.PamError) as e:
+        return _failed("PAM", str(e))
+    return Line(OK, "PAM", f"service {service!r} is there; accounts go through its account and session rules")
+
+
+def _containment(site: Profile) -> Line:
+    async def probe() -> str:
+        containment = Containment(site.name)
+        try:
+            return await containment.probe(site.config.resources)
+        finally:
+            containment.close()
+
+    try:
+        return Line(OK, "containment", asyncio.run(probe()))
+    except ContainmentError as e:
+        return Line(NOTE, "containment", f"limits are not all in force: {e}")
 
 
 def _rendering(site: Profile) -> Line:
     try:
         asyncio.run(rehearsal.render(site, site.config.render_account, {}))
-    except RendererUnavailable as e:
+    except WorkerUnavailable as e:
         return _failed("template, rendered", str(e))
     except Refused as e:
         refusal = e.refusal

@@ -11,17 +11,21 @@ import contextlib
 import logging
 import os
 import resource
+import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mep import lifecycle, reaping, state
+from mep import containment, lifecycle, reaping, state
 from mep.command import StartEndpoint
 from mep.config import ManagerConfig
+from mep.containment import Containment, ContainmentError
 from mep.lifecycle import Action, Event, State
 from mep.plan import LaunchPlan
+from mep.refusal import Refused
+from mep.resources import Resources
 from mep.spawn import spawn
 from mep.state import Child
 
@@ -29,6 +33,16 @@ log = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 30.0
 """Seconds that a user endpoint has to stop after SIGTERM before it is killed: it answers tasks, and ends batch jobs."""
+
+_USELESS = 60.0
+"""Seconds before which a program that does not tell of its results has been of no use."""
+_MOST_RECORDS = 256
+"""Audit records that are taken at a time."""
+_LAST_RECORDS = 16
+"""So many times when its user endpoint has ended; a pipe holds no more."""
+_RECORD_SIZE = 4096
+"""Bytes of an audit record; what is longer comes as several (pipe(2), O_DIRECT)."""
+_UNCONTAINED = "This endpoint could not set the limits for your processes; please tell its administrators."
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class ExitReport:
     ending: "exit status 3" or "signal 9 (SIGKILL)". seconds: since its start. cpu_seconds, peak_memory (KiB): its own
     and its reaped children's; None for one that an earlier manager started. before_check_in: known to have ended
     before its first heartbeat. tell_user: whether its user has to be told. revive: the command to start it again with.
-    unwatched: it ended while no manager ran, so nobody knows how.
+    died_early: it failed before it was of any use. unwatched: it ended while no manager ran, so nobody knows how.
     """
 
     child: Child
@@ -50,30 +64,42 @@ class ExitReport:
     cpu_seconds: float | None = None
     peak_memory: int | None = None
     unwatched: bool = False
+    died_early: bool = False
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what happens, in the event loop.
+
+    held: a new one exists and waits; Refused ends its launch. checked_in: its first heartbeat. working: its first
+    result. records: what it says about its tasks, for the audit trail. exited: its end. count: the new number of them.
+    """
+
+    held: Callable[[Child], None]
+    checked_in: Callable[[Child], None]
+    working: Callable[[Child], None]
+    records: Callable[[Child, list[bytes]], None]
+    exited: Callable[[ExitReport], None]
+    count: Callable[[int], None]
 
 
 class Children:
-    """The table. What happens is told in the event loop: `on_check_in`, `on_exit`, and `on_count` with the new number.
+    """The table.
 
     run_directory: where the state of each user endpoint lies, in a folder of its name.
     config: gives the configuration in force.
     """
 
     def __init__(
-        self,
-        run_directory: Path,
-        config: Callable[[], ManagerConfig],
-        on_check_in: Callable[[Child], None],
-        on_exit: Callable[[ExitReport], None],
-        on_count: Callable[[int], None],
+        self, run_directory: Path, config: Callable[[], ManagerConfig], containment: Containment, listener: Listener
     ) -> None:
         self._run_directory = run_directory
         self._config = config
-        self._on_check_in = on_check_in
-        self._on_exit = on_exit
-        self._on_count = on_count
+        self._containment = containment
+        self._listener = listener
         self._children: dict[str, Child] = {}
         self._empty = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._children.values()))
@@ -88,10 +114,24 @@ class Children:
         Raises:
             Refused: stage `launch`; the step that failed is named. Nothing is left behind.
         """
-        state = State.RUNNING if _start_timeout(self._config()) is None else State.STARTING
-        child = await spawn(plan, command, self._run_directory / command.name, state)
+        config = self._config()
+        state = State.STARTING if _speaks(config) else State.RUNNING
+        rlimits = containment.rlimits(config.resources) if not containment.booted() else {}
+        folder = self._run_directory / command.name
+        child = await spawn(plan, command, folder, state, rlimits, lambda child: self._hold(child, config.resources))
         self._add(child)
         return child
+
+    async def _hold(self, child: Child, resources: Resources) -> None:
+        """What has to be before its program may be executed. Limits that the site asks for are not optional."""
+        try:
+            child.scope = await self._containment.contain(child.pid, child.name, child.account.uid, resources)
+        except ContainmentError as e:
+            if resources:
+                reason = f"{child.name} of account {child.account.name!r}: {e}"
+                raise Refused("containment", reason, _UNCONTAINED) from None
+            log.warning("%s has no scope of its own: %s", child.name, e)
+        self._listener.held(child)
 
     def adopt(self) -> list[Child]:
         """Takes over what an earlier manager started, and returns it. What has ended since is reported as any end.
@@ -126,6 +166,11 @@ class Children:
         child.command = command
         self._step(child, Event.COMMAND)
 
+    def end(self, child: Child) -> None:
+        """Kills it, and whatever it has started."""
+        if self._children.get(child.name) is child:
+            self._kill(child)
+
     async def stop_all(self) -> None:
         """Stops every user endpoint: SIGTERM, and SIGKILL for what is left after STOP_TIMEOUT."""
         for child in self:
@@ -136,10 +181,12 @@ class Children:
                 await asyncio.wait_for(self._empty.wait(), STOP_TIMEOUT)
         for child in self:
             log.warning("%s did not stop within %g s; killing it", child.name, STOP_TIMEOUT)
-            _kill(child)
+            self._kill(child)
         if self._children:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), STOP_TIMEOUT)
+        if self._background:
+            await asyncio.wait(self._background, timeout=STOP_TIMEOUT)
 
     def _add(self, child: Child) -> None:
         assert child.pidfd is not None and child.pipe is not None
@@ -147,10 +194,12 @@ class Children:
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._exited, child)
         loop.add_reader(child.pipe, self._hear, child)
-        timeout = _start_timeout(self._config())
-        if timeout is not None and child.state is State.STARTING:
-            loop.call_later(max(0.0, child.started + timeout - time.monotonic()), self._too_late, child)
-        self._on_count(len(self._children))
+        if child.audit is not None:
+            loop.add_reader(child.audit, self._take_records, child)
+        if child.state is State.STARTING:
+            patience = child.started + self._config().start_timeout - time.monotonic()
+            loop.call_later(max(0.0, patience), self._too_late, child)
+        self._listener.count(len(self._children))
 
     def _hear(self, child: Child) -> None:
         """The pipe has lines, or its end: nobody is left who could write."""
@@ -164,6 +213,10 @@ class Children:
         for word in said.splitlines():
             if word == b"ready" and child.checked_in_after is None:
                 self._checked_in(child)
+            elif word == b"working" and not child.worked:
+                child.worked = True
+                self._save(child)
+                self._listener.working(child)
             elif word == b"stopped" and not child.said_stopped:
                 child.said_stopped = True
             else:
@@ -173,16 +226,30 @@ class Children:
             os.close(child.pipe)
             child.pipe = None
 
+    def _take_records(self, child: Child) -> None:
+        """The records that wait, each with a read of its own; no more than some, as others want to be heard, too."""
+        assert child.audit is not None
+        records: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(records) < _MOST_RECORDS and (record := os.read(child.audit, _RECORD_SIZE)):
+                records.append(record)
+        if not records:  # the end: nobody is left who could write
+            asyncio.get_running_loop().remove_reader(child.audit)
+            os.close(child.audit)
+            child.audit = None
+            return
+        self._listener.records(child, records)
+
     def _unwatch(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
-        for descriptor in (child.pidfd, child.pipe):
+        for descriptor in (child.pidfd, child.pipe, child.audit):
             if descriptor is not None:
                 loop.remove_reader(descriptor)
 
     def _checked_in(self, child: Child) -> None:
         child.checked_in_after = time.monotonic() - child.started
         self._step(child, Event.CHECKED_IN)
-        self._on_check_in(child)
+        self._listener.checked_in(child)
 
     def _too_late(self, child: Child) -> None:
         if self._children.get(child.name) is child:
@@ -191,7 +258,11 @@ class Children:
     def _exited(self, child: Child) -> None:
         assert child.pidfd is not None
         self._hear(child)
+        for _ in range(_LAST_RECORDS):  # and no more: something that it has left may still write
+            if child.audit is not None and _has_more(child.audit):
+                self._take_records(child)
         self._unwatch(child)
+        self._later(self._containment.stop(child.process, child.scope))
         if child.adopted:
             child.close()
             ending = "stopped by itself" if child.said_stopped else "ended without a word; it may have been killed"
@@ -212,23 +283,28 @@ class Children:
         actions = self._step(child, Event.EXITED_CLEAN if clean else Event.EXITED_BADLY)
         asked = not {Action.REVIVE, Action.REVIVE_OR_TELL}.isdisjoint(actions)
         revived = asked and time.monotonic() < child.remembered_until
-        self._on_exit(
+        failed = Action.TELL_USER in actions or (Action.REVIVE_OR_TELL in actions and not revived)
+        seconds = time.monotonic() - child.started
+        useless = not child.worked if _speaks(self._config()) else seconds < _USELESS
+        self._listener.exited(
             ExitReport(
                 child=child,
                 ending=ending,
-                seconds=time.monotonic() - child.started,
+                seconds=seconds,
                 before_check_in=child.state is State.STARTING,
-                tell_user=Action.TELL_USER in actions or (Action.REVIVE_OR_TELL in actions and not revived),
+                tell_user=failed,
                 revive=child.command if revived else None,
                 cpu_seconds=cpu_seconds,
                 peak_memory=peak_memory,
+                died_early=failed and useless,
             )
         )
 
     def _ended_unwatched(self, child: Child) -> None:
         """Its folder stays until somebody has been told: this manager may be stopped before that."""
         child.close()
-        self._on_exit(
+        self._later(self._containment.stop(child.process, child.scope))
+        self._listener.exited(
             ExitReport(
                 child=child,
                 ending="ended while no manager ran",
@@ -246,11 +322,14 @@ class Children:
         for action in step.actions:
             self._carry_out(child, action)
         if Action.FORGET not in step.actions:
-            try:
-                child.save()
-            except OSError as e:
-                log.error("the state of %s cannot be written (%s); a next manager may miss it", child.name, e.strerror)
+            self._save(child)
         return step.actions
+
+    def _save(self, child: Child) -> None:
+        try:
+            child.save()
+        except OSError as e:
+            log.error("the state of %s cannot be written (%s); a next manager may miss it", child.name, e.strerror)
 
     def _carry_out(self, child: Child, action: Action) -> None:
         if action is Action.REFRESH:
@@ -263,18 +342,42 @@ class Children:
         elif action is Action.FORGET:
             del self._children[child.name]
             child.remove()
-            self._on_count(len(self._children))
+            self._listener.count(len(self._children))
             if not self._children:
                 self._empty.set()
         elif action is Action.TERMINATE:
             _signal(child, signal.SIGTERM)
         elif action is Action.KILL:
-            _kill(child)
+            self._kill(child)
+
+    def _kill(self, child: Child) -> None:
+        """It, and whatever it has started."""
+        self._later(self._containment.kill(child.process, child.scope))
+        _signal(child, signal.SIGKILL)
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """Ends something in the background."""
+
+        async def logged() -> None:
+            try:
+                await work
+            except ContainmentError as e:
+                log.error("something that a user endpoint has started may have outlived it: %s", e)
+
+        task = asyncio.get_running_loop().create_task(logged())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
 
-def _start_timeout(config: ManagerConfig) -> float | None:
-    """Only our own user endpoint tells of its first heartbeat; of another program it is not expected."""
-    return config.start_timeout if config.uep_command == ManagerConfig().uep_command else None
+def _speaks(config: ManagerConfig) -> bool:
+    """Only our own user endpoint tells of its first heartbeat and result; of another program that is not expected."""
+    return config.uep_command == ManagerConfig().uep_command
+
+
+def _has_more(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _ending(code: int) -> str:
@@ -289,16 +392,6 @@ def _signal(child: Child, number: signal.Signals) -> None:
     if child.pidfd is not None:  # else it has ended, and is only to be reaped
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(child.pidfd, number)
-
-
-def _kill(child: Child) -> None:
-    """The whole process group of a child of ours, which leads one: until it is reaped its number cannot be anybody
-    else's. That cannot be known of an adopted one, so only itself is killed; its helpers notice and end."""
-    if child.adopted:
-        _signal(child, signal.SIGKILL)
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _discard(child: Child) -> None:

@@ -114,8 +114,9 @@ def start(
 ) -> None:
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
     from mep import logs, manager, profile
+    from mep.audit import AuditError
     from mep.privileged import kernel
-    from mep.renderer import RendererUnavailable
+    from mep.worker import WorkerUnavailable
     from wire.amqp import BrokerError
 
     directory = profile_directory(name)
@@ -125,7 +126,7 @@ def start(
     site = load(directory)
     debug = debug or site.config.debug
     logs.send_to([logging.StreamHandler()], debug)
-    orderly(lambda: profile.check_programs(site))
+    orderly(lambda: profile.check_outside(site))
     run_directory = here().run / name
     with _running_once(run_directory, name):
         registered = orderly(lambda: _register(site))
@@ -140,8 +141,10 @@ def start(
             manager.run(site, registered, run_directory)
         except BrokerError as e:
             raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
-        except RendererUnavailable as e:
+        except WorkerUnavailable as e:
             raise Failed(e.exit_code, str(e)) from None
+        except AuditError as e:
+            raise Failed(os.EX_CONFIG, str(e)) from None
         except OSError as e:
             raise Failed(os.EX_OSERR, str(e)) from None
 
@@ -155,6 +158,7 @@ def stop(
 ) -> None:
     """Stop the running manager of an endpoint and wait; its user endpoints end, unless `on_stop: keep`."""
     from mep import orphans, runlock
+    from mep.containment import ContainmentError
 
     directory = profile_directory(name)
     run_directory = here().run / name
@@ -168,6 +172,8 @@ def stop(
         raise Failed(os.EX_NOPERM, "must be root to stop a manager") from None
     except runlock.NoPlace as e:
         raise Failed(os.EX_CONFIG, str(e)) from None
+    except ContainmentError as e:
+        raise Failed(os.EX_TEMPFAIL, f"not everything has ended: {e}") from None
     except TimeoutError as e:
         raise Failed(os.EX_TEMPFAIL, f"{e}; see {here().log_file(directory)}") from None
     print(f"Endpoint {name} stopped." if stopped else f"Endpoint {name} is not running.")

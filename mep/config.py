@@ -7,16 +7,25 @@ key there and a field of the same name to `ManagerConfig`.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from identity import account_name
 from mep.admission import AccountPolicy
+from mep.limits import Limits
+from mep.resources import Resources
+
+LEAST_MEMORY = 64 * 2**20
+LEAST_TASKS = 8
+LEAST_CPU = 0.1
+"""With less, no user endpoint would come as far as its first heartbeat."""
 
 
 class ConfigError(Exception):
@@ -31,6 +40,14 @@ class ConfigErrors(ConfigError):
 
     def __init__(self, texts: list[str]) -> None:
         Exception.__init__(self, "\n".join(texts))
+
+
+@dataclass(frozen=True)
+class PamConfig:
+    """The key `pam`: whether a user endpoint runs in a PAM session, and which file in /etc/pam.d has the rules."""
+
+    enable: bool = False
+    service_name: str = "globus-compute-endpoint"
 
 
 @dataclass(frozen=True)
@@ -61,9 +78,11 @@ class ManagerConfig:
     user_config_schema_path: Path | None = None
     identity_mapping_config_path: Path | None = None
     audit_log_path: Path | None = None
-    pam: Mapping[str, Any] = field(default_factory=dict)
+    pam: PamConfig = field(default_factory=PamConfig)
     mu_child_ep_grace_period_s: float = 30.0
     accounts: AccountPolicy = field(default_factory=AccountPolicy)
+    limits: Limits = field(default_factory=Limits)
+    resources: Resources = field(default_factory=Resources)
     uep_command: tuple[str, ...] = (str(Path(sys.executable).parent / "mep-uep"),)
     client_credentials_path: Path | None = None
     render_account: str = "nobody"
@@ -72,7 +91,7 @@ class ManagerConfig:
 
 
 class _Wrong(Exception):
-    """A value is not what its key takes; the text says what it takes."""
+    """A value is not what its key takes; the text says what it takes. Several texts: of a key with keys of its own."""
 
 
 def read_config(path: Path, text: str) -> ManagerConfig:
@@ -86,7 +105,13 @@ def read_config(path: Path, text: str) -> ManagerConfig:
         return ManagerConfig()
     if not isinstance(data, dict):
         raise ConfigError(path, ["expected keys and values (`display_name: My endpoint`)"])
-    values, problems = _read_keys(_key_lines(text), list(data.items()))
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    written = [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
+    problems = _twice(node, len(data))
+    if not problems:
+        values, problems = _read_keys(written, list(data.items()))
+        problems += _contradictions(values, dict(written))
     if problems:
         raise ConfigError(path, problems)
     return ManagerConfig(**values)
@@ -105,35 +130,50 @@ def load_yaml(path: Path, text: str) -> Any:
         raise ConfigError(path, [f"not valid YAML: a value cannot be read ({type(e).__name__}: {e})"]) from None
 
 
-def _key_lines(text: str) -> list[tuple[str, int]]:
-    """The keys of a mapping as they are written, each with its line."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(node, yaml.MappingNode)
-    return [(str(key.value), key.start_mark.line + 1) for key, _ in node.value]
+def _twice(top: yaml.MappingNode, number: int) -> list[str]:
+    """Keys that are there twice, of which YAML would silently drop one. `number`: how many there are without those."""
+    sections = [(f"{key.value}.", node) for key, node in top.value if isinstance(node, yaml.MappingNode)]
+    problems = []
+    for prefix, node in [("", top), *sections]:
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                problems.append(f"line {key.start_mark.line + 1}: {prefix}{key.value}: {_TWICE}")
+            seen.add(str(key.value))
+    if not problems and len(top.value) != number:  # the same key in two ways of writing it
+        problems.append(f"line {top.start_mark.line + 1}: a key {_TWICE}")
+    return problems
+
+
+_TWICE = "is there twice; leave one of them out"
 
 
 def _read_keys(written: list[tuple[str, int]], items: list[tuple[Any, Any]]) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
-    twice = [(key, line) for place, (key, line) in enumerate(written) if key in dict(written[:place])]
-    if twice or len(written) != len(items):
-        return {}, [f"line {line}: {key}: is there twice; leave one of them out" for key, line in twice or written[:1]]
     problems = []
     for (name, line), (_, value) in zip(written, items, strict=True):
         if name not in KEYS:
-            problems.append(f"line {line}: {name}: unknown key{_nearest(name)}")
+            problems.append(f"line {line}: {name}: unknown key{_nearest(name, KEYS)}")
         elif value is not None:  # `key:` with no value means the default, as in the public package
             try:
                 values[name] = KEYS[name](value)
             except _Wrong as e:
-                problems.append(f"line {line}: {name}: {e}")
+                problems += [f"line {line}: {name}: {text}" for text in e.args]
     return values, problems
 
 
-def _nearest(name: str) -> str:
+def _contradictions(values: Mapping[str, Any], lines: Mapping[str, int]) -> list[str]:
+    if values.get("high_assurance") and "audit_log_path" not in values:
+        line = lines["high_assurance"]
+        return [f"line {line}: high_assurance: true needs audit_log_path, the file that has every decision on record"]
+    return []
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
     if name == "engine":
         return "; the engine of user endpoints belongs in user_config_template.yaml.j2"
-    near = difflib.get_close_matches(name, KEYS, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(KEYS))}"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
 
 
 def _text(value: Any) -> str:
@@ -159,12 +199,6 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise _Wrong("expected true or false")
     return value
-
-
-def _high_assurance(value: Any) -> bool:
-    if _flag(value):
-        raise _Wrong("high-assurance endpoints are not supported by this version")
-    return False
 
 
 def _uuid(value: Any) -> str:
@@ -212,22 +246,126 @@ def _command(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _pam(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or set(value) - {"enable", "service_name"}:
-        raise _Wrong("expected `enable` and `service_name`")
-    if value.get("enable", True) is not False:
-        raise _Wrong("PAM sessions are not supported by this version; set `enable: false`")
+def _section(make: Callable[..., Any], keys: Mapping[str, Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Reads a key that has keys of its own; `make` is called with their values."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _Wrong(f"expected keys and values; known keys: {', '.join(sorted(keys))}")
+        values, problems = {}, []
+        for key, item in value.items():
+            if key not in keys:
+                problems.append(f"{key}: unknown key{_nearest(str(key), keys)}")
+                continue
+            try:
+                values[key] = keys[key](item)
+            except _Wrong as e:
+                problems += [f"{key}: {text}" for text in e.args]
+        if problems:
+            raise _Wrong(*problems)
+        return make(**values)
+
+    return read
+
+
+def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
+
+
+def _whole(least: int, why: str = "") -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**32:
+            raise _Wrong(f"expected a whole number, at least {least}{why}")
+        return value
+
+    return read
+
+
+def _names(problem: Callable[[str], str | None], least: int = 0) -> Callable[[Any], tuple[str, ...]]:
+    """Reads a list of names; `problem` says what is wrong with one. A name that could never match is an error."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise _Wrong("expected a list of names; leave the key out if there are none")
+        if len(value) < least:
+            raise _Wrong("an empty list would keep out everybody; name somebody, or leave the key out")
+        for name in value:
+            if (isinstance(name, (int, float)) and not isinstance(name, bool)) or str(name).isdecimal():
+                raise _Wrong(f"names are meant, not numbers: got {name!r:.80}")
+            if not isinstance(name, str):
+                raise _Wrong(f"expected names, in quotes where YAML sees something else: got {name!r:.80}")
+            if wrong := problem(name):
+                raise _Wrong(f"no name, or more than one: {wrong}")
+        return tuple(value)
+
+    return read
+
+
+def _user_problem(name: str) -> str | None:
+    """An account of another name is never mapped to, so it need not be denied, and cannot be allowed."""
+    return None if name == "root" else account_name.problem(name)
+
+
+def _group_problem(name: str) -> str | None:
+    """Directories have groups with spaces and capital letters in their names; patterns and marks there are none."""
+    if _GROUP.fullmatch(name) and name == name.strip() and _is_unicode(name):
+        return None
+    return f"{account_name.shown(name)} is not a group's plain name"
+
+
+_GROUP = re.compile(r"[^!%+@#-][^\0-\x1f\x7f*?:,/]*")
+
+
+def _memory(value: Any) -> int:
+    number = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", value) if isinstance(value, str) else None
+    if number is not None:
+        value = int(number[1]) * 1024 ** " KMGT".index(number[2] or " ")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise _Wrong("expected a size such as 8G (whole numbers with K, M, G, T; powers of 1024), or bytes")
+    if value < LEAST_MEMORY:
+        raise _Wrong(f"{value} bytes are too little: a user endpoint alone, without tasks, needs more than 64M")
     return value
 
 
-def _accounts(value: Any) -> AccountPolicy:
-    known = {f.name for f in fields(AccountPolicy)}
-    if not isinstance(value, dict) or set(value) - known:
-        raise _Wrong(f"expected the keys {', '.join(sorted(known))}")
-    min_uid = value.get("min_uid", AccountPolicy.min_uid)
-    if isinstance(min_uid, bool) or not isinstance(min_uid, int) or min_uid < 1:
-        raise _Wrong("min_uid: expected a whole number, at least 1")
-    return AccountPolicy(min_uid, _flag(value.get("allow_nologin", AccountPolicy.allow_nologin)))
+def _cpu_quota(value: Any) -> float:
+    percent = re.fullmatch(r"([0-9]{1,9})%", value) if isinstance(value, str) else None
+    if percent is not None:
+        value = int(percent[1]) / 100
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value < 1e6:
+        raise _Wrong("expected a percentage of one processor, such as 150%, or a number of processors")
+    if value < LEAST_CPU:
+        raise _Wrong("a tenth of a processor (10%) is the least with which a user endpoint starts in time")
+    return float(value)
+
+
+def _service_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", value) or not value.strip("."):
+        raise _Wrong("expected the name of a file in /etc/pam.d: letters, digits, `_`, `.` and `-`")
+    return value
+
+
+def _pam(**values: Any) -> PamConfig:
+    return PamConfig(**{"enable": True, **values})  # who writes the key wants it, as in the public package
+
+
+_ACCOUNTS: dict[str, Callable[[Any], Any]] = {
+    "min_uid": _whole(1),
+    "allow_nologin": _flag,
+    "allow_users": _names(_user_problem, least=1),
+    "deny_users": _names(_user_problem),
+    "allow_groups": _names(_group_problem, least=1),
+    "deny_groups": _names(_group_problem),
+}
+_LIMITS: dict[str, Callable[[Any], Any]] = {
+    "max_ueps": _or_none(_whole(1)),
+    "max_ueps_per_user": _or_none(_whole(1)),
+    "starts_per_minute_per_user": _or_none(_whole(1)),
+}
+_RESOURCES: dict[str, Callable[[Any], Any]] = {
+    "memory_max": _or_none(_memory),
+    "tasks_max": _or_none(_whole(LEAST_TASKS, ": with fewer processes and threads no user endpoint can start")),
+    "cpu_quota": _or_none(_cpu_quota),
+}
 
 
 def _on_stop(value: Any) -> str:
@@ -240,7 +378,7 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "display_name": _display_name,
     "email": _text,
     "public": _flag,
-    "high_assurance": _high_assurance,
+    "high_assurance": _flag,
     "allowed_functions": _uuids,
     "authentication_policy": _uuid,
     "subscription_id": _uuid,
@@ -254,9 +392,11 @@ KEYS: dict[str, Callable[[Any], Any]] = {
     "user_config_schema_path": _path,
     "identity_mapping_config_path": _path,
     "audit_log_path": _path,
-    "pam": _pam,
+    "pam": _section(_pam, {"enable": _flag, "service_name": _service_name}),
     "mu_child_ep_grace_period_s": _number(0),
-    "accounts": _accounts,
+    "accounts": _section(AccountPolicy, _ACCOUNTS),
+    "limits": _section(Limits, _LIMITS),
+    "resources": _section(Resources, _RESOURCES),
     "uep_command": _command,
     "client_credentials_path": _path,
     "render_account": _text,
@@ -269,8 +409,11 @@ RELOADABLE = frozenset(
         "accounts",
         "heartbeat_period",
         "identity_mapping_config_path",
+        "limits",
         "mu_child_ep_grace_period_s",
         "on_stop",
+        "pam",
+        "resources",
         "start_timeout",
         "uep_command",
         "user_config_schema_path",

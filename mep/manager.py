@@ -22,9 +22,11 @@ from typing import Any
 import setproctitle
 
 from mep import config, profile
+from mep.account import Directory
 from mep.audit import AuditTrail
-from mep.children import Children
+from mep.children import Children, Listener
 from mep.config import ConfigError
+from mep.containment import Containment, ContainmentError
 from mep.notify import Status, notify, watchdog_period
 from mep.pipeline import Pipeline
 from mep.profile import Profile
@@ -50,7 +52,7 @@ def run(site: Profile, registration: Registration, run_directory: Path) -> None:
 
     Raises:
         BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
-        RendererUnavailable: user endpoints could not be configured; nothing was consumed.
+        WorkerUnavailable: user endpoints could not be configured; nothing was consumed.
         OSError: the audit trail cannot be opened.
     """
     setproctitle.setproctitle(f"mep: manager of {site.name} ({registration.endpoint_id})")
@@ -106,19 +108,29 @@ class _Manager:
         self._stopping = asyncio.Event()
         self._keeps_children = False
         self._handlers: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
         self._status = Status(registration.endpoint_id, run_directory / "status")
-        self._audit = AuditTrail(site.config.audit_log_path)
+        self._audit = AuditTrail(site.config.audit_log_path, required=site.config.high_assurance)
+        self._directory = Directory(site.config.render_account)
         self._renderer = Renderer(site.config.render_account)
+        self._containment = Containment(site.name)
         self._pipeline = Pipeline(
-            lambda: self._profile, registration.endpoint_id, self._renderer, self._audit, lambda: self._children
+            lambda: self._profile,
+            registration.endpoint_id,
+            self._directory,
+            self._renderer,
+            self._audit,
+            lambda: self._children,
         )
-        self._children = Children(
-            run_directory,
-            lambda: self._profile.config,
-            self._pipeline.checked_in,
-            self._pipeline.exited,
-            self._status.user_endpoints,
+        listener = Listener(
+            held=self._pipeline.held,
+            checked_in=self._pipeline.checked_in,
+            working=self._pipeline.working,
+            records=self._pipeline.task_records,
+            exited=self._pipeline.exited,
+            count=self._status.user_endpoints,
         )
+        self._children = Children(run_directory, lambda: self._profile.config, self._containment, listener)
 
     async def serve(self) -> None:
         """Runs until a signal stops it; then ends or leaves the user endpoints, and says good-bye to the service."""
@@ -126,7 +138,9 @@ class _Manager:
         heartbeat_url = self._registration.heartbeats.connection_url
         self._watch_signals()
         try:
+            await self._directory.start()
             await self._renderer.start()
+            await self._look_at_containment()
             await (await Connection.open(command_url)).close()  # one that is not there is told at the start
             log.info("identity mapping with digest %.12s is in force", self._profile.mapper.digest)
             for child in self._children.adopt():
@@ -152,6 +166,8 @@ class _Manager:
                 raise RuntimeError("the manager lost its commands, heartbeats or mapping unexpectedly")
         finally:
             await self._renderer.stop()
+            await self._directory.stop()
+            self._containment.close()
             self._audit.close()
             self._status.remove()
         log.info("manager of %s stopped", self._registration.endpoint_id)
@@ -163,6 +179,15 @@ class _Manager:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    async def _look_at_containment(self) -> None:
+        """Says what user endpoints are held to; loudly, if that is less than what the profile asks for."""
+        try:
+            log.info("%s", await self._containment.probe(self._profile.config.resources))
+            self._status.containment("")
+        except ContainmentError as e:
+            log.error("limits are not in force: %s", e)
+            self._status.containment(f"limits are not in force: {e}")
 
     async def _leave_children(self) -> None:
         """To the next manager, or to their end."""
@@ -192,13 +217,16 @@ class _Manager:
         """Takes over an edited profile, as a whole or not at all; in-flight requests see the one or the other."""
         try:
             edited = profile.load(self._profile.directory)
-            profile.check_programs(edited)
+            profile.check_outside(edited)
         except ConfigError as e:
             log.error("the edited profile is refused, the old one stays in force:\n%s", e)
             self._status.profile(f"edited profile refused, the old one is in force: {e}")
             return
         settings, waiting = config.reloaded(self._profile.config, edited.config)
+        changed = settings.resources != self._profile.config.resources
         self._profile = replace(edited, config=settings)
+        if changed:
+            self._looking = asyncio.ensure_future(self._look_at_containment())
         self._status.mapping("")
         log.info("profile reloaded%s", f"; a restart is needed for: {', '.join(waiting)}" if waiting else "")
         self._status.profile(f"restart needed for: {', '.join(waiting)}" if waiting else "")

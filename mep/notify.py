@@ -40,6 +40,7 @@ class Status:
             "user_endpoints": "0 user endpoints",
             "profile": "",
             "mapping": "",
+            "containment": "",
         }
 
     def remove(self) -> None:
@@ -61,6 +62,10 @@ class Status:
     def mapping(self, text: str) -> None:
         """The same of the identity mapping, which is read again by itself."""
         self._set("mapping", text)
+
+    def containment(self, text: str) -> None:
+        """Which limits of the profile are not in force."""
+        self._set("containment", text)
 
     def _set(self, part: str, text: str) -> None:
         if self._parts[part] == text:

@@ -6,6 +6,7 @@ them, but a site may want to stop for good instead.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from mep import state
 from mep.children import STOP_TIMEOUT
+from mep.containment import Containment
 from mep.process import has_ended
 
 
@@ -25,9 +27,11 @@ def count(run_directory: Path) -> int:
 
 
 def end(run_directory: Path) -> int:
-    """Ends all of them, as a manager would: SIGTERM, and SIGKILL after STOP_TIMEOUT. How many there were.
+    """Ends all of them, as a manager would: SIGTERM, and SIGKILL after STOP_TIMEOUT to them and what they have started.
+    How many there were.
 
     Only for who holds the lock (`runlock`). A folder of which nobody can tell whether its process runs is left alone.
+    Raises ContainmentError when something that they have started may be left.
     """
     with contextlib.ExitStack() as stack:
         pidfds, known = _running(run_directory, stack)
@@ -37,9 +41,19 @@ def end(run_directory: Path) -> int:
                     signal.pidfd_send_signal(pidfd, number)
             if _wait(pidfds):
                 break
+    asyncio.run(_end_what_is_left(run_directory.name, known))
     for folder in known:
         shutil.rmtree(folder, ignore_errors=True)
     return len(pidfds)
+
+
+async def _end_what_is_left(profile: str, folders: list[Path]) -> None:
+    containment = Containment(profile)
+    try:
+        for folder in folders:
+            await containment.kill(*state.whose(folder))
+    finally:
+        containment.close()
 
 
 def _running(run_directory: Path, stack: contextlib.ExitStack) -> tuple[list[int], list[Path]]:

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Coroutine
 from weakref import WeakValueDictionary
 
-from mep import account, admission, command, mapping, notices, plan
-from mep.audit import AuditTrail
+from mep import admission, command, mapping, notices, plan
+from mep.account import Account, Directory
+from mep.audit import AuditError, AuditTrail
+from mep.breaker import Breaker
 from mep.children import Children, ExitReport
 from mep.command import NoticeAddress, StartEndpoint
+from mep.limits import Quota
+from mep.mapping import MappedIdentity
 from mep.profile import Profile
 from mep.refusal import Refusal, Refused
 from mep.renderer import Renderer
@@ -47,15 +51,19 @@ class Pipeline:
         self,
         profile: Callable[[], Profile],
         endpoint_id: str,
+        directory: Directory,
         renderer: Renderer,
         audit: AuditTrail,
         children: Callable[[], Children],
     ) -> None:
         self._profile = profile
         self._endpoint_id = endpoint_id
+        self._directory = directory
         self._renderer = renderer
         self._audit = audit
         self._children = children
+        self._quota = Quota()
+        self._breaker = Breaker()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -69,7 +77,7 @@ class Pipeline:
         try:
             start = command.decode(delivery, request_id, time.time(), port)
             address = _address(start)
-            self._audit.record(
+            self._decide(
                 "received", request_id, endpoint=start.name, identity=start.requester, username=start.requester_name
             )
             await self._start(start)
@@ -81,23 +89,39 @@ class Pipeline:
 
     def adopted(self, child: Child) -> None:
         """A user endpoint that an earlier manager started is ours now."""
-        facts = {"endpoint": child.name, "account": child.account.name, "uid": child.account.uid, "pid": child.pid}
-        self._audit.record("adopted", child.command.request_id, **facts)
+        self._note("adopted", child.command.request_id, **_facts(child))
+
+    def held(self, child: Child) -> None:
+        """Called by `children` when the process of a user endpoint exists, and waits. Raises Refused to end it."""
+        self._decide("starting", child.command.request_id, **_facts(child), scope=child.scope)
 
     def checked_in(self, child: Child) -> None:
         """Called by `children` when a user endpoint has sent its first heartbeat."""
         seconds = round(child.checked_in_after or 0.0, 3)
-        self._audit.record("checked in", child.command.request_id, endpoint=child.name, pid=child.pid, seconds=seconds)
+        self._note("checked in", child.command.request_id, endpoint=child.name, pid=child.pid, seconds=seconds)
+
+    def working(self, child: Child) -> None:
+        """Called by `children` when a user endpoint has sent its first result."""
+        self._breaker.did_work(child.account.uid)
+
+    def task_records(self, child: Child, records: list[bytes]) -> None:
+        """Called by `children` with what a user endpoint says of its tasks. What cannot be audited may not go on."""
+        try:
+            for record in records:
+                self._audit.task(child.command.request_id, child.name, child.account, record)
+        except AuditError as e:
+            log.critical("%s is ended: its tasks cannot be audited: %s", child.name, e)
+            self._children().end(child)
 
     def exited(self, report: ExitReport) -> None:
         """Called by `children` when a user endpoint has ended."""
         child, request_id = report.child, report.child.command.request_id
-        self._audit.record(
+        if report.died_early:
+            self._breaker.died_early(child.account.uid, report.ending)
+        self._note(
             "exited",
             request_id,
-            endpoint=child.name,
-            account=child.account.name,
-            pid=child.pid,
+            **_facts(child),
             ending=report.ending,
             seconds=round(report.seconds, 3),
             cpu_seconds=None if report.cpu_seconds is None else round(report.cpu_seconds, 3),
@@ -134,30 +158,55 @@ class Pipeline:
             self._found(start.name)
             children, profile = self._children(), self._profile()
             identity = await mapping.identify(start, profile.mapper, self._endpoint_id)
-            owner = account.find(identity.username)
-            admission.admit(owner, profile.config.accounts)
-            running = children.get(start.name)  # only now: it may have ended while a mapping program was waited for
-            if running is not None and running.account.uid == owner.uid:
-                children.refresh(running, start)
-                self._audit.record("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
-                return
-            if running is not None:
-                reason = f"{start.name} runs as {running.account.name!r}, but the requester maps to {owner.name!r}"
-                raise Refused("account", reason, "Your mapping to a local account has changed; try again later.")
-            rendered = await self._renderer.render(profile, start, identity, owner)
-            child = await children.launch(plan.make(profile, start, identity, owner, rendered), start)
-            self._audit.record(
-                "started",
+            owner = await self._directory.find(identity.username)
+            policy = profile.config.accounts
+            admission.admit(owner, policy, await self._directory.group_ids(policy.group_names()))
+            self._decide(
+                "mapped",
                 start.request_id,
+                configuration=profile.digest[:12],
                 endpoint=start.name,
                 identity=identity.identity,
                 username=start.requester_name,
                 account=owner.name,
                 uid=owner.uid,
-                pid=child.pid,
                 rule=identity.rule,
                 mapping=profile.mapper.digest[:12],
             )
+            running = children.get(start.name)  # only now: it may have ended while a mapping program was waited for
+            if running is not None and running.account.uid == owner.uid:
+                children.refresh(running, start)
+                self._note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
+                return
+            if running is not None:
+                reason = f"{start.name} runs as {running.account.name!r}, but the requester maps to {owner.name!r}"
+                raise Refused("account", reason, "Your mapping to a local account has changed; try again later.")
+            child = await self._launch(profile, start, identity, owner)
+            self._note(
+                "started",
+                start.request_id,
+                **_facts(child),
+                identity=identity.identity,
+                username=start.requester_name,
+                rule=identity.rule,
+                scope=child.scope,
+            )
+
+    async def _launch(self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account) -> Child:
+        """A new user endpoint, unless its user has to wait or has enough of them."""
+        children = self._children()
+        self._breaker.check(owner.uid)
+        try:
+            uids = {child.name: child.account.uid for child in children}
+            with self._quota.start(start.name, owner.uid, profile.config.limits, uids):
+                rendered = await self._renderer.render(profile, start, identity, owner)
+                return await children.launch(plan.make(profile, start, identity, owner, rendered), start)
+        except BaseException as e:
+            if isinstance(e, Refused) and e.refusal.stage == "launch":
+                self._breaker.died_early(owner.uid, e.refusal.reason_for_user)
+            else:
+                self._breaker.give_back(owner.uid)
+            raise
 
     async def _tell_if_it_stays_away(self, report: ExitReport) -> None:
         """It ended while no manager ran: killed, or just idle. A successor reports what was lost by itself, and a
@@ -191,9 +240,25 @@ class Pipeline:
 
     async def _refuse(self, refusal: Refusal, request_id: str, address: NoticeAddress | None) -> None:
         log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
-        self._audit.record("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
+        self._note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
         if address is not None:
             await notices.send(address, f"{refusal.reason_for_user} (request {request_id})", request_id)
+
+    def _decide(self, event: str, request_id: str, **facts: object) -> None:
+        """Puts a decision on record before it is carried out. Raises Refused, stage `audit`, when it must be there."""
+        try:
+            self._audit.record(event, request_id, **{"configuration": self._profile().digest[:12], **facts})
+        except AuditError as e:
+            reason = f"nothing starts that cannot be audited (high_assurance): {e}"
+            user = "This endpoint cannot keep its audit trail at the moment, so it starts nothing. Please submit later."
+            raise Refused("audit", reason, user) from None
+
+    def _note(self, event: str, request_id: str, **facts: object) -> None:
+        """Puts on record what has happened, and cannot be undone."""
+        try:
+            self._audit.record(event, request_id, **{"configuration": self._profile().digest[:12], **facts})
+        except AuditError as e:
+            log.critical("[%s] %r is not on record: %s", request_id, event, e)
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -203,6 +268,16 @@ class Pipeline:
     def _turn(self, name: str) -> asyncio.Lock:
         """One request at a time per user endpoint: two commands in a row must not start it twice."""
         return self._turns.setdefault(name, asyncio.Lock())
+
+
+def _facts(child: Child) -> dict[str, object]:
+    return {
+        "configuration": child.configuration,
+        "endpoint": child.name,
+        "account": child.account.name,
+        "uid": child.account.uid,
+        "pid": child.pid,
+    }
 
 
 def _address(start: StartEndpoint) -> NoticeAddress:

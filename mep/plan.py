@@ -21,7 +21,10 @@ from mep.renderer import RenderedConfig
 CREDENTIALS_FD = 3
 """Where the program finds its credential file; the number that the public package uses."""
 REPORT_FD = 5
-"""Where the program writes `ready` after its first heartbeat and `stopped` before a clean end; ours, and optional."""
+"""Where the program writes `ready` after its first heartbeat, `working` after its first result, and `stopped` before a
+clean end; ours, and optional."""
+AUDIT_FD = 4
+"""Where the program of a high-assurance endpoint writes a record for whatever happens to a task."""
 
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
 
@@ -31,6 +34,8 @@ class LaunchPlan:
     """One user endpoint to be started.
 
     handover: the JSON object that it reads from standard input, but for what concerns descriptors. Holds passwords.
+    pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
+    configuration: the beginning of the digest of the profile that it was made from.
     """
 
     argv: tuple[str, ...]
@@ -38,8 +43,11 @@ class LaunchPlan:
     account: Account
     log: tuple[str, str]
     handover: Mapping[str, Any] = field(repr=False)
+    pam: str | None
+    audited: bool
+    configuration: str
 
-    def spec(self, descriptors: Mapping[int, int]) -> LaunchSpec:
+    def spec(self, descriptors: Mapping[int, int], rlimits: Mapping[int, int]) -> LaunchSpec:
         """What `mep.privileged` is given."""
         return LaunchSpec(
             argv=self.argv,
@@ -51,6 +59,8 @@ class LaunchPlan:
             directory=self.account.home,
             log=self.log,
             descriptors=descriptors,
+            pam=self.pam,
+            rlimits=rlimits,
         )
 
 
@@ -65,6 +75,9 @@ def make(
         account=account,
         log=(f"{account.home}/.globus_compute/{command.name}", "endpoint.log"),
         handover=_handover(profile, command, identity, rendered),
+        pam=profile.config.pam.service_name if profile.config.pam.enable else None,
+        audited=profile.config.high_assurance,
+        configuration=profile.digest[:12],
     )
 
 

@@ -7,14 +7,17 @@
     identity mapping documents         where `identity_mapping_config_path` says
     endpoint.json                      the endpoint's id, written at its first registration
 
-A folder made by the public package's `configure` is a profile.
+A folder made by the public package's `configure` is a profile. How each file is read, and that others than root may not
+change it, is in `profile_files`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
 import json
 import re
-import stat
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -24,9 +27,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import identity
-from identity import trust
-from mep import reach
-from mep.config import ConfigError, ConfigErrors, ManagerConfig, load_yaml, read_config
+from mep import profile_files, reach
+from mep.config import ConfigError, ConfigErrors, ManagerConfig, read_config
+from mep.profile_files import check_folder, check_program
+from mep.profile_files import check_pam_service as check_pam_service  # as parts of a profile, for those who read it
+from mep.profile_files import read_mapping as read_mapping
+from mep.profile_files import read_trusted as read_trusted
 
 TEMPLATE = "user_config_template.yaml.j2"
 SCHEMA = "user_config_schema.json"
@@ -38,8 +44,6 @@ REGISTERED = "endpoint.json"
 T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_FIXED = ("HOME", "USER", "LOGNAME", "SHELL", "PWD")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,22 @@ class Profile:
     schema: Mapping[str, Any] | None = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)
     mapper: identity.Mapper = field(repr=False)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal digits, of all that decides what is started and as whom; audit lines tell it.
+
+        The settings count beside their text: after a reload some of the text may wait for a restart.
+        """
+        settings = dataclasses.asdict(self.config)
+        files = [self.config_text, self.template_name, self.templates, self.schema, self.environment]
+        parts = json.dumps([settings, *files, self.mapper.digest], sort_keys=True, default=_in_order)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _in_order(value: object) -> object:
+    """What JSON has no form for: paths, and sets, whose order differs from process to process."""
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def check_name(name: str) -> None:
@@ -96,7 +116,7 @@ def examine(directory: Path) -> tuple[Profile | None, list[Finding]]:
         missing = ConfigError(directory, [f"no profile of this name; make it with `mep configure {directory.name}`"])
         return None, [Finding(directory, str(missing))]
     findings = _Findings()
-    findings.of(directory, _check_folder)
+    findings.of(directory, check_folder)
     if findings.bad:  # told once, and not for each file in it
         return None, findings.all
     config_path = directory / CONFIG
@@ -107,10 +127,10 @@ def examine(directory: Path) -> tuple[Profile | None, list[Finding]]:
     schema = config.user_config_schema_path or directory / SCHEMA
     environment = directory / ENVIRONMENT
     # Whether there should be one in its usual place is not known when the configuration could not be read.
-    templates = findings.of(template, _read_templates) if read or _is_there(template) else None
+    templates = findings.of(template, profile_files.read_templates) if read or _is_there(template) else None
     wants_schema = config.user_config_schema_path is not None or _is_there(schema)
-    read_schema = findings.of(schema, _read_schema) if wants_schema else None
-    variables = findings.of(environment, _read_environment) if _is_there(environment) else {}
+    read_schema = findings.of(schema, profile_files.read_schema) if wants_schema else None
+    variables = findings.of(environment, profile_files.read_environment) if _is_there(environment) else {}
     mapping = config.identity_mapping_config_path
     mapper = findings.of(mapping, read_mapping) if mapping is not None else None
     if _is_there(directory / REGISTERED):
@@ -130,11 +150,31 @@ def examine(directory: Path) -> tuple[Profile | None, list[Finding]]:
     ), findings.all
 
 
-def check_programs(site: Profile) -> None:
-    """Returns if ordinary users can execute what user endpoints need. Raises ConfigError."""
-    for program in (Path(sys.executable), Path(site.config.uep_command[0])):
-        if obstacle := reach.obstacle(program):
-            raise ConfigError(site.directory / CONFIG, [f"{obstacle}; user endpoints run as ordinary users"])
+def check_outside(site: Profile) -> None:
+    """Returns if what the profile relies on outside of its folder is in order: programs, and the PAM service.
+
+    Only root can change these, and ordinary users can execute the programs. Raises ConfigError with everything that is
+    wrong.
+    """
+    programs = (Path(sys.executable), Path(site.config.uep_command[0]))
+    problems = [problem for program in programs if (problem := program_problem(program))]
+    if site.config.pam.enable:
+        try:
+            check_pam_service(site.config.pam.service_name)
+        except ConfigError as e:
+            problems.append(str(e))
+    if problems:
+        raise ConfigErrors(list(dict.fromkeys(problems)))  # the one may be the other's interpreter
+
+
+def program_problem(program: Path) -> str | None:
+    """What keeps `program` from being what user endpoints are started with, and the remedy; None when nothing does."""
+    try:
+        check_program(program)
+    except ConfigError as e:
+        return str(e)
+    obstacle = reach.obstacle(program)
+    return obstacle and f"{obstacle}; user endpoints run as ordinary users"
 
 
 class _Findings:
@@ -162,15 +202,6 @@ class _Findings:
             return None
         self._by_path.setdefault(path, Finding(path, None))
         return value
-
-
-def _check_folder(directory: Path) -> None:
-    try:
-        trust.check(directory)
-    except trust.Untrusted as e:
-        raise ConfigError(directory, [str(e)]) from None
-    except OSError as e:
-        raise ConfigError(directory, [f"cannot be looked at: {e.strerror}"]) from None
 
 
 def _is_there(path: Path) -> bool:
@@ -231,92 +262,9 @@ def _template_path(directory: Path) -> Path:
     return plain if plain.exists() and not path.exists() else path
 
 
-def read_trusted(path: Path, remedy: str = "`mep configure` writes a commented one") -> str:
-    """The text of a file that decides what root does: trusted, or refused. `remedy` is for one that is not there.
-
-    Raises ConfigError.
-    """
-    try:
-        status = trust.check(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(path, ["is a folder, or another thing that is not a file; put a file there"])
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(path, [f"no such file; {remedy}"]) from None
-    except UnicodeDecodeError as e:
-        raise ConfigError(path, [f"not UTF-8 text (byte {e.start}); save it as UTF-8"]) from None
-    except trust.Untrusted as e:
-        raise ConfigError(path, [str(e)]) from None
-    except OSError as e:
-        raise ConfigError(path, [f"cannot be read: {e.strerror}"]) from None
-
-
 def _read_manager_config(path: Path, text: str) -> ManagerConfig:
     config = read_config(path, text)
     if config.identity_mapping_config_path is None:
         remedy = "set identity_mapping_config_path to a file of identity mapping documents"
         raise ConfigError(path, [f"no identity mapping: {remedy}"])
     return config
-
-
-def _read_templates(template: Path) -> dict[str, str]:
-    from mep import templating
-
-    templates = {template.name: read_trusted(template)}
-    if not templates[template.name].strip():
-        raise ConfigError(template, ["is empty; user endpoints need at least an `engine`"])
-    for path in sorted(template.parent.glob("*.j2")):
-        templates.setdefault(path.name, read_trusted(path))
-    for name in templates:
-        if wrong := templating.problem(templates, name):
-            raise ConfigError(template.parent / name, [wrong])
-    return templates
-
-
-def _read_schema(path: Path) -> dict[str, Any]:
-    import jsonschema
-
-    try:
-        schema = json.loads(read_trusted(path))
-    except (ValueError, RecursionError) as e:
-        raise ConfigError(path, [f"not JSON: {e}"]) from None
-    if not isinstance(schema, dict):
-        raise ConfigError(path, ["expected a JSON object"])
-    try:
-        jsonschema.validators.validator_for(schema).check_schema(schema)
-    except jsonschema.SchemaError as e:
-        raise ConfigError(path, [f"not a JSON schema: {e.json_path}: {e.message}"]) from None
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:  # a "$schema" that names nothing
-        raise ConfigError(path, [f"not a JSON schema: {type(e).__name__}: {e}"]) from None
-    return schema
-
-
-def _read_environment(path: Path) -> dict[str, str]:
-    data = load_yaml(path, read_trusted(path))
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(path, ["expected variables and values (`NAME: value`)"])
-    problems = [problem for name, value in data.items() if (problem := _variable_problem(name, value))]
-    if problems:
-        raise ConfigError(path, problems)
-    return {str(name): str(value) for name, value in data.items()}
-
-
-def _variable_problem(name: Any, value: Any) -> str | None:
-    if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-        return f"{name!r} cannot name an environment variable"
-    if name in _FIXED:
-        return f"{name} comes from the account and cannot be set here"
-    if isinstance(value, (dict, list)) or "\0" in str(value):
-        return f"{name}: expected one value"
-    return None
-
-
-def read_mapping(path: Path) -> identity.Mapper:
-    """The mapping documents in a file. Raises ConfigError."""
-    try:
-        return identity.parse(read_trusted(path), source=str(path))
-    except identity.DocumentError as e:
-        where = "" if e.line is None else f"line {e.line}: "
-        raise ConfigError(path, [f"{where}{e.path + ': ' if e.path else ''}{e.problem}; {e.remedy}"]) from None

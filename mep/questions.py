@@ -111,7 +111,7 @@ def _show_mapping(site: Profile, records: list[dict[str, Any]]) -> None:
 def _rehearsed(stage: Coroutine[Any, Any, T]) -> T:
     """The answer of a stage; a refusal is an answer, too, with exit code 1."""
     from mep.refusal import Refused
-    from mep.renderer import RendererUnavailable
+    from mep.worker import WorkerUnavailable
 
     try:
         return asyncio.run(stage)
@@ -119,7 +119,7 @@ def _rehearsed(stage: Coroutine[Any, Any, T]) -> T:
         refusal = e.refusal
         told = f"the user would read: {refusal.reason_for_user}"
         raise Failed(1, f"refused at stage {refusal.stage}: {refusal.reason_for_admin}\n{told}") from None
-    except RendererUnavailable as e:
+    except WorkerUnavailable as e:
         raise Failed(e.exit_code, str(e)) from None
 
 

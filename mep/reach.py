@@ -6,21 +6,43 @@ there. Root can run it; no user endpoint can. Called at start for the interprete
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+_MAX_SCRIPTS = 5
+"""Scripts that are each the interpreter of the next; the kernel follows no more."""
 
 
 def obstacle(program: Path) -> str | None:
     """What keeps ordinary users from executing `program`, with the remedy; None when nothing does."""
+    at = program
     try:
-        blocked = _blocked(program)
-        if blocked:
-            return f"{program} cannot be executed by ordinary users: {blocked}"
-        interpreter = _interpreter(program)
+        for at in chain(program):
+            if blocked := _blocked(at):
+                return f"{at} cannot be executed by ordinary users: {blocked}"
     except OSError as e:
-        return f"{program} cannot be executed: {e.strerror}"
-    return obstacle(interpreter) if interpreter else None
+        return f"{at} cannot be executed: {e.strerror}"
+    return None
+
+
+def chain(program: Path) -> Iterator[Path]:
+    """`program`, the interpreter in its first line if it is a script, the interpreter's own, and so on.
+
+    Each is opened only when the next one is asked for, so look at it first: it may be no file at all.
+
+    Raises OSError: a program cannot be read, or a script leads back to itself.
+    """
+    at: Path | None = program
+    for _ in range(_MAX_SCRIPTS):
+        if at is None:
+            return
+        yield at
+        at = _interpreter(at)
+    if at is not None:
+        raise OSError(errno.ELOOP, "too many scripts that are each other's interpreters")
 
 
 def _blocked(program: Path) -> str | None:

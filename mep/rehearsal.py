@@ -51,7 +51,8 @@ async def identify(site: Profile, identity_set: Sequence[Mapping[str, Any]]) -> 
     """
     identity = await mapping.identify(_command(identity_set, {}), site.mapper, _NOBODY)
     owner = account.find(identity.username)
-    admission.admit(owner, site.config.accounts)
+    policy = site.config.accounts
+    admission.admit(owner, policy, account.group_ids(policy.group_names()))
     return identity, owner
 
 
@@ -60,7 +61,7 @@ async def plan(site: Profile, identity_set: Sequence[Mapping[str, Any]], options
 
     Raises:
         Refused: at any stage before the launch.
-        RendererUnavailable: no render worker can be started.
+        WorkerUnavailable: no render worker can be started.
     """
     identity, owner = await identify(site, identity_set)
     command = _command(identity_set, options)
@@ -72,7 +73,7 @@ async def render(site: Profile, username: str, options: Mapping[str, Any]) -> Re
 
     Raises:
         Refused: at stage `account`, `options` or `template`.
-        RendererUnavailable: no render worker can be started.
+        WorkerUnavailable: no render worker can be started.
     """
     owner = account.find(username)
     record = identity_record(username)

@@ -1,117 +1,193 @@
-"""Renders the admin's template with a user's options. A program of its own: `python -m mep.render_worker`.
+"""The render server: each request in a process of its own. A program: `python -m mep.render_worker`.
 
 User options are hostile until proven otherwise: a schema's pattern may backtrack for ever, a template's loop may be
-driven by an option. So this runs as an account that owns nothing, without credentials, with limits on memory and
-output, and `renderer` kills it when a request takes too long. It serves one request after the other on descriptor 0,
-a socket: each a JSON object on a line, answered by one on a line.
+driven by an option, the sandbox may have a hole. So this runs as an account that owns nothing, in two kinds of process:
 
-Request:  {"template", "templates", "schema", "options", "runtime", "identity", "config", "environment"}
-Answer:   {"config": text}, or {"stage": "options" or "template", "admin": text, "user": text}
+  server  imports what is needed, once, and forks. It handles no byte of a request or an answer, so none is in its
+          memory, where it would live on and be inherited by the next child.
+  child   takes its limits, then reads its request, has `templating` answer it, and ends. Descriptor 0 is all it has and
+          it can get no other, so it opens no file and no socket, and it starts no process. PARALLEL run at a time.
+
+`renderer` is at the other end of descriptor 0, a socket that keeps messages apart (SOCK_SEQPACKET):
+
+  to us    JOB: an id; with it, as a descriptor, one end of a socket pair for that request
+  from us  ENDED: the id; the exit code of its child, negative for a signal; whether it was killed for taking WALL
+           seconds. Id 0, once, says that the server is ready.
+
+A request is all that comes on its own socket. What its child writes there counts only if the exit code is 0.
 """
 
 from __future__ import annotations
 
-import json
+import gc
+import os
 import resource
+import selectors
+import signal
 import socket
-from collections.abc import Mapping
-from typing import Any
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
 
-import jinja2
-import jsonschema
-import yaml
+from mep.privileged import kernel
 
-from mep.templating import encode, environment
+JOB = struct.Struct("!Q")
+ENDED = struct.Struct("!Qi?")
+PARALLEL = 4
+"""Requests handled at a time."""
+WALL = 10.0
+"""Seconds that a child has for its request."""
+CPU = 5
+"""Seconds of processor time that a child has."""
+MEMORY = 512 * 2**20
+"""Bytes of address space that a child has."""
+MAX_OPTIONS = 2**20
+"""Bytes of user_endpoint_config, and of user_runtime, as JSON."""
+OUT_OF_MEMORY = 3
+"""Exit code of a child that reached its limit."""
 
-_MAX_MEMORY = 512 * 2**20
-_MAX_CONFIG = 2**20
-_RESERVED = ("_GC", "parent_config", "mapped_identity", "user_runtime")
-
-
-class _Wrong(Exception):
-    """The request ends here. Arguments: stage, text for the admin, text for the user."""
+Handler = Callable[[bytes], bytes]
+"""Makes the answer to a request. May raise anything."""
 
 
 def main() -> None:
-    """Serves requests until the other end of the socket closes."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    with socket.socket(fileno=0) as connection, connection.makefile("rwb") as stream:
-        while line := stream.readline():
-            stream.write(json.dumps(_answer(line)).encode() + b"\n")
-            stream.flush()
+    """Serves requests until the other end of the socket closes; the children then end with this process."""
+    kernel.set_dumpable(False)  # before anything else: no process of this account may look in here
+    from mep import templating
 
-
-def _answer(line: bytes) -> dict[str, str]:
+    templating.warm_up()
+    gc.collect()
+    gc.freeze()  # what is shared with the children stays shared
     try:
-        return {"config": _render(json.loads(line))}
-    except _Wrong as e:
-        stage, admin, user = e.args
-        return {"stage": stage, "admin": admin[:2000], "user": user[:2000]}
-    except (MemoryError, RecursionError) as e:
-        reason = f"the options or the template need too much memory or are nested too deeply ({type(e).__name__})"
-        return {"stage": "options", "admin": reason, "user": f"Your user_endpoint_config is too large: {reason}."}
-
-
-def _render(request: Mapping[str, Any]) -> str:
-    options = request["options"]
-    _check_options(options, request["schema"])
-    reserved = {
-        "parent_config": request["config"],
-        "mapped_identity": request["identity"],
-        "user_runtime": encode(request["runtime"]),
-        "env": request["environment"],
-    }
-    text = _fill_in(request["templates"], request["template"], {**encode(options), **reserved, "_GC": reserved})
-    _check_config(text, request["template"])
-    return text
-
-
-def _check_options(options: Mapping[str, Any], schema: Mapping[str, Any] | None) -> None:
-    for name in _RESERVED:
-        if name in options:
-            reason = f"{name!r} is a reserved name and cannot be given in user_endpoint_config"
-            raise _Wrong("options", reason, f"{reason}.")
-    if schema is None:
+        with socket.socket(fileno=0) as connection:
+            _Server(connection, templating.answer).serve()
+    except ConnectionError:
         return
-    validator = jsonschema.validators.validator_for(schema)(schema)
-    error = jsonschema.exceptions.best_match(validator.iter_errors(options))
-    if error is not None:
-        reason = f"user_endpoint_config: {error.json_path}: {error.message}"
-        raise _Wrong("options", f"options break the schema: {reason}", f"Not accepted by this endpoint: {reason}")
 
 
-def _fill_in(templates: Mapping[str, str], name: str, variables: Mapping[str, Any]) -> str:
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Child:
+    """A child that runs. `deadline` is on the monotonic clock."""
+
+    job: int
+    pid: int
+    pidfd: int
+    deadline: float
+    late: bool = False
+
+
+class _Server:
+    """Forks a child for each job that comes, and tells how it ended."""
+
+    def __init__(self, connection: socket.socket, handle: Handler) -> None:
+        self._connection = connection
+        self._handle = handle
+        self._selector = selectors.DefaultSelector()
+        self._children: list[_Child] = []
+        self._open = False
+
+    def serve(self) -> None:
+        self._tell(0, 0)
+        while True:
+            self._listen(len(self._children) < PARALLEL)
+            for key, _ in self._selector.select(self._pause()):
+                if key.data is not None:
+                    self._reap(key.data)
+                elif not self._take():
+                    return
+            self._kill_late()
+
+    def _listen(self, wanted: bool) -> None:
+        """While all places are taken, further jobs wait in the socket, in their order."""
+        if wanted and not self._open:
+            self._selector.register(self._connection, selectors.EVENT_READ)
+        elif self._open and not wanted:
+            self._selector.unregister(self._connection)
+        self._open = wanted
+
+    def _pause(self) -> float | None:
+        running = [child.deadline for child in self._children if not child.late]
+        return max(0.0, min(running) - time.monotonic()) if running else None
+
+    def _take(self) -> bool:
+        """Starts the next job. False when there will be none."""
+        message, descriptors, _, _ = socket.recv_fds(self._connection, JOB.size, 1)
+        if not message:
+            return False
+        (job,) = JOB.unpack(message)
+        server = os.getpid()
+        try:
+            pid = os.fork() if descriptors else -1
+        except OSError:
+            pid = -1
+        if pid == 0:
+            _child(descriptors[0], server, self._handle)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if pid < 0:
+            self._tell(job, os.EX_TEMPFAIL)
+            return True
+        child = _Child(job, pid, os.pidfd_open(pid), time.monotonic() + WALL)
+        self._children.append(child)
+        self._selector.register(child.pidfd, selectors.EVENT_READ, child)
+        return True
+
+    def _reap(self, child: _Child) -> None:
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
+        self._children.remove(child)
+        _, status = os.waitpid(child.pid, 0)
+        self._tell(child.job, os.waitstatus_to_exitcode(status), child.late)
+
+    def _kill_late(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.deadline <= now and not child.late:
+                child.late = True
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+    def _tell(self, job: int, code: int, late: bool = False) -> None:
+        self._connection.send(ENDED.pack(job, code, late))
+
+
+# --- a child ----------------------------------------------------------------------------------------------------------
+
+
+def _child(descriptor: int, server: int, handle: Handler) -> NoReturn:
+    """One request, from its socket and back to it. Never returns."""
+    code = 1
     try:
-        return environment(templates).get_template(name).render(variables)
-    except jinja2.UndefinedError as e:
-        user = f"An option is missing from user_endpoint_config: {e.message}."
-        raise _Wrong("template", f"{name}: {e.message} (no such option was given)", user) from None
-    except jinja2.TemplateSyntaxError as e:
-        raise _broken(e.filename or name, f"line {e.lineno}: {e.message}") from None
-    except (MemoryError, RecursionError):
-        raise
-    except Exception as e:  # noqa: BLE001 - a template can raise anything
-        raise _broken(name, f"{type(e).__name__}: {e}") from None
+        _confine(descriptor, server)
+        with socket.socket(fileno=0) as connection, connection.makefile("rwb") as stream:
+            stream.write(handle(stream.read()))
+        code = 0
+    except MemoryError:
+        code = OUT_OF_MEMORY
+    finally:
+        os._exit(code)  # whatever happened: a child must never return into the server's code
 
 
-def _broken(name: str, reason: str) -> _Wrong:
-    user = "This endpoint's template cannot be rendered with your user_endpoint_config; please tell its administrators."
-    return _Wrong("template", f"{name}: {reason}", user)
-
-
-def _check_config(text: str, name: str) -> None:
-    """The UEP reads it again; here a broken template is noticed before anything has been started."""
-    if len(text) > _MAX_CONFIG:
-        raise _broken(name, f"renders to {len(text)} characters; the limit is {_MAX_CONFIG}")
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise _broken(name, f"does not render to YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(config, dict) or "engine" not in config:
-        raise _broken(name, "does not render to a configuration with an `engine`")
-    if "high_assurance" in config:
-        raise _broken(name, "`high_assurance` belongs in config.yaml, not in the template")
+def _confine(descriptor: int, server: int) -> None:
+    """Leaves this process nothing but `descriptor`, as number 0, and limits that it cannot raise."""
+    kernel.end_with_parent()
+    if os.getppid() != server:  # it had ended before
+        os._exit(1)
+    os.dup2(descriptor, 0)
+    os.closerange(1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    for what, soft, hard in (
+        (resource.RLIMIT_NOFILE, 0, 0),  # the one that is open stays; with a limit of 1 it could be closed for another
+        (resource.RLIMIT_NPROC, 0, 0),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_AS, MEMORY, MEMORY),
+        (resource.RLIMIT_CPU, CPU, CPU + 1),
+    ):
+        resource.setrlimit(what, (soft, hard))
 
 
 if __name__ == "__main__":

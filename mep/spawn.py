@@ -1,7 +1,7 @@
-"""From a plan to a program that runs: folder, descriptors, fork, and the wait for the exec.
+"""From a plan to a program that runs: folder, descriptors, fork, the gate, and the wait for the exec.
 
 `children` calls `spawn`. The child is on record (state.json) as soon as it exists, before it is waited for: a manager
-that dies meanwhile leaves its successor something to find.
+that dies meanwhile leaves its successor something to find. It is held until it is where it belongs.
 """
 
 from __future__ import annotations
@@ -14,50 +14,54 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
-from mep import reach, reaping
+from mep import reach, reaping, report
 from mep.command import StartEndpoint
 from mep.credentials import CredentialFile
 from mep.lifecycle import State
-from mep.plan import CREDENTIALS_FD, REPORT_FD, LaunchPlan
-from mep.privileged.launch import LaunchFailure, Started, start
+from mep.plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
+from mep.privileged.launch import LaunchFailure, Started, release, start
+from mep.privileged.session import PamError
 from mep.privileged.spec import LaunchRefused
 from mep.process import Process
 from mep.refusal import Refused
-from mep.report import read_report
-from mep.state import Child, make_folder, writing_end
+from mep.state import Child, auditing_end, make_folder, writing_end
 
 EXEC_TIMEOUT = 30.0
-"""Seconds from fork to exec: the user's home may lie on a file system that answers slowly, or never."""
+"""Seconds from the gate to exec: the user's home may lie on a file system that answers slowly, or never."""
+PAM_TIMEOUT = 30.0
+"""Seconds from fork to the gate: PAM may ask a directory."""
 
 _FOR_USER = "This endpoint could not start a process for you; please tell its administrators."
 
 
-async def spawn(plan: LaunchPlan, command: StartEndpoint, folder: Path, state: State) -> Child:
+async def spawn(
+    plan: LaunchPlan,
+    command: StartEndpoint,
+    folder: Path,
+    state: State,
+    rlimits: Mapping[int, int],
+    while_held: Callable[[Child], Awaitable[None]],
+) -> Child:
     """Starts a user endpoint, with `folder` for what is on record of it; returns once its program has been executed.
 
-    state: what it is in then.
+    state: what it is in then. while_held: called when the process exists and waits, still root, before it has touched
+    anything of the account's; what it raises ends the launch.
 
     Raises:
-        Refused: stage `launch`; the step that failed is named. Nothing is left behind.
+        Refused: stage `launch`, with the step that failed, or whatever `while_held` raises. Nothing is left behind.
     """
     try:
-        return await _spawn(plan, command, folder, state)
-    except OSError as e:
-        raise Refused("launch", f"{folder} cannot be written: {e}", _FOR_USER) from None
-
-
-async def _spawn(plan: LaunchPlan, command: StartEndpoint, folder: Path, state: State) -> Child:
-    with contextlib.ExitStack() as undo:
-        pipe = make_folder(folder)
-        undo.callback(shutil.rmtree, folder)
-        undo.callback(os.close, pipe)
-        credentials = CredentialFile.create(folder / "credentials", command.credentials)
-        started = _fork(plan, credentials, folder)
-        undo.callback(_discard, started)
-        with contextlib.ExitStack() as unheard:
-            unheard.callback(os.close, started.report)
+        with contextlib.ExitStack() as always, contextlib.ExitStack() as undo:
+            pipe, audit = make_folder(folder, audited=plan.audited)
+            undo.callback(shutil.rmtree, folder)
+            undo.callback(_close, pipe, audit)
+            credentials = CredentialFile.create(folder / "credentials", command.credentials)
+            started = _fork(plan, credentials, folder, rlimits)
+            undo.callback(_discard, started)
+            always.callback(_close, started.report, started.gate)
             child = Child(
                 command=command,
                 account=plan.account,
@@ -66,27 +70,44 @@ async def _spawn(plan: LaunchPlan, command: StartEndpoint, folder: Path, state: 
                 credentials=credentials,
                 pidfd=started.pidfd,
                 pipe=pipe,
+                audit=audit,
                 started=time.monotonic(),
                 state=state,
+                configuration=plan.configuration,
             )
             child.save()
-            unheard.pop_all()
-        await _executed(started, plan)
-        child.executed = True
-        child.save()
-        undo.pop_all()
+            await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam")
+            await while_held(child)
+            child.save()
+            release(started)
+            await _within(EXEC_TIMEOUT, report.executed(started.report), plan, "home or log")
+            child.executed = True
+            child.save()
+            undo.pop_all()
+    except OSError as e:
+        raise Refused("launch", f"{folder} cannot be written: {e}", _FOR_USER) from None
     return child
 
 
-def _fork(plan: LaunchPlan, credentials: CredentialFile, folder: Path) -> Started:
+def _fork(plan: LaunchPlan, credentials: CredentialFile, folder: Path, rlimits: Mapping[int, int]) -> Started:
     with contextlib.ExitStack() as ours:
-        ours.callback(os.close, stdin := _handover_file(plan, credentials))
-        ours.callback(os.close, credential_file := credentials.open_for_reading())
-        ours.callback(os.close, report := writing_end(folder))
+        descriptors: dict[int, int] = {}
+        ours.callback(lambda: _close(*descriptors.values()))
+        descriptors[0] = _handover_file(plan, credentials)
+        descriptors[CREDENTIALS_FD] = credentials.open_for_reading()
+        descriptors[REPORT_FD] = writing_end(folder)
+        if plan.audited:
+            descriptors[AUDIT_FD] = auditing_end(folder)
         try:
-            return start(plan.spec({0: stdin, CREDENTIALS_FD: credential_file, REPORT_FD: report}))
-        except (LaunchRefused, OSError) as e:
+            return start(plan.spec(descriptors, rlimits), held=True)
+        except (LaunchRefused, PamError, OSError) as e:
             raise Refused("launch", f"not started: {e}", _FOR_USER) from None
+
+
+def _close(*descriptors: int | None) -> None:
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _handover_file(plan: LaunchPlan, credentials: CredentialFile) -> int:
@@ -97,6 +118,7 @@ def _handover_file(plan: LaunchPlan, credentials: CredentialFile) -> int:
         "mem_fd": CREDENTIALS_FD,
         "enckey": credentials.key,
         "report_fd": REPORT_FD,
+        **({"audit_fd": AUDIT_FD} if plan.audited else {}),
     }
     descriptor = os.memfd_create("handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(os.dup(descriptor), "wb") as file:
@@ -107,12 +129,14 @@ def _handover_file(plan: LaunchPlan, credentials: CredentialFile) -> int:
     return descriptor
 
 
-async def _executed(started: Started, plan: LaunchPlan) -> None:
-    """Returns once the program has been executed; raises Refused when a step before failed, or took too long."""
+async def _within(
+    seconds: float, waiting: Coroutine[None, None, LaunchFailure | None], plan: LaunchPlan, what: str
+) -> None:
+    """Returns once the child has come so far; raises Refused when a step before failed, or it took too long."""
     try:
-        failure = await asyncio.wait_for(read_report(started.report), EXEC_TIMEOUT)
+        failure = await asyncio.wait_for(waiting, seconds)
     except asyncio.TimeoutError:
-        failure = LaunchFailure("home or log", 0, f"no answer within {EXEC_TIMEOUT:g} s; is the home reachable?")
+        failure = LaunchFailure(what, 0, f"no answer within {seconds:g} s")
     if failure is not None:
         raise _launch_refused(failure, plan)
 
@@ -126,11 +150,14 @@ def _discard(started: Started) -> None:
 
 def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
     admin = f"account {plan.account.name!r}: step {failure.step!r} failed: {failure.text}"
+    why = f"{failure.text.rstrip('.')} (step {failure.step!r})"
+    user = f"This endpoint could not start a process for you: {why}. Please tell its administrators."
     if failure.step == "exec":
         admin += f" ({reach.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
-    if failure.step in ("home", "log"):
-        what = "entered" if failure.step == "home" else "written to"
-        return Refused(
-            "launch", f"{admin} ({plan.account.home})", f"Your home folder cannot be {what}: {failure.text}."
-        )
-    return Refused("launch", admin, _FOR_USER)
+    elif failure.step in ("home", "log", "home or log"):
+        what = "written to" if failure.step == "log" else "entered"
+        admin += f" ({plan.account.home})"
+        user = f"Your home folder cannot be {what}: {why}."
+    elif failure.step.startswith("pam"):
+        user = f"Your account may not be used on this system now: {why}."
+    return Refused("launch", admin, user)

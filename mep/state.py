@@ -5,7 +5,9 @@ The folder is `/run/mep/NAME/UEP`: memory, root's, gone with the next boot. It h
     state.json    which process, of whom, and the newest start command for it; rewritten whenever one of these changes
     credentials   what the user endpoint reads when it has to connect again (see `credentials`); in state.json too,
                   because a manager may die while it writes this one, which is rewritten in place
-    pipe          on which it reports: a line `ready` after its first heartbeat, `stopped` before it ends cleanly
+    pipe          on which it reports: lines `ready` after its first heartbeat, `working` after its first result,
+                  `stopped` before it ends cleanly
+    audit         with high assurance: on which it tells of each task, a record with each write
 
 `spawn` makes a child, `children` keeps the table of them; `cli` counts and stops those that no manager looks after.
 """
@@ -13,6 +15,7 @@ The folder is `/run/mep/NAME/UEP`: memory, root's, gone with the next boot. It h
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -28,8 +31,9 @@ from mep.lifecycle import State
 from mep.process import Process
 from wire.queues import read_credentials
 
-_FORMAT = 1
+_FORMAT = 2
 """Of state.json. Whoever changes what is written raises it, and goes on reading what the version before wrote."""
+_READABLE = (1, 2)
 _COMMAND = tuple(f.name for f in dataclasses.fields(StartEndpoint) if f.name not in ("credentials", "notices"))
 
 _GARBAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, OSError)
@@ -47,10 +51,13 @@ class Child:
 
     command: the newest start command for it.
     folder: its folder under /run.
-    pidfd, pipe: descriptors, None when closed. started: monotonic seconds, which go on from one manager to the next.
+    pidfd, pipe, audit: descriptors, None when closed.
+    started: monotonic seconds, which go on from one manager to the next.
     executed: its program runs; before that, its start command has not been acked.
     remembered_until: until then (monotonic seconds) a clean exit starts it again.
     checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
+    scope: the unit of systemd that holds it and all that it starts; None without systemd.
+    worked: it has delivered a result. configuration: of the plan that it was started by.
     adopted: an earlier manager started it, so nobody is told its exit status; `said_stopped` stands for it.
     """
 
@@ -62,7 +69,11 @@ class Child:
     pidfd: int | None
     pipe: int | None
     started: float
+    audit: int | None = None
     executed: bool = False
+    scope: str | None = None
+    worked: bool = False
+    configuration: str = ""
     state: State = State.STARTING
     remembered_until: float = 0.0
     checked_in_after: float | None = None
@@ -88,6 +99,9 @@ class Child:
             "credentials": self.credentials.seal(self.command.credentials).decode(),
             "started": self.started,
             "executed": self.executed,
+            "scope": self.scope,
+            "worked": self.worked,
+            "configuration": self.configuration,
             "state": self.state.value,
             "remembered_until": self.remembered_until,
         }
@@ -102,18 +116,20 @@ class Child:
 
     def close(self) -> None:
         """Closes the descriptors; nothing of it is heard any more."""
-        for descriptor in (self.pidfd, self.pipe):
+        for descriptor in (self.pidfd, self.pipe, self.audit):
             if descriptor is not None:
                 os.close(descriptor)
-        self.pidfd = self.pipe = None
+        self.pidfd = self.pipe = self.audit = None
 
 
-def make_folder(folder: Path) -> int:
-    """A new folder with its pipe; the descriptor of the pipe's reading end. What was there before is deleted."""
+def make_folder(folder: Path, *, audited: bool) -> tuple[int, int | None]:
+    """A new folder with its pipes; their reading ends. What was there before is deleted."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     os.mkfifo(folder / "pipe", 0o600)
-    return _reading_end(folder)
+    if audited:
+        os.mkfifo(folder / "audit", 0o600)
+    return _reading_ends(folder)
 
 
 def writing_end(folder: Path) -> int:
@@ -123,6 +139,14 @@ def writing_end(folder: Path) -> int:
     a pipe that is full holds nobody up.
     """
     return os.open(folder / "pipe", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def auditing_end(folder: Path) -> int:
+    """A descriptor of the pipe for audit records. For both directions, too, but waiting: a user endpoint does not go on
+    before its record is on its way. Each write is a record, and is read as one (O_DIRECT, pipe(2))."""
+    descriptor = os.open(folder / "audit", os.O_RDWR | os.O_CLOEXEC)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
+    return descriptor
 
 
 def load(folder: Path, amqp_port: int | None) -> Child:
@@ -144,11 +168,14 @@ def load(folder: Path, amqp_port: int | None) -> Child:
             pipe=None,
             started=_of(float, facts["started"]),
             executed=_of(bool, facts["executed"]),
+            scope=None if facts.get("scope") is None else _of(str, facts["scope"]),
+            worked=_of(bool, facts.get("worked", False)),
+            configuration=_of(str, facts.get("configuration", "")),
             state=State(facts["state"]),
             remembered_until=_of(float, facts["remembered_until"]),
             adopted=True,
         )
-        child.pipe = _reading_end(folder)
+        child.pipe, child.audit = _reading_ends(folder)
     except _GARBAGE as e:
         raise StateError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
     try:
@@ -171,15 +198,25 @@ def open_process(folder: Path) -> int | None:
         StateError: nobody can tell.
     """
     try:
-        return Process(**json.loads((folder / "state.json").read_bytes())["process"]).open()
+        return whose(folder)[0].open()
+    except _GARBAGE as e:
+        raise StateError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
+
+
+def whose(folder: Path) -> tuple[Process, str | None]:
+    """The process that is on record in `folder`, and the scope that it was put into. Raises StateError."""
+    try:
+        facts = json.loads((folder / "state.json").read_bytes())
+        scope = facts.get("scope")
+        return Process(**facts["process"]), None if scope is None else _of(str, scope)
     except _GARBAGE as e:
         raise StateError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
 
 
 def _read(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']!r}; this version knows {_FORMAT}")
+    if facts["format"] not in _READABLE:
+        raise ValueError(f"format {facts['format']!r}; this version knows {_READABLE}")
     return facts
 
 
@@ -194,5 +231,11 @@ def _of(kind: type[T], value: object) -> T:
     return value
 
 
-def _reading_end(folder: Path) -> int:
-    return os.open(folder / "pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _reading_ends(folder: Path) -> tuple[int, int | None]:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    pipe = os.open(folder / "pipe", flags)
+    try:
+        return pipe, os.open(folder / "audit", flags) if (folder / "audit").exists() else None
+    except OSError:
+        os.close(pipe)
+        raise

@@ -187,8 +187,7 @@ class Endpoint:
                 log.warning("the manager cannot be told %r: %s", word, e.strerror)
 
     def _audit(self) -> Audit:
-        fd = self._handover.audit_fd if self._config.high_assurance else None
-        return Audit(fd, lambda reason: self._stop(EX_SOFTWARE, reason))
+        return Audit(self._handover.audit_fd, lambda reason: self._stop(EX_SOFTWARE, reason))
 
     def _allowed_functions(self) -> frozenset[str] | None:
         if self._handover.restricts_functions:
@@ -196,6 +195,8 @@ class Endpoint:
         return self._config.allowed_functions
 
     def _count_forwarded(self, _: str) -> None:
+        if self._forwarded == 0:
+            self._report("working")
         self._forwarded += 1
 
     # Heartbeats and idleness

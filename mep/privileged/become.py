@@ -7,32 +7,56 @@ groups can be changed only while still root, and the uid goes last because with 
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 
 from mep.privileged import kernel
 
 
 class NotProven(Exception):
-    """The ids or capabilities after the drop are not what they must be."""
+    """The ids, or the capabilities after the drop, are not what they must be."""
 
 
-def become(uid: int, gid: int, groups: tuple[int, ...], last_capability: int) -> None:
+def prove_account(username: str, uid: int, gid: int, groups: tuple[int, ...]) -> None:
+    """Asks the name service whether the account has these ids and belongs to these groups.
+
+    Whoever asked for the launch was told so by others. It is asked again here, in the child, as it may take long.
+
+    Raises:
+        NotProven: the name service says otherwise.
+    """
+    try:
+        entry = pwd.getpwnam(username)
+    except (KeyError, ValueError):
+        raise NotProven("there is no such account") from None
+    if (entry.pw_name, entry.pw_uid, entry.pw_gid) != (username, uid, gid):
+        raise NotProven(f"the account does not have uid {uid} and gid {gid}")
+    if not {gid, *os.getgrouplist(username, gid)}.issuperset(groups):
+        raise NotProven("the account does not belong to all of these groups")
+
+
+def become(uid: int, gid: int, groups: tuple[int, ...], last_capability: int, *, login: bool = False) -> None:
     """Gives up root for account `uid`, with exactly these groups, no capabilities, and no way to gain any.
+
+    login: as in a login session (PAM), set-uid programs go on working: what they may gain is for the site to say, which
+    has made the session. The process itself has nothing in either case.
 
     Raises:
         OSError: a step was refused by the kernel.
         NotProven: every step succeeded and yet the process is not what it must be.
     """
-    kernel.clear_bounding_set(last_capability)
+    if not login:
+        kernel.clear_bounding_set(last_capability)
     os.setresgid(gid, gid, gid)
     os.setgroups(groups)
     os.setresuid(uid, uid, uid)
     kernel.clear_capabilities()
-    kernel.set_no_new_privileges()
-    prove(uid, gid, groups)
+    if not login:
+        kernel.set_no_new_privileges()
+    prove(uid, gid, groups, login=login)
 
 
-def prove(uid: int, gid: int, groups: tuple[int, ...]) -> None:
+def prove(uid: int, gid: int, groups: tuple[int, ...], *, login: bool = False) -> None:
     """Reads back every id and capability, and tries to become root again. Raises NotProven."""
     if os.getresuid() != (uid, uid, uid):
         raise NotProven("user ids")
@@ -41,8 +65,10 @@ def prove(uid: int, gid: int, groups: tuple[int, ...]) -> None:
     if set(os.getgroups()) != set(groups):
         raise NotProven("supplementary groups")
     state = kernel.capability_sets()
-    if state.pop("NoNewPrivs") != 1 or len(state) != 5 or any(state.values()):
+    if len(state) != 6 or any(state[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")):
         raise NotProven("capabilities")
+    if not login and (state["CapBnd"] != 0 or state["NoNewPrivs"] != 1):
+        raise NotProven("what a set-uid program could gain")
     for regain in (_regain_uid, _regain_effective_uid, _regain_gid):
         _must_fail(regain)
 

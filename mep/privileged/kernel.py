@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -31,6 +33,11 @@ def last_capability() -> int:
 def set_dumpable(dumpable: bool) -> None:
     """Whether others of the same uid may read this process's memory. exec sets it anew."""
     _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def end_with_parent() -> None:
+    """From here on the kernel kills this process when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def set_no_new_privileges() -> None:

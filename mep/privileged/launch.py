@@ -4,98 +4,126 @@
 of file means that the program runs; anything else is the step that failed (`read_report`). The manager waits for the
 pipe in its event loop, because a step can take long: homes live on file systems that may hang.
 
+A child that is to be held stops once, still root and before it has touched anything of the account's: at the gate. It
+writes HELD and waits to be released (`release`), so that whoever started it can put it where it belongs, and on record.
+When the gate closes instead, because its parent gave it up or died, it ends.
+
 The steps of the child, in order, each named in a failure report:
   signals       every disposition back to the default, nothing blocked
   session       a new session, so that terminals and process groups of ours do not reach the program
   limits        no core file and no reading of memory until exec
+  account       ask the name service whether the account has these ids, whatever the rest of the manager was told
+  (with PAM: keyring, as below; groups; pam account; pam credentials; pam session; pam keeper: see session.py)
+  gate          wait to be released, if held
   identity      become the account, and prove it (become.py)
   keyring       a session keyring of its own; ours, and what it holds, is inherited otherwise
   descriptors   the named descriptors to their numbers, everything else closed: what comes next may hang
   home          enter the working directory, as the account
   log           make the folder, open the log for appending, as the account
+  resources     the program's resource limits, which are only ever lowered
   exec          the program replaces the child
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mep.privileged import kernel
-from mep.privileged.become import NotProven, become
+from mep.privileged import kernel, session
+from mep.privileged.become import NotProven, become, prove_account
 from mep.privileged.spec import STDERR, STDOUT, LaunchSpec, check
 
+HELD = b"\0"
+"""The first byte of a report once the child waits at the gate."""
+
+_GO = b"g"
 _HIGH = 64
 """Descriptors are first copied to free numbers from here on, so that none is overwritten before it has been copied."""
+
+Step = tuple[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
 class Started:
-    """A child between fork and exec. `pidfd` and `report` are the caller's to close."""
+    """A child between fork and exec. The descriptors are the caller's to close; `gate` is there if it is held."""
 
     pid: int
     pidfd: int
     report: int
+    gate: int | None = None
 
 
 @dataclass(frozen=True)
 class LaunchFailure:
-    """The step that failed, and why: the errno, or 0 and a text when a proof failed."""
+    """The step that failed, and why: the errno, or 0 and a text when a proof failed or PAM said no."""
 
     step: str
     errno: int
     text: str
 
 
-def start(spec: LaunchSpec) -> Started:
-    """Forks a child that becomes the account and executes the program of `spec`.
+def start(spec: LaunchSpec, *, held: bool = False) -> Started:
+    """Forks a child that becomes the account and executes the program of `spec`; if `held`, once it is released.
 
     Raises:
         LaunchRefused: the spec breaks a rule (spec.py); nothing was started.
+        PamError: PAM is wanted and is not installed; nothing was started.
         OSError: no process, descriptor or memory to be had; nothing was started.
     """
     check(spec)
+    if spec.pam is not None:
+        session.load()
     last_capability = kernel.last_capability()
-    report, child_report = os.pipe2(os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as childs, contextlib.ExitStack() as ours:
+        report, child_report = _pipe(ours, childs)
+        child_gate, gate = _pipe(childs, ours) if held else (None, None)
         pid = os.fork()
-    except OSError:
-        os.close(report)
-        os.close(child_report)
-        raise
-    if pid == 0:
-        _child(spec, child_report, last_capability)
-    os.close(child_report)
-    try:
-        return Started(pid, os.pidfd_open(pid), report)
-    except OSError:  # no descriptor to be had: nobody could ever reap this child
-        os.close(report)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
+        if pid == 0:
+            if gate is not None:
+                os.close(gate)  # the child must see its end when the parent is gone
+            _child(spec, child_report, child_gate, last_capability)
+        try:
+            started = Started(pid, os.pidfd_open(pid), report, gate)
+        except OSError:  # no descriptor to be had: nobody could ever reap this child
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        ours.pop_all()
+    return started
+
+
+def release(started: Started) -> None:
+    """Opens the gate. What has ended meanwhile says so in its report."""
+    assert started.gate is not None, "was not held"
+    with contextlib.suppress(BrokenPipeError):
+        os.write(started.gate, _GO)
 
 
 def read_report(data: bytes) -> LaunchFailure | None:
     """What the bytes read from `Started.report` until its end say: None when the program was executed."""
+    data = data.removeprefix(HELD)
     if not data:
         return None
     step, errno, text = data.decode("utf-8", "replace").split(":", 2)
     return LaunchFailure(step, int(errno), text)
 
 
-def _child(spec: LaunchSpec, report: int, last_capability: int) -> None:
+def _child(spec: LaunchSpec, report: int, gate: int | None, last_capability: int) -> None:
     """Never returns: executes the program, or reports the failed step and exits with status 127."""
     step = "signals"
     try:
         report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, _HIGH)
-        for step, action in _steps(spec, report, last_capability):  # noqa: B007 - the reports below name the step
+        for step, action in _steps(spec, report, gate, last_capability):  # noqa: B007 - the reports below name the step
             action()
     except NotProven as e:
         _report(report, step, 0, f"not proven: {e}")
+    except session.PamError as e:
+        _report(report, step, 0, str(e))
     except OSError as e:
         _report(report, step, e.errno or 0, e.strerror or "")
     except BaseException as e:  # noqa: BLE001 - whatever it was, it ends here
@@ -104,22 +132,44 @@ def _child(spec: LaunchSpec, report: int, last_capability: int) -> None:
         os._exit(127)  # also when the report failed: the child must never return into the manager's code
 
 
-def _steps(spec: LaunchSpec, report: int, last_capability: int) -> list[tuple[str, Callable[[], object]]]:
-    return [
-        ("signals", _reset_signals),
-        ("session", os.setsid),
-        ("limits", _forbid_dumps),
-        ("identity", lambda: become(spec.uid, spec.gid, spec.groups, last_capability)),
-        ("keyring", kernel.join_new_session_keyring),
-        ("descriptors", lambda: _arrange(spec, report)),
-        ("home", lambda: _enter(spec.directory)),
-        ("log", lambda: _open_log(spec.log)),
-        ("exec", lambda: os.execve(spec.argv[0], spec.argv, dict(spec.environment))),  # noqa: S606 - no shell, as meant
-    ]
+def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int) -> Iterator[Step]:
+    pam = None if spec.pam is None else session.Session(spec.pam, spec.username)
+    variables: dict[str, str] = {}
+    yield "signals", _reset_signals
+    yield "session", os.setsid
+    yield "limits", _forbid_dumps
+    yield "account", lambda: prove_account(spec.username, spec.uid, spec.gid, spec.groups)
+    if pam is not None:
+        yield "keyring", kernel.join_new_session_keyring  # before the session, which may have keys of its own
+        yield "groups", lambda: os.setgroups(spec.groups)
+        yield "pam account", pam.check_account
+        yield "pam credentials", pam.establish_credentials
+        yield "pam session", pam.open
+        variables = pam.environment()
+        yield "pam keeper", pam.keep
+    if gate is not None:
+        yield "gate", lambda: _wait_at(gate, report)
+    groups = spec.groups if pam is None else tuple(os.getgroups())  # to which PAM may have added
+    yield "identity", lambda: _become(spec, groups, last_capability)
+    if pam is None:
+        yield "keyring", kernel.join_new_session_keyring
+    yield "descriptors", lambda: _arrange(spec, report)
+    yield "home", lambda: _enter(spec.directory)
+    yield "log", lambda: _open_log(spec.log)
+    yield "resources", lambda: _limit(spec)
+    yield "exec", lambda: os.execve(spec.argv[0], spec.argv, {**variables, **spec.environment})  # noqa: S606 - no shell, as meant
 
 
 def _report(report: int, step: str, errno: int, text: str) -> None:
     os.write(report, f"{step}:{errno}:{text}".encode())
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """Reading and writing end, each closed with the stack of who gets it."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    reader.callback(os.close, reading)
+    writer.callback(os.close, writing)
+    return reading, writing
 
 
 def _reset_signals() -> None:
@@ -134,6 +184,25 @@ def _reset_signals() -> None:
 def _forbid_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     kernel.set_dumpable(False)
+
+
+def _wait_at(gate: int, report: int) -> None:
+    os.write(report, HELD)
+    if os.read(gate, 1) != _GO:
+        os._exit(127)  # nobody is left who would read a report
+
+
+def _limit(spec: LaunchSpec) -> None:
+    for number, limit in spec.rlimits.items():
+        hard = resource.getrlimit(number)[1]
+        lower = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(number, (lower, lower))
+
+
+def _become(spec: LaunchSpec, groups: tuple[int, ...], last_capability: int) -> None:
+    if 0 in groups:
+        raise NotProven("PAM has added root's group")
+    become(spec.uid, spec.gid, groups, last_capability, login=spec.pam is not None)
 
 
 def _enter(directory: str) -> None:

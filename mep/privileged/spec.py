@@ -6,9 +6,9 @@ Called by `mep.plan`, which builds it, and `launch.start`, which checks it again
 from __future__ import annotations
 
 import os
-import pwd
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAX_DESCRIPTOR = 15
@@ -31,6 +31,9 @@ class LaunchSpec:
         after the drop, so that links in it lead nowhere that the user could not go.
     descriptors: number in the program -> open descriptor of ours. 0 is mandatory; 1 and 2 are the log's, or
         mandatory without one. All other descriptors are closed.
+    pam: the PAM service through which the account must go, with a session for as long as the program lives; None for
+        none, and then nothing that the program executes can gain any right.
+    rlimits: resource (resource.RLIMIT_*) -> limit, soft and hard. A lower hard limit that is in force stays.
     """
 
     argv: tuple[str, ...]
@@ -42,6 +45,11 @@ class LaunchSpec:
     directory: str
     log: tuple[str, str] | None
     descriptors: Mapping[int, int]
+    pam: str | None = None
+    rlimits: Mapping[int, int] = field(default_factory=dict)
+
+
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 def check(spec: LaunchSpec) -> None:
@@ -53,6 +61,10 @@ def check(spec: LaunchSpec) -> None:
     _check_account(spec)
     _check_program(spec)
     _check_descriptors(spec)
+    if spec.pam is not None and not _SERVICE.fullmatch(spec.pam):
+        raise LaunchRefused(f"{spec.pam!r} cannot name a PAM service")
+    if not all(type(limit) is int and limit >= 0 for limit in spec.rlimits.values()):
+        raise LaunchRefused("resource limits must be whole numbers")
 
 
 def _check_account(spec: LaunchSpec) -> None:
@@ -65,12 +77,6 @@ def _check_account(spec: LaunchSpec) -> None:
         raise LaunchRefused(f"account {spec.username!r} is a member of root's group")
     if spec.uid == os.getuid():
         raise LaunchRefused(f"account {spec.username!r} is the manager's own (uid {spec.uid})")
-    try:
-        entry = pwd.getpwnam(spec.username)
-    except (KeyError, ValueError):
-        raise LaunchRefused(f"no account {spec.username!r} on this system") from None
-    if (entry.pw_name, entry.pw_uid, entry.pw_gid) != (spec.username, spec.uid, spec.gid):
-        raise LaunchRefused(f"account {spec.username!r} does not have uid {spec.uid} and gid {spec.gid}")
 
 
 def _check_program(spec: LaunchSpec) -> None:

@@ -32,6 +32,7 @@ from identity.account_name import problem
 from mep import account, admission, manager, mapping, plan, profile
 from mep.account import Account
 from mep.command import StartEndpoint
+from mep.config import ManagerConfig
 from mep.privileged import spec
 from mep.refusal import Refused
 from mep.renderer import RenderedConfig
@@ -589,8 +590,8 @@ def test_row_36_two_types_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_row_37_names_used_by_others() -> None:
     for bad in ("a,b", "a b", "a;b", "a|b", "a&b", "a>b", "a*", "a=b", "-rf", "~a", "a%b", "a!b"):
         assert problem(bad)
-    config = SimpleNamespace(uep_command=("/opt/mep/bin/mep-uep",), allowed_functions=None)
-    site: Any = SimpleNamespace(config=config, environment={})
+    config = ManagerConfig(uep_command=("/opt/mep/bin/mep-uep",))
+    site: Any = SimpleNamespace(config=config, environment={}, digest="")
     who, rendered = mapping.MappedIdentity("alice", ALICE, "", []), RenderedConfig("")
     assert plan.make(site, start(), who, ALICES, rendered).argv == ("/opt/mep/bin/mep-uep", f"uep.{MANAGER}")
     shell = re.compile(r"shell\s*=\s*True|os\.(system|popen)\(|getoutput\(|subprocess_shell\(")

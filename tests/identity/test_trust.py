@@ -75,3 +75,43 @@ def test_what_a_link_leads_back_out_of_counts_too(file: Path, tmp_path: Path) ->
     file.parent.chmod(0o777)
     with pytest.raises(trust.Untrusted):
         trust.check(tmp_path / "link" / ".." / "folder" / "file")
+
+
+def test_a_link_of_somebody_else_is_refused_wherever_it_leads(file: Path, tmp_path: Path, root: None) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(file.parent)
+    trust.check(link / "file")
+    os.chown(link, 65534, -1, follow_symlinks=False)
+    with pytest.raises(trust.Untrusted, match=f"chown -h root {link}$"):
+        trust.check(link / "file")
+
+
+def test_a_sticky_folder_protects_only_what_is_root_s(file: Path, root: None) -> None:
+    file.parent.chmod(0o1777)
+    link = file.parent / "link"
+    link.symlink_to(file)
+    os.chown(link, 65534, -1, follow_symlinks=False)
+    with pytest.raises(trust.Untrusted, match=f"chown -h root {link}$"):
+        trust.check(link)
+
+
+def test_a_sticky_folder_of_somebody_else_is_refused(file: Path, root: None) -> None:
+    """Its owner may replace what is in it."""
+    file.parent.chmod(0o1777)
+    os.chown(file.parent, 65534, -1)
+    with pytest.raises(trust.Untrusted, match=f"chown root {file.parent}$"):
+        trust.check(file)
+
+
+def test_the_sticky_bit_of_a_file_means_nothing(file: Path) -> None:
+    file.chmod(0o1666)
+    with pytest.raises(trust.Untrusted, match=f"chmod go-w {file}$"):
+        trust.check(file)
+
+
+def test_the_command_can_be_copied_whatever_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "a b; c"
+    path.touch()
+    path.chmod(0o666)
+    with pytest.raises(trust.Untrusted, match=f"chmod go-w '{path}'$"):
+        trust.check(path)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mep.admission import AccountPolicy
-from mep.config import KEYS, RELOADABLE, ConfigError, ManagerConfig, read_config, reloaded
+from mep.config import KEYS, RELOADABLE, ConfigError, ManagerConfig, PamConfig, read_config, reloaded
+from mep.limits import Limits
+from mep.resources import Resources
 
 PATH = Path("/etc/mep/prod/config.yaml")
 
@@ -71,8 +76,9 @@ def test_all_problems_are_told_at_once_with_line_and_key() -> None:
         ("a: b: c", "not valid YAML"),
         ("- a", "keys and values"),
         ("engine:\n  type: x\n", "user_config_template.yaml.j2"),
-        ("pam: {enable: true}", "PAM"),
-        ("high_assurance: true", "not supported"),
+        ("pam: {service: x}", "service_name"),
+        ("high_assurance: true", "audit_log_path"),
+        ("high_assurance: yes please", "true or false"),
         ("uep_command: mep-uep", "list"),
         ("uep_command: [mep-uep]", "absolute"),
         ("heartbeat_period: .inf", "seconds"),
@@ -115,9 +121,11 @@ ELSE: dict[str, object] = {
     "user_config_schema_path": Path("/x"),
     "identity_mapping_config_path": Path("/x"),
     "audit_log_path": Path("/x"),
-    "pam": {"enable": False},
+    "pam": PamConfig(enable=True),
     "mu_child_ep_grace_period_s": 1.0,
     "accounts": AccountPolicy(min_uid=1),
+    "limits": Limits(max_ueps=1),
+    "resources": Resources(tasks_max=8),
     "uep_command": ("/x",),
     "client_credentials_path": Path("/x"),
     "render_account": "x",
@@ -226,11 +234,201 @@ def test_a_key_without_a_value_is_the_default(key: str) -> None:
         ("uep_command", "['/bin/true', 5]"),
         ("audit_log_path", "audit.log"),
         ("audit_log_path", "~/audit.log"),
-        ("pam", "{}"),
         ("pam", "false"),
+        ("pam", "true"),
+        ("pam", "{enable: 1}"),
+        ("pam", "{service_name: a/b}"),
+        ("pam", "{service_name: ..}"),
+        ("pam", "{service_name: ''}"),
+        ("pam", '{service_name: "a\\n"}'),
+        ("pam", "{service_name: é}"),
+        ("pam", "{service_name: 5}"),
+        ("accounts", "{min_uid: }"),
+        ("accounts", "{deny_users: }"),
+        ("accounts", "{deny_users: alice}"),
+        ("accounts", "{deny_users: {alice: true}}"),
+        ("accounts", "{deny_users: [alice bob]}"),
+        ("accounts", "{deny_users: ['alice,bob']}"),
+        ("accounts", "{deny_users: ['guest*']}"),
+        ("accounts", "{deny_users: [Alice]}"),
+        ("accounts", "{deny_users: [no]}"),
+        ("accounts", "{deny_users: [[alice]]}"),
+        ("accounts", "{deny_users: ['']}"),
+        ("accounts", "{allow_users: []}"),
+        ("accounts", "{allow_users: }"),
+        ("accounts", "{allow_groups: []}"),
+        ("accounts", "{deny_groups: ['%wheel']}"),
+        ("accounts", "{deny_groups: ['!hpc']}"),
+        ("accounts", "{deny_groups: [' hpc']}"),
+        ("accounts", "{deny_groups: ['h?c']}"),
+        ("accounts", '{deny_groups: ["h\\0c"]}'),
+        ("limits", "5"),
+        ("limits", "{max_ueps: 0}"),
+        ("limits", "{max_ueps: -1}"),
+        ("limits", "{max_ueps: 1.0}"),
+        ("limits", "{max_ueps_per_user: true}"),
+        ("limits", "{starts_per_minute_per_user: '5'}"),
+        ("resources", "[]"),
+        ("resources", "{memory_max: 63M}"),
+        ("resources", "{memory_max: 67108863}"),
+        ("resources", "{memory_max: -1}"),
+        ("resources", "{memory_max: 8GB}"),
+        ("resources", "{memory_max: 8g}"),
+        ("resources", "{memory_max: 1.5G}"),
+        ("resources", "{memory_max: 50%}"),
+        ("resources", "{memory_max: infinity}"),
+        ("resources", "{memory_max: .inf}"),
+        ("resources", "{memory_max: 99999999T}"),
+        ("resources", "{memory_max: true}"),
+        ("resources", "{tasks_max: 7}"),
+        ("resources", "{tasks_max: 1e3}"),
+        ("resources", "{cpu_quota: 9%}"),
+        ("resources", "{cpu_quota: 0.09}"),
+        ("resources", "{cpu_quota: -1}"),
+        ("resources", "{cpu_quota: '2'}"),
+        ("resources", "{cpu_quota: 1.5%}"),
+        ("resources", "{cpu_quota: .nan}"),
+        ("resources", "{cpu_quota: .inf}"),
+        ("resources", "{cpu_quota: true}"),
     ],
 )
 def test_values_at_the_edge(key: str, value: str) -> None:
     lines = problems(f"{key}: {value}\n").splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"{PATH}: line 1: {key}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("accounts: {deny_user: [a]}", "deny_user: unknown key; did you mean 'deny_users'?"),
+        ("accounts: {deny_users: [1000]}", "deny_users: names are meant, not numbers: got 1000"),
+        ("accounts: {allow_groups: ['1000']}", "allow_groups: names are meant, not numbers: got '1000'"),
+        ("accounts: {allow_users: []}", "keep out everybody"),
+        ("accounts: {deny_groups: ['@hpc']}", "'@hpc' is not a group's plain name"),
+        ("limits: {max_uep: 5}", "did you mean 'max_ueps'?"),
+        ("limits: {max_ueps: 0}", "max_ueps: expected a whole number, at least 1"),
+        ("resources: {memory: 8G}", "did you mean 'memory_max'?"),
+        ("resources: {memory_max: 8M}", "needs more than 64M"),
+        ("resources: {tasks_max: 4}", "at least 8: with fewer"),
+        ("resources: {cpu_quota: 1%}", "a tenth of a processor"),
+        ("pam: {servicename: x}", "did you mean 'service_name'?"),
+        ("pam: {service_name: /etc/pam.d/x}", "/etc/pam.d"),
+    ],
+)
+def test_keys_of_keys_are_named_with_what_is_right(text: str, names: str) -> None:
+    assert names in problems(text)
+
+
+def test_all_problems_of_a_key_with_keys_are_told() -> None:
+    lines = problems("\naccounts: {min_uid: 0, deny_users: [5], allow: 1}\n").splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"{PATH}: line 2: accounts: ") for line in lines)
+
+
+def test_a_key_of_a_key_that_is_there_twice_is_told() -> None:
+    text = "accounts:\n  deny_users: [alice]\n  min_uid: 500\n  deny_users: [bob]\n"
+    assert "line 4: accounts.deny_users: is there twice" in problems(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("{}", AccountPolicy()),
+        ("{deny_users: []}", AccountPolicy()),
+        ("{deny_groups: []}", AccountPolicy()),
+        ("{allow_users: [alice, bob]}", AccountPolicy(allow_users=("alice", "bob"))),
+        ("{deny_users: [root, _svc.x-1]}", AccountPolicy(deny_users=("root", "_svc.x-1"))),
+        (
+            "{allow_groups: [domain users, HPC@ad.example]}",
+            AccountPolicy(allow_groups=("domain users", "HPC@ad.example")),
+        ),
+        ("{deny_groups: [guests]}", AccountPolicy(deny_groups=("guests",))),
+    ],
+)
+def test_lists_of_accounts(text: str, policy: AccountPolicy) -> None:
+    assert read_config(PATH, f"accounts: {text}").accounts == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("{}", Limits()),
+        ("{max_ueps: 1}", Limits(max_ueps=1)),
+        ("{max_ueps: null, max_ueps_per_user: 20}", Limits(max_ueps_per_user=20)),
+        ("{max_ueps: 1000, max_ueps_per_user: 20, starts_per_minute_per_user: 30}", Limits(1000, 20, 30)),
+    ],
+)
+def test_limits(text: str, limits: Limits) -> None:
+    assert read_config(PATH, f"limits: {text}").limits == limits
+
+
+@pytest.mark.parametrize(
+    ("text", "resources"),
+    [
+        ("{}", Resources()),
+        ("{memory_max: 8G}", Resources(memory_max=8 * 2**30)),
+        ("{memory_max: 64M}", Resources(memory_max=64 * 2**20)),
+        ("{memory_max: 65536K}", Resources(memory_max=64 * 2**20)),
+        ("{memory_max: 1T}", Resources(memory_max=2**40)),
+        ("{memory_max: 67108864}", Resources(memory_max=64 * 2**20)),
+        ("{memory_max: '67108864'}", Resources(memory_max=64 * 2**20)),
+        ("{tasks_max: 8}", Resources(tasks_max=8)),
+        ("{cpu_quota: 150%}", Resources(cpu_quota=1.5)),
+        ("{cpu_quota: 10%}", Resources(cpu_quota=0.1)),
+        ("{cpu_quota: 2}", Resources(cpu_quota=2.0)),
+        ("{cpu_quota: 0.5, tasks_max: null, memory_max: }", Resources(cpu_quota=0.5)),
+    ],
+)
+def test_resources(text: str, resources: Resources) -> None:
+    assert read_config(PATH, f"resources: {text}").resources == resources
+
+
+@given(st.integers(1, 2**20), st.sampled_from("MGT"))
+def test_a_size_is_a_number_of_powers_of_1024(number: int, unit: str) -> None:
+    size = number * 1024 ** (" KMGT".index(unit))
+    if size >= 64 * 2**20:
+        assert read_config(PATH, f"resources: {{memory_max: {number}{unit}}}").resources.memory_max == size
+
+
+@pytest.mark.parametrize(
+    ("text", "pam"),
+    [
+        ("", PamConfig(False, "globus-compute-endpoint")),
+        ("pam:", PamConfig(False, "globus-compute-endpoint")),
+        ("pam: {}", PamConfig(True, "globus-compute-endpoint")),
+        ("pam: {enable: true}", PamConfig(True, "globus-compute-endpoint")),
+        ("pam: {enable: false}", PamConfig(False, "globus-compute-endpoint")),
+        ("pam: {service_name: mep-2.x_Y}", PamConfig(True, "mep-2.x_Y")),
+        ("pam: {service_name: mep, enable: false}", PamConfig(False, "mep")),
+    ],
+)
+def test_pam_is_as_in_the_public_package(text: str, pam: PamConfig) -> None:
+    assert read_config(PATH, text).pam == pam
+
+
+def test_high_assurance_needs_a_trail() -> None:
+    text = problems("public: true\nhigh_assurance: true\naudit_log_path:\n")
+    assert text.startswith(f"{PATH}: line 2: high_assurance: ")
+    assert "audit_log_path" in text
+    config = read_config(PATH, "high_assurance: true\naudit_log_path: /var/log/audit\n")
+    assert (config.high_assurance, config.audit_log_path) == (True, Path("/var/log/audit"))
+    assert not {"high_assurance", "audit_log_path"} & RELOADABLE
+
+
+def test_every_value_is_plain_enough_for_a_template() -> None:
+    config = ManagerConfig(**ELSE)  # type: ignore[arg-type]
+    json.dumps(dataclasses.asdict(config), default=str)
+    for key in ("accounts", "limits", "resources", "pam"):
+        json.dumps(dataclasses.asdict(getattr(config, key)))
+
+
+def test_the_profile_that_is_made_has_limits_and_its_examples_can_be_used(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "templates/default/config.yaml").read_text().replace("@", "")
+    assert read_config(PATH, text.replace("MAPPING", "/m")).limits == Limits(1000, 20, 30)
+    examples = text.replace("MAPPING", "/m").replace("\n#resources:", "\nresources:").replace("\n#pam:", "\npam:")
+    examples = examples.replace("\n  #", "\n  ").replace("\n#  ", "\n  ")
+    config = read_config(PATH, examples)
+    assert config.accounts == AccountPolicy(allow_groups=("hpc",), deny_users=("guest",))
+    assert config.resources == Resources(8 * 2**30, 4096, 4.0)
+    assert config.pam == PamConfig(True, "mep")

@@ -33,7 +33,7 @@ def orphan(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[O
         assert process.stdout is not None
         process.stdout.readline()
         folder = tmp_path / name
-        pipe = state.make_folder(folder)
+        pipe, _ = state.make_folder(folder, audited=False)
         credentials = CredentialFile.create(folder / "credentials", command.credentials)
         identity = Process.of(process.pid, os.getuid())
         Child(command, alice, identity, folder, credentials, None, pipe, time.monotonic(), executed=True).save()

@@ -7,6 +7,8 @@ import ctypes
 import dataclasses
 import os
 import pwd
+import resource
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,13 +218,28 @@ def test_a_pipe_in_place_of_the_log_does_not_hang(spec: LaunchSpec, account: Loc
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
+        ({"uid": 4242}, "does not have uid 4242"),
+        ({"gid": 4242}, "gid 4242"),
+        ({"username": "meptest_nosuch"}, "no such account"),
+        ({"username": "meptest\n"}, "no such account"),
+        ({"groups": (4242,)}, "does not belong"),
+    ],
+)
+def test_what_the_name_service_does_not_confirm(spec: LaunchSpec, changes: dict[str, object], names: str) -> None:
+    failure, code = run(dataclasses.replace(spec, **changes))  # type: ignore[arg-type]
+    assert failure is not None
+    assert (failure.step, code) == ("account", 127)
+    assert names in failure.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
         ({"uid": 0}, "root"),
         ({"gid": 0}, "root"),
         ({"groups": (0,)}, "root's group"),
         ({"uid": -1}, "range"),
         ({"uid": 2**32 - 1}, "range"),
-        ({"uid": 4242}, "does not have uid"),
-        ({"username": "no-such-account"}, "no account"),
         ({"argv": ("sh",)}, "absolute"),
         ({"argv": ()}, "absolute"),
         ({"argv": ("/bin/sh", "a\0b")}, "NUL"),
@@ -232,6 +249,9 @@ def test_a_pipe_in_place_of_the_log_does_not_hang(spec: LaunchSpec, account: Loc
         ({"descriptors": {0: 0, 1: 1}}, "must name 0"),
         ({"descriptors": {0: 0, 99: 1}}, "above"),
         ({"log": None}, "must name 0"),
+        ({"pam": "../login"}, "PAM service"),
+        ({"pam": ""}, "PAM service"),
+        ({"rlimits": {0: -1}}, "whole numbers"),
     ],
 )
 def test_what_is_never_launched(spec: LaunchSpec, changes: dict[str, object], names: str) -> None:
@@ -240,6 +260,90 @@ def test_what_is_never_launched(spec: LaunchSpec, changes: dict[str, object], na
         check(bad)
     with pytest.raises(LaunchRefused):
         launch.start(bad)
+
+
+def held(spec: LaunchSpec) -> launch.Started:
+    """A child that waits at the gate."""
+    started = launch.start(spec, held=True)
+    assert os.read(started.report, 1) == launch.HELD
+    return started
+
+
+def end_of(started: launch.Started) -> tuple[launch.LaunchFailure | None, int]:
+    """The failure if any, and the exit code; closes what is open."""
+    with os.fdopen(started.report, "rb") as report:
+        failure = launch.read_report(report.read())
+    os.close(started.pidfd)
+    return failure, os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
+
+
+def test_a_child_at_the_gate_is_root_and_has_touched_nothing(spec: LaunchSpec) -> None:
+    fresh = f"{spec.directory}/fresh"
+    started = held(dataclasses.replace(spec, log=(fresh, "endpoint.log")))
+    assert started.gate is not None
+    try:
+        status = Path(f"/proc/{started.pid}/status").read_text()
+        assert "Uid:\t0\t0\t0\t0" in status
+        assert os.stat(f"/proc/{started.pid}/mem").st_uid == 0
+        assert not Path(fresh).exists()
+    finally:
+        launch.release(started)
+        os.close(started.gate)
+    assert end_of(started) == (None, 0)
+    assert Path(fresh, "endpoint.log").exists()
+
+
+def test_a_child_whose_gate_closes_ends(spec: LaunchSpec) -> None:
+    fresh = f"{spec.directory}/never"
+    started = held(dataclasses.replace(spec, log=(fresh, "endpoint.log")))
+    assert started.gate is not None
+    os.close(started.gate)
+    assert end_of(started)[1] == 127
+    assert not Path(fresh).exists()
+
+
+def test_a_child_at_the_gate_ends_with_its_parent(spec: LaunchSpec) -> None:
+    """Also when another child, forked meanwhile, has inherited the other end of the gate."""
+    reading, writing = os.pipe()
+
+    def parent() -> None:
+        pids = [held(spec).pid for _ in range(3)]
+        os.write(writing, " ".join(map(str, pids)).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_child(parent) == -signal.SIGKILL
+    pids = os.read(reading, 100).split()
+    os.close(reading)
+    os.close(writing)
+    for pid in map(int, pids):
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            assert select.select([pidfd], [], [], 10)[0], "it still waits"
+            os.close(pidfd)
+
+
+def test_a_child_killed_at_the_gate_lets_nobody_hang(spec: LaunchSpec) -> None:
+    started = held(spec)
+    assert started.gate is not None
+    os.kill(started.pid, signal.SIGKILL)
+    assert end_of(started)[1] == -signal.SIGKILL
+    launch.release(started)
+    os.close(started.gate)
+
+
+def test_resource_limits_are_the_programs(spec: LaunchSpec) -> None:
+    limits = {resource.RLIMIT_NPROC: 77, resource.RLIMIT_NOFILE: 55}
+    said = shell(dataclasses.replace(spec, rlimits=limits), "grep -E '^Max (processes|open files)' /proc/self/limits")
+    assert [line.split()[-3:-1] for line in said.splitlines()] == [["77", "77"], ["55", "55"]]
+
+
+def test_a_hard_limit_in_force_is_never_raised(spec: LaunchSpec) -> None:
+    def script() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        said = shell(dataclasses.replace(spec, rlimits={resource.RLIMIT_NOFILE: 5000}), "ulimit -Hn")
+        os._exit(0 if said.strip() == "100" else 3)
+
+    assert in_a_child(script) == 0
 
 
 def in_a_child(action: object) -> int:

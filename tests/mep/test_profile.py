@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +37,61 @@ def test_schema_and_environment_are_optional(profile_directory: Path) -> None:
     site = profile.load(profile_directory)
     assert site.schema is None
     assert site.environment == {}
+
+
+MAPPING = (
+    '[{"DATA_TYPE": "expression_identity_mapping#1.0.0",'
+    ' "mappings": [{"source": "{id}", "match": ".*", "output": "x"}]}]'
+)
+
+
+def edited(name: str, old: str, new: str) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_text((directory / name).read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        edited("config.yaml", "Prod", "Other"),
+        edited("user_config_template.yaml.j2", "Thread", "Process"),
+        lambda directory: (directory / "common.j2").write_text(""),
+        lambda directory: (directory / "user_config_template.yaml.j2").rename(directory / "user_config_template.yaml"),
+        edited("user_config_schema.json", "object", "array"),
+        lambda directory: (directory / "user_config_schema.json").unlink(),
+        edited("user_environment.yaml", "here", "there"),
+        lambda directory: (directory / "mapping.json").write_text(MAPPING),
+    ],
+)
+def test_the_digest_changes_with_each_file(profile_directory: Path, edit: Callable[[Path], object]) -> None:
+    before = profile.load(profile_directory).digest
+    assert profile.load(profile_directory).digest == before
+    assert len(bytes.fromhex(before)) == 32
+    edit(profile_directory)
+    assert profile.load(profile_directory).digest != before
+
+
+def test_the_digest_changes_with_what_is_in_force(profile_directory: Path) -> None:
+    site = profile.load(profile_directory)
+    on_hold = dataclasses.replace(site, config=dataclasses.replace(site.config, render_account="somebody"))
+    assert on_hold.digest != site.digest
+
+
+def test_the_digest_is_the_same_in_every_process_and_whatever_the_order(profile_directory: Path) -> None:
+    script = "import sys, pathlib; from mep import profile; print(profile.load(pathlib.Path(sys.argv[1])).digest)"
+    (profile_directory / "config.yaml").write_text(
+        (profile_directory / "config.yaml").read_text() + "accounts:\n  min_uid: 500\n  allow_nologin: true\n"
+    )
+    before = profile.load(profile_directory).digest
+    (profile_directory / "user_environment.yaml").write_text("NUMBER: 5\nSITE: here\n")
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, profile_directory],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == before
 
 
 def write(name: str, content: str | bytes) -> Callable[[Path], object]:
@@ -111,3 +169,39 @@ def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
     (profile_directory / "endpoint.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"endpoint\.json"):
         profile.endpoint_id(profile_directory)
+
+
+@pytest.fixture
+def pam_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "pam.d"
+    folder.mkdir(mode=0o755)
+    (folder / "mep").write_text("auth required pam_deny.so\n")
+    return folder
+
+
+def test_a_pam_service_that_is_there(pam_folder: Path) -> None:
+    profile.check_pam_service("mep", pam_folder)
+    profile.check_pam_service("MEP", pam_folder)  # PAM reads the same file
+
+
+@pytest.mark.parametrize("name", ["nosuch", "", ".", "..", "../pam.d/mep", "/etc/passwd", "sub/mep"])
+def test_a_pam_service_that_is_not_there(pam_folder: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"pam\.service_name|put a file there") as caught:
+        profile.check_pam_service(name, pam_folder)
+    assert str(pam_folder) in str(caught.value)
+
+
+def test_the_package_installs_a_pam_service(pam_folder: Path) -> None:
+    (pam_folder / "mep").unlink()
+    with pytest.raises(ConfigError, match=rf"^{pam_folder}/mep: no such file; the package installs /etc/pam\.d/mep"):
+        profile.check_pam_service("mep", pam_folder)
+
+
+def test_a_pam_service_that_others_can_change(pam_folder: Path) -> None:
+    (pam_folder / "mep").chmod(0o664)
+    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}/mep$"):
+        profile.check_pam_service("mep", pam_folder)
+    (pam_folder / "mep").chmod(0o644)
+    pam_folder.chmod(0o777)
+    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}$"):
+        profile.check_pam_service("mep", pam_folder)

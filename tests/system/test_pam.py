@@ -1,0 +1,163 @@
+"""User endpoints in PAM sessions: a manager with `pam` and a service file of its own in /etc/pam.d."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.accounts import LocalAccount
+from lab.client import run_script
+from lab.hub import HubProcess
+from lab.manager import ManagerProcess
+from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
+
+pytestmark = pytest.mark.system
+
+TIMEOUT = 30.0
+LOOK = """
+import json, sys
+from globus_compute_sdk import Executor
+
+def look():
+    import os, resource
+    return {
+        "uid": os.getuid(),
+        "home": os.environ["HOME"],
+        "from_pam": os.environ.get("FROM_PAM"),
+        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "status": open("/proc/self/status").read(),
+    }
+
+with Executor(endpoint_id=sys.argv[1]) as ex:
+    print(json.dumps(ex.submit(look).result(timeout=60)))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(folder: Path) -> Path:
+    """What the session modules write down."""
+    return folder / "pam-sessions"
+
+
+@pytest.fixture(scope="module")
+def service(told: Path, folder: Path) -> Iterator[str]:
+    """Accounts by shadow passwords, and by a list of those who may not; sessions with limits and variables."""
+    name = f"mep-test-{secrets.token_hex(6)}"
+    (folder / "denied").write_text("meptest_bob\n")
+    (folder / "limits").write_text("* hard nofile 777\n* soft nofile 555\n")
+    (folder / "variables").write_text("FROM_PAM DEFAULT=yes\nHOME DEFAULT=/nowhere\n")
+    note = folder / "note"
+    note.write_text(f'#!/bin/sh\necho "$PAM_TYPE $PAM_USER" >>{told}\n')
+    note.chmod(0o755)
+    path = Path("/etc/pam.d", name)
+    path.write_text(
+        f"""
+account required pam_listfile.so onerr=fail item=user sense=deny file={folder}/denied
+account required pam_unix.so
+auth required pam_permit.so
+session required pam_limits.so conf={folder}/limits
+session required pam_env.so conffile={folder}/variables
+session required pam_exec.so {note}
+"""
+    )
+    yield name
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount], service: str) -> Iterator[ManagerProcess]:
+    config = {"public": True, "pam": {"enable": True, "service_name": service}}
+    with ManagerProcess(
+        folder / "pam", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema=SCHEMA, config=config, name="pam"
+    ) as manager:
+        yield manager
+
+
+def keepers() -> set[int]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if path.read_text() == "mep-session\n":
+                found.add(int(path.parent.name))
+    return found
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_session_for_as_long_as_the_user_endpoint_lives(
+    hub: HubProcess, site: ManagerProcess, accounts: dict[str, LocalAccount], told: Path
+) -> None:
+    before = keepers()
+    (said,) = run_script(hub, "alice", LOOK, site.endpoint_id)
+    assert said["uid"] == accounts["meptest_alice"].uid
+    assert said["home"] == str(accounts["meptest_alice"].home), "the account's own variables win"
+    assert said["from_pam"] == "yes"
+    assert said["nofile"] == [555, 777]
+    assert "NoNewPrivs:\t0" in said["status"], "set-uid programs work, as in a login session"
+    assert "CapEff:\t0000000000000000" in said["status"]
+    assert told.read_text() == "open_session meptest_alice\n"
+    (pid,) = {line["pid"] for line in site.audit("started")}
+    (keeper,) = keepers() - before
+    assert keeper != pid
+    assert Path(f"/proc/{keeper}").stat().st_uid == 0
+    os.kill(pid, 9)
+    wait_until(lambda: not keepers() - before)
+    assert told.read_text() == "open_session meptest_alice\nclose_session meptest_alice\n"
+
+
+def test_a_session_outlives_its_manager(hub: HubProcess, site: ManagerProcess, told: Path) -> None:
+    told.unlink(missing_ok=True)
+    caller(hub, site)("alice", PERIOD=4)
+    before = keepers()
+    assert before
+    site.restart()
+    assert keepers() == before
+    assert told.read_text() == "open_session meptest_alice\n"
+    site.stop()
+    wait_until(lambda: not keepers())
+    assert told.read_text() == "open_session meptest_alice\nclose_session meptest_alice\n"
+    site.start()
+
+
+def test_who_is_denied_is_told_so(hub: HubProcess, site: ManagerProcess, told: Path) -> None:
+    told.unlink(missing_ok=True)
+    before = keepers()
+    said = caller(hub, site)("bob")
+    assert "pam account" in said["error"]
+    refused = site.wait_for("refused", stage="launch")
+    assert "pam account" in refused["reason"]
+    assert refused["request"] in said["error"]
+    assert not told.exists(), "no session was opened"
+    assert keepers() == before
+
+
+def test_an_expired_account_is_refused(hub: HubProcess, site: ManagerProcess) -> None:
+    subprocess.run(["chage", "-E", "0", "meptest_alice"], check=True)
+    try:
+        said = caller(hub, site)("alice", PERIOD=3)
+    finally:
+        subprocess.run(["chage", "-E", "-1", "meptest_alice"], check=True)
+    assert "expired" in said["error"]
+
+
+def test_without_the_service_file_nothing_starts(folder: Path, hub: HubProcess, root: None) -> None:
+    config = {"pam": {"enable": True, "service_name": "mep-test-nosuch"}}
+    site = ManagerProcess(folder / "nopam", hub, "admin", mapping=MAPPING, template=TEMPLATE, config=config)
+    site.configure()
+    for command in ("start", "check"):
+        done = site.run(command, site.name)
+        assert done.returncode == os.EX_CONFIG, done.stderr
+        assert "/etc/pam.d/mep-test-nosuch" in done.stdout + done.stderr
