@@ -46,11 +46,12 @@ class ManagerProcess:
         config: Mapping[str, Any] | None = None,
         name: str = "lab",
         also: Mapping[str, str] | None = None,
+        program: Sequence[str] = (MEP,),
     ) -> None:
         """`user` of the hub registers the endpoint. `mapping` are the mappings of one expression document.
 
         `template`, `schema` and `config` (keys of config.yaml) replace what `mep configure` writes. `also` are more
-        environment variables.
+        environment variables. `program` is what is run, instead of the installed `mep`.
         """
         self.folder = folder.absolute()
         self.name = name
@@ -62,6 +63,7 @@ class ManagerProcess:
         self._schema = schema
         self._config = config or {}
         self._also = also or {}
+        self._program = program
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -104,7 +106,7 @@ class ManagerProcess:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs one `mep` command to its end."""
         return subprocess.run(
-            [MEP, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
+            [*self._program, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
         )
 
     def configure(self) -> None:
@@ -133,7 +135,7 @@ class ManagerProcess:
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [MEP, "start", self.name, "--log-to-console"],
+                [*self._program, "start", self.name, "--log-to-console"],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

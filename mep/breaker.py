@@ -1,11 +1,11 @@
-"""The circuit breaker: holds back a user whose user endpoints keep dying before their first task.
+"""The circuit breaker: holds back a user whose user endpoints keep dying before their first result.
 
 Their client submits again and again, each time something is started that dies at once. So after some failures in a
 row the user has to wait, longer each time; after each pause one start is let through, which shows whether the cause
 has been mended. `pipeline` asks `check` before a start, and tells what became of it:
 
     did_work     a task came: all is forgotten
-    died_early   it died before its first task, or could not be launched
+    died_early   it died before its first result, or could not be launched
     give_back    it was refused after `check` for another reason, and nothing was started
 
 A start of which nothing is ever told holds up its user for one more pause, not for ever.
@@ -66,7 +66,7 @@ class Breaker:
         self._records.pop(uid, None)
 
     def died_early(self, uid: int, reason: str) -> None:
-        """A user endpoint of `uid` died before its first task, or could not be launched.
+        """A user endpoint of `uid` died before its first result, or could not be launched.
 
         reason: is shown to that user: an ending ("exit status 1"), or a refusal's text for the user.
         """
@@ -109,9 +109,9 @@ def _held_back(uid: int, record: _Record, until: str) -> Refused:
     reason = record.reason.rstrip(".")
     return Refused(
         "admission",
-        f"uid {uid} is held back until {until}: its user endpoints keep dying before their first task, at least "
+        f"uid {uid} is held back until {until}: its user endpoints keep dying before their first result, at least "
         f"{record.failures} in a row, the last one with: {reason}. Their endpoint.log says more; a restart of the "
         "manager lifts the pause",
-        f"Your user endpoints keep ending before their first task, the last one with: {reason}. Look into endpoint.log "
-        f"in its folder on that system, mend the cause, and submit again from {until} on.",
+        f"Your user endpoints keep ending before their first result, the last one with: {reason}. Look into "
+        f"endpoint.log in its folder on that system, mend the cause, and submit again from {until} on.",
     )

@@ -36,10 +36,11 @@ STOP_TIMEOUT = 30.0
 
 _USELESS = 60.0
 """Seconds before which a program that does not tell of its results has been of no use."""
-_MOST_RECORDS = 256
-"""Audit records that are taken at a time."""
+_MOST_RECORDS = 16
+"""Audit records that are taken at a time, and the seconds until the next ones are."""
+_RECORDS_PAUSE = 0.01
 _LAST_RECORDS = 16
-"""So many times when its user endpoint has ended; a pipe holds no more."""
+"""So many times when its user endpoint has ended; a pipe holds that many."""
 _RECORD_SIZE = 4096
 """Bytes of an audit record; what is longer comes as several (pipe(2), O_DIRECT)."""
 _UNCONTAINED = "This endpoint could not set the limits for your processes; please tell its administrators."
@@ -118,14 +119,26 @@ class Children:
         state = State.STARTING if _speaks(config) else State.RUNNING
         rlimits = containment.rlimits(config.resources) if not containment.booted() else {}
         folder = self._run_directory / command.name
-        child = await spawn(plan, command, folder, state, rlimits, lambda child: self._hold(child, config.resources))
+        held: list[Child] = []
+
+        async def hold(child: Child) -> None:
+            held.append(child)
+            await self._hold(child, config.resources)
+
+        try:
+            child = await spawn(plan, command, folder, state, rlimits, hold)
+        except BaseException:
+            for failed in held:  # it may have been executed already
+                self._later(self._containment.kill(failed.process, failed.scope))
+            raise
         self._add(child)
         return child
 
     async def _hold(self, child: Child, resources: Resources) -> None:
         """What has to be before its program may be executed. Limits that the site asks for are not optional."""
+        child.scope = self._containment.scope(child.name, child.pid)  # also if only half of what follows succeeds
         try:
-            child.scope = await self._containment.contain(child.pid, child.name, child.account.uid, resources)
+            await self._containment.contain(child.pid, child.name, child.account.uid, resources)
         except ContainmentError as e:
             if resources:
                 reason = f"{child.name} of account {child.account.name!r}: {e}"
@@ -145,13 +158,19 @@ class Children:
                 log.error("%s", e)
                 _ask_to_stop(folder)
                 continue
-            if not child.executed:
-                _discard(child)
+            if not child.executed:  # its command comes again, and must not meet a second one
+                self._later(self._containment.kill(child.process, child.scope))
+                _signal(child, signal.SIGKILL)
+                child.close()
+                child.remove()
             elif child.pidfd is None:
                 self._ended_unwatched(child)
             else:
                 self._add(child)
                 self._carry_out(child, Action.REFRESH)  # the manager before may have died while it wrote the file
+                if self._config().high_assurance and child.audit is None:
+                    log.warning("%s was started when nothing had to be audited; stopping it", child.name)
+                    self._step(child, Event.STOP)
         return list(self)
 
     def release(self) -> None:
@@ -194,8 +213,7 @@ class Children:
         loop = asyncio.get_running_loop()
         loop.add_reader(child.pidfd, self._exited, child)
         loop.add_reader(child.pipe, self._hear, child)
-        if child.audit is not None:
-            loop.add_reader(child.audit, self._take_records, child)
+        self._expect_records(child)
         if child.state is State.STARTING:
             patience = child.started + self._config().start_timeout - time.monotonic()
             loop.call_later(max(0.0, patience), self._too_late, child)
@@ -233,12 +251,20 @@ class Children:
         with contextlib.suppress(BlockingIOError):
             while len(records) < _MOST_RECORDS and (record := os.read(child.audit, _RECORD_SIZE)):
                 records.append(record)
-        if not records:  # the end: nobody is left who could write
-            asyncio.get_running_loop().remove_reader(child.audit)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(child.audit)
+        if not records:  # it has closed its end, or is ending
             os.close(child.audit)
             child.audit = None
+            self._kill(child)
             return
         self._listener.records(child, records)
+        # Nobody may fill the disk at will, or hold up others: whoever writes more has to wait.
+        loop.call_later(_RECORDS_PAUSE, self._expect_records, child)
+
+    def _expect_records(self, child: Child) -> None:
+        if self._children.get(child.name) is child and child.audit is not None and child.pidfd is not None:
+            asyncio.get_running_loop().add_reader(child.audit, self._take_records, child)
 
     def _unwatch(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
@@ -351,9 +377,15 @@ class Children:
             self._kill(child)
 
     def _kill(self, child: Child) -> None:
-        """It, and whatever it has started."""
-        self._later(self._containment.kill(child.process, child.scope))
-        _signal(child, signal.SIGKILL)
+        """It, and whatever it has started. That first: who started what can be told only while both are there."""
+
+        async def kill() -> None:
+            try:
+                await self._containment.kill(child.process, child.scope)
+            finally:
+                _signal(child, signal.SIGKILL)
+
+        self._later(kill())
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         """Ends something in the background."""
@@ -392,13 +424,6 @@ def _signal(child: Child, number: signal.Signals) -> None:
     if child.pidfd is not None:  # else it has ended, and is only to be reaped
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(child.pidfd, number)
-
-
-def _discard(child: Child) -> None:
-    """Its start was never finished: its command comes again, and must not meet a second one."""
-    _signal(child, signal.SIGKILL)
-    child.close()
-    child.remove()
 
 
 def _ask_to_stop(folder: Path) -> None:

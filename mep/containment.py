@@ -22,6 +22,7 @@ Without systemd there are limits for each process (`rlimits`), and `kill_tree` f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -43,7 +44,7 @@ _INFINITY = 2**64 - 1
 """What systemd calls `infinity`."""
 _UNLIMITED = 2**62
 """From here on, a limit of memory of cgroups v1 is none: it has no word for that."""
-_ROUNDS = 100
+_ROUNDS = 20
 _EXISTS, _UNKNOWN_PROPERTY = "UnitExists", "PropertyReadOnly"
 """What systemd calls its refusals."""
 _PAGE = resource.getpagesize()
@@ -65,16 +66,20 @@ class Containment:
         self._prefix = f"mep-{escape(profile)}"
         self._systemd = Systemd() if booted() else None
 
+    def scope(self, name: str, pid: int) -> str | None:
+        """The name of the scope into which `contain` puts a process. None without systemd."""
+        return None if self._systemd is None else f"{self._prefix}-{escape(name, keep='-')}-{pid}.scope"
+
     async def contain(self, pid: int, name: str, uid: int, resources: Resources) -> str | None:
         """Puts a process into a scope of its own, below the slice of its account with these limits.
 
         Returns the scope's name; None without systemd. Raises ContainmentError, which names what is not in force; the
         process may be in the scope then, and is still the caller's to end.
         """
-        if self._systemd is None:
+        scope = self.scope(name, pid)
+        if self._systemd is None or scope is None:
             return None
         slice_ = f"{self._prefix}-{uid}.slice"
-        scope = f"{self._prefix}-{escape(name, keep='-')}-{pid}.scope"
         whose = f"uid {uid}, endpoint {self._profile}"
         properties = [
             ("Description", ("s", f"{name} of {whose}")),
@@ -97,12 +102,12 @@ class Containment:
         Harmless when all have ended. When systemd cannot be asked, raises ContainmentError after `kill_tree`.
         """
         if self._systemd is None or unit is None:
-            kill_tree(process)
+            await kill_tree(process)
             return
         try:
             await self._systemd.kill(unit, signal.SIGKILL)
         except ContainmentError:
-            kill_tree(process)
+            await kill_tree(process)
             raise
 
     async def stop(self, process: Process, unit: str | None) -> None:
@@ -111,12 +116,12 @@ class Containment:
         Does not wait for it. Without a scope, SIGKILL at once. Raises as `kill` does.
         """
         if self._systemd is None or unit is None:
-            kill_tree(process)
+            await kill_tree(process)
             return
         try:
             await self._systemd.stop(unit)
         except ContainmentError:
-            kill_tree(process)
+            await kill_tree(process)
             raise
 
     async def probe(self, resources: Resources) -> str:
@@ -353,13 +358,13 @@ def _size(count: int) -> str:
 # Without systemd.
 
 
-def kill_tree(process: Process) -> int:
+async def kill_tree(process: Process) -> int:
     """SIGKILL to a process and all that belongs to it; how many that were. Harmless when there is none.
 
     What belongs to it: its session and its process group, also when it has ended itself; its descendants; and their
     sessions and groups. Not found is what was started by one that has ended, in a session of its own (a daemon), and
     what forks and ends faster than /proc can be read. Only what has the real uid `process.uid` ever gets a signal: not
-    a child that is still root, nor another account. Blocks for as long as /proc takes to read, a few times.
+    a child that is still root, nor another account. Others have their turn after each reading of /proc.
     """
     if _has_gone_to_another(process):
         return 0
@@ -372,6 +377,7 @@ def kill_tree(process: Process) -> int:
         for member in new:
             _signal(member, process.uid, signal.SIGSTOP)
         stopped |= new
+        await asyncio.sleep(0)
     for member in stopped:
         _signal(member, process.uid, signal.SIGKILL)
     return len(stopped)

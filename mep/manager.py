@@ -66,8 +66,9 @@ def run(site: Profile, registration: Registration, run_directory: Path) -> None:
 class _Loop(asyncio.SelectorEventLoop):
     """Looks host names up without a lasting thread.
 
-    asyncio would keep a pool of threads for it, and a process that forks must have none. Addresses need no look-up;
-    for names a thread lives as long as the look-up, which happens only while there is no connection.
+    asyncio would keep a pool of threads for it, and a process that forks should have none. Addresses need no look-up;
+    for names a thread lives as long as the look-up: at each new connection, one for a failure notice included. A child
+    that is forked meanwhile may hang in a lock of the C library's; its start is given up then, and its user told.
     """
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
@@ -140,8 +141,8 @@ class _Manager:
         try:
             await self._directory.start()
             await self._renderer.start()
-            await self._look_at_containment()
             await (await Connection.open(command_url)).close()  # one that is not there is told at the start
+            await self._look_at_containment()
             log.info("identity mapping with digest %.12s is in force", self._profile.mapper.digest)
             for child in self._children.adopt():
                 self._pipeline.adopted(child)
@@ -226,6 +227,8 @@ class _Manager:
         changed = settings.resources != self._profile.config.resources
         self._profile = replace(edited, config=settings)
         if changed:
+            if self._looking is not None:
+                self._looking.cancel()
             self._looking = asyncio.ensure_future(self._look_at_containment())
         self._status.mapping("")
         log.info("profile reloaded%s", f"; a restart is needed for: {', '.join(waiting)}" if waiting else "")

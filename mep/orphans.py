@@ -35,13 +35,12 @@ def end(run_directory: Path) -> int:
     """
     with contextlib.ExitStack() as stack:
         pidfds, known = _running(run_directory, stack)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for pidfd in pidfds:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, number)
-            if _wait(pidfds):
-                break
-    asyncio.run(_end_what_is_left(run_directory.name, known))
+        for pidfd in pidfds:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        _wait(pidfds)
+        asyncio.run(_end_what_is_left(run_directory.name, known))
+        _wait(pidfds)
     for folder in known:
         shutil.rmtree(folder, ignore_errors=True)
     return len(pidfds)

@@ -11,7 +11,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from weakref import WeakValueDictionary
 
 from mep import admission, command, mapping, notices, plan
 from mep.account import Account, Directory
@@ -25,6 +24,7 @@ from mep.profile import Profile
 from mep.refusal import Refusal, Refused
 from mep.renderer import Renderer
 from mep.state import Child
+from mep.turns import Turns
 from wire.amqp import Delivery
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Pipeline:
         self._children = children
         self._quota = Quota()
         self._breaker = Breaker()
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
         self._missed: dict[str, tuple[Child, asyncio.Event]] = {}
@@ -154,7 +154,10 @@ class Pipeline:
                 task.cancel()
 
     async def _start(self, start: StartEndpoint) -> None:
-        async with self._turn(start.name):
+        async with self._turns.take(start.name) as mine:
+            if not mine:
+                self._note("superseded", start.request_id, endpoint=start.name)
+                return
             self._found(start.name)
             children, profile = self._children(), self._profile()
             identity = await mapping.identify(start, profile.mapper, self._endpoint_id)
@@ -264,10 +267,6 @@ class Pipeline:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    def _turn(self, name: str) -> asyncio.Lock:
-        """One request at a time per user endpoint: two commands in a row must not start it twice."""
-        return self._turns.setdefault(name, asyncio.Lock())
 
 
 def _facts(child: Child) -> dict[str, object]:

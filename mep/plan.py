@@ -59,6 +59,7 @@ class LaunchPlan:
             directory=self.account.home,
             log=self.log,
             descriptors=descriptors,
+            home=self.account.home,
             pam=self.pam,
             rlimits=rlimits,
         )

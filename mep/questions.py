@@ -73,13 +73,15 @@ def map_(name: Name, identity: Identity = None, identity_set: IdentitySet = None
 
 def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = None, options: Options = "{}") -> None:
     """Show what a user's start would come to: account, program, configuration; or at which stage it is refused."""
-    from mep import rehearsal
+    from mep import containment, rehearsal
 
     need_root("templates are rendered under another account")
     site, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
     _show_mapping(site, records)
     plan = _rehearsed(rehearsal.plan(site, records, given))
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
+    print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
+    print(f"limits    {containment.describe(site.config.resources)}, for all user endpoints of the account")
     for variable, value in plan.environment.items():
         print(f"variable  {variable}={value}")
     print(f"configuration:\n{plan.handover['config']}")

@@ -161,10 +161,10 @@ class _Server:
         cannot = f"cannot start the render server as account {render_account!r}"
         ready = self._expect(next(self.numbers))
         asyncio.get_running_loop().add_reader(self.connection, self._receive)
-        failure = await read_report(report)
-        if failure is not None:
-            raise WorkerUnavailable(f"{cannot}: step {failure.step}: {failure.text}")
         try:
+            failure = await asyncio.wait_for(read_report(report), START_LIMIT)
+            if failure is not None:
+                raise WorkerUnavailable(f"{cannot}: step {failure.step}: {failure.text}")
             ended = await asyncio.wait_for(ready, START_LIMIT)
         except asyncio.TimeoutError:
             raise WorkerUnavailable(f"{cannot}: not ready after {START_LIMIT:g} s") from None

@@ -13,10 +13,16 @@ from typing import Any, TypeVar
 from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, MatchRule, Message, MessageType, new_method_call
 from jeepney.bus_messages import message_bus
 from jeepney.io.asyncio import DBusConnection, open_dbus_connection
+from jeepney.low_level import Parser, calc_msg_size
 from jeepney.wrappers import unwrap_msg
 
 TIMEOUT = 10.0
 """Seconds for one request to systemd, the job that it starts included."""
+
+_PREFIX = 16
+"""Bytes of a message that tell how long it is."""
+_LONGEST = 2**16
+"""Bytes of a message that is worth reading."""
 Properties = list[tuple[str, tuple[str, Any]]]
 """Of a unit: name, and (D-Bus type, value)."""
 
@@ -123,11 +129,28 @@ class _Lost(Exception):
     """There is no connection, or no longer."""
 
 
+class _Bounded(Parser):  # type: ignore[misc]  # jeepney has no types
+    """Anybody on the bus may send us signals: what is longer than whatever systemd says is dropped, and not parsed."""
+
+    def get_next_message(self) -> Message | None:
+        while self.buf.bytes_buffered >= _PREFIX:
+            size = calc_msg_size(self.buf.peek(_PREFIX))
+            if size <= _LONGEST:
+                return super().get_next_message()
+            if self.buf.bytes_buffered < size:
+                return None
+            self.buf.read(size)
+        return None
+
+
 class _Bus:
     """One connection, and the task that reads from it."""
 
     def __init__(self, connection: DBusConnection) -> None:
         self.lost = False
+        bounded = _Bounded()
+        bounded.buf = connection.parser.buf
+        connection.parser = bounded
         self._connection = connection
         self._replies: dict[int, asyncio.Future[Message | None]] = {}
         self._listeners: set[asyncio.Queue[Message | None]] = set()

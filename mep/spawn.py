@@ -32,7 +32,7 @@ from mep.state import Child, auditing_end, make_folder, writing_end
 EXEC_TIMEOUT = 30.0
 """Seconds from the gate to exec: the user's home may lie on a file system that answers slowly, or never."""
 PAM_TIMEOUT = 30.0
-"""Seconds from fork to the gate: PAM may ask a directory."""
+"""Seconds from fork to the gate: the name service is asked, and PAM."""
 
 _FOR_USER = "This endpoint could not start a process for you; please tell its administrators."
 
@@ -76,7 +76,7 @@ async def spawn(
                 configuration=plan.configuration,
             )
             child.save()
-            await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam")
+            await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam" if plan.pam else "account")
             await while_held(child)
             child.save()
             release(started)

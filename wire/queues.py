@@ -9,7 +9,12 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+_OPTIONS = frozenset(
+    {"blocked_connection_timeout", "connection_attempts", "heartbeat", "retry_delay", "socket_timeout", "stack_timeout"}
+)
+"""Of a connection's URL: those of pika.URLParameters that are about time only."""
 
 
 class QueueInfoError(ValueError):
@@ -117,7 +122,13 @@ def _url(info: object, where: str, port: int | None) -> str:
         raise QueueInfoError(f"{where}.connection_url: not a URL") from None
     if parts.scheme not in ("amqp", "amqps") or not host:
         raise QueueInfoError(f"{where}.connection_url: expected amqp[s]://user:password@host:port/vhost")
+    url = urlunsplit(parts._replace(query=_harmless(parts.query)))
     return url if port is None else _with_port(url, port)
+
+
+def _harmless(query: str) -> str:
+    """Without options that have whoever connects read files (`ssl_options`), or that nobody has heard of."""
+    return urlencode([(key, value) for key, value in parse_qsl(query) if key in _OPTIONS])
 
 
 def _with_port(url: str, port: int) -> str:

@@ -17,10 +17,11 @@ class NotProven(Exception):
     """The ids, or the capabilities after the drop, are not what they must be."""
 
 
-def prove_account(username: str, uid: int, gid: int, groups: tuple[int, ...]) -> None:
-    """Asks the name service whether the account has these ids and belongs to these groups.
+def prove_account(username: str, uid: int, gid: int, groups: tuple[int, ...], home: str | None) -> None:
+    """Asks the name service whether the account has these ids, this home, and exactly these groups.
 
-    Whoever asked for the launch was told so by others. It is asked again here, in the child, as it may take long.
+    Whoever asked for the launch was told so by others. It is asked again here, in the child, as it may take long. A
+    launch without `home` is of a helper, which may have fewer groups.
 
     Raises:
         NotProven: the name service says otherwise.
@@ -31,8 +32,11 @@ def prove_account(username: str, uid: int, gid: int, groups: tuple[int, ...]) ->
         raise NotProven("there is no such account") from None
     if (entry.pw_name, entry.pw_uid, entry.pw_gid) != (username, uid, gid):
         raise NotProven(f"the account does not have uid {uid} and gid {gid}")
-    if not {gid, *os.getgrouplist(username, gid)}.issuperset(groups):
-        raise NotProven("the account does not belong to all of these groups")
+    if home is not None and home != entry.pw_dir:
+        raise NotProven("the account has another home")
+    real = {gid, *os.getgrouplist(username, gid)}
+    if not real.issuperset(groups) or (home is not None and real != set(groups)):
+        raise NotProven("the account does not belong to exactly these groups")
 
 
 def become(uid: int, gid: int, groups: tuple[int, ...], last_capability: int, *, login: bool = False) -> None:
@@ -50,6 +54,7 @@ def become(uid: int, gid: int, groups: tuple[int, ...], last_capability: int, *,
     os.setresgid(gid, gid, gid)
     os.setgroups(groups)
     os.setresuid(uid, uid, uid)
+    kernel.set_dumpable(False)  # once more: with the uid the kernel sets it anew, by the system's settings
     kernel.clear_capabilities()
     if not login:
         kernel.set_no_new_privileges()

@@ -82,11 +82,16 @@ def start(spec: LaunchSpec, *, held: bool = False) -> Started:
     with contextlib.ExitStack() as childs, contextlib.ExitStack() as ours:
         report, child_report = _pipe(ours, childs)
         child_gate, gate = _pipe(childs, ours) if held else (None, None)
+        parent = os.getpid()
+        # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        ours.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
         pid = os.fork()
         if pid == 0:
             if gate is not None:
                 os.close(gate)  # the child must see its end when the parent is gone
-            _child(spec, child_report, child_gate, last_capability)
+            _child(spec, child_report, child_gate, last_capability, parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             started = Started(pid, os.pidfd_open(pid), report, gate)
         except OSError:  # no descriptor to be had: nobody could ever reap this child
@@ -113,10 +118,11 @@ def read_report(data: bytes) -> LaunchFailure | None:
     return LaunchFailure(step, int(errno), text)
 
 
-def _child(spec: LaunchSpec, report: int, gate: int | None, last_capability: int) -> None:
+def _child(spec: LaunchSpec, report: int, gate: int | None, last_capability: int, parent: int) -> None:
     """Never returns: executes the program, or reports the failed step and exits with status 127."""
     step = "signals"
     try:
+        _end_with(parent)
         report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, _HIGH)
         for step, action in _steps(spec, report, gate, last_capability):  # noqa: B007 - the reports below name the step
             action()
@@ -138,7 +144,7 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     yield "signals", _reset_signals
     yield "session", os.setsid
     yield "limits", _forbid_dumps
-    yield "account", lambda: prove_account(spec.username, spec.uid, spec.gid, spec.groups)
+    yield "account", lambda: prove_account(spec.username, spec.uid, spec.gid, spec.groups, spec.home)
     if pam is not None:
         yield "keyring", kernel.join_new_session_keyring  # before the session, which may have keys of its own
         yield "groups", lambda: os.setgroups(spec.groups)
@@ -170,6 +176,13 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[i
     reader.callback(os.close, reading)
     writer.callback(os.close, writing)
     return reading, writing
+
+
+def _end_with(parent: int) -> None:
+    """Until it has become the account, which undoes this: what it has inherited (locks, sockets) outlives nobody."""
+    kernel.end_with_parent()
+    if os.getppid() != parent:
+        os._exit(127)
 
 
 def _reset_signals() -> None:

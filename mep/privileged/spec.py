@@ -33,6 +33,7 @@ class LaunchSpec:
         mandatory without one. All other descriptors are closed.
     pam: the PAM service through which the account must go, with a session for as long as the program lives; None for
         none, and then nothing that the program executes can gain any right.
+    home: the account's home, when the program is to be the account with all that it has; None for helpers of ours.
     rlimits: resource (resource.RLIMIT_*) -> limit, soft and hard. A lower hard limit that is in force stays.
     """
 
@@ -45,6 +46,7 @@ class LaunchSpec:
     directory: str
     log: tuple[str, str] | None
     descriptors: Mapping[int, int]
+    home: str | None = None
     pam: str | None = None
     rlimits: Mapping[int, int] = field(default_factory=dict)
 

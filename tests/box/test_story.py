@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from lab.accounts import LocalAccount
-from lab.client import output_of, run_script
+from lab.client import ClientFailed, output_of, run_script
 from lab.hub import HubProcess
 from tests.box.guide import code, follow, run
 
@@ -182,6 +182,13 @@ def test_the_manager_has_only_the_power_that_it_needs() -> None:
     assert "CapBnd:\t00000000000801e0\n" in status
 
 
+def test_a_user_endpoint_is_in_a_scope_of_its_own(users: dict[str, LocalAccount]) -> None:
+    (pid,) = user_endpoints()
+    slices = f"/mep.slice/mep-prod.slice/mep-prod-{users['alice'].uid}.slice/mep-prod-uep."
+    assert re.search(re.escape(slices) + rf"\S*-{pid}\.scope", Path(f"/proc/{pid}/cgroup").read_text())
+    assert "user endpoints run in scopes of systemd" in ok("mep check prod")
+
+
 def test_edit_and_reload(first_task: Callable[[str], str]) -> None:
     (PROFILE / "user_config_template.yaml.j2").write_text(TEMPLATE)
     rendered = follow("Changing something", Path("/root"))
@@ -202,6 +209,19 @@ def test_a_bad_edit_is_refused_and_said(first_task: Callable[[str], str]) -> Non
     (PROFILE / "user_config_schema.json").write_text('{"properties": {"workers": {"type": "integer"}}}')
     ok("systemctl reload mep@prod")
     wait_for("the status", lambda: "refused" not in shown("StatusText"))
+
+
+def test_limits_are_put_in_force(load: Callable[[str], Future[Any]], users: dict[str, LocalAccount]) -> None:
+    with (PROFILE / "config.yaml").open("a") as file:
+        file.write("resources: {tasks_max: 1500, memory_max: 3G, cpu_quota: 190%}\n")
+    ok("systemctl reload mep@prod")
+    said = "1500 tasks, 1.9 processors per account, as read back"
+    wait_for("the limits", lambda: said in ok("journalctl -u mep@prod"))
+    assert result(load("alice"))["complete"]
+    slice_ = f"mep-prod-{users['alice'].uid}.slice"
+    shown_limits = ok(f"systemctl show {slice_} --property=TasksMax,MemoryMax,CPUQuotaPerSecUSec")
+    assert set(shown_limits.split()) == {"TasksMax=1500", f"MemoryMax={3 * 2**30}", "CPUQuotaPerSecUSec=1.900000s"}
+    assert "limits" not in shown("StatusText")
 
 
 def test_restart_and_crash_lose_no_task(load: Callable[[str], Future[Any]], users: dict[str, LocalAccount]) -> None:
@@ -246,10 +266,37 @@ def test_an_upgrade_keeps_edits_and_user_endpoints(packages: list[Path], load: C
     assert result(future)["complete"]
 
 
+def test_pam_sessions(first_task: Callable[[str], str], users: dict[str, LocalAccount]) -> None:
+    """As docs/operation.md says; what `password-auth` is on Enterprise Linux has other names on Debian."""
+    files = [Path(f"/etc/pam.d/common-{kind}") for kind in ("auth", "account")]
+    Path("/etc/pam.d/password-auth").write_text("".join(file.read_text() for file in files))
+    ok("mep stop prod --user-endpoints")
+    config = PROFILE / "config.yaml"
+    config.write_text(config.read_text() + "pam: {enable: true, service_name: mep}\n")
+    ok("install -D -m 644 /usr/share/doc/mep/pam.conf /etc/systemd/system/mep@prod.service.d/pam.conf")
+    ok("systemctl daemon-reload; systemctl restart mep@prod")
+    assert first_task("bob").startswith("bob on ")
+    (pid,) = user_endpoints()
+    assert Path(f"/proc/{pid}/loginuid").read_text() == str(users["bob"].uid)
+    keeper = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "mep-session"]
+    assert len(keeper) == 1 and keeper[0].uids().real == 0
+    assert "session opened for user bob" in ok("journalctl --no-pager --since=-60s")
+    ok("chage -E 0 alice")
+    with pytest.raises(ClientFailed, match="expired"):
+        first_task("alice")
+    ok("chage -E -1 alice")
+    config.write_text(config.read_text().replace("pam: {enable: true, service_name: mep}\n", ""))
+    ok("systemctl reload mep@prod")
+    first_task("alice")
+    assert len(user_endpoints()) == 2
+
+
 def test_stop_ends_everything(users: dict[str, LocalAccount]) -> None:
     ok("systemctl stop mep@prod")
     assert shown("Result") == "success"
     assert user_endpoints() == set()
+    assert ok("systemctl list-units --no-legend --all 'mep-*.scope' 'mep-prod-*.slice'") == ""
+    assert not [p for p in psutil.process_iter(["name"]) if p.info["name"] == "mep-session"]
     assert [pid for account in users.values() for pid in account.processes()] == []
     assert re.search(r"^prod +stopped", ok("mep list"), re.MULTILINE)
     assert list(Path("/run/mep").rglob("*")) == []

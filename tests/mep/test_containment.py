@@ -21,6 +21,11 @@ from mep.containment import Containment, ContainmentError
 from mep.process import Process
 from mep.resources import Resources
 
+
+def kill_tree(process: Process) -> int:
+    return asyncio.run(containment.kill_tree(process))
+
+
 LIMITS = Resources(memory_max=8 * 2**30, tasks_max=512, cpu_quota=1.5)
 SLICE = "mep-prod-1001.slice"
 SCOPE = f"/mep.slice/mep-prod.slice/{SLICE}/mep-prod-uep-7.scope"
@@ -232,10 +237,10 @@ def test_a_whole_tree_is_killed(account: LocalAccount) -> None:
     """With the session that a descendant made, and an orphan in it."""
     tree = Tree(account, TREE, 5)
     assert set(account.processes()) == set(tree.said)
-    assert containment.kill_tree(tree.process) == 5
+    assert kill_tree(tree.process) == 5
     assert tree.wait() == -signal.SIGKILL
     wait_for(lambda: not account.processes())
-    assert containment.kill_tree(tree.process) == 0
+    assert kill_tree(tree.process) == 0
 
 
 def test_the_rest_of_a_tree_is_killed(account: LocalAccount) -> None:
@@ -253,7 +258,7 @@ def test_a_fork_bomb_is_held_by_rlimits_and_killed(account: LocalAccount) -> Non
     bomb = Tree(account, BOMB, 1, limit)
     wait_for(lambda: len(account.processes()) > 10)  # what an earlier test has ended may still count
     assert len(account.processes()) <= 30
-    assert containment.kill_tree(bomb.process) > 10
+    assert kill_tree(bomb.process) > 10
     assert bomb.wait() == -signal.SIGKILL
     wait_for(lambda: not account.processes())
 
@@ -262,17 +267,17 @@ def test_nobody_else_is_killed(account: LocalAccount) -> None:
     """Not another session of the account, not who has the pid now, not another account's."""
     tree, other = Tree(account, SLEEP, 1), Tree(account, SLEEP, 1)
     for stranger in (replace(tree.process, start_time=tree.process.start_time - 1), replace(tree.process, uid=0)):
-        assert containment.kill_tree(stranger) == 0
-    assert containment.kill_tree(tree.process) == 1
+        assert kill_tree(stranger) == 0
+    assert kill_tree(tree.process) == 1
     assert tree.wait() == -signal.SIGKILL
     assert account.processes() == [other.root.pid]
-    assert containment.kill_tree(other.process) == 1
+    assert kill_tree(other.process) == 1
     assert other.wait() == -signal.SIGKILL
 
 
 def test_a_child_that_is_still_root_is_not_touched(account: LocalAccount) -> None:
     tree = Tree(account, STILL_ROOT, 1, account.uid, uid=0)
-    assert containment.kill_tree(tree.process) == 1, "its child, which is not root any more"
+    assert kill_tree(tree.process) == 1, "its child, which is not root any more"
     wait_for(lambda: not account.processes())
     assert psutil.Process(tree.root.pid).status() != psutil.STATUS_STOPPED
     assert tree.root.poll() is None

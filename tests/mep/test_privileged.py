@@ -47,6 +47,7 @@ def spec(account: LocalAccount, null: int) -> LaunchSpec:
         directory=str(account.home),
         log=(f"{account.home}/.globus_compute/uep", "endpoint.log"),
         descriptors={0: null},
+        home=str(account.home),
     )
 
 
@@ -223,6 +224,9 @@ def test_a_pipe_in_place_of_the_log_does_not_hang(spec: LaunchSpec, account: Loc
         ({"username": "meptest_nosuch"}, "no such account"),
         ({"username": "meptest\n"}, "no such account"),
         ({"groups": (4242,)}, "does not belong"),
+        ({"groups": ()}, "does not belong"),
+        ({"home": "/tmp/prepared"}, "another home"),
+        ({"groups": (4242,), "home": None}, "does not belong"),
     ],
 )
 def test_what_the_name_service_does_not_confirm(spec: LaunchSpec, changes: dict[str, object], names: str) -> None:

@@ -94,7 +94,7 @@ def test_an_edited_mapping_is_taken_over_by_itself(edited: ManagerProcess, run: 
     edited.write_mapping([*MAPPING, more])
     wait_for(edited, "_mapping_config.json is in force", before)
     assert "uid" in run("mallory")
-    (digest,) = {line["mapping"] for line in edited.audit("started") if line["username"] == "mallory@example.org"}
+    (digest,) = {line["mapping"] for line in edited.audit("mapped") if line["username"] == "mallory@example.org"}
     assert digest in edited.log.read_text()
     before = edited.log.stat().st_size
     (edited.profile / "example_identity_mapping_config.json").write_text("[")

@@ -75,6 +75,12 @@ def test_errors_name_the_field_and_not_its_value(path: list[str], value: object,
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_url_cannot_have_whoever_connects_read_files() -> None:
+    url = "amqps://u:p@host/v?heartbeat=5&ssl_options=%7B%27ca_certs%27%3A+%27%2Fetc%2Fshadow%27%7D&unknown=1"
+    read = read_source({"connection_url": url, "exchange": "e", "queue": "q"}, "info").connection_url
+    assert read == "amqps://u:p@host/v?heartbeat=5"
+
+
 @pytest.mark.parametrize("creds", [None, [], "x", {}, 7])
 def test_anything_but_an_object_is_refused(creds: object) -> None:
     with pytest.raises(QueueInfoError):

@@ -1,0 +1,109 @@
+"""`high_assurance: true`: nothing starts, and nothing goes on, that cannot be audited."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.accounts import LocalAccount
+from lab.client import run_script
+from lab.hub import HubProcess
+from lab.manager import ManagerProcess
+from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
+
+pytestmark = pytest.mark.system
+
+# The hub refuses to register what it cannot enforce; so its answer is for an ordinary endpoint. All else is real.
+PROGRAM = """
+from mep import cli, registration
+
+document = registration._document
+registration._document = lambda site: {**document(site), "high_assurance": False}
+cli.main()
+"""
+TASKS = """
+import json, sys
+from globus_compute_sdk import Executor
+from globus_compute_sdk.errors import TaskExecutionFailed
+
+def work(n):
+    if n == 2:
+        raise ValueError("no")
+    return n
+
+with Executor(endpoint_id=sys.argv[1]) as ex:
+    futures = [ex.submit(work, n) for n in range(3)]
+    for future in futures:
+        future.exception(timeout=60)
+    print(json.dumps([future.task_id for future in futures]))
+"""
+
+
+@pytest.fixture(scope="module")
+def disk(folder: Path) -> Iterator[Path]:
+    """A file system that is full soon."""
+    path = folder / "small"
+    path.mkdir(mode=0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=755", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, disk: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
+    config = {"public": True, "high_assurance": True, "audit_log_path": str(disk / "audit.log")}
+    manager = ManagerProcess(
+        folder / "assured",
+        hub,
+        "admin",
+        mapping=MAPPING,
+        template=TEMPLATE,
+        schema=SCHEMA,
+        config=config,
+        name="assured",
+        program=(sys.executable, "-c", PROGRAM),
+    )
+    with manager:
+        (manager.folder / "audit.log").symlink_to(disk / "audit.log")  # where `ManagerProcess.audit` looks
+        yield manager
+
+
+def test_every_task_is_on_record(hub: HubProcess, site: ManagerProcess, accounts: dict[str, LocalAccount]) -> None:
+    (tasks,) = run_script(hub, "alice", TASKS, site.endpoint_id)
+    for number, task in enumerate(tasks):
+        lines = [line for line in site.audit("task") if line.get("task") == task]
+        end = "FAILED" if number == 2 else "EXEC_END"
+        assert [line["action"] for line in lines] == ["RECEIVED", "EXEC_START", end], lines
+        assert {(line["account"], line["uid"]) for line in lines} == {("meptest_alice", accounts["meptest_alice"].uid)}
+    (started,) = site.audit("started")
+    (exact,) = {line["configuration"] for line in site.audit() if "configuration" in line}
+    assert len(exact) == 12
+    decisions = [line["event"] for line in site.audit() if line["request"] == started["request"]]
+    assert decisions[:5] == ["received", "mapped", "starting", "started", "checked in"]
+
+
+def test_nothing_starts_while_the_trail_cannot_be_written(hub: HubProcess, site: ManagerProcess, disk: Path) -> None:
+    started, pid = len(site.audit("started")), site.pid
+    with (disk / "filler").open("wb") as filler:
+        subprocess.run(["cat", "/dev/zero"], stdout=filler, stderr=subprocess.DEVNULL, check=False)
+    try:
+        said = caller(hub, site)("bob")
+        assert "audit trail" in said["error"]
+        assert "small" not in said["error"], "no paths for users"
+        ended = caller(hub, site)("alice")
+        assert "error" in ended, "alice's user endpoint ran, and its tasks cannot be recorded any more"
+    finally:
+        (disk / "filler").unlink()
+    assert "stage audit" in site.log.read_text()
+    assert "No space left on device" in site.log.read_text()
+    assert "uid" in caller(hub, site)("bob")
+    assert site.pid == pid
+    lines = (disk / "audit.log").read_text().splitlines()
+    whole = [json.loads(line) for line in lines if line.endswith("}") and line.startswith("{")]
+    assert sum(line["event"] == "started" for line in whole) == started + 1
+    assert [line for line in whole if line.get("lost_lines")], "what is missing is told"
