@@ -19,6 +19,8 @@ from wire.queues import QueueInfoError, Target, read_credentials, read_endpoint_
 
 MAX_SKEW = 180
 """Seconds by which a command's time may differ from ours."""
+MAX_NAME = 1024
+"""Characters of an identity, and of its user name; Globus allows fewer."""
 
 _COMMAND = "cmd_start_endpoint"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -83,8 +85,8 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
         user_runtime=_optional_object(kwargs, "user_runtime"),
         credentials=credentials,
         notices=queues.heartbeats,
-        requester=_member(body, "globus_effective_identity", str),
-        requester_name=_member(body, "globus_username", str),
+        requester=_name_of_somebody(body, "globus_effective_identity"),
+        requester_name=_name_of_somebody(body, "globus_username"),
         identity_set=_member(body, "globus_identity_set", list),
     )
 
@@ -139,6 +141,14 @@ def _endpoint_name(kwargs: dict[str, Any]) -> str:
     name: str = _member(kwargs, "name", str)
     if not _NAME.fullmatch(name):
         raise _refused(f"field 'name': {name[:140]!r} is not a plain name (letters, digits, '.', '_', '-')")
+    return name
+
+
+def _name_of_somebody(body: dict[str, Any], key: str) -> str:
+    """It goes into the log, the audit trail, and texts for users."""
+    name: str = _member(body, key, str)
+    if len(name) > MAX_NAME:
+        raise _refused(f"field {key!r}: has {len(name)} characters; the limit is {MAX_NAME}")
     return name
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 
-_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@\"']*):[^\s@\"']*@", re.IGNORECASE)
+_USERINFO = re.compile(r"(://[^\s:/@\"']{0,256}):[^\s@\"']{0,256}@")  # bounded: strangers' texts pass through here
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 _JSON_SECRET = re.compile(
     r"""(["'](?:enckey|password|client_secret|access_token|refresh_token)["']\s*:\s*["'])[^"']*"""

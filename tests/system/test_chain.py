@@ -156,7 +156,7 @@ def test_a_home_that_is_missing(call: Any, accounts: dict[str, LocalAccount], ma
 
 def descriptors(manager: ManagerProcess) -> int:
     """How many descriptors the manager has open, once it is at rest."""
-    counts = []
+    counts: list[int] = []
     while len(counts) < 5 or len(set(counts[-5:])) > 1:
         counts.append(len(list(Path(f"/proc/{manager.pid}/fd").iterdir())))
         time.sleep(0.1)

@@ -1,0 +1,214 @@
+"""Commands without end, wrong ones and too many: the manager refuses each, keeps nothing, and serves the others."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pika
+import psutil
+import pytest
+
+from lab.accounts import LocalAccount
+from lab.broker import PrivateBroker
+from lab.hub import HubProcess
+from lab.manager import ManagerProcess
+from tests.mep.conftest import COMMAND
+from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
+from tests.system.test_chain import descriptors, edited
+from tests.system.test_hostile_users import IDLE, moved_away, submit, wait_until
+
+pytestmark = pytest.mark.system
+
+DIES = TEMPLATE + "{%- if DIES is defined %}\nendpoint_setup: kill -KILL $PPID\n{%- endif %}\n"
+UTC = r"from \d\d:\d\d:\d\d UTC on"
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
+    """A manager of this file's own."""
+    with ManagerProcess(
+        folder / "flooded",
+        hub,
+        "admin",
+        mapping=MAPPING,
+        template=DIES,
+        schema=SCHEMA,
+        config={"public": True},
+        name="flooded",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def pardoned(site: ManagerProcess) -> Iterator[None]:
+    """Whoever is held back in the end is so no longer."""
+    yield
+    site.restart()
+
+
+def publish(broker: PrivateBroker, site: ManagerProcess, bodies: Iterable[bytes]) -> None:
+    """Puts messages into the manager's command queue, as nobody but the service can."""
+    connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+    channel = connection.channel()
+    properties = pika.BasicProperties(content_type="application/json", timestamp=round(time.time()))
+    for body in bodies:
+        channel.basic_publish("", f"{site.endpoint_id}.commands", body, properties)
+    connection.close()
+
+
+def spoiled(**fields: Any) -> bytes:
+    """A start command with other values in these fields."""
+    command = copy.deepcopy(COMMAND)
+    for name, value in fields.items():
+        owner = command["kwargs"] if name in command["kwargs"] else command
+        owner[name] = value
+    return json.dumps(command).encode()
+
+
+def strangers(name: str) -> bytes:
+    """A start command of somebody with this name."""
+    identity = {**COMMAND["globus_identity_set"][0], "username": name}
+    return spoiled(globus_username=name, globus_identity_set=[identity])
+
+
+GARBAGE = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff" * 100,
+    b"[" * 10_000,
+    b'{"command": "cmd_start_endpoint"}',
+    b'{"command": "\\ud800\\u0000\\n"}',
+    spoiled(command="cmd_stop_endpoint", amqp_creds=None),
+    spoiled(args=["--debug"], amqp_creds=[]),
+    spoiled(kwargs=[]),
+    spoiled(amqp_creds={}),
+    spoiled(amqp_creds={"endpoint_id": "../x"}),
+]
+"""Of these nobody can be told."""
+
+
+# What the manager keeps.
+
+
+def test_refused_and_ended_ones_leave_nothing(
+    hub: HubProcess, site: ManagerProcess, broker: PrivateBroker, accounts: dict[str, LocalAccount], pardoned: None
+) -> None:
+    go_through_all(hub, site, broker, accounts, starts=1, refusals=1)
+    before = held(site)
+    refused = len(site.audit("refused"))
+    go_through_all(hub, site, broker, accounts, starts=10, refusals=9)
+    assert len(site.audit("refused")) - refused >= 60
+    stages = Counter(line["stage"] for line in site.audit("refused")[refused:])
+    assert {"command", "identity", "account", "options", "template", "launch", "admission"} <= set(stages)
+    assert held(site) == before
+
+
+def go_through_all(
+    hub: HubProcess,
+    site: ManagerProcess,
+    broker: PrivateBroker,
+    accounts: dict[str, LocalAccount],
+    *,
+    starts: int,
+    refusals: int,
+) -> None:
+    """So many starts and stops of two users each, and so many refusals of each kind."""
+    exited = len(site.audit("exited"))
+    some, many = range(starts), range(refusals)
+    with ThreadPoolExecutor() as pool:
+        options: list[dict[str, Any]] = [IDLE | {"N": n} for n in some]
+        outcomes = list(pool.map(lambda user: submit(hub, site, user, *options), ("alice", "bob")))
+        assert all("uid" in said for said in itertools.chain(*outcomes)), outcomes
+        wait_until(lambda: len(site.audit("exited")) == exited + 2 * starts, "them to stop")
+        publish(broker, site, GARBAGE[:refusals])
+        kinds: dict[str, list[dict[str, Any]]] = {
+            "mallory": [{"N": n} for n in many],
+            "ghost": [{"N": n} for n in many],
+            "rooty": [{"N": n} for n in many],
+            "alice": [{"N": n, **bad} for n in many for bad in ({"PERIOD": "soon"}, {"BROKEN": 1})],
+            "bob": [{"N": n} for n in many],
+        }
+        with moved_away(accounts["meptest_bob"].home):
+            outcomes = list(pool.map(lambda kind: submit(hub, site, kind[0], *kind[1]), kinds.items()))
+    assert all("(request " in said["error"] for said in itertools.chain(*outcomes)), outcomes
+
+
+def held(site: ManagerProcess) -> tuple[int, int, list[str]]:
+    """Descriptors, threads and children of the manager, once it is at rest."""
+    manager = psutil.Process(site.pid)
+    children = sorted(" ".join(child.cmdline()) or child.status() for child in manager.children())
+    return descriptors(site), manager.num_threads(), children
+
+
+# Many.
+
+
+def test_good_commands_among_ten_thousand_bad_ones(
+    hub: HubProcess, site: ManagerProcess, broker: PrivateBroker, pardoned: None
+) -> None:
+    """All wait in the queue while the manager is held; then it has to go through them."""
+    strange = [strangers(name) for name in ("a\nb", "\ud800@example.org", "\0", "x" * 2**20)]
+    bad = [*itertools.islice(itertools.cycle(GARBAGE), 9_980), *[b"x" * 2**20] * 20]
+    pid, memory, before = site.pid, psutil.Process(site.pid).memory_info().rss, len(site.audit("refused"))
+    os.kill(site.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        options = [IDLE | {"AMONG": n} for n in range(10)]
+        good = [pool.submit(submit, hub, site, user, *options) for user in ("alice", "bob")]
+        for n in range(20):
+            publish(broker, site, bad[n::20])
+            time.sleep(0.1)  # so that the good ones come between them
+        publish(broker, site, strange)
+        os.kill(site.pid, signal.SIGCONT)
+        outcomes = [said for future in good for said in future.result()]
+    assert len(outcomes) == 20
+    assert all("uid" in said for said in outcomes), outcomes
+    wait_until(lambda: len(site.audit("refused")) == before + len(bad) + len(strange), "all to be refused")
+    stages = Counter(line["stage"] for line in site.audit("refused")[before:])
+    assert set(stages) == {"command", "identity"}
+    assert stages["command"] >= len(bad)
+    assert "uid" in submit(hub, site, "bob", {"AFTER": "all"})[0]
+    assert site.pid == pid
+    assert psutil.Process(pid).memory_info().rss < memory + 100 * 2**20
+
+
+# Too many of one user's.
+
+
+def test_limits_of_a_user(hub: HubProcess, site: ManagerProcess) -> None:
+    with edited(site, limits={"max_ueps_per_user": 2, "starts_per_minute_per_user": 5}):
+        first, second, third, again = submit(
+            hub, site, "alice", {"A": 1}, {"A": 2}, {"A": 3}, {"A": 1}, one_by_one=True
+        )
+        assert first["pid"] != second["pid"]
+        assert "You may have 2 user endpoints at a time" in third["error"]
+        assert again["pid"] == first["pid"], "those that run go on"
+        *_, other, last = submit(hub, site, "bob", *[{"BROKEN": n} for n in range(5)], {"B": 1}, one_by_one=True)
+        assert "NO_SUCH_OPTION" in other["error"]
+        assert "may be started 5 times a minute" in last["error"]
+        assert re.search(UTC, last["error"])
+        stages = Counter(line["stage"] for line in site.audit("refused")[-7:])
+        assert stages["admission"] == 2
+
+
+def test_who_keeps_dying_is_held_back_until_a_restart(hub: HubProcess, site: ManagerProcess) -> None:
+    options = [{"DIES": n} for n in range(5)]
+    *died, held_back = [said["error"] for said in submit(hub, site, "alice", *options, one_by_one=True)]
+    assert all("ended unexpectedly (signal 9 (SIGKILL))" in text for text in died)
+    assert "keep ending before their first task, the last one with: signal 9 (SIGKILL)" in held_back
+    assert re.search(UTC, held_back)
+    assert "uid" in submit(hub, site, "bob", {})[0], "nobody else is"
+    site.restart()
+    assert "uid" in submit(hub, site, "alice", {})[0]
