@@ -7,6 +7,7 @@
 `endpoint`     the loop: check in, take tasks, send results, heartbeat, stop when idle
 `idle`         the rules by which an endpoint stops by itself
 `results`      results on disk until the broker has confirmed them
+`grouped`      work on a disk, in groups and beside the loop
 `intake`       tasks from the broker to the engine
 `link`         the channels of one session with the broker
 `outbox`       sends results, now or when the broker is back

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 
-from wire.messages import ErrorDetails, Result, Transition, pack
+from uep.worker import RESULT_LIMIT
+from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, unpack
 
 EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")
+
+PART_OF_LONG_TEXT = 100_000
+"""Characters that remain at each end of an error's text that is too long."""
 
 
 def failure(task_id: str, text: str, code: str = EXECUTION_ERROR.code) -> bytes:
@@ -33,6 +38,29 @@ def stopped_while_running(task_id: str) -> bytes:
     )
 
 
+def bounded(task_id: str, packed: bytes) -> bytes:
+    """The packed result itself, or an error in its place when it is not one, or larger than the service takes.
+
+    The worker has measured the values it returns; this holds for all else: long tracebacks, whatever another worker's
+    code has sent. Of a text that is too long the beginning and the end remain, which say what happened and where.
+    """
+    if len(packed) <= RESULT_LIMIT:
+        return packed
+    try:
+        result = unpack(packed)
+    except MessageError:
+        return failure(task_id, f"The worker's answer of {len(packed)} bytes cannot be read")
+    if not isinstance(result, Result):
+        return failure(task_id, f"The worker's answer of {len(packed)} bytes is not a result")
+    if result.error_details is None:
+        if len(result.data) <= RESULT_LIMIT:
+            return packed
+        text = f"Task result of {len(result.data)}B exceeded current limit of {RESULT_LIMIT}B"
+        return pack(replace(result, data=text, error_details=ErrorDetails("MaxResultSizeExceeded", text)))
+    details = ErrorDetails(result.error_details.code, _shortened(result.error_details.user_message))
+    return pack(replace(result, data=_shortened(result.data), error_details=details))
+
+
 def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) -> bytes:
     """The result of a task that the engine lost, `attempts` times. `begun` is in ns since the epoch."""
     texts = ["".join(traceback.format_exception_only(e)).rstrip() for e in attempts]
@@ -40,3 +68,10 @@ def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) 
         texts = [f"Attempt {n}: {text}" for n, text in enumerate(texts, 1)]
     started = Transition(begun, "waiting-for-launch", "interchange")
     return pack(Result(task_id, "\n".join(texts), None, EXECUTION_ERROR, (started,)))
+
+
+def _shortened(text: str) -> str:
+    left_out = len(text) - 2 * PART_OF_LONG_TEXT
+    if left_out <= 0:
+        return text
+    return f"{text[:PART_OF_LONG_TEXT]}\n[... {left_out} characters left out ...]\n{text[-PART_OF_LONG_TEXT:]}"

@@ -1,13 +1,14 @@
 """Tasks from the broker to the engine, and their results to the outbox.
 
-All in the loop's thread; only `_finished` is called elsewhere. The life of a task here:
+All in the loop's thread; only `_finished` and the journal's work are done elsewhere. The life of a task here:
 
     received   waits until the engine is ready and has room; not acknowledged, so the broker still answers for it
-    accepted   in the journal, in the engine, acknowledged: from now on this endpoint answers for it
-    answered   its result is in the outbox and the journal has forgotten it
+    accepted   in the journal on disk, then in the engine, acknowledged: from now on this endpoint answers for it
+    answered   its result is in the outbox, which has the journal forget the task once the broker has the result
 
 Acknowledging early is needed: the broker closes a channel on which a delivery stays open for half an hour. What comes
-a second time (a lost acknowledgement) is acknowledged again and not run again.
+a second time (a lost acknowledgement) is acknowledged again and not run again. When the journal cannot be written, a
+task is run all the same, and acknowledged when its result is with the broker.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import json
 import logging
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from uep import answers
 from uep.audit import Audit
 from uep.engines.base import Engine, Job
+from uep.grouped import Grouped
 from uep.journal import Journal
 from uep.outbox import Outbox
 from wire import messages
@@ -35,6 +38,8 @@ PREFETCH = 500
 """Deliveries that the broker sends ahead of their acknowledgements."""
 MOST_IN_FLIGHT = 4000
 """Tasks accepted and not answered; what comes beyond waits unacknowledged."""
+MOST_BYTES_IN_FLIGHT = 256 << 20
+"""Bytes of their messages, likewise; one message more than that may be accepted."""
 REMEMBERED = 20_000
 """Answered tasks whose second delivery is recognized."""
 
@@ -58,12 +63,18 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._consumer: Consumer | None = None
         self._waiting: deque[Delivery] = deque()
-        self._in_flight: set[str] = set()
+        self._to_note: Grouped[_Arrival, Exception | None] = Grouped("journal", self._note, self._noted)
+        self._being_noted: set[str] = set()
+        self._not_noted: dict[str, _Arrival] = {}
+        self._in_flight: dict[str, int] = {}
+        self._bytes_in_flight = 0
         self._answered = _Remembered(REMEMBERED)
         self._none_in_flight = asyncio.Event()
         self._none_in_flight.set()
-        self._closed = False
+        self._closed = self._abandoned = False
         self.received = len(outbox)
+        outbox.before_removal = journal.finish
+        outbox.after_removal = self._with_the_broker
         self._answer_leftovers(journal.leftover)
 
     def receive(self, delivery: Delivery) -> None:
@@ -94,45 +105,90 @@ class Intake:
         await self._none_in_flight.wait()
 
     def abandon(self) -> int:
-        """Answers what is still running with an error, and how many that were. Their own results are ignored."""
-        left = list(self._in_flight)
+        """Answers what is still running with an error, and how many that were. Their own results are ignored.
+
+        What is still being noted has not run. It is not acknowledged either: the successor finds it one way or another.
+        """
+        self._abandoned = True
+        left = [task_id for task_id in self._in_flight if task_id not in self._being_noted]
         for task_id in left:
             self._answer(task_id, answers.stopped_while_running(task_id))
         return len(left)
 
     def _answer_leftovers(self, leftover: Iterable[str]) -> None:
         for task_id in leftover:
-            if task_id in self._outbox:  # stored by the earlier endpoint just before its end
-                self._journal.finish(task_id)
+            if task_id in self._outbox:  # stored by the earlier endpoint, and not confirmed before its end
                 continue
             log.warning("task %s was running when an earlier endpoint ended: answered with an error", task_id)
             self.received += 1
             self._answer(task_id, answers.stopped_while_running(task_id))
 
     def _pump(self) -> None:
-        while self._waiting and self._consumer is not None and len(self._in_flight) < MOST_IN_FLIGHT:
+        while self._waiting and self._consumer is not None and self._has_room():
             self._take(self._waiting.popleft(), self._consumer)
+
+    def _has_room(self) -> bool:
+        full = len(self._in_flight) >= MOST_IN_FLIGHT or self._bytes_in_flight >= MOST_BYTES_IN_FLIGHT
+        return not full and not self._outbox.crowded
 
     def _take(self, delivery: Delivery, consumer: Consumer) -> None:
         task_id = _task_id(delivery)
         if task_id is None:
             log.error("message of %d bytes without a task id thrown away", len(delivery.body))
-        elif task_id in self._in_flight or task_id in self._outbox or task_id in self._answered:
+            consumer.ack(delivery.tag)
+            return
+        again = task_id in self._in_flight or task_id in self._outbox or task_id in self._answered
+        arrival = _Arrival(task_id, delivery, consumer, again)
+        if again:
             log.info("task %s came a second time", task_id)
         else:
-            self._accept(task_id, delivery)
-        consumer.ack(delivery.tag)
+            self._in_flight[task_id] = len(delivery.body)
+            self._bytes_in_flight += len(delivery.body)
+            self._being_noted.add(task_id)
+            self._none_in_flight.clear()
+        self._to_note.add(arrival)
+
+    def _note(self, arrivals: list[_Arrival]) -> Exception | None:
+        """In the journal's thread. What comes again is on record, or being answered: it only waits its turn."""
+        new = [arrival.task_id for arrival in arrivals if not arrival.again]
+        try:
+            if new:
+                self._journal.accept(new)
+        except Exception as e:  # noqa: BLE001 - whatever it is, the tasks must be answered
+            return e
+        return None
+
+    def _noted(self, arrivals: list[_Arrival], error: Exception | None) -> None:
+        if self._abandoned:
+            return
+        if error is not None:
+            log.error("%d tasks cannot be noted in the journal (%s): run all the same", len(arrivals), error)
+        for arrival in arrivals:
+            if error is None or arrival.again:
+                self._acknowledge(arrival)
+            else:
+                self._not_noted[arrival.task_id] = arrival
+            if not arrival.again:
+                self._being_noted.discard(arrival.task_id)
+                self._accept(arrival.task_id, arrival.delivery)
+
+    def _acknowledge(self, arrival: _Arrival) -> None:
+        if arrival.task_id in self._not_noted:
+            self._not_noted[arrival.task_id] = arrival  # the new delivery is the one to be acknowledged later
+        else:
+            arrival.consumer.ack(arrival.delivery.tag)
 
     def _accept(self, task_id: str, delivery: Delivery) -> None:
         log.debug("task %s accepted", task_id)
         self.received += 1
-        try:
-            self._journal.accept(task_id)
-        except OSError as e:
-            log.error("task %s cannot be noted in the journal (%s): run all the same", task_id, e.strerror)
-        self._in_flight.add(task_id)
-        self._none_in_flight.clear()
         self._submit(task_id, delivery)
+
+    def _with_the_broker(self, task_ids: Sequence[str]) -> None:
+        """The broker has the results of these tasks."""
+        for task_id in task_ids:
+            if arrival := self._not_noted.pop(task_id, None):
+                self._acknowledge(arrival)
+        self._pump()
 
     def _submit(self, task_id: str, delivery: Delivery) -> None:
         function = delivery.headers.get("function_uuid")
@@ -144,7 +200,7 @@ class Intake:
             return
         try:
             job = _job(task_id, delivery)
-        except (ValueError, TypeError) as e:
+        except (ValueError, TypeError, RecursionError) as e:
             self._answer(task_id, answers.failure(task_id, f"Failed to start task: {e}"))
             return
         self._audit.record("EXEC_START", task_id, function)
@@ -153,8 +209,9 @@ class Intake:
     def _finished(self, task_id: str, function: object, done: Future[bytes]) -> None:
         """In whatever thread ended the task."""
         self._audit.record("EXEC_END", task_id, function)
+        packed = answers.bounded(task_id, done.result())
         try:
-            self._loop.call_soon_threadsafe(self._answer, task_id, done.result())
+            self._loop.call_soon_threadsafe(self._answer, task_id, packed)
         except RuntimeError:
             return  # the loop is closed: the endpoint has ended, and answered the task
 
@@ -164,14 +221,20 @@ class Intake:
         log.debug("task %s answered", task_id)
         self._answered.add(task_id)
         self._outbox.put(task_id, packed)
-        try:
-            self._journal.finish(task_id)
-        except OSError as e:
-            log.error("journal cannot be written: %s", e.strerror)
-        self._in_flight.discard(task_id)
+        self._bytes_in_flight -= self._in_flight.pop(task_id, 0)
         if not self._in_flight:
             self._none_in_flight.set()
         self._pump()
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A task as it came; `again` when it was known already."""
+
+    task_id: str
+    delivery: Delivery
+    consumer: Consumer
+    again: bool
 
 
 class _Remembered:
@@ -209,7 +272,7 @@ def _task_id_in(body: bytes) -> str | None:
 
 
 def _job(task_id: str, delivery: Delivery) -> Job:
-    """Raises ValueError or TypeError when the headers are not as they should be."""
+    """Raises ValueError, TypeError or RecursionError when the headers are not as they should be."""
     resources: dict[str, Any] = dict(json.loads(delivery.headers.get("resource_specification") or "{}") or {})
     serializers = delivery.headers.get("result_serializers") or ()
     return Job(task_id, delivery.body, resources, tuple(map(str, serializers)))

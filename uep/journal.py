@@ -1,73 +1,106 @@
-"""Which tasks this endpoint has accepted and not yet answered, on disk.
+"""Which tasks this endpoint has accepted and whose results the broker does not have yet, on disk.
 
 A task is acknowledged to the broker when it is handed to the engine, long before it has a result. If the endpoint is
 killed in between, nobody else knows of the task: the next endpoint of the same name finds it here and answers it with
-an error. `endpoint` writes before the ack (`accept`) and again when the result is stored (`finish`).
+an error. `intake` notes tasks before their ack (`accept`); `outbox` has them crossed out (`finish`) when their results
+are confirmed, and only then removes these: at any moment an open task either has its result on disk or has none.
 
-One file of short lines, `+ID` accepted and `-ID` finished, only ever appended to: two small writes per task also on a
-network file system. When it has grown and most of it is past, it is replaced by one with the open tasks only.
+One file of slots, 64 bytes each, `+ID` while the task is open. Slots are allocated ahead and used again: a full disk
+does not touch them, and the file stays as small as the most tasks that were ever open at once. Both methods return
+when the slots are on the disk itself (one sync for any number of tasks), and are meant for a thread.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Collection
 from pathlib import Path
 
-GROWN = 1 << 20
-"""Bytes after which the file is written afresh, if at least half of them are past."""
-LINE = 38
-"""Bytes of one."""
+from uep.results import is_task_id, sync_directory_of
+
+SLOT = 64
+"""Bytes of one: none lies across two sectors of a disk, so that a slot is written whole or not at all."""
+GROWTH = 1024
+"""Slots added at a time."""
+
+_FREE = b" " * (SLOT - 1) + b"\n"
 
 
 class Journal:
-    """The open tasks, kept in the file `path`. `leftover` holds those that an earlier endpoint left open."""
+    """The open tasks, kept in the file `path`. `leftover` holds those that an earlier endpoint left open.
+
+    Methods may be called in several threads at once.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Reads or creates the file. Raises OSError when it cannot be used."""
+        """Reads the file and writes it afresh. Raises OSError when it cannot be used."""
         self.leftover = frozenset(_open_tasks(path.read_bytes() if path.exists() else b""))
-        self._open = set(self.leftover)
-        self._path = path
-        self._fd, self._size = -1, 0
-        self._start_afresh()
+        self._slots = {task_id: slot for slot, task_id in enumerate(self.leftover)}
+        self._size = len(self._slots) + GROWTH
+        self._free = list(range(len(self._slots), self._size))
+        self._lock = threading.Lock()
+        self._fd = _fresh(path, b"".join(map(_used, self._slots)) + _FREE * GROWTH)
 
     def __contains__(self, task_id: str) -> bool:
-        return task_id in self._open
+        return task_id in self._slots
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._slots)
 
-    def accept(self, task_id: str) -> None:
-        """Notes that the task is ours now. Raises OSError (disk or quota full); it is open all the same."""
-        self._open.add(task_id)
-        self._write(f"+{task_id}\n")
+    def accept(self, task_ids: Collection[str]) -> None:
+        """Notes that these tasks are ours now. Raises OSError when that is not on disk."""
+        with self._lock:
+            while len(self._free) < len(task_ids):
+                self._grow()
+            for task_id in task_ids:
+                if task_id not in self._slots:
+                    self._slots[task_id] = slot = self._free.pop()
+                    _write(self._fd, slot, _used(task_id))
+        os.fdatasync(self._fd)
 
-    def finish(self, task_id: str) -> None:
-        """Notes that the task is answered. Raises OSError; it is closed all the same."""
-        self._open.discard(task_id)
-        if self._size > max(GROWN, 2 * LINE * len(self._open)):
-            self._start_afresh()
-        else:
-            self._write(f"-{task_id}\n")
+    def finish(self, task_ids: Collection[str]) -> None:
+        """Notes that these tasks are answered; harmless when they are not open. Raises OSError."""
+        with self._lock:
+            for task_id in task_ids:
+                slot = self._slots.pop(task_id, None)
+                if slot is not None:
+                    _write(self._fd, slot, _FREE)
+                    self._free.append(slot)
+        os.fdatasync(self._fd)
 
-    def _write(self, text: str) -> None:
-        self._size += os.write(self._fd, text.encode())
+    def _grow(self) -> None:
+        _write(self._fd, self._size, _FREE * GROWTH)
+        self._free += range(self._size, self._size + GROWTH)
+        self._size += GROWTH
 
-    def _start_afresh(self) -> None:
-        new = self._path.with_name(self._path.name + ".new")
-        new.write_text("".join(f"+{task_id}\n" for task_id in self._open))
-        new.chmod(0o600)
-        fd = os.open(new, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        new.rename(self._path)
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._size = fd, LINE * len(self._open)
+
+def _fresh(path: Path, content: bytes) -> int:
+    """A new file in the place of `path`, open: an earlier endpoint that has not ended yet does not write into ours."""
+    new = path.with_name(path.name + ".new")
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _write(fd, 0, content)
+        os.fsync(fd)
+        new.rename(path)
+        sync_directory_of(path)
+    except OSError:
+        os.close(fd)
+        new.unlink(missing_ok=True)
+        raise
+    return fd
+
+
+def _write(fd: int, slot: int, content: bytes) -> None:
+    done = 0
+    while done < len(content):
+        done += os.pwrite(fd, content[done:], slot * SLOT + done)
+
+
+def _used(task_id: str) -> bytes:
+    return f"+{task_id}".encode().ljust(SLOT - 1) + b"\n"
 
 
 def _open_tasks(content: bytes) -> set[str]:
-    tasks: set[str] = set()
-    for line in content.decode(errors="replace").splitlines():
-        if line.startswith("+") and len(line) == 37:
-            tasks.add(line[1:])
-        elif line.startswith("-"):
-            tasks.discard(line[1:])
-    return tasks
+    lines = content.decode(errors="replace").splitlines()
+    return {task_id for line in lines if line[:1] == "+" and is_task_id(task_id := line[1:].rstrip())}

@@ -1,0 +1,499 @@
+"""Nothing is lost, and nothing hangs, whatever dies: tasks sent and results received are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import psutil
+import pytest
+
+from lab.broker import PrivateBroker
+from lab.proxy import Proxy
+from tests.uep import functions
+from tests.uep.conftest import THREADS, Service, StartUep, Uep
+from uep import answers, config, endpoint, engines, outbox
+from uep.engines.base import Place
+from uep.handover import HandOver
+from uep.worker import RESULT_LIMIT
+from wire import amqp, messages
+
+pytestmark = pytest.mark.system
+
+PROCESSES = "heartbeat_period: 0.5\nengine: {type: ProcessPoolEngine, max_workers: 2}\n"
+HTEX = "heartbeat_period: 0.5\nengine: {type: GlobusComputeEngine, max_workers_per_node: 1}\n"
+MANY = 300
+STOPPED = "endpoint stopped before this task was finished"
+
+
+def work(folder, n):
+    """Leaves a mark for each time that it runs."""
+    import os
+    import time
+
+    with open(f"{folder}/{n}", "a") as mark:
+        mark.write(f"{os.getpid()}\n")
+    time.sleep(0.01)
+    return n
+
+
+def work_for_a_while(folder, n):
+    import time
+
+    with open(f"{folder}/{n}", "a") as mark:
+        mark.write("ran\n")
+    time.sleep(3)
+    return n
+
+
+def work_for_longer(folder, n):
+    import time
+
+    with open(f"{folder}/{n}", "a") as mark:
+        mark.write("ran\n")
+    time.sleep(8)
+    return n
+
+
+def work_long(folder, n):
+    import os
+    import time
+
+    with open(f"{folder}/{n}", "a") as mark:
+        mark.write(f"{os.getpid()}\n")
+    time.sleep(300)
+
+
+def fail_at_length(size):
+    raise ValueError("begin " + "x" * size + " end")
+
+
+class Tally:
+    """Tasks sent, and all results that came for each."""
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        self.service = service
+        self.folder = folder
+        self.sent: dict[str, int] = {}
+        self.got: dict[str, list[messages.Result]] = {}
+        folder.mkdir()
+
+    def send(self, count: int, function: Callable[..., Any] = work, through: Service | None = None) -> list[str]:
+        """Sends tasks, and returns when the broker has them on its disk."""
+        service = through or self.service
+        if not service.channel._delivery_confirmation:
+            service.channel.confirm_delivery()
+        tasks = []
+        for _ in range(count):
+            number = len(self.sent)
+            tasks.append(service.send_buffer(service.pack(function, str(self.folder), number)))
+            self.sent[tasks[-1]] = number
+        return tasks
+
+    def receive(self, count: int, timeout: float = 60) -> None:
+        """Waits until there are results of `count` tasks."""
+        deadline = time.monotonic() + timeout
+        while len(self.got) < count:
+            self._add(self.service.result(max(0.1, deadline - time.monotonic())))
+
+    def settle(self) -> None:
+        """Waits for the results of all tasks, and whether more come than that."""
+        self.receive(len(self.sent))
+        with contextlib.suppress(AssertionError):
+            while True:
+                self._add(self.service.result(1))
+
+    def errors(self) -> dict[str, str]:
+        """The text of each error by task. What came for a task more than once must be the same."""
+        assert self.got.keys() == self.sent.keys()
+        for task_id, results in self.got.items():
+            assert len({result.data for result in results}) == 1, [r.data for r in results]
+            if results[0].error_details is None:
+                assert self.service.value(results[0]) == self.sent[task_id]
+        return {task_id: r[0].data for task_id, r in self.got.items() if r[0].error_details is not None}
+
+    def runs(self) -> list[int]:
+        """How often each task ran that ran at all."""
+        return [len(mark.read_text().splitlines()) for mark in self.folder.iterdir()]
+
+    def _add(self, result: messages.Result) -> None:
+        self.got.setdefault(result.task_id, []).append(result)
+
+
+@pytest.fixture
+def tally(service: Service, tmp_path: Path) -> Tally:
+    return Tally(service, tmp_path / "marks")
+
+
+@pytest.fixture
+def network(broker: PrivateBroker) -> Iterator[Proxy]:
+    """Between the endpoint and the broker."""
+    with Proxy(broker.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def small_disk(root: None, tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def through(network: Proxy, service: Service, broker: PrivateBroker) -> dict[str, Any]:
+    """Credentials whose broker is on the other side of `network`."""
+    return service.credentials(broker.url.replace(f":{broker.port}/", f":{network.port}/"))
+
+
+@pytest.mark.parametrize("configuration", [THREADS, PROCESSES], ids=["threads", "processes"])
+def test_endpoint_killed(configuration: str, start_uep: StartUep, tally: Tally) -> None:
+    tally.send(MANY)
+    for _ in range(3):
+        uep = start_uep(configuration)
+        tally.receive(len(tally.got) + 30)
+        tally.send(MANY // 3)
+        assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
+        uep.wait_alone()
+    uep = start_uep(configuration)
+    tally.settle()
+    errors = tally.errors()
+    assert errors
+    assert all(STOPPED in text for text in errors.values())
+    assert max(tally.runs()) == 1
+    assert kept(uep) == []
+
+
+def test_broker_killed(start_uep: StartUep, tally: Tally, broker: PrivateBroker) -> None:
+    tally.send(MANY)
+    uep = start_uep()
+    for _ in range(2):
+        tally.receive(len(tally.got) + 30)
+        tally.service.close()
+        broker.kill()
+        uep.log_says("next attempt")
+        broker.start()
+        tally.service.connect()
+        tally.send(MANY // 3)
+    tally.settle()
+    assert tally.errors() == {}
+    assert tally.runs() == [1] * len(tally.sent)
+
+
+def test_connection_cut(start_uep: StartUep, tally: Tally, network: Proxy, broker: PrivateBroker) -> None:
+    tally.send(MANY)
+    uep = start_uep(amqp_creds=through(network, tally.service, broker))
+    for _ in range(3):
+        tally.receive(len(tally.got) + 30)
+        network.cut()
+        before = network.connections
+        tally.send(MANY // 3)
+        time.sleep(1.5)
+        network.resume()
+        wait_until(lambda before=before: network.connections > before)
+    tally.settle()
+    assert tally.errors() == {}
+    assert tally.runs() == [1] * len(tally.sent)
+    assert kept(uep) == []
+
+
+def test_connection_stalled(
+    tally: Tally, network: Proxy, broker: PrivateBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the missing heartbeats tell. The broker has to miss them too: until then the task queue is taken."""
+    monkeypatch.setattr(amqp, "HEARTBEAT", 2)
+    monkeypatch.setattr(amqp, "OPEN_TIMEOUT", 3)
+
+    def play() -> None:
+        tally.send(MANY)
+        tally.receive(30)
+        network.stall()
+        before = network.connections
+        tally.send(MANY // 3)
+        time.sleep(10)
+        network.resume()
+        tally.settle()
+        assert network.connections > before
+
+    play_with_endpoint(play, tmp_path / "e", tally.service, through(network, tally.service, broker))
+    assert tally.errors() == {}
+    assert tally.runs() == [1] * len(tally.sent)
+
+
+def test_pool_worker_killed(start_uep: StartUep, tally: Tally) -> None:
+    start_uep(PROCESSES)
+    (long,) = tally.send(1, work_long)
+    mark = tally.folder / "0"
+    wait_until(lambda: mark.exists() and mark.read_text().endswith("\n"))
+    tally.send(MANY)
+    tally.receive(30)
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    tally.settle()
+    errors = tally.errors()
+    assert errors.keys() == {long}
+    assert "worker process of the task died (killed" in errors[long]
+    assert tally.runs() == [1] * len(tally.sent)
+
+
+def test_told_to_stop_while_tasks_come(start_uep: StartUep, tally: Tally) -> None:
+    enough = threading.Event()
+    sender = Service(tally.service.url, tally.service.endpoint_id)
+
+    def send() -> None:
+        while not enough.is_set():
+            tally.send(1, through=sender)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        for n in range(3):
+            uep = start_uep()
+            wait_until(lambda n=n, uep=uep: uep.log.read_text().count("taking tasks") > n)
+            tally.receive(len(tally.got) + 100)
+            assert uep.stop() == 0
+        start_uep()
+        tally.receive(len(tally.got) + 100)
+    finally:
+        enough.set()
+        sending.join()
+        sender.close()
+    tally.settle()
+    assert tally.errors() == {}  # each is short enough for the grace
+    assert tally.runs() == [1] * len(tally.sent)
+
+
+def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    uep = start_uep(f"paths: {{endpoint_dir: {small_disk}}}\n{THREADS}")
+    tally.send(20)
+    tally.receive(20)
+    fill(filler)
+    tally.send(MANY)
+    tally.receive(len(tally.sent))
+    uep.log_says("results cannot be stored (No space left on device): kept in memory only")
+    running = tally.send(10, work_for_a_while)
+    wait_until(lambda: len(tally.runs()) == len(tally.sent))
+    broker.stop()
+    uep.log_says("next attempt")
+    broker.start()
+    tally.service.connect()
+    tally.receive(len(tally.sent))
+    filler.unlink()
+    last = tally.send(10)
+    tally.settle()
+    uep.log_says("storing the results")
+    assert tally.errors() == {}
+    assert {*running, *last} < tally.got.keys()
+    assert tally.runs() == [1] * len(tally.sent)
+    wait_until(lambda: list((small_disk / "unacked_results").iterdir()) == [])
+
+
+def test_results_in_memory_are_stored_when_there_is_room(
+    start_uep: StartUep, tally: Tally, broker: PrivateBroker, small_disk: Path
+) -> None:
+    uep = start_uep(f"paths: {{endpoint_dir: {small_disk}}}\n{THREADS}")
+    tally.send(1)
+    tally.receive(1)
+    fill(small_disk / "filler")
+    early = tally.send(2, work_for_a_while)
+    late = tally.send(1, work_for_longer)
+    wait_until(lambda: len(tally.runs()) == 4)
+    broker.stop()
+    uep.log_says("kept in memory only")
+    (small_disk / "filler").unlink()
+    uep.log_says("storing the results")
+    assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
+    broker.start()
+    tally.service.connect()
+    start_uep(f"paths: {{endpoint_dir: {small_disk}}}\n{THREADS}")
+    tally.settle()
+    assert {*early, *late} < tally.got.keys()
+    assert tally.errors() == {}
+
+
+def test_crowded_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results that nobody takes: no more tasks are accepted than there may be results."""
+    monkeypatch.setattr(outbox, "MOST_RESULTS", 20)
+    monkeypatch.setattr(outbox, "MOST_SENT", 3)
+    monkeypatch.setattr(outbox, "AGAIN", 0.2)
+    results = f"{service.endpoint_id}.results"
+
+    def play() -> None:
+        service.channel.queue_unbind(results, "results", results)
+        tally.send(20)
+        wait_until(lambda: len(list((tmp_path / "e" / "unacked_results").iterdir())) > 0 and len(tally.runs()) == 20)
+        time.sleep(0.5)
+        tally.send(20)
+        time.sleep(1)
+        assert len(tally.runs()) == 20
+        service.channel.queue_bind(results, "results", results)
+        tally.settle()
+
+    play_with_endpoint(play, tmp_path / "e", service, service.credentials())
+    assert tally.errors() == {}
+    assert tally.runs() == [1] * 40
+
+
+def test_results_that_somebody_removed(
+    service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "AGAIN", 0.2)
+    results, stored = f"{service.endpoint_id}.results", tmp_path / "e" / "unacked_results"
+
+    def play() -> None:
+        service.channel.queue_unbind(results, "results", results)
+        (task,) = tally.send(1)
+        wait_until(lambda: (stored / task).exists())
+        (stored / task).unlink()
+        service.channel.queue_bind(results, "results", results)
+        tally.settle()
+        assert tally.errors() == {task: "The result of this task was removed from the endpoint's disk."}
+
+    play_with_endpoint(play, tmp_path / "e", service, service.credentials())
+
+
+def test_slow_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task is run when it is on record, a result sent when it is on disk; heartbeats never wait for that."""
+    results = f"{service.endpoint_id}.results"
+    real = {name: getattr(os, name) for name in ("fsync", "fdatasync")}
+    go_on = {name: threading.Event() for name in real}
+
+    def hang(name: str) -> Callable[[int], None]:
+        def sync(fd: int) -> None:
+            assert go_on[name].wait(60)
+            real[name](fd)
+
+        return sync
+
+    def heartbeats() -> None:
+        service.channel.queue_purge(f"{service.endpoint_id}.heartbeats")
+        for _ in range(3):
+            service.heartbeat()
+
+    def play() -> None:
+        tally.send(1)
+        tally.settle()
+        for name in real:
+            monkeypatch.setattr(os, name, hang(name))
+        tally.send(3)
+        heartbeats()
+        assert len(tally.runs()) == 1
+        go_on["fdatasync"].set()
+        wait_until(lambda: len(tally.runs()) == 4)
+        heartbeats()
+        assert service.channel.queue_declare(results, passive=True).method.message_count == 0
+        go_on["fsync"].set()
+        tally.settle()
+
+    play_with_endpoint(play, tmp_path / "e", service, service.credentials())
+    assert tally.errors() == {}
+
+
+def test_flood_of_tasks(start_uep: StartUep, service: Service) -> None:
+    uep = start_uep()
+    service.call(functions.sleep, 0.01)
+    process = psutil.Process(uep.process.pid)
+    before = process.memory_info().rss
+    body = messages.pack(messages.Task(str(uuid.uuid4()), service.pack(functions.sleep, 0.05)))
+    for _ in range(100_000):
+        properties = pika.BasicProperties(headers={"task_uuid": str(uuid.uuid4())})
+        service.channel.basic_publish("tasks", service.task_queue, body, properties)
+    wait_until(lambda: service.waiting_tasks() > 50_000)
+    most = 0
+    for _ in range(30):
+        most = max(most, process.memory_info().rss)
+        time.sleep(0.1)
+    assert service.waiting_tasks() > 50_000
+    assert most - before < 150 << 20, f"{(most - before) >> 20} MiB"
+    assert uep.stop() == 0
+
+
+@pytest.mark.parametrize("configuration", [THREADS, PROCESSES, HTEX], ids=["threads", "processes", "htex"])
+def test_results_that_are_too_large(configuration: str, start_uep: StartUep, service: Service) -> None:
+    start_uep(configuration)
+    service.send(functions.zeros, RESULT_LIMIT + 1)
+    value = service.result(30)
+    assert value.error_details is not None
+    assert value.error_details.code == "MaxResultSizeExceeded"
+    service.send(fail_at_length, RESULT_LIMIT)
+    error = service.result(30)
+    assert error.error_details is not None
+    assert error.error_details.code == "RemoteExecutionError"
+    assert "ValueError: begin xxx" in error.data
+    assert error.data.endswith("xxx end\n")
+    assert re.search(r"\[\.\.\. \d+ characters left out \.\.\.\]", error.data)
+    assert len(error.data) < 1 << 20
+    assert len(service.call(functions.zeros, 5 << 20)) == 5 << 20
+
+
+def test_whatever_a_worker_sends_is_bounded() -> None:
+    task_id = str(uuid.uuid4())
+    large = messages.pack(messages.Result(task_id, "x" * (RESULT_LIMIT + 1)))
+    bounded = messages.unpack(answers.bounded(task_id, large))
+    assert isinstance(bounded, messages.Result)
+    assert bounded.error_details is not None
+    assert bounded.error_details.code == "MaxResultSizeExceeded"
+    just_so = messages.pack(messages.Result(task_id, "x" * RESULT_LIMIT))
+    assert answers.bounded(task_id, just_so) == just_so
+    for rubbish in (b"x" * (RESULT_LIMIT + 1), messages.pack(messages.Task(task_id, "x" * RESULT_LIMIT))):
+        refused = messages.unpack(answers.bounded(task_id, rubbish))
+        assert isinstance(refused, messages.Result)
+        assert (refused.task_id, refused.error_details is None) == (task_id, False)
+
+
+def play_with_endpoint(
+    play: Callable[[], None], directory: Path, service: Service, credentials: dict[str, Any]
+) -> None:
+    """Calls `play` in a thread while an endpoint runs in this process, where its constants can be changed."""
+    handed = HandOver(service.endpoint_id, credentials, THREADS)
+    settings = config.parse(THREADS)
+
+    async def run() -> None:
+        directory.mkdir()
+        engine = engines.make(settings.engine, Place(service.endpoint_id, directory))
+        running = asyncio.ensure_future(endpoint.Endpoint("uep.test", handed, settings, engine).run())
+        try:
+            await asyncio.to_thread(play)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await running == 0
+
+    before = os.getcwd(), dict(os.environ)
+    try:
+        asyncio.run(run())
+    finally:
+        os.chdir(before[0])
+        os.environ.clear()
+        os.environ.update(before[1])
+
+
+def kept(uep: Uep) -> list[str]:
+    """The files of results that are not confirmed, once there is nothing more to be done."""
+    time.sleep(0.5)
+    return [p.name for p in (uep.directory / "unacked_results").iterdir()]
+
+
+def fill(path: Path) -> None:
+    """Leaves no room on the disk."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+
+
+def wait_until(holds: Callable[[], bool], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
