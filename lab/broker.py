@@ -56,7 +56,7 @@ class PrivateBroker:
         """`folder` is made when it is not there. `port` is the AMQP port; a free one when not given."""
         self.folder = folder.absolute()
         self.hub_port = hub_port
-        free = _free_ports(3)
+        free = free_ports(3)
         self.port = port or free[0]
         self._distribution_port, self._epmd_port = free[1:]
         self._password = secrets.token_urlsafe(24)
@@ -266,7 +266,7 @@ def _write_private(path: Path, text: str) -> None:
         f.write(text)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Below the range from which the kernel takes the ports of outgoing connections: none of these, our own attempts
     to log in included, can take the port while the node is down."""
     ports: list[int] = []

@@ -121,10 +121,10 @@ class GlobusComputeEngine(Engine):
         }
         if job.resource_specification:
             context["resource_spec"] = dict(job.resource_specification)
-        executor = self._executor
+        executor, scaling = self._executor, self._scaling
         running: Future[bytes] = executor.submit_payload(context, job.body)
-        self._scaling.task_came()
-        running.add_done_callback(lambda _: self._note_failure(executor))
+        scaling.task_came()
+        running.add_done_callback(lambda done: self._ended(executor, scaling, done))
         return running
 
     def _make_executor(self) -> Any:
@@ -189,6 +189,11 @@ class GlobusComputeEngine(Engine):
             error = RuntimeError("Parsl's interchange ended unexpectedly")
             self.failure = str(error)
             executor.set_bad_state_and_fail_all(error)
+
+    def _ended(self, executor: Any, scaling: Any, done: Future[bytes]) -> None:
+        self._note_failure(executor)
+        if done.exception() is not None:  # the machinery's; a task's own is in its result
+            scaling.task_was_lost()
 
     def _note_failure(self, executor: Any) -> None:
         if executor.bad_state_is_set and self.failure is None:

@@ -1,7 +1,8 @@
 """Runs one of Parsl's programs, sooner than Parsl itself would: `python .../parsl_program.py NAME ARGUMENT...`.
 
-`interchange`          between the endpoint and its workers; ends with the endpoint, also when that is killed. It would
-                       otherwise stay, and with it the batch jobs, which run on as long as it answers
+`interchange`          between the endpoint and its workers; ends with the endpoint, also when that is killed, and tells
+                       the worker pools to end. It would otherwise stay, and with it the batch jobs, which run on as
+                       long as it answers, and then for `heartbeat_threshold` seconds more
 `process_worker_pool`  on each node, above the workers
 
 Parsl would import for them what they do not need: the SDK (half a second) and run-time type checks (a fifth). The pool
@@ -22,8 +23,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from importlib.abc import InspectLoader
+from types import FrameType
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+FAREWELL = 2
+"""Seconds for the interchange to reach the worker pools when it ends."""
 
 PACKAGE = "parsl.executors.high_throughput"
 
@@ -37,7 +42,12 @@ def main() -> None:
         spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
         assert spec is not None and isinstance(spec.loader, InspectLoader)
         # As if it were this program: what its children look for in __main__, they find below.
-        exec(spec.loader.get_code(spec.name) or "", vars(sys.modules["__main__"]))  # noqa: S102 - an installed module
+        program = vars(sys.modules["__main__"])
+        try:
+            exec(spec.loader.get_code(spec.name) or "", program)  # noqa: S102 - an installed module
+        finally:
+            if "ic" in program:
+                _dismiss_pools(program["ic"], program["PKL_SHUTDOWN_CODE"])
 
 
 @contextlib.contextmanager
@@ -67,9 +77,22 @@ def _without_type_checks() -> Iterator[None]:
 
 def _die_with_parent() -> bool:
     """The kernel sends SIGTERM when the thread that started us ends; False when it has ended already."""
+    signal.signal(signal.SIGTERM, _leave)
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     return os.getppid() == parent != 1
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.alarm(2 * FAREWELL)  # whatever happens
+    sys.exit()
+
+
+def _dismiss_pools(interchange: Any, message: bytes) -> None:
+    for pool in interchange._ready_managers:
+        interchange.manager_sock.send_multipart([pool, message])
+    interchange.zmq_context.destroy(linger=1000 * FAREWELL)
 
 
 if __name__ == "__main__":

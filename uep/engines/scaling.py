@@ -1,18 +1,26 @@
 """Keeps the number of Parsl blocks (batch jobs) as provider and strategy say.
 
 Parsl's own poller looks every `strategy_period` seconds and not before: the first block and every task that finds no
-block would wait for it. This one looks at once when it starts, and when a task comes while there is no block.
+block would wait for it. This one looks at once when it starts, when a task comes while there is no block, and when a
+task is lost, perhaps with its block.
+
+Parsl never gives up once a block has come up: when later the batch system takes no more jobs, tasks would wait for
+ever. Here it is enough that none of the last three came up, or that all have ended and the strategy starts no more.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from uep.config import ConfigError
 
 log = logging.getLogger(__name__)
+
+WINDOW = 3
+"""After so many blocks in a row that did not come up, no other will."""
 
 STOP_TIME = 10.0
 """Seconds for the round that is under way when scaling stops."""
@@ -22,12 +30,16 @@ class Scaling:
     """A thread that scales `executor`. `strategy` is one of Parsl's names; times are in seconds."""
 
     def __init__(self, executor: Any, *, strategy: str | None, max_idletime: float, strategy_period: float) -> None:
+        from parsl.jobs.error_handlers import simple_error_handler
         from parsl.jobs.strategy import Strategy
 
         try:
             self._strategy = Strategy(strategy=strategy or "none", max_idletime=max_idletime)
         except KeyError:
             raise ConfigError(f"strategy: {strategy!r} is not one of none, simple, htex_auto_scale") from None
+        if executor.block_error_handler is simple_error_handler:
+            executor.block_error_handler = _give_up
+        self._is_fixed = strategy in (None, "none")
         self._executor = executor
         self._period = strategy_period
         self._wake = threading.Event()
@@ -44,14 +56,21 @@ class Scaling:
         if not any(not status.terminal for status in self._executor.status_facade.values()):
             self._wake.set()
 
+    def task_was_lost(self) -> None:
+        """Asks soon what has become of the blocks; the batch system is otherwise asked once a minute."""
+        self._executor._last_poll_time = 0.0
+        self._wake.set()
+
     def stop(self) -> None:
-        """Ends every block."""
+        """Ends every block, also when the interchange, which Parsl would ask about them first, is gone."""
         self._stopped = True
         self._wake.set()
         self._thread.join(STOP_TIME)
-        blocks = len(self._executor.status_facade)
-        if blocks and not self._executor.bad_state_is_set:
-            self._executor.scale_in_facade(blocks)
+        jobs = self._executor.blocks_to_job_id
+        blocks = list(self._executor.status_facade.items())
+        running = [jobs[block] for block, status in blocks if not status.terminal]
+        if running and not all(self._executor.provider.cancel(running)):
+            log.warning("not all of these jobs could be cancelled: %s", ", ".join(map(str, running)))
 
     def _run(self) -> None:
         while not self._stopped:
@@ -63,7 +82,25 @@ class Scaling:
             self._wake.clear()
 
     def _look(self) -> None:
-        if self._executor.status_polling_interval > 0:
-            self._executor.poll_facade()
-            self._executor.handle_errors(self._executor.status_facade)
-        self._strategy.strategize([self._executor])
+        executor = self._executor
+        if executor.status_polling_interval > 0 and not executor.bad_state_is_set:
+            executor.poll_facade()
+            executor.handle_errors(executor.status_facade)
+            self._check_that_there_are_blocks()
+        self._strategy.strategize([executor])
+
+    def _check_that_there_are_blocks(self) -> None:
+        status = self._executor.status_facade
+        if self._is_fixed and status and all(each.terminal for each in status.values()):
+            error = RuntimeError("All blocks have ended, and the strategy 'none' starts no others")
+            self._executor.set_bad_state_and_fail_all(error)
+
+
+def _give_up(executor: Any, status: Mapping[str, Any]) -> None:
+    """Fails all tasks, now and later, when no block ever came up, or none of the last ones."""
+    from parsl.jobs.error_handlers import simple_error_handler, windowed_error_handler
+
+    simple_error_handler(executor, status)
+    last = sorted(status, key=int)[-WINDOW:]
+    if not executor.bad_state_is_set and not set(last) & set(executor.connected_blocks()):
+        windowed_error_handler(executor, {block: status[block] for block in last}, WINDOW)
