@@ -1,7 +1,7 @@
 """The table of running user endpoints: launches and adopts them, hears of their check-in and exit, stops them.
 
-One `Child` per user endpoint name. What an event means is in `lifecycle`; here it is carried out. Nothing is polled:
-the exit comes through a pidfd, the reports through a pipe, both readable in the event loop.
+One `Child` per user endpoint name. What is heard of it comes through `hearing`; what that means is in `lifecycle`;
+here it is carried out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import resource
-import select
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,6 +21,7 @@ from mep import containment, lifecycle, reaping, state
 from mep.command import StartEndpoint
 from mep.config import ManagerConfig
 from mep.containment import Containment, ContainmentError
+from mep.hearing import Hearing
 from mep.lifecycle import Action, Event, State
 from mep.plan import LaunchPlan
 from mep.refusal import Refused
@@ -36,13 +36,6 @@ STOP_TIMEOUT = 30.0
 
 _USELESS = 60.0
 """Seconds before which a program that does not tell of its results has been of no use."""
-_MOST_RECORDS = 16
-"""Audit records that are taken at a time, and the seconds until the next ones are."""
-_RECORDS_PAUSE = 0.01
-_LAST_RECORDS = 16
-"""So many times when its user endpoint has ended; a pipe holds that many."""
-_RECORD_SIZE = 4096
-"""Bytes of an audit record; what is longer comes as several (pipe(2), O_DIRECT)."""
 _UNCONTAINED = "This endpoint could not set the limits for your processes; please tell its administrators."
 
 
@@ -98,6 +91,7 @@ class Children:
         self._config = config
         self._containment = containment
         self._listener = listener
+        self._hearing = Hearing(self._said, listener.records, self._kill, self._exited)
         self._children: dict[str, Child] = {}
         self._empty = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -176,7 +170,7 @@ class Children:
     def release(self) -> None:
         """Looks after nothing any more: what happens from now on is for the next manager to find."""
         for child in self:
-            self._unwatch(child)
+            self._hearing.stop(child)
             child.close()
         self._children.clear()
 
@@ -208,69 +202,26 @@ class Children:
             await asyncio.wait(self._background, timeout=STOP_TIMEOUT)
 
     def _add(self, child: Child) -> None:
-        assert child.pidfd is not None and child.pipe is not None
         self._children[child.name] = child
-        loop = asyncio.get_running_loop()
-        loop.add_reader(child.pidfd, self._exited, child)
-        loop.add_reader(child.pipe, self._hear, child)
-        self._expect_records(child)
+        self._hearing.begin(child)
         if child.state is State.STARTING:
             patience = child.started + self._config().start_timeout - time.monotonic()
-            loop.call_later(max(0.0, patience), self._too_late, child)
+            asyncio.get_running_loop().call_later(max(0.0, patience), self._too_late, child)
         self._listener.count(len(self._children))
 
-    def _hear(self, child: Child) -> None:
-        """The pipe has lines, or its end: nobody is left who could write."""
-        if child.pipe is None:
-            return
-        try:
-            said = os.read(child.pipe, 256)
-        except BlockingIOError:
-            return
-        sensible = bool(said)
-        for word in said.splitlines():
-            if word == b"ready" and child.checked_in_after is None:
-                self._checked_in(child)
-            elif word == b"working" and not child.worked:
-                child.worked = True
-                self._save(child)
-                self._listener.working(child)
-            elif word == b"stopped" and not child.said_stopped:
-                child.said_stopped = True
-            else:
-                sensible = False
-        if not sensible:  # the end, or not our program: no reason to go on listening
-            asyncio.get_running_loop().remove_reader(child.pipe)
-            os.close(child.pipe)
-            child.pipe = None
-
-    def _take_records(self, child: Child) -> None:
-        """The records that wait, each with a read of its own; no more than some, as others want to be heard, too."""
-        assert child.audit is not None
-        records: list[bytes] = []
-        with contextlib.suppress(BlockingIOError):
-            while len(records) < _MOST_RECORDS and (record := os.read(child.audit, _RECORD_SIZE)):
-                records.append(record)
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(child.audit)
-        if not records:  # it has closed its end, or is ending
-            os.close(child.audit)
-            child.audit = None
-            self._kill(child)
-            return
-        self._listener.records(child, records)
-        # Nobody may fill the disk at will, or hold up others: whoever writes more has to wait.
-        loop.call_later(_RECORDS_PAUSE, self._expect_records, child)
-
-    def _expect_records(self, child: Child) -> None:
-        if self._children.get(child.name) is child and child.audit is not None and child.pidfd is not None:
-            asyncio.get_running_loop().add_reader(child.audit, self._take_records, child)
-
-    def _unwatch(self, child: Child) -> None:
-        loop = asyncio.get_running_loop()
-        for descriptor in (child.pidfd, child.pipe, child.audit):
-            if descriptor is not None:
-                loop.remove_reader(descriptor)
+    def _said(self, child: Child, word: bytes) -> bool:
+        """A word of its; False when it makes no sense."""
+        if word == b"ready" and child.checked_in_after is None:
+            self._checked_in(child)
+        elif word == b"working" and not child.worked:
+            child.worked = True
+            self._save(child)
+            self._listener.working(child)
+        elif word == b"stopped" and not child.said_stopped:
+            child.said_stopped = True
+        else:
+            return False
+        return True
 
     def _checked_in(self, child: Child) -> None:
         child.checked_in_after = time.monotonic() - child.started
@@ -283,11 +234,7 @@ class Children:
 
     def _exited(self, child: Child) -> None:
         assert child.pidfd is not None
-        self._hear(child)
-        for _ in range(_LAST_RECORDS):  # and no more: something that it has left may still write
-            if child.audit is not None and _has_more(child.audit):
-                self._take_records(child)
-        self._unwatch(child)
+        self._hearing.finish(child)
         self._later(self._containment.stop(child.process, child.scope))
         if child.adopted:
             child.close()
@@ -404,12 +351,6 @@ class Children:
 def _speaks(config: ManagerConfig) -> bool:
     """Only our own user endpoint tells of its first heartbeat and result; of another program that is not expected."""
     return config.uep_command == ManagerConfig().uep_command
-
-
-def _has_more(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _ending(code: int) -> str:
