@@ -28,6 +28,7 @@ class Grouped(Generic[T, R]):
         self._loop = asyncio.get_running_loop()
         # Not the loop's own threads: those are waited for at the end, and a disk may hang.
         self._thread = ThreadPoolExecutor(1, name)
+        self._thread.submit(int)  # starts it now: later a task may have used up what processes and threads there may be
         self._things: list[T] = []
         self._busy = False
 

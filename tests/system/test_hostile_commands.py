@@ -207,7 +207,7 @@ def test_who_keeps_dying_is_held_back_until_a_restart(hub: HubProcess, site: Man
     options = [{"DIES": n} for n in range(5)]
     *died, held_back = [said["error"] for said in submit(hub, site, "alice", *options, one_by_one=True)]
     assert all("ended unexpectedly (signal 9 (SIGKILL))" in text for text in died)
-    assert "keep ending before their first task, the last one with: signal 9 (SIGKILL)" in held_back
+    assert "keep ending before their first result, the last one with: signal 9 (SIGKILL)" in held_back
     assert re.search(UTC, held_back)
     assert "uid" in submit(hub, site, "bob", {})[0], "nobody else is"
     site.restart()
