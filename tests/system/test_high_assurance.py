@@ -73,6 +73,7 @@ def site(folder: Path, disk: Path, hub: HubProcess, accounts: dict[str, LocalAcc
     with manager:
         (manager.folder / "audit.log").symlink_to(disk / "audit.log")  # where `ManagerProcess.audit` looks
         yield manager
+        (manager.folder / "audit.log").unlink()
 
 
 def test_every_task_is_on_record(hub: HubProcess, site: ManagerProcess, accounts: dict[str, LocalAccount]) -> None:
