@@ -23,7 +23,6 @@ from mep.command import MAX_SKEW
 from mep.config import ConfigError
 from mep.containment import Containment, ContainmentError
 from mep.places import Places
-from mep.privileged import session
 from mep.profile import Profile
 from mep.refusal import Refused
 from mep.registration import RegistrationError
@@ -104,11 +103,8 @@ def _pam(site: Profile) -> Line:
     service = site.config.pam.service_name
     if not site.config.pam.enable:
         return Line(OK, "PAM", "off: user endpoints have no session, and can gain no rights by set-uid programs")
-    try:
-        profile.check_pam_service(service)
-        session.load()
-    except (ConfigError, session.PamError) as e:
-        return _failed("PAM", str(e))
+    if problem := profile.pam_problem(service):
+        return _failed("PAM", problem)
     return Line(OK, "PAM", f"service {service!r} is there; accounts go through its account and session rules")
 
 

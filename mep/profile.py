@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 import identity
 from mep import profile_files, reach
 from mep.config import ConfigError, ConfigErrors, ManagerConfig, read_config
+from mep.privileged import session
 from mep.profile_files import check_folder, check_program
 from mep.profile_files import check_pam_service as check_pam_service  # as parts of a profile, for those who read it
 from mep.profile_files import read_mapping as read_mapping
@@ -158,11 +159,8 @@ def check_outside(site: Profile) -> None:
     """
     programs = (Path(sys.executable), Path(site.config.uep_command[0]))
     problems = [problem for program in programs if (problem := program_problem(program))]
-    if site.config.pam.enable:
-        try:
-            check_pam_service(site.config.pam.service_name)
-        except ConfigError as e:
-            problems.append(str(e))
+    if site.config.pam.enable and (problem := pam_problem(site.config.pam.service_name)):
+        problems.append(problem)
     if problems:
         raise ConfigErrors(list(dict.fromkeys(problems)))  # the one may be the other's interpreter
 
@@ -175,6 +173,19 @@ def program_problem(program: Path) -> str | None:
         return str(e)
     obstacle = reach.obstacle(program)
     return obstacle and f"{obstacle}; user endpoints run as ordinary users"
+
+
+def pam_problem(service_name: str) -> str | None:
+    """What keeps PAM from being used by the rules of this service, and the remedy; None when nothing does.
+
+    Loads PAM, which no request should have to wait for.
+    """
+    try:
+        check_pam_service(service_name)
+        session.load()
+    except (ConfigError, session.PamError) as e:
+        return str(e)
+    return None
 
 
 class _Findings:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -94,3 +97,17 @@ def profile_directory(tmp_path: Path) -> Path:
     (directory / "user_config_schema.json").write_text('{"type": "object"}')
     (directory / "user_environment.yaml").write_text("SITE: here\nNUMBER: 5\n")
     return directory
+
+
+@pytest.fixture
+def no_hang() -> Iterator[None]:
+    """Whoever waits for something that never comes is woken with an error."""
+
+    def wake(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("hangs")
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

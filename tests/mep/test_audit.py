@@ -3,13 +3,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -236,18 +234,6 @@ def test_a_place_where_no_file_can_be_is_an_error_at_once(tmp_path: Path, place:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=place):
         AuditTrail(tmp_path / place)
-
-
-@pytest.fixture
-def no_hang() -> Iterator[None]:
-    def wake(number: int, frame: FrameType | None) -> None:
-        raise AssertionError("hangs")
-
-    before = signal.signal(signal.SIGALRM, wake)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def link_elsewhere(path: Path) -> None:

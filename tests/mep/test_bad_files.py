@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -140,20 +138,6 @@ def spoil(site: Path, file: str, fault: str) -> Path:
 
 def remedy(file: str, fault: str) -> str:
     return REMEDIES.get(fault, FILES[file].remedy)
-
-
-@pytest.fixture
-def no_hang() -> Iterator[None]:
-    """Whoever waits for something that never comes is woken with an error."""
-
-    def wake(number: int, frame: FrameType | None) -> None:
-        raise AssertionError("hangs")
-
-    before = signal.signal(signal.SIGALRM, wake)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def problems(site: Path, file: str) -> list[str]:
