@@ -1,14 +1,16 @@
 """`make bench-quick`: ours beside the public package, in turn, on the same hub and broker, as root. About two minutes.
 
-Prints, for the three engines, seconds from the start command to the first heartbeat and to the first result as the
-hub saw them, milliseconds of one task through a warm user endpoint, and tasks per second of a batch; medians, with
-the ratio of the two. Each start is a fresh user endpoint. Nothing is asserted: machines are noisy.
+Prints, for the three engines with one worker each: seconds from the start command to the first heartbeat and to the
+first result as the hub saw them, milliseconds of one task through a warm user endpoint, tasks per second of a batch,
+and the memory of all processes of a user endpoint that has run a few tasks (PSS: what is shared counts in parts);
+medians, with the ratio of the two. Each start is a fresh user endpoint. Nothing is asserted: machines are noisy.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import statistics
 import sys
 import tempfile
@@ -17,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.edge import Edge
 from lab import loopback, timeline
@@ -29,6 +33,7 @@ from lab.peer import PublicManager
 ENGINES = ("ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine")
 WARM_TASKS = 15
 BATCH = 1000
+BATCHES = 3
 
 ACCOUNT = "mepbench_alice"
 MAPPING = [{"source": "{username}", "match": "alice@example\\.org", "output": ACCOUNT}]
@@ -48,12 +53,13 @@ engine:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of one engine: seconds, milliseconds, tasks per second."""
+    """What was measured of one engine: seconds, milliseconds, tasks per second, MiB."""
 
     first_heartbeat: float
     first_result: float
     warm_task: float
     tasks_per_second: float
+    memory: float
 
 
 def main() -> None:
@@ -92,12 +98,15 @@ def _measure_all(hub: HubProcess, endpoint_id: str, starts: int) -> dict[str, Fi
 
 def _measure(hub: HubProcess, endpoint_id: str, engine: str, starts: int) -> Figures:
     edge = Edge(hub, "alice")
+    others = _processes()
     try:
         fresh: list[dict[str, Any]] = [{"ENGINE": engine, "RUN": run} for run in range(starts)]
-        for config in fresh:
+        edge.run(endpoint_id, fresh[0], [1])
+        warm = [edge.run(endpoint_id, fresh[0], [n]) for n in range(WARM_TASKS)]
+        memory = sum(_pss(pid) for pid in _processes() - others)
+        batches = [edge.run(endpoint_id, fresh[0], list(range(BATCH))) for _ in range(BATCHES)]
+        for config in fresh[1:]:
             edge.run(endpoint_id, config, [1])
-        warm = [edge.run(endpoint_id, fresh[-1], [n]) for n in range(WARM_TASKS)]
-        batch = edge.run(endpoint_id, fresh[-1], list(range(BATCH)))
     finally:
         edge.close()
     seen = [s for s in timeline.starts(hub, "admin", endpoint_id) if s.user_options["ENGINE"] == engine]
@@ -105,8 +114,23 @@ def _measure(hub: HubProcess, endpoint_id: str, engine: str, starts: int) -> Fig
         first_heartbeat=statistics.median(s.first_heartbeat for s in seen if s.first_heartbeat is not None),
         first_result=statistics.median(s.first_result for s in seen if s.first_result is not None),
         warm_task=1000 * statistics.median(warm),
-        tasks_per_second=BATCH / batch,
+        tasks_per_second=BATCH / statistics.median(batches),
+        memory=memory,
     )
+
+
+def _processes() -> set[int]:
+    """The processes of the account: also those that an engine has detached from its user endpoint."""
+    uid = pwd.getpwnam(ACCOUNT).pw_uid
+    return {process.pid for process in psutil.process_iter() if uid in process.uids()}
+
+
+def _pss(pid: int) -> float:
+    """MiB; nothing for a process that has just ended."""
+    try:
+        return float(psutil.Process(pid).memory_full_info().pss) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _print(ours: dict[str, Figures], public: dict[str, Figures]) -> None:
@@ -115,6 +139,7 @@ def _print(ours: dict[str, Figures], public: dict[str, Figures]) -> None:
         ("command -> first result, s", "first_result", "{:.2f}"),
         ("one task, warm, ms", "warm_task", "{:.0f}"),
         (f"tasks per second ({BATCH} at once)", "tasks_per_second", "{:.0f}"),
+        ("memory (PSS), MiB", "memory", "{:.0f}"),
     ]
     print(f"{'':<32}{'engine':<22}{'ours':>8}{'public':>9}{'ratio':>8}")
     for title, field, form in rows:

@@ -18,6 +18,7 @@
 `report`       their content, and the notice of a failed start
 `notice`       the last word of an endpoint that cannot even begin
 `worker`       runs one task; imported by whatever process does the work
+`deferred`     imports of big packages in parts
 `engines`      threads, processes, Parsl
 
 Of our packages only `wire` is imported here. Nothing heavy (the SDK, Parsl) is imported before the first heartbeat.

@@ -1,9 +1,10 @@
 """Runs one task. The only code of ours in the processes that do the work.
 
-Called in threads of the endpoint, in pool processes and in Parsl's workers, there also from a copy of this one file in
-another Python environment: it needs the standard library and `globus_compute_sdk` only, and imports the latter when
-the first task comes. `execute_task` takes the arguments of the public package's function of that name, so that a
-worker environment with the public package can stand in for it.
+Called in threads of the endpoint, in pool processes and in Parsl's workers, there also from a copy of this file (and
+of `deferred`) in another Python environment: it needs the standard library and `globus_compute_sdk` only, and imports
+the latter, of which it takes no more than the serializer, when the first task comes. `execute_task` takes the
+arguments of the public package's function of that name, so that a worker environment with the public package can stand
+in for it.
 
 A task can do what its user may do; it cannot end the worker by an exception. `cwd` and the environment are the whole
 process's: in a thread pool tasks see each other's.
@@ -22,6 +23,8 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from uep.deferred import defer
 
 RESULT_LIMIT = 10 * 1024 * 1024
 """Characters of a serialized result; the service takes no more."""
@@ -98,6 +101,7 @@ def _unpack(packed_task: bytes, allowed: Sequence[str] | None) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _serializer(allowed: tuple[str, ...]) -> Any:
+    defer("globus_compute_sdk")
     from globus_compute_sdk.serialize import ComputeSerializer
 
     return ComputeSerializer(allowed_deserializer_types=allowed or None)
@@ -170,12 +174,12 @@ def _details() -> dict[str, Any]:
 
     details = {"os": platform.platform(), "python_version": platform.python_version()}
     try:
+        _serializer(())  # what the first task needs
         import dill  # type: ignore[import-untyped,unused-ignore]
-        import globus_compute_sdk
-        from globus_compute_sdk import serialize  # noqa: F401 - what the first task needs
+        from globus_compute_sdk.version import __version__
     except Exception:  # noqa: BLE001 - a broken environment shows as the task's own traceback
         return details
-    return {**details, "dill_version": dill.__version__, "globus_compute_sdk_version": globus_compute_sdk.__version__}
+    return {**details, "dill_version": dill.__version__, "globus_compute_sdk_version": __version__}
 
 
 def _flush() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import ast
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from globus_compute_sdk.serialize import ComputeSerializer, DillDataBase64, JSONData, PureSourceTextInspect
 
+from tests.test_imports import imports
 from tests.uep import functions
-from uep import worker
+from uep import deferred, worker
 from wire import messages
 
 TASK, ENDPOINT = str(uuid.uuid4()), str(uuid.uuid4())
@@ -124,7 +125,11 @@ def test_serializers(tmp_path: Path) -> None:
 
 
 def test_runs_where_nothing_of_ours_is_installed() -> None:
-    tree = ast.parse(Path(worker.__file__).read_text())
-    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert not any(name and name.split(".")[0] in ("uep", "wire", "parsl") for name in modules)
+    names = imports(Path(worker.__file__)) | imports(Path(deferred.__file__))
+    assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} == {
+        "uep.deferred",
+        "dill",
+        "globus_compute_sdk.errors",
+        "globus_compute_sdk.serialize",
+        "globus_compute_sdk.version",
+    }

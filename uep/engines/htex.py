@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any, ClassVar
+from typing import Any
 
 from uep.config import ConfigError
 from uep.engines import parsl_program
@@ -46,8 +46,6 @@ _STRATEGY = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0
 class GlobusComputeEngine(Engine):
     """See the module."""
 
-    EXECUTOR: ClassVar[str] = "HighThroughputExecutor"
-
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         super().__init__(place, options)
         self._executor: Any = None
@@ -60,10 +58,8 @@ class GlobusComputeEngine(Engine):
             logging.getLogger("parsl").setLevel(logging.WARNING)
         from uep.engines.scaling import Scaling
 
-        with parsl_program.without_sdk():
-            import parsl.executors  # noqa: F401 - with it, all of Parsl that is needed here
-
-        executor = self._make_executor()
+        with parsl_program.lightly(type_checks=True):
+            executor = self._make_executor()
         executor.start()
         threading.Thread(target=self._watch, args=(executor,), name="interchange-watch", daemon=True).start()
         self._executor = executor
@@ -127,9 +123,12 @@ class GlobusComputeEngine(Engine):
         running.add_done_callback(lambda done: self._ended(executor, scaling, done))
         return running
 
-    def _make_executor(self) -> Any:
-        import parsl.executors
+    def _executor_class(self) -> Any:
+        from parsl.executors.high_throughput.executor import HighThroughputExecutor
 
+        return HighThroughputExecutor
+
+    def _make_executor(self) -> Any:
         from uep.engines import parsl_parts
         from uep.engines.worker_command import command_and_function
 
@@ -139,7 +138,7 @@ class GlobusComputeEngine(Engine):
         # Without an address the executor would ask a service on the internet for one.
         options |= {"provider": provider, "address": address or "127.0.0.1", "label": self._label()}
         options |= {"encrypted": self._options.get("encrypted", True)}
-        executor = parsl_parts.call(self.name, getattr(parsl.executors, self.EXECUTOR), options)
+        executor = parsl_parts.call(self.name, self._executor_class(), options)
         if address is None:
             executor.address, executor.all_addresses = None, parsl_parts.local_addresses()
         self._prepare(executor)
@@ -171,7 +170,7 @@ class GlobusComputeEngine(Engine):
         executor.provider.script_dir = str(scripts)
 
     def _label(self) -> str:
-        return f"{self._options.get('label', self.name)}-{self.EXECUTOR}"
+        return f"{self._options.get('label', self.name)}-{self._executor_class().__name__}"
 
     def _strategy(self) -> dict[str, Any]:
         given = dict(self._options.get("job_status_kwargs", {}))
@@ -231,7 +230,10 @@ class GlobusComputeEngine(Engine):
 class GlobusMPIEngine(GlobusComputeEngine):
     """For tasks that are MPI programs: they say with a resource specification how many nodes and ranks they need."""
 
-    EXECUTOR: ClassVar[str] = "MPIExecutor"
+    def _executor_class(self) -> Any:
+        from parsl.executors.high_throughput.mpi_executor import MPIExecutor
+
+        return MPIExecutor
 
 
 _NOT_THE_EXECUTORS = frozenset(_OURS) | frozenset(Engine.OPTIONS)

@@ -5,12 +5,12 @@
                        long as it answers, and then for `heartbeat_threshold` seconds more
 `process_worker_pool`  on each node, above the workers
 
-Parsl would import for them what they do not need: the SDK (half a second) and run-time type checks (a fifth). The pool
-starts processes that import its program again: the workers, and a manager of shared objects. They import this file
-instead, for the same reason, and the workers import the SDK when the first task comes.
+Parsl would import for them much that they do not need: all of itself, the SDK, run-time type checks. The pool starts
+processes that import its program again: the workers, and a manager of shared objects. They import this file instead,
+and of it the workers take what they are to run; those import the SDK when the first task comes.
 
 Run as a file, also a copy of it, and not with `-m`: that would look for modules in the working directory first, which
-is the user's home. For the same reason it uses nothing else of ours.
+is the user's home. Of ours it uses `uep.deferred` only.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from importlib.abc import InspectLoader
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
+
+from uep.deferred import defer
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 FAREWELL = 2
@@ -38,7 +40,7 @@ def main() -> None:
     name = sys.argv.pop(1)
     if name == "interchange" and not _die_with_parent():
         return
-    with without_sdk(), _without_type_checks():
+    with lightly():
         spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
         assert spec is not None and isinstance(spec.loader, InspectLoader)
         # As if it were this program: what its children look for in __main__, they find below.
@@ -51,28 +53,24 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def without_sdk() -> Iterator[None]:
-    """Inside, `globus_compute_sdk` cannot be imported, unless it is already; Parsl then leaves it out."""
-    block = "globus_compute_sdk" not in sys.modules
-    if block:
-        sys.modules["globus_compute_sdk"] = None  # type: ignore[assignment]
+def lightly(*, type_checks: bool = False) -> Iterator[None]:
+    """Inside, Parsl's modules are imported without the rest of Parsl and without what only a few of them use.
+
+    Afterwards all of that can be imported as ever. `type_checks`: whether Parsl's classes check their arguments.
+    """
+    defer("parsl", "parsl.executors", "requests")
+    # None: cannot be imported. Parsl then leaves the SDK out.
+    instead: dict[str, ModuleType | None] = {"globus_compute_sdk": None}
+    if not type_checks:
+        instead["typeguard"] = ModuleType("typeguard")
+        vars(instead["typeguard"])["typechecked"] = lambda function: function
+    instead = {name: module for name, module in instead.items() if name not in sys.modules}
+    sys.modules.update(instead)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if block:
-            del sys.modules["globus_compute_sdk"]
-
-
-@contextlib.contextmanager
-def _without_type_checks() -> Iterator[None]:
-    import typeguard
-
-    checked = typeguard.typechecked
-    typeguard.typechecked = lambda function: function  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        typeguard.typechecked = checked
+        for name in instead:
+            del sys.modules[name]
 
 
 def _die_with_parent() -> bool:
@@ -95,9 +93,15 @@ def _dismiss_pools(interchange: Any, message: bytes) -> None:
     interchange.zmq_context.destroy(linger=1000 * FAREWELL)
 
 
+def __getattr__(name: str) -> Any:
+    """For the processes that the pool starts, to which this file is the pool's program: `worker`."""
+    if name != "worker":
+        raise AttributeError(name)
+    with lightly():
+        from parsl.executors.high_throughput.process_worker_pool import worker
+    return worker
+
+
 if __name__ == "__main__":
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - as Python put it there
     main()
-elif __name__ == "__mp_main__":  # a process that the worker pool has started
-    with without_sdk(), _without_type_checks():
-        from parsl.executors.high_throughput.process_worker_pool import worker  # noqa: F401

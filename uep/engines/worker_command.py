@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from uep import worker
+from uep import deferred, worker
 from uep.config import ConfigError
 from uep.engines import parsl_program
 
@@ -107,7 +107,9 @@ def _write_script(directory: Path, *, search: bool) -> Path:
     package = directory / "worker"
     (package / "uep").mkdir(mode=0o700, parents=True, exist_ok=True)
     (package / "uep" / "__init__.py").touch()
-    shutil.copyfile(worker.__file__, package / "uep" / "worker.py")
+    for module in (worker, deferred):
+        assert module.__file__ is not None
+        shutil.copy(module.__file__, package / "uep")
     program, script = package / "parsl_program.py", package / "start.sh"
     shutil.copyfile(parsl_program.__file__, program)
     paths = {"package": package, "program": program, "python": sys.executable}
