@@ -163,11 +163,16 @@ class Intake:
             return
         if error is not None:
             log.error("%d tasks cannot be noted in the journal (%s): run all the same", len(arrivals), error)
+        if error is None and not self._not_noted:
+            for consumer, last in {arrival.consumer: arrival.delivery.tag for arrival in arrivals}.items():
+                consumer.ack(last, and_earlier=True)  # they come, and are noted, in order
+        else:
+            for arrival in arrivals:
+                if error is None or arrival.again:
+                    self._acknowledge(arrival)
+                else:
+                    self._not_noted[arrival.task_id] = arrival
         for arrival in arrivals:
-            if error is None or arrival.again:
-                self._acknowledge(arrival)
-            else:
-                self._not_noted[arrival.task_id] = arrival
             if not arrival.again:
                 self._being_noted.discard(arrival.task_id)
                 self._accept(arrival.task_id, arrival.delivery)

@@ -6,15 +6,17 @@ an error. `intake` notes tasks before their ack (`accept`); `outbox` has them cr
 are confirmed, and only then removes these: at any moment an open task either has its result on disk or has none.
 
 One file of slots, 64 bytes each, `+ID` while the task is open. Slots are allocated ahead and used again: a full disk
-does not touch them, and the file stays as small as the most tasks that were ever open at once. Both methods return
-when the slots are on the disk itself (one sync for any number of tasks), and are meant for a thread.
+does not touch them, and the file stays as small as the most tasks that were ever open at once. `accept` returns when
+the slots are on the disk itself (one sync for any number of tasks); what `finish` writes goes there with the next, so
+that a crash of the machine may have a few answered tasks answered again. Both are meant for a thread.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from uep.results import is_task_id, sync_directory_of
@@ -51,27 +53,26 @@ class Journal:
     def accept(self, task_ids: Collection[str]) -> None:
         """Notes that these tasks are ours now. Raises OSError when that is not on disk."""
         with self._lock:
-            while len(self._free) < len(task_ids):
+            new = [task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._slots]
+            while len(self._free) < len(new):
                 self._grow()
-            for task_id in task_ids:
-                if task_id not in self._slots:
-                    self._slots[task_id] = slot = self._free.pop()
-                    _write(self._fd, slot, _used(task_id))
+            taken = sorted(heapq.heappop(self._free) for _ in new)
+            self._slots.update(zip(new, taken, strict=True))
+            _write_slots(self._fd, dict(zip(taken, map(_used, new), strict=True)))
         os.fdatasync(self._fd)
 
     def finish(self, task_ids: Collection[str]) -> None:
         """Notes that these tasks are answered; harmless when they are not open. Raises OSError."""
         with self._lock:
-            for task_id in task_ids:
-                slot = self._slots.pop(task_id, None)
-                if slot is not None:
-                    _write(self._fd, slot, _FREE)
-                    self._free.append(slot)
-        os.fdatasync(self._fd)
+            freed = sorted(slot for task_id in task_ids if (slot := self._slots.pop(task_id, None)) is not None)
+            _write_slots(self._fd, dict.fromkeys(freed, _FREE))
+            for slot in freed:
+                heapq.heappush(self._free, slot)
 
     def _grow(self) -> None:
         _write(self._fd, self._size, _FREE * GROWTH)
-        self._free += range(self._size, self._size + GROWTH)
+        for slot in range(self._size, self._size + GROWTH):
+            heapq.heappush(self._free, slot)
         self._size += GROWTH
 
 
@@ -89,6 +90,17 @@ def _fresh(path: Path, content: bytes) -> int:
         new.unlink(missing_ok=True)
         raise
     return fd
+
+
+def _write_slots(fd: int, contents: Mapping[int, bytes]) -> None:
+    """Writes slots, which come in order, with one call for those that lie side by side."""
+    first, together = 0, b""
+    for slot, content in contents.items():
+        if slot != first + len(together) // SLOT:
+            _write(fd, first, together)
+            first, together = slot, b""
+        together += content
+    _write(fd, first, together)
 
 
 def _write(fd: int, slot: int, content: bytes) -> None:

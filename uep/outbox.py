@@ -31,8 +31,8 @@ MOST_ON_DISK = 2 << 30
 """Bytes, of the same."""
 MOST_IN_MEMORY = 256 << 20
 """Bytes of results that are not stored, or not yet, of the same."""
-FILE_SIZE = 16 << 20
-"""Bytes of results after which a group goes on in another file."""
+GROUP_SIZE = 16 << 20
+"""Bytes of results that are stored together; one result more than that may be."""
 MOST_SENT = 1000
 """Results that wait for their confirms at a time."""
 MOST_BYTES_SENT = 32 << 20
@@ -118,7 +118,7 @@ class Outbox:
     def _work(self, things: list[_Thing]) -> dict[str, Exception]:
         """In the disk's thread: the tasks whose results could not be stored, and why."""
         failed: dict[str, Exception] = {}
-        for group in _files((task_id, packed) for task_id, packed in things if packed is not None):
+        for group in _groups((task_id, packed) for task_id, packed in things if packed is not None):
             try:
                 self._store.put(group)
             except Exception as e:  # noqa: BLE001 - whatever it is, the results are to be sent
@@ -264,14 +264,14 @@ def _why(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
 
 
-def _files(results: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    """The results in the groups that go to one file each."""
+def _groups(results: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """The results in the groups that are stored together."""
     group: list[tuple[str, bytes]] = []
     size = 0
     for task_id, packed in results:
         group.append((task_id, packed))
         size += len(packed)
-        if size >= FILE_SIZE:
+        if size >= GROUP_SIZE:
             yield group
             group, size = [], 0
     if group:

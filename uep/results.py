@@ -1,12 +1,14 @@
 """Results on disk until the broker has confirmed them.
 
-One directory, mode 0700. A file holds one or more results, those that came while the last file was being written; it
-is named by the first of their tasks. It is written under another name, synced, renamed, and the directory is synced:
-it appears whole or not at all, and what `put` has taken outlives a crash of the machine. A sync costs about the same
-for one result as for a hundred, and much on a network file system: hence the groups. A file goes with the last of its
-results. What is left is sent again at the next connection, or by the next endpoint of the same name.
+One directory, mode 0700, with files that results are appended to. What `put` has taken is synced: it outlives a crash
+of the machine. A sync costs about the same for one result as for a hundred, and much on a network file system: hence
+`put` takes many. Making and removing files costs more than writing: a result is not a file of its own, and a file whose
+results are all confirmed is written again from its beginning. What is left is sent again at the next connection, or by
+the next endpoint of the same name.
 
-Inside, each result is a line `TASK-ID LENGTH` and then that many bytes.
+A result in a file is a line of `HEADER` bytes, `+TASK-ID NUMBER LENGTH CHECKSUM`, and LENGTH bytes after it. Numbers
+go up by one: where they do not, what follows is from before the file was written again, or torn by a crash. The `+`
+becomes `-` when the result is confirmed. That is not synced; a crash of the machine may have a few results sent again.
 """
 
 from __future__ import annotations
@@ -14,132 +16,150 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import uuid
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
+HEADER = 75
+"""Bytes of the line before a result."""
+_LINE = re.compile(rb"[+-]([0-9a-f-]{36}) ([0-9a-f]{16}) (\d{10}) [0-9a-f]{8}\n")
+LONG_ENOUGH = 1 << 20
+"""Bytes after which a file is written again from its beginning, once there is no result left in it."""
+TOO_LONG = 16 << 20
+"""Bytes after which another file is begun."""
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Where in which file a result is; in bytes."""
 
-    file: str
+class _Part(NamedTuple):
+    """Where a result is; in bytes from the beginning of its line."""
+
+    file: _File
     offset: int
     length: int
 
 
-class ResultStore:
-    """A mapping of task id to packed result, kept in `directory`. One thread at a time may call its methods.
+@dataclass(eq=False)
+class _File:
+    """An open file: `end` is where the next result goes, `results` is the number of those not confirmed yet."""
 
-    `size` is the number of bytes of all files.
-    """
+    path: Path
+    fd: int
+    end: int = 0
+    results: int = 0
+
+
+class ResultStore:
+    """A mapping of task id to packed result, kept in `directory`. One thread at a time may call its methods."""
 
     def __init__(self, directory: Path) -> None:
         """Creates the directory. Raises OSError when it cannot be used."""
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parts: dict[str, _Part] = {}
-        self._tasks: dict[str, set[str]] = {}
-        self._sizes: dict[str, int] = {}
-        self.size = 0
-        for torn in directory.glob(".*.new"):
-            torn.unlink(missing_ok=True)
-        for name in self._oldest_first():
-            self._find(name)
+        self._files: list[_File] = []
+        self._current: _File | None = None
+        self._number = 0
+        for path in sorted(path for path in directory.iterdir() if path.name.isdecimal()):
+            self._find(path)
+        self._next_name = 1 + max((int(file.path.name) for file in self._files), default=0)
+        for file in list(self._files):
+            self._close_if_empty(file)
 
     def __len__(self) -> int:
         return len(self._parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes in all files."""
+        return sum(file.end for file in self._files)
 
     def ids(self) -> list[str]:
         """The tasks whose results are kept, oldest first."""
         return list(self._parts)
 
     def put(self, results: Sequence[tuple[str, bytes]]) -> None:
-        """Keeps the packed results of these tasks, all or none of them, in one new file.
+        """Keeps the packed results of these tasks, all or none of them.
 
         Raises:
             OSError: disk or quota full, say.
         """
-        name = results[0][0]
-        if name in self._tasks:
-            name = str(uuid.uuid4())
-        pieces = [piece for task_id, packed in results for piece in (_header(task_id, packed), packed)]
-        new = self._directory / f".{name}.new"
-        try:
-            _write(new, pieces)
-            new.rename(self._directory / name)
-            _sync_directory(self._fd)
-        except OSError:
-            new.unlink(missing_ok=True)
-            raise
-        offset = 0
-        self._add(name, sum(map(len, pieces)))
+        file = self._file_to_write()
+        lines = [_line(task_id, self._number + n, packed) for n, (task_id, packed) in enumerate(results, 1)]
+        content = b"".join(piece for line, (_, packed) in zip(lines, results, strict=True) for piece in (line, packed))
+        _write(file.fd, file.end, content)
+        os.fdatasync(file.fd)
+        self._number += len(results)
         for task_id, packed in results:
-            offset += len(_header(task_id, packed))
-            self._note(task_id, _Part(name, offset, len(packed)))
-            offset += len(packed)
+            self.discard([task_id])  # the earlier result of a task
+            self._parts[task_id] = _Part(file, file.end, len(packed))
+            file.end += HEADER + len(packed)
+            file.results += 1
 
     def get(self, task_id: str) -> bytes:
         """The packed result of a task. Raises OSError; FileNotFoundError when there is none."""
         part = self._parts.get(task_id)
         if part is None:
             raise FileNotFoundError(errno.ENOENT, "no result of this task is kept")
-        with (self._directory / part.file).open("rb") as file:
-            file.seek(part.offset)
-            packed = file.read(part.length)
+        packed = os.pread(part.file.fd, part.length, part.offset + HEADER)
         if len(packed) != part.length:
             raise FileNotFoundError(errno.ENOENT, "the end of the file is missing")
         return packed
 
     def discard(self, task_ids: Iterable[str]) -> None:
-        """Forgets these results; harmless where there is none. Raises OSError when a file cannot be removed."""
+        """Forgets these results; harmless where there is none. Raises OSError when a file cannot be written."""
         for task_id in task_ids:
             part = self._parts.pop(task_id, None)
             if part is not None:
-                self._leave(part.file, task_id)
+                part.file.results -= 1
+                _write(part.file.fd, part.offset, b"-")
+                if part.file is not self._current:
+                    self._close_if_empty(part.file)
 
-    def _leave(self, name: str, task_id: str) -> None:
-        tasks = self._tasks[name]
-        tasks.discard(task_id)
-        if not tasks:
-            del self._tasks[name]
-            self.size -= self._sizes.pop(name)
-            (self._directory / name).unlink(missing_ok=True)
+    def _file_to_write(self) -> _File:
+        file = self._current
+        if file is not None and file.results == 0 and file.end >= LONG_ENOUGH:
+            os.ftruncate(file.fd, LONG_ENOUGH)
+            file.end = 0
+        if file is None or file.end >= TOO_LONG or os.fstat(file.fd).st_nlink == 0:  # somebody removed it
+            self._current = self._new_file()
+            if file is not None:
+                self._close_if_empty(file)
+            return self._current
+        return file
 
-    def _oldest_first(self) -> list[str]:
-        entries = [e for e in os.scandir(self._directory) if is_task_id(e.name)]
-        return [e.name for e in sorted(entries, key=lambda e: e.stat().st_mtime_ns)]
+    def _new_file(self) -> _File:
+        path = self._directory / f"{self._next_name:09}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._next_name += 1
+        self._files.append(file := _File(path, fd))
+        sync_directory_of(path)
+        return file
 
-    def _find(self, name: str) -> None:
-        """Notes what is in a file; only the lines are read."""
-        with (self._directory / name).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._add(name, size)
-            while line := file.readline(100):
-                task_id, _, length = line.decode(errors="replace").rstrip("\n").partition(" ")
-                part = _Part(name, file.tell(), int(length) if length.isdecimal() else size)
-                if not is_task_id(task_id) or part.offset + part.length > size:
-                    log.error("file %s among the kept results is damaged from byte %d on", name, part.offset)
-                    return
-                self._note(task_id, part)
-                file.seek(part.length, os.SEEK_CUR)
+    def _close_if_empty(self, file: _File) -> None:
+        if file.results == 0:
+            self._files.remove(file)
+            os.close(file.fd)
+            file.path.unlink(missing_ok=True)
 
-    def _add(self, name: str, size: int) -> None:
-        self._tasks[name] = set()
-        self._sizes[name] = size
-        self.size += size
-
-    def _note(self, task_id: str, part: _Part) -> None:
-        before = self._parts.get(task_id)
-        self._parts[task_id] = part
-        self._tasks[part.file].add(task_id)
-        if before is not None and before.file != part.file:
-            self._leave(before.file, task_id)
+    def _find(self, path: Path) -> None:
+        """Notes what is in a file of an earlier endpoint."""
+        self._files.append(file := _File(path, os.open(path, os.O_RDWR | os.O_CLOEXEC)))
+        for task_id, number, offset, length, kept in results_in(file.fd):
+            self._number = max(self._number, number)
+            file.end = offset + HEADER + length
+            if kept:
+                if task_id in self._parts:
+                    self._parts.pop(task_id).file.results -= 1
+                self._parts[task_id] = _Part(file, offset, length)
+                file.results += 1
+        if file.end == 0 and os.fstat(file.fd).st_size > 0:
+            log.error("file %s among the kept results is damaged: removed", path.name)
 
 
 def is_task_id(name: str) -> bool:
@@ -151,31 +171,37 @@ def is_task_id(name: str) -> bool:
 
 
 def sync_directory_of(path: Path) -> None:
-    """Makes a rename of `path` outlive a crash. Raises OSError."""
+    """Makes the making or a rename of `path` outlive a crash. Raises OSError."""
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _sync_directory(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_directory(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as e:
         if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that need no sync of a directory
             raise
-
-
-def _header(task_id: str, packed: bytes) -> bytes:
-    return b"%s %d\n" % (task_id.encode(), len(packed))
-
-
-def _write(path: Path, pieces: Iterable[bytes]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb", closefd=False) as file:
-            file.writelines(pieces)
-        os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _line(task_id: str, number: int, packed: bytes) -> bytes:
+    line = b"%s %016x %010d" % (task_id.encode(), number, len(packed))
+    return b"+%s %08x\n" % (line, zlib.crc32(packed, zlib.crc32(line)))
+
+
+def results_in(fd: int) -> Iterator[tuple[str, int, int, int, bool]]:
+    """Task id, number, offset, length, and whether it is not confirmed yet, of each result in a file."""
+    size, offset, before = os.fstat(fd).st_size, 0, None
+    while match := _LINE.fullmatch(line := os.pread(fd, HEADER, offset)):
+        task_id, number, length = match[1].decode(), int(match[2], 16), int(match[3])
+        if offset + HEADER + length > size or (before is not None and number != before + 1):
+            return
+        if line[1:] != _line(task_id, number, os.pread(fd, length, offset + HEADER))[1:]:
+            return
+        yield task_id, number, offset, length, line[:1] == b"+"
+        offset, before = offset + HEADER + length, number
+
+
+def _write(fd: int, offset: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        done = os.pwrite(fd, left, offset)
+        left, offset = left[done:], offset + done

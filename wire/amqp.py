@@ -228,10 +228,13 @@ class Consumer:
         self._channel = channel
         self._tag = tag
 
-    def ack(self, tag: int) -> None:
-        """Tells the broker that the delivery is done with. Does nothing on a lost channel: it will come again."""
+    def ack(self, tag: int, *, and_earlier: bool = False) -> None:
+        """Tells the broker that the delivery is done with, or it and all before it that are not acknowledged yet.
+
+        Does nothing on a lost channel: they will come again.
+        """
         if self._channel.is_open:
-            self._channel.basic_ack(tag)
+            self._channel.basic_ack(tag, multiple=and_earlier)
 
     def cancel(self) -> None:
         """Asks for no more deliveries; what is already on its way may still come. Acks go on working."""

@@ -24,6 +24,7 @@ from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspec
 
 from lab.broker import PROGRAM, PrivateBroker
 from tests.conftest import need
+from uep.results import results_in
 from wire import messages
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -230,6 +231,15 @@ class Uep:
 
 
 StartUep = Callable[..., Uep]
+
+
+def kept_results(directory: Path) -> list[str]:
+    """The tasks whose results an endpoint keeps in its `directory`, unconfirmed; whether it runs or not."""
+    kept = []
+    for path in sorted((directory / "unacked_results").iterdir()):
+        with path.open("rb") as file:
+            kept += [task_id for task_id, _, _, _, unconfirmed in results_in(file.fileno()) if unconfirmed]
+    return kept
 
 
 @pytest.fixture

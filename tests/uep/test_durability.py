@@ -22,7 +22,7 @@ import pytest
 from lab.broker import PrivateBroker
 from lab.proxy import Proxy
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep, Uep
+from tests.uep.conftest import THREADS, Service, StartUep, kept_results
 from uep import answers, config, endpoint, engines, outbox
 from uep.engines.base import Place
 from uep.handover import HandOver
@@ -50,11 +50,12 @@ def work(folder, n):
 
 def work_for_a_while(folder, n):
     import time
+    from decimal import Decimal
 
     with open(f"{folder}/{n}", "a") as mark:
         mark.write("ran\n")
     time.sleep(3)
-    return n
+    return Decimal(f"{n}.{'0' * 5000}")  # equal to n, and more than a page of the disk
 
 
 def work_for_longer(folder, n):
@@ -173,7 +174,7 @@ def test_endpoint_killed(configuration: str, start_uep: StartUep, tally: Tally) 
     assert errors
     assert all(STOPPED in text for text in errors.values())
     assert max(tally.runs()) == 1
-    assert kept(uep) == []
+    wait_until(lambda: kept_results(uep.directory) == [])
 
 
 def test_broker_killed(start_uep: StartUep, tally: Tally, broker: PrivateBroker) -> None:
@@ -206,7 +207,7 @@ def test_connection_cut(start_uep: StartUep, tally: Tally, network: Proxy, broke
     tally.settle()
     assert tally.errors() == {}
     assert tally.runs() == [1] * len(tally.sent)
-    assert kept(uep) == []
+    wait_until(lambda: kept_results(uep.directory) == [])
 
 
 def test_connection_stalled(
@@ -297,7 +298,7 @@ def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, sma
     assert tally.errors() == {}
     assert {*running, *last} < tally.got.keys()
     assert tally.runs() == [1] * len(tally.sent)
-    wait_until(lambda: list((small_disk / "unacked_results").iterdir()) == [])
+    wait_until(lambda: kept_results(small_disk) == [])
 
 
 def test_results_in_memory_are_stored_when_there_is_room(
@@ -333,7 +334,7 @@ def test_crowded_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatc
     def play() -> None:
         service.channel.queue_unbind(results, "results", results)
         tally.send(20)
-        wait_until(lambda: len(list((tmp_path / "e" / "unacked_results").iterdir())) > 0 and len(tally.runs()) == 20)
+        wait_until(lambda: kept_results(tmp_path / "e") and len(tally.runs()) == 20)
         time.sleep(0.5)
         tally.send(20)
         time.sleep(1)
@@ -346,8 +347,9 @@ def test_crowded_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatc
     assert tally.runs() == [1] * 40
 
 
-def test_results_that_somebody_removed(
-    service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", [Path.unlink, lambda path: os.truncate(path, 0)], ids=["removed", "cut"])
+def test_results_that_somebody_destroyed(
+    service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], None]
 ) -> None:
     monkeypatch.setattr(outbox, "AGAIN", 0.2)
     results, stored = f"{service.endpoint_id}.results", tmp_path / "e" / "unacked_results"
@@ -355,11 +357,13 @@ def test_results_that_somebody_removed(
     def play() -> None:
         service.channel.queue_unbind(results, "results", results)
         (task,) = tally.send(1)
-        wait_until(lambda: (stored / task).exists())
-        (stored / task).unlink()
+        wait_until(lambda: (tmp_path / "e").exists() and kept_results(tmp_path / "e") == [task])
+        (file,) = stored.iterdir()
+        how(file)
         service.channel.queue_bind(results, "results", results)
         tally.settle()
-        assert tally.errors() == {task: "The result of this task was removed from the endpoint's disk."}
+        gone = {task: "The result of this task was removed from the endpoint's disk."}
+        assert tally.errors() == ({} if how is Path.unlink else gone)  # an open file lives on
 
     play_with_endpoint(play, tmp_path / "e", service, service.credentials())
 
@@ -367,15 +371,13 @@ def test_results_that_somebody_removed(
 def test_slow_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task is run when it is on record, a result sent when it is on disk; heartbeats never wait for that."""
     results = f"{service.endpoint_id}.results"
-    real = {name: getattr(os, name) for name in ("fsync", "fdatasync")}
-    go_on = {name: threading.Event() for name in real}
+    real = os.fdatasync
+    go_on = {"open_tasks": threading.Event(), "unacked_results": threading.Event()}
 
-    def hang(name: str) -> Callable[[int], None]:
-        def sync(fd: int) -> None:
-            assert go_on[name].wait(60)
-            real[name](fd)
-
-        return sync
+    def hang(fd: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        assert next(event for name, event in go_on.items() if name in path.parts).wait(60)
+        real(fd)
 
     def heartbeats() -> None:
         service.channel.queue_purge(f"{service.endpoint_id}.heartbeats")
@@ -385,16 +387,15 @@ def test_slow_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatch: 
     def play() -> None:
         tally.send(1)
         tally.settle()
-        for name in real:
-            monkeypatch.setattr(os, name, hang(name))
+        monkeypatch.setattr(os, "fdatasync", hang)
         tally.send(3)
         heartbeats()
         assert len(tally.runs()) == 1
-        go_on["fdatasync"].set()
+        go_on["open_tasks"].set()
         wait_until(lambda: len(tally.runs()) == 4)
         heartbeats()
         assert service.channel.queue_declare(results, passive=True).method.message_count == 0
-        go_on["fsync"].set()
+        go_on["unacked_results"].set()
         tally.settle()
 
     play_with_endpoint(play, tmp_path / "e", service, service.credentials())
@@ -477,12 +478,6 @@ def play_with_endpoint(
         os.chdir(before[0])
         os.environ.clear()
         os.environ.update(before[1])
-
-
-def kept(uep: Uep) -> list[str]:
-    """The files of results that are not confirmed, once there is nothing more to be done."""
-    time.sleep(0.5)
-    return [p.name for p in (uep.directory / "unacked_results").iterdir()]
 
 
 def fill(path: Path) -> None:

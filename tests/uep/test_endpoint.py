@@ -16,7 +16,7 @@ from globus_compute_sdk import ShellFunction
 
 from lab.broker import PrivateBroker
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep
+from tests.uep.conftest import THREADS, Service, StartUep, kept_results
 from uep import config, endpoint, engines
 from uep.engines.base import Place
 from uep.handover import HandOver
@@ -168,9 +168,8 @@ def test_broker_restart(start_uep: StartUep, service: Service, broker: PrivateBr
     time.sleep(0.3)
     broker.stop()
     uep.log_says("next attempt")
-    stored = uep.directory / "unacked_results" / running
     deadline = time.monotonic() + 5
-    while not stored.exists():
+    while kept_results(uep.directory) != [running]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     broker.start()
@@ -178,7 +177,7 @@ def test_broker_restart(start_uep: StartUep, service: Service, broker: PrivateBr
     assert service.value(service.result(30)) == 1.5
     assert service.call(functions.double, 2) == 4
     assert service.heartbeat()["active"]
-    assert not stored.exists()
+    assert kept_results(uep.directory) == []
 
 
 def test_results_without_broker_are_sent_by_the_successor(

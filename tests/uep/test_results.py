@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from uep import results
 from uep.grouped import Grouped
-from uep.results import ResultStore
+from uep.results import HEADER, ResultStore
 
 A, B, C = (str(uuid.uuid4()) for _ in range(3))
 
@@ -18,29 +23,63 @@ def everything(store: ResultStore) -> list[tuple[str, bytes]]:
     return [(task_id, store.get(task_id)) for task_id in store.ids()]
 
 
+def files(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
 def test_kept_until_discarded(tmp_path: Path) -> None:
     store = ResultStore(tmp_path / "r")
     store.put([(A, b"one")])
-    os.utime(tmp_path / "r" / A, (1, 1))
     store.put([(B, b"two\n"), (C, b"")])
     again = ResultStore(tmp_path / "r")
     assert everything(store) == everything(again) == [(A, b"one"), (B, b"two\n"), (C, b"")]
     assert again.size == store.size == sum(p.stat().st_size for p in (tmp_path / "r").iterdir())
     again.discard([A, A])
-    assert again.ids() == [B, C]
+    assert again.ids() == ResultStore(tmp_path / "r").ids() == [B, C]
     with pytest.raises(FileNotFoundError):
         again.get(A)
 
 
-def test_a_file_goes_with_the_last_of_its_results(tmp_path: Path) -> None:
+def test_a_file_is_written_again_once_it_is_long_and_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies behind the end is from before: it must not come back, though it is whole."""
+    monkeypatch.setattr(results, "LONG_ENOUGH", 3 * (HEADER + 3))
+    store = ResultStore(tmp_path)
+    store.put([(A, b"one"), (B, b"two"), (C, b"tri")])
+    crash = (tmp_path / files(tmp_path)[0]).read_bytes()
+    store.discard([A, B, C])
+    assert store.size == len(crash)
+    store.put([(A, b"new")])
+    assert (files(tmp_path), store.size) == (["000000001"], HEADER + 3)
+    assert everything(store) == everything(ResultStore(tmp_path)) == [(A, b"new")]
+    # The marks of what is confirmed are not synced: all three others may be there again, and still are not results.
+    with (tmp_path / "000000001").open("r+b") as file:
+        file.seek(HEADER + 3)
+        file.write(crash[HEADER + 3 :])
+    assert everything(ResultStore(tmp_path)) == [(A, b"new")]
+
+
+def test_a_file_that_has_become_long_does_not_stay_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "LONG_ENOUGH", 1000)
+    store = ResultStore(tmp_path)
+    store.put([(A, b"x" * 100_000)])
+    store.discard([A])
+    store.put([(B, b"y")])
+    assert (tmp_path / "000000001").stat().st_size == 1000
+
+
+def test_files_go_with_the_last_of_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "TOO_LONG", 2 * HEADER)
     store = ResultStore(tmp_path)
     store.put([(A, b"one"), (B, b"two")])
+    store.put([(C, b"in another file")])
+    assert files(tmp_path) == ["000000001", "000000002"]
     store.discard([A])
-    assert (store.ids(), store.get(B)) == ([B], b"two")
-    store.put([(A, b"in another file, whose name is taken")])
-    assert len(list(tmp_path.iterdir())) == 2
-    store.discard([B, A])
-    assert (list(tmp_path.iterdir()), store.size, len(store)) == ([], 0, 0)
+    assert (files(tmp_path), everything(store)) == (["000000001", "000000002"], [(B, b"two"), (C, b"in another file")])
+    store.discard([B])
+    assert (files(tmp_path), everything(store)) == (["000000002"], [(C, b"in another file")])
+    again = ResultStore(tmp_path)
+    again.discard([C])
+    assert (files(tmp_path), again.size, len(again)) == ([], 0, 0)
 
 
 def test_a_later_result_replaces_the_earlier(tmp_path: Path) -> None:
@@ -48,56 +87,97 @@ def test_a_later_result_replaces_the_earlier(tmp_path: Path) -> None:
     store.put([(A, b"one")])
     store.put([(A, b"other")])
     assert everything(ResultStore(tmp_path)) == [(A, b"other")]
+    again = ResultStore(tmp_path)
+    again.put([(A, b"third")])
+    assert everything(again) == everything(ResultStore(tmp_path)) == [(A, b"third")]
 
 
 def test_private(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir(mode=0o755)
     ResultStore(tmp_path / "r").put([(A, b"x")])
     assert (tmp_path / "r").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "r" / A).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "r" / "000000001").stat().st_mode & 0o777 == 0o600
 
 
-def test_torn_damaged_and_foreign_files_are_no_results(tmp_path: Path) -> None:
-    torn = tmp_path / f".{A}.new"
-    torn.write_bytes(b"half")
+@pytest.mark.parametrize("keep", range(0, 2 * HEADER + 8, 7))
+def test_torn_file(tmp_path: Path, keep: int) -> None:
+    """A crash leaves any part of what was not synced: what is whole counts."""
+    ResultStore(tmp_path).put([(A, b"whole"), (B, b"two")])
+    os.truncate(tmp_path / "000000001", keep)
+    assert ResultStore(tmp_path).ids() == [A][: keep // (HEADER + 5)]
+
+
+@given(at=st.integers(0, 2 * HEADER + 7), byte=st.integers(0, 255))
+def test_damaged_file(tmp_path_factory: pytest.TempPathFactory, at: int, byte: int) -> None:
+    """No byte makes a wrong result of a right one."""
+    directory = tmp_path_factory.mktemp("r")
+    ResultStore(directory).put([(A, b"whole"), (B, b"two")])
+    with (directory / "000000001").open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([byte]))
+    assert set(everything(ResultStore(directory))) <= {(A, b"whole"), (B, b"two")}
+
+
+def test_foreign_files_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "README").write_text("not ours")
-    ResultStore(tmp_path).put([(B, b"whole"), (C, b"cut short")])
-    os.truncate(tmp_path / B, (tmp_path / B).stat().st_size - 1)
-    (tmp_path / str(uuid.uuid4())).write_bytes(b"\x01 rubbish")
-    assert everything(ResultStore(tmp_path)) == [(B, b"whole")]
-    assert not torn.exists()
-    assert (tmp_path / "README").exists()
+    (tmp_path / "17").write_bytes(b"+ rubbish")
+    assert ResultStore(tmp_path).ids() == []
+    assert files(tmp_path) == ["README"]
+    assert "file 17 among the kept results is damaged" in caplog.text
 
 
 def test_a_file_that_somebody_removed(tmp_path: Path) -> None:
+    """What was in it can still be sent; what comes is written where the next endpoint finds it."""
     store = ResultStore(tmp_path)
     store.put([(A, b"one")])
-    (tmp_path / A).unlink()
+    (tmp_path / "000000001").unlink()
+    store.put([(B, b"two")])
+    assert everything(store) == [(A, b"one"), (B, b"two")]
+    assert everything(ResultStore(tmp_path)) == [(B, b"two")]
+    store.discard([A, B])
+    assert (store.ids(), files(tmp_path)) == ([], ["000000002"])
+
+
+def test_a_file_that_somebody_cut(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    store.put([(A, b"one")])
+    os.truncate(tmp_path / "000000001", HEADER + 1)
     with pytest.raises(FileNotFoundError):
         store.get(A)
-    store.discard([A])
-    assert store.size == 0
 
 
 def test_synced_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, synced, real = ResultStore(tmp_path), [], os.fsync
+    store, synced = ResultStore(tmp_path), []
+    for name, real in {name: getattr(os, name) for name in ("fsync", "fdatasync")}.items():
 
-    def fsync(fd: int) -> None:
-        synced.append((os.readlink(f"/proc/self/fd/{fd}"), sorted(p.name for p in tmp_path.iterdir())))
-        real(fd)
+        def sync(fd: int, real: Callable[[int], None] = real) -> None:
+            synced.append((os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_size if store.ids() else 0))
+            real(fd)
 
-    monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, name, sync)
     store.put([(A, b"one"), (B, b"two")])
-    assert synced == [(str(tmp_path / f".{A}.new"), [f".{A}.new"]), (str(tmp_path), [A])]
+    assert [name for name, _ in synced] == [str(tmp_path), str(tmp_path / "000000001")]
+    synced.clear()
+    store.put([(C, b"tri")])
+    assert synced == [(str(tmp_path / "000000001"), 3 * (HEADER + 3))]
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    store = ResultStore(tmp_path)
-    (tmp_path / A / "y").mkdir(parents=True)
-    with pytest.raises(OSError, match="directory"):
-        store.put([(A, b"a directory is in the way")])
-    assert [p.name for p in tmp_path.iterdir()] == [A]
-    assert (store.ids(), store.size) == ([], 0)
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, real = ResultStore(tmp_path), os.pwrite
+    store.put([(A, b"one")])
+
+    def full(fd: int, content: memoryview, offset: int) -> int:
+        if offset > HEADER + 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, content[:10], offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space"):
+        store.put([(B, b"two"), (C, b"tri")])
+    assert everything(store) == everything(ResultStore(tmp_path)) == [(A, b"one")]
+    monkeypatch.undo()
+    store.put([(C, b"tri")])
+    assert everything(store) == everything(ResultStore(tmp_path)) == [(A, b"one"), (C, b"tri")]
 
 
 def test_what_comes_meanwhile_is_done_together() -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, ClassVar
 
 from uep.config import ConfigError
 from uep.engines import parsl_program
@@ -29,6 +29,8 @@ COMMAND_TIME = 5.0
 """Seconds for the interchange to answer a question."""
 SHUTDOWN_TIME = 5.0
 """Seconds for the interchange to end."""
+PREFETCH = 8
+"""Tasks that wait on the node, beside those that run, when there is only one: they could go nowhere else."""
 
 _OURS: Mapping[str, Kinds] = {
     "provider": dict,
@@ -45,6 +47,8 @@ _STRATEGY = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0
 
 class GlobusComputeEngine(Engine):
     """See the module."""
+
+    PREFETCHES: ClassVar[bool] = True
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         super().__init__(place, options)
@@ -138,6 +142,8 @@ class GlobusComputeEngine(Engine):
         # Without an address the executor would ask a service on the internet for one.
         options |= {"provider": provider, "address": address or "127.0.0.1", "label": self._label()}
         options |= {"encrypted": self._options.get("encrypted", True)}
+        if self.PREFETCHES and _is_one_node_here(provider):
+            options.setdefault("prefetch_capacity", PREFETCH)
         executor = parsl_parts.call(self.name, self._executor_class(), options)
         if address is None:
             executor.address, executor.all_addresses = None, parsl_parts.local_addresses()
@@ -154,8 +160,7 @@ class GlobusComputeEngine(Engine):
 
         if "address" in self._options:
             return parsl_parts.address(self._options["address"])
-        on_this_machine = type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1
-        return "127.0.0.1" if on_this_machine else None
+        return "127.0.0.1" if type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1 else None
 
     def _prepare(self, executor: Any) -> None:
         """What Parsl's DataFlowKernel would set, and how to start the interchange."""
@@ -230,6 +235,8 @@ class GlobusComputeEngine(Engine):
 class GlobusMPIEngine(GlobusComputeEngine):
     """For tasks that are MPI programs: they say with a resource specification how many nodes and ranks they need."""
 
+    PREFETCHES = False
+
     def _executor_class(self) -> Any:
         from parsl.executors.high_throughput.mpi_executor import MPIExecutor
 
@@ -256,6 +263,11 @@ def _nodes(
         }
         nodes.setdefault(str(jobs.get(manager["block_id"], manager["block_id"])), []).append(node)
     return nodes
+
+
+def _is_one_node_here(provider: Any) -> bool:
+    """Whether there is never more than this machine, and no batch system that would end its block."""
+    return type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1 and provider.max_blocks == 1
 
 
 def _first(provider: Any, *names: str) -> Any:

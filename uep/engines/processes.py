@@ -1,11 +1,11 @@
 """ProcessPoolEngine: each task in a worker process on this machine.
 
-Workers are forked from a helper process that has the SDK loaded already: a new one is ready in milliseconds and shares
-that memory. Each has a connection of its own to the endpoint and one job at a time, so that a worker that dies takes
-nothing along but the task it was running; that task fails, and the worker is replaced when the next one comes.
+Workers are forked from a program that has the SDK loaded already (`pool_program`). Each has a socket of its own to the
+endpoint and one job at a time, so that a worker that dies takes nothing along but the task it was running; that task
+fails, and the worker is replaced when the next one comes.
 
 Workers are started as tasks come, up to `max_workers`, the first one right away. One thread waits for what they send.
-They die with the endpoint, also when that is killed, and the helper after them.
+They die with the endpoint, also when that is killed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import contextlib
 import os
 import pickle
 import selectors
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from uep.engines import pool_program
 from uep.engines.base import Job, Kinds, Place
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 from uep.engines.pools import PoolEngine
 
 
@@ -44,18 +46,13 @@ class ProcessPoolEngine(PoolEngine):
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
         self._selector = selectors.DefaultSelector()
+        self._program = _Program(str(place.directory))
         self._stopped = False
 
     def start(self) -> None:
-        import multiprocessing  # 40 ms: not before check-in
-
-        context = multiprocessing.get_context("forkserver")
-        # The helper looks for modules where it is started: not in a home with a random.py of the user's.
-        os.chdir(self.place.directory)
-        context.set_forkserver_preload(["uep.engines.preload"])
         first = self._new_worker()
-        with self._lock:
-            self._idle.append(first)
+        assert first is not None
+        self._idle.append(first)
         threading.Thread(target=self._listen, name="pool", daemon=True).start()
 
     def stop(self) -> None:
@@ -64,7 +61,8 @@ class ProcessPoolEngine(PoolEngine):
             self._waiting.clear()
             workers = list(self._workers)
         for each in workers:
-            each.process.kill()
+            each.kill()
+        self._program.end()
 
     def _launch(self, job: Job) -> Future[bytes]:
         self._refuse_resources(job)
@@ -89,10 +87,18 @@ class ProcessPoolEngine(PoolEngine):
     def _give(self, chosen: _Worker | None, job: Job, answer: Future[bytes]) -> None:
         request = pickle.dumps((job.body, job.task_id, self.place.endpoint_id, self.task_options(job)))
         while True:
-            chosen = chosen or self._new_worker()
+            try:
+                chosen = chosen or self._new_worker()
+            except OSError as e:
+                answer.set_exception(e)
+                return
+            if chosen is None:
+                with self._lock:
+                    self._waiting.appendleft((job, answer))
+                return
             chosen.answer = answer
             try:
-                chosen.connection.send_bytes(request)
+                pool_program.send(chosen.socket, request)
             except OSError:  # it died while it had nothing to do: the job is not to blame
                 chosen.answer = None
                 self._discard(chosen)
@@ -100,11 +106,14 @@ class ProcessPoolEngine(PoolEngine):
             else:
                 return
 
-    def _new_worker(self) -> _Worker:
-        new = _Worker()
+    def _new_worker(self) -> _Worker | None:
+        """None when there are as many as may be. Raises OSError."""
         with self._lock:
+            if len(self._workers) >= self.max_workers:
+                return None
+            new = _Worker(*self._program.fork())
             self._workers.add(new)
-        self._selector.register(new.connection, selectors.EVENT_READ, new)
+        self._selector.register(new.socket, selectors.EVENT_READ, new)
         return new
 
     def _listen(self) -> None:
@@ -114,7 +123,7 @@ class ProcessPoolEngine(PoolEngine):
 
     def _hear(self, worker: _Worker) -> None:
         try:
-            packed = worker.connection.recv_bytes()
+            packed = pool_program.receive(worker.socket)
         except (EOFError, OSError):
             self._discard(worker)
             if (answer := worker.answer) is not None:
@@ -140,24 +149,70 @@ class ProcessPoolEngine(PoolEngine):
             if worker in self._idle:
                 self._idle.remove(worker)
         with contextlib.suppress(KeyError, ValueError, OSError):  # already discarded by the other thread
-            self._selector.unregister(worker.connection)
-        worker.connection.close()
-        worker.process.kill()
+            self._selector.unregister(worker.socket)
+        worker.kill()
 
 
 class _Worker:
-    """One process, our end of its connection, and the future of the job that it has."""
+    """One process, our end of its socket, and the future of the job that it has. `process` is a pidfd."""
 
-    def __init__(self) -> None:
-        import multiprocessing
-
-        from uep.engines.pool_worker import serve
-
-        context = multiprocessing.get_context("forkserver")
-        ours, theirs = context.Pipe()
-        self.connection: Connection = ours
-        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
-        self.process.start()
-        theirs.close()
+    def __init__(self, ours: socket.socket, process: int) -> None:
+        self.socket = ours
         self.answer: Future[bytes] | None = None
         self.tasks = 0
+        self._process: int | None = process
+
+    def kill(self) -> None:
+        """Also one that is dead already."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+            os.close(process)
+            self.socket.close()
+
+
+class _Program:
+    """The program that workers are forked from; started when it is needed, and again should it have died."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def fork(self) -> tuple[socket.socket, int]:
+        """Our end of a new worker's socket, and its pidfd. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                return ours, self._ask(theirs)
+            except OSError:
+                ours.close()
+                raise
+
+    def end(self) -> None:
+        """Ends it, and with it all workers."""
+        process, self._process = self._process, None
+        if process is not None and self._socket is not None:
+            self._socket.close()
+            process.kill()
+            process.wait()
+
+    def _ask(self, theirs: socket.socket) -> int:
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._start()
+        assert self._socket is not None
+        socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
+        said, process = pool_program.receive_descriptor(self._socket)
+        if process is None:
+            raise OSError(f"no worker process can be made: {said or 'their program has ended'}")
+        return process
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            number = theirs.fileno()
+            command = [sys.executable, pool_program.__file__, str(number)]
+            # Its directory is also that of tasks which change to none: not a home with a random.py of the user's.
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=self._directory)

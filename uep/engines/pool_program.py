@@ -1,0 +1,131 @@
+"""The program that the workers of a process pool are forked from: `python .../pool_program.py FD`.
+
+It loads the SDK once: a worker forked from it is ready in a millisecond and shares that memory. FD is a socket to the
+endpoint. There each byte that comes brings a descriptor, the socket of a new worker; the answer is a line: empty, with
+a descriptor for the worker's process (pidfd), or why there is none. The program ends with the endpoint, however that
+ends, and the kernel ends all workers with the program.
+
+On a worker's socket each message is its length, 8 bytes, and the message: pickled arguments of
+`uep.worker.execute_task` in, the packed result out.
+
+`processes` runs this file, and not the module with `-m`: that would look for modules in the working directory first. Of
+ours it uses `uep.worker` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+from types import FrameType
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+_LENGTH = struct.Struct("!Q")
+
+
+def main() -> None:
+    """Forks a worker for each request, until the endpoint closes the socket or ends."""
+    from uep import worker
+
+    # What the terminal or the manager sends to the process group is for the endpoint.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, _reap)
+    worker.warm_up()
+    gc.collect()
+    gc.freeze()  # the collector would write to what all workers share
+    with socket.socket(fileno=int(sys.argv[1])) as endpoint:
+        endpoint.set_inheritable(False)
+        while (descriptor := receive_descriptor(endpoint)[1]) is not None:
+            with socket.socket(fileno=descriptor) as theirs:
+                _fork(endpoint, theirs)
+
+
+def _fork(endpoint: socket.socket, theirs: socket.socket) -> None:
+    program = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # not reaped before its descriptor is open
+    try:
+        pid = os.fork()
+        if pid == 0:
+            endpoint.close()
+            _be_worker(theirs, program)
+        process = os.pidfd_open(pid)
+    except OSError as e:
+        endpoint.sendall(f"{e.strerror}\n".encode())
+    else:
+        socket.send_fds(endpoint, [b"\n"], [process])
+        os.close(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def _be_worker(theirs: socket.socket, program: int) -> None:
+    """The forked process; never returns."""
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == program:
+            serve(theirs)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def serve(endpoint: socket.socket) -> None:
+    """Runs the tasks that come until the endpoint closes the socket."""
+    from uep import worker
+
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            body, task_id, endpoint_id, options = pickle.loads(receive(endpoint))  # noqa: S301 - from our endpoint
+            send(endpoint, worker.execute_task(body, task_id, endpoint_id, **options))
+
+
+def receive_descriptor(source: socket.socket) -> tuple[str, int | None]:
+    """What came with a descriptor, and the descriptor, which programs of tasks do not inherit. Raises OSError."""
+    said, descriptors, _, _ = socket.recv_fds(source, 200, 1)
+    for each in descriptors:
+        os.set_inheritable(each, False)
+    return said.decode().strip(), next(iter(descriptors), None)
+
+
+def send(to: socket.socket, message: bytes) -> None:
+    """Sends one message. Raises OSError."""
+    to.sendall(_LENGTH.pack(len(message)) + message)
+
+
+def receive(source: socket.socket) -> bytes:
+    """Receives one message. Raises EOFError when the other side has closed the socket or ended, OSError."""
+    (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size))
+    return bytes(_exactly(source, length))
+
+
+def _exactly(source: socket.socket, length: int) -> bytearray:
+    received = bytearray(length)
+    left = memoryview(received)
+    while left:
+        size = source.recv_into(left)
+        if size == 0:
+            raise EOFError
+        left = left[size:]
+    return received
+
+
+def _reap(number: int, frame: FrameType | None) -> Any:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+if __name__ == "__main__":
+    sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - as Python put it there
+    main()
