@@ -236,7 +236,7 @@ StartUep = Callable[..., Uep]
 def kept_results(directory: Path) -> list[str]:
     """The tasks whose results an endpoint keeps in its `directory`, unconfirmed; whether it runs or not."""
     kept = []
-    for path in sorted((directory / "unacked_results").iterdir()):
+    for path in sorted((directory / "unacked_results").glob("*")):
         with path.open("rb") as file:
             kept += [task_id for task_id, _, _, _, unconfirmed in results_in(file.fileno()) if unconfirmed]
     return kept
