@@ -248,7 +248,8 @@ def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
     started: list[Uep] = []
 
     def start(config: str = THREADS, name: str = "uep.test", raw: bytes | None = None, **more: Any) -> Uep:
-        """`more` are keys of the hand-over; `also` is a descriptor of ours and its number there."""
+        """`more` are keys of the hand-over; `also` is a descriptor of ours and its number there, `environment` is added
+        to that of the program."""
         uep = _start(tmp_path, service, config, name, raw, more)
         started.append(uep)
         return uep
@@ -267,7 +268,7 @@ def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
 
 def _start(home: Path, service: Service, config: str, name: str, raw: bytes | None, more: dict[str, Any]) -> Uep:
     fernet = Fernet(key := Fernet.generate_key())
-    also = more.pop("also", None)
+    also, environment = more.pop("also", None), more.pop("environment", {})
     credentials = more.pop("amqp_creds", None) or service.credentials()
     credential_fd = os.memfd_create("credentials")
     os.pwrite(credential_fd, fernet.encrypt(json.dumps({"amqp_creds": credentials}).encode()), 0)
@@ -295,7 +296,7 @@ def _start(home: Path, service: Service, config: str, name: str, raw: bytes | No
             stdout=out,
             stderr=out,
             cwd=home,
-            env={"HOME": str(home), "USER": "root", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+            env={"HOME": str(home), "USER": "root", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
             start_new_session=True,
             preexec_fn=lambda: _place({3: read_only, 4: ready_write} | ({} if also is None else {also[1]: also[0]})),
             close_fds=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 import uuid
@@ -56,15 +57,26 @@ def test_from_check_in_to_the_last_heartbeat(config: str, start_uep: StartUep, s
     assert str(urlsplit(service.url).password) not in uep.log.read_text()
 
 
-def test_check_in_is_quick(start_uep: StartUep) -> None:
-    assert min(start_uep(name=f"uep.{n}").wait_ready() for n in range(3)) < 0.5
+def test_nothing_heavy_is_imported_before_check_in(start_uep: StartUep, service: Service) -> None:
+    uep = start_uep(HTEX, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert service.call(functions.double, 1) == 2
+    before, _, after = uep.log.read_text().partition("checked in")
+    heavy = ("parsl", "globus_compute_sdk", "globus_sdk", "pydantic", "cryptography", "multiprocessing", "requests")
+    assert [name for name in heavy if imported(name, before)] == []
+    assert imported("uep.endpoint", before)
+    assert imported("parsl.providers", after)
 
 
-def test_htex_first_result_is_quick(start_uep: StartUep, service: Service) -> None:
-    uep = start_uep(HTEX)
-    service.send(functions.double, 1)
-    service.result(30)
-    assert time.monotonic() - uep.started < 6
+def imported(module: str, log: str) -> bool:
+    return re.search(rf"^import time:.*\| +{module}$", log, re.MULTILINE) is not None
+
+
+def test_workers_are_there_before_the_first_task(start_uep: StartUep, service: Service) -> None:
+    start_uep(HTEX)
+    service.heartbeat_where(lambda beat: beat["idle_workers"] == 1, timeout=60)
+    pool = start_uep(PROCESSES, name="uep.pool")
+    pool.log_says("ProcessPoolEngine started")
+    assert len(pool.descendants()) == 2  # the program that workers are forked from, and one of them
 
 
 def test_many_tasks(start_uep: StartUep, service: Service) -> None:
