@@ -95,11 +95,15 @@ class ResultStore:
         _write(file.fd, file.end, content)
         os.fdatasync(file.fd)
         self._number += len(results)
+        replaced = []
         for task_id, packed in results:
-            self.discard([task_id])  # the earlier result of a task
+            if task_id in self._parts:
+                replaced.append(self._parts.pop(task_id))
             self._parts[task_id] = _Part(file, file.end, len(packed))
             file.end += HEADER + len(packed)
             file.results += 1
+        for part in replaced:
+            self._mark(part)
 
     def get(self, task_id: str) -> bytes:
         """The packed result of a task. Raises OSError; FileNotFoundError when there is none."""
@@ -116,10 +120,14 @@ class ResultStore:
         for task_id in task_ids:
             part = self._parts.pop(task_id, None)
             if part is not None:
-                part.file.results -= 1
-                _write(part.file.fd, part.offset, b"-")
-                if part.file is not self._current:
-                    self._close_if_empty(part.file)
+                self._mark(part)
+
+    def _mark(self, part: _Part) -> None:
+        """In its file, as one that is not kept any more."""
+        part.file.results -= 1
+        _write(part.file.fd, part.offset, b"-")
+        if part.file is not self._current:
+            self._close_if_empty(part.file)
 
     def _file_to_write(self) -> _File:
         file = self._current
