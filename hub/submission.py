@@ -119,7 +119,7 @@ class Submitter:
         }
 
     def _code(self, caller: Client, manager: Manager, function: str) -> str:
-        row = self._store.one("SELECT owner, public, code FROM function WHERE id = ?", function)
+        row = self._store.one("SELECT owner, public, code, record FROM function WHERE id = ?", function)
         if row is None:
             raise NotFound("function", function)
         if not row["public"] and not caller.is_one_of(row["owner"]):
@@ -127,7 +127,8 @@ class Submitter:
         if manager.allowed_functions is not None and function not in manager.allowed_functions:
             raise Forbidden(f"Function {function} not permitted on endpoint {manager.id}")
         code: str = row["code"]
-        return code
+        record = json.loads(row["record"])
+        return code if record["serialized"] else _packed_source(record["function_name"], code)
 
     def _group(self, caller: Client, submission: Submission) -> str:
         if submission.task_group is None:
@@ -205,6 +206,12 @@ class Submitter:
         ]
         for confirm in confirms:
             await confirm
+
+
+def _packed_source(name: str, source: str) -> str:
+    """A function that was registered as text, in the form that workers read (the SDK's PureSourceTextInspect)."""
+    packed = f"st\n{name}:{source}"
+    return f"{len(packed)}\n{packed}"
 
 
 def _unavailable() -> ApiError:

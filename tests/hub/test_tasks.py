@@ -114,6 +114,14 @@ def test_user_endpoint_id_depends_on_options_but_not_on_their_order(executor, ma
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_function_registered_as_source(executor, endpoint):
+    source = "def helper(x):\n    return x + 1\n\ndef grow(x):\n    return helper(x) * 2\n"
+    future = executor.submit_to_registered_function(executor.register_source_code(source, "grow"), (20,))
+    uep = endpoint()
+    uep.run(uep.take()[1])
+    assert future.result(timeout=10) == 42
+
+
 def test_client_run_get_task_and_batch(client, manager, endpoint):
     gcc = client("alice")
     function = gcc.register_function(double)
