@@ -20,6 +20,27 @@ def leave():
     sys.exit(3)
 
 
+def leave_child_and_die(path):
+    import os
+    import time
+
+    child = os.fork()
+    if child == 0:
+        time.sleep(120)
+        os._exit(0)
+    with open(path, "w") as file:
+        file.write(str(child))
+    os._exit(9)
+
+
+def with_children():
+    import math
+    import multiprocessing
+
+    with multiprocessing.Pool(2) as pool:
+        return multiprocessing.get_start_method(), pool.map(math.sqrt, [1, 4])
+
+
 def die():
     import os
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -172,6 +173,18 @@ def test_dead_pool_worker_fails_its_task_only(start: StartEngine) -> None:
     assert "worker process of the task died" in result.data
     assert messages.unpack(other.result(5)).error_details is None  # type: ignore[union-attr]
     assert value(engine, functions.double, 1) == 2
+
+
+def test_dead_pool_worker_is_noticed_when_its_task_has_forked(start: StartEngine, tmp_path: Path) -> None:
+    engine = start(ALL[1])
+    result = run(engine, job(functions.leave_child_and_die, str(tmp_path / "child")))
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    assert "worker process of the task died" in result.data
+
+
+def test_tasks_in_pool_processes_may_have_processes(start: StartEngine) -> None:
+    default = multiprocessing.get_all_start_methods()[0]
+    assert value(start(ALL[1]), functions.with_children) == (default, [1.0, 2.0])
 
 
 def test_idle_pool_worker_may_die(start: StartEngine) -> None:

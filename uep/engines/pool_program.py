@@ -35,8 +35,9 @@ def main() -> None:
     """Forks a worker for each request, until the endpoint closes the socket or ends."""
     from uep import worker
 
-    # What the terminal or the manager sends to the process group is for the endpoint.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What the terminal or the manager sends to the process group is for the endpoint. Not SIG_IGN: the programs that
+    # tasks start would ignore it too.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     signal.signal(signal.SIGCHLD, _reap)
     worker.warm_up()
     gc.collect()
@@ -73,6 +74,8 @@ def _be_worker(theirs: socket.socket, program: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # A child that a task has forked must not hold the socket open when this process dies, nor answer in its place.
+        os.register_at_fork(after_in_child=theirs.close)
         if os.getppid() == program:
             serve(theirs)
         code = 0
