@@ -261,7 +261,7 @@ def test_mpi_tasks_learn_their_nodes(start: StartEngine, tmp_path: Path) -> None
     assert result.error_details is None, result.data
     assert "mpiexec" in serializer.deserialize(result.data).stdout
     refused = run(engine, Job(plain.task_id, plain.body, {"nodes": 1}))
-    assert "Failed to start task" in refused.data
+    assert "InvalidResourceSpecification" in refused.data
 
 
 def test_htex_scales_out_when_a_task_comes(start: StartEngine) -> None:

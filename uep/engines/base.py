@@ -42,10 +42,6 @@ class Job:
     result_serializers: tuple[str, ...] = ()
 
 
-class JobRefused(Exception):
-    """The engine cannot run a job like this; trying again would not help."""
-
-
 class Engine(ABC):
     """See the module. `failure` is set once the engine can run nothing any more; the endpoint then stops."""
 
@@ -90,7 +86,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _launch(self, job: Job) -> Future[bytes]:
-        """Tries the job once. The future fails when the machinery did; JobRefused is raised at once."""
+        """Tries the job once. The future fails when the machinery did, or this raises."""
 
     def task_options(self, job: Job) -> dict[str, Any]:
         """The keyword arguments of `uep.worker.execute_task` for this job."""
@@ -105,9 +101,6 @@ class Engine(ABC):
         begun = time.time_ns()
         try:
             attempt = self._launch(job)
-        except JobRefused as e:
-            answer.set_result(answers.failure(job.task_id, f"Failed to start task: {e}"))
-            return
         except Exception as e:  # noqa: BLE001 - whatever it is, the task must be answered
             attempt = Future()
             attempt.set_exception(e)

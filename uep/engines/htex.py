@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from uep.config import ConfigError
 from uep.engines import parsl_program
-from uep.engines.base import Engine, Job, JobRefused, Kinds, Place, check
+from uep.engines.base import Engine, Job, Kinds, Place, check
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +111,7 @@ class GlobusComputeEngine(Engine):
         }
 
     def _launch(self, job: Job) -> Future[bytes]:
-        try:
-            self._executor.validate_resource_spec(dict(job.resource_specification))
-        except Exception as e:
-            raise JobRefused(str(e)) from e
+        self._executor.validate_resource_spec(dict(job.resource_specification))
         arguments = (job.task_id, self.place.endpoint_id)
         context: dict[str, Any] = {
             "task_executor": {"f": self._function, "a": arguments, "k": self.task_options(job)},

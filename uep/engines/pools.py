@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uep.config import ConfigError
-from uep.engines.base import Engine, Job, JobRefused
+from uep.engines.base import Engine, Job
 
 
 class PoolEngine(Engine):
@@ -39,7 +39,7 @@ class PoolEngine(Engine):
 
     def _refuse_resources(self, job: Job) -> None:
         if job.resource_specification:
-            raise JobRefused(f"resource_specification is not supported on {self.name}; MPI needs GlobusMPIEngine")
+            raise ValueError(f"resource_specification is not supported on {self.name}; MPI needs GlobusMPIEngine")
 
 
 def available_memory() -> float:
