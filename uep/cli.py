@@ -90,6 +90,7 @@ def _apply(settings: EndpointConfig, directory: Path) -> None:
     from uep.config import ConfigError
 
     log = logging.getLogger("uep")
+    os.environ["GLOBUS_COMPUTE_ENDPOINT_DIR"] = str(directory)  # tasks find it there, as at the public endpoint
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if settings.endpoint_log:

@@ -891,6 +891,28 @@ def working_directory(site):
 
 
 @script(returns=[True, True])
+def endpoint_in_the_environment(site):
+    def f():
+        import os
+
+        return os.environ["GLOBUS_COMPUTE_ENDPOINT_DIR"], os.environ["GLOBUS_COMPUTE_ENDPOINT_NAME"], os.getcwd()
+
+    folder, name, here = site.call(f)
+    return [Path(folder).name == name, Path(folder) in Path(here).parents]
+
+
+@script(returns="0000000000000000")
+def signals_that_programs_ignore(site):
+    def f():
+        import subprocess
+
+        done = subprocess.run(["grep", "SigIgn", "/proc/self/status"], capture_output=True, text=True)
+        return done.stdout.split()[1]
+
+    return site.call(f)
+
+
+@script(returns=[True, True])
 def changed_directory(site):
     def move():
         import os
