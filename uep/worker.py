@@ -36,6 +36,9 @@ USER_ERROR = ("RemoteExecutionError", "An error occurred during the execution of
 class TaskTimeout(Exception):
     """The task ran longer than the site's GC_TASK_TIMEOUT."""
 
+    def __str__(self) -> str:
+        return f"the task ran longer than the site allows (GC_TASK_TIMEOUT={os.environ.get('GC_TASK_TIMEOUT')})"
+
 
 class CouldNotExecuteUserTaskError(Exception):
     """The message is not a task."""

@@ -111,7 +111,7 @@ def test_timeout_of_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GC_TASK_TIMEOUT", "0.1")
     result = run(task(functions.spin, 10), tmp_path)
     assert result.error_details is not None
-    assert "TaskTimeout" in result.data
+    assert "TaskTimeout: the task ran longer than the site allows (GC_TASK_TIMEOUT=" in result.data
     assert run(task(functions.double, 1), tmp_path).error_details is None
 
 
