@@ -710,6 +710,14 @@ def text_of_exception_has_lines(site):
     return site.call(f)
 
 
+@script(fails="ValueError: \ud800 is half a character")
+def text_of_exception_is_no_utf8(site):
+    def f():
+        raise ValueError("\ud800 is half a character")
+
+    return site.call(f)
+
+
 @script(returns=("ValueError", ("a", 1)))
 def returned_exception(site):
     back = site.call(lambda: ValueError("a", 1))

@@ -50,7 +50,10 @@ RUN_TIMEOUT = 300.0
 
 NEVER_ANSWERED = "only an Exception is caught there, and nobody answers the task"
 WORKER_ENDS = "only an Exception is caught there, so the worker ends, and the user is told that it was lost"
+NOT_PACKED = "such a text cannot be sent there, and the user sees that error instead"
 DIFFERENCES = {
+    (THREADS, "text_of_exception_is_no_utf8"): NOT_PACKED,
+    (PARSL, "text_of_exception_is_no_utf8"): NOT_PACKED,
     (THREADS, "system_exit"): NEVER_ANSWERED,
     (THREADS, "keyboard_interrupt"): NEVER_ANSWERED,
     (THREADS, "base_exception"): NEVER_ANSWERED,
