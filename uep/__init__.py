@@ -11,6 +11,7 @@
 `intake`       tasks from the broker to the engine
 `link`         the channels of one session with the broker
 `outbox`       sends results, now or when the broker is back
+`tenancy`      one endpoint at a time in one directory
 `journal`      which tasks were accepted and have no result yet
 `answers`      error results made by the endpoint itself
 `audit`        records of a high-assurance endpoint

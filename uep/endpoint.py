@@ -1,6 +1,6 @@
 """The endpoint's life, on one asyncio loop.
 
-    connect -> first heartbeat (check-in) -> prepare (disk, endpoint_setup, engine) -> take tasks
+    connect -> first heartbeat (check-in) -> prepare (directory, endpoint_setup, engine) -> take tasks
     every heartbeat period: idle? heartbeat
     stop (idle, signal, broken engine): take no more -> short grace -> answer the rest -> last heartbeat -> engine off
 
@@ -30,6 +30,7 @@ from uep.link import Link
 from uep.outbox import Outbox
 from uep.pulse import Pulse, set_title
 from uep.results import ResultStore
+from uep.tenancy import Occupied, move_in
 from wire.amqp import AccessRefused, BrokerError, Connection, stay_connected
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,8 @@ class Endpoint:
             await self._prepare()
         except ConfigError as e:
             await self._refuse(EX_CONFIG, str(e))
+        except Occupied as e:
+            await self._refuse(EX_UNAVAILABLE, str(e))
         except OSError as e:
             await self._refuse(EX_CONFIG, f"The endpoint's directory cannot be used: {e.strerror}")
         except Exception:
@@ -160,6 +163,7 @@ class Endpoint:
 
     async def _prepare(self) -> None:
         directory = self._engine.place.directory
+        await move_in(directory, self._engine_thread)
         if self._config.endpoint_setup:
             await _run_command("endpoint_setup", self._config.endpoint_setup)
         await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine.start)
