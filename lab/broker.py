@@ -52,13 +52,18 @@ class BrokerFailed(Exception):
 class PrivateBroker:
     """`start`, `stop`, `restart`, `kill`; a context manager starts and stops. Ports and password stay the same."""
 
-    def __init__(self, folder: Path, hub_port: int = 5000, port: int | None = None) -> None:
-        """`folder` is made when it is not there. `port` is the AMQP port; a free one when not given."""
+    def __init__(
+        self, folder: Path, hub_port: int = 5000, port: int | None = None, certificate: Path | None = None
+    ) -> None:
+        """`folder` is made when it is not there. `port` is the AMQP port; a free one when not given. With
+        `certificate`, a file with certificate and key for localhost, there is TLS on `tls_port` as well."""
         self.folder = folder.absolute()
         self.hub_port = hub_port
-        free = free_ports(3)
+        free = free_ports(4)
         self.port = port or free[0]
-        self._distribution_port, self._epmd_port = free[1:]
+        self.tls_port = free[1]
+        self._distribution_port, self._epmd_port = free[2:]
+        self._certificate = certificate
         self._password = secrets.token_urlsafe(24)
         self._node: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -67,6 +72,11 @@ class PrivateBroker:
     def url(self) -> str:
         """The URL of the internal user, who may do everything. Holds the password."""
         return f"amqp://hub:{self._password}@127.0.0.1:{self.port}/%2F"
+
+    @property
+    def tls_url(self) -> str:
+        """The same over TLS, by the name that the certificate is for."""
+        return f"amqps://hub:{self._password}@localhost:{self.tls_port}/%2F"
 
     @property
     def log(self) -> Path:
@@ -200,11 +210,18 @@ class PrivateBroker:
             f"auth_http.{question}_path = http://127.0.0.1:{self.hub_port}/broker/{question}\n"
             for question in ("user", "vhost", "resource", "topic")
         )
+        tls = ""
+        if self._certificate is not None:
+            tls = (
+                f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
+                f"ssl_options.certfile = {self._certificate}\nssl_options.keyfile = {self._certificate}\n"
+                "ssl_options.verify = verify_none\n"  # of clients: they have passwords
+            )
         _write_private(
             self.folder / "rabbitmq.conf",
             f"default_user = hub\ndefault_pass = {self._password}\n"
             "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
-            f"{paths}"
+            f"{paths}{tls}"
             "consumer_timeout = 604800000\n",  # a week: an endpoint may hold a task unacked while it runs
         )
         _write_private(self.folder / "enabled_plugins", "[rabbitmq_auth_backend_http].\n")

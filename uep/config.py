@@ -81,6 +81,15 @@ def parse(text: str) -> EndpointConfig:
     )
 
 
+def amqp_port(text: str) -> int | None:
+    """That key alone, of a configuration that `parse` may refuse: the service is to be told why, through that port."""
+    try:
+        port = _load(text).get("amqp_port")
+        return None if port is None else _port("amqp_port", port)
+    except ConfigError:
+        return None
+
+
 def unknown(what: str, name: object, known: Mapping[str, Any] | frozenset[str] | tuple[str, ...]) -> str:
     """The text for a name that is not among `known`: what they are, and which one is probably meant."""
     from difflib import get_close_matches

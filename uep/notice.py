@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from uep import report
+from uep import config, report
 from uep.handover import HandOver
 from wire.amqp import BrokerError, publish_once
 from wire.queues import read_credentials
@@ -22,7 +22,7 @@ PATIENCE = 15.0
 
 async def tell_cannot_start(handover: HandOver, text: str) -> None:
     """Publishes the notice and waits for the broker's confirm; never raises."""
-    target = read_credentials(handover.credentials).heartbeats
+    target = read_credentials(handover.credentials, config.amqp_port(handover.config)).heartbeats
     try:
         await asyncio.wait_for(publish_once(target, report.cannot_start(handover.endpoint_id, text)), PATIENCE)
     except (BrokerError, asyncio.TimeoutError) as e:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,14 @@ STABLE = 10.0
 
 # pika reports on its own; whatever matters reaches our log through the exceptions below.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+_REMEDIES = {
+    9: "is the clock of this host right?",  # X509_V_ERR_CERT_NOT_YET_VALID, as in x509_vfy.h of OpenSSL
+    10: "the broker needs a new one, or the clock of this host is wrong",
+    62: "something else answers there, or the broker needs a certificate for this name",
+    64: "something else answers there, or the broker needs a certificate for this address",
+}
+"""What to do about a certificate that is refused, by OpenSSL's code."""
 
 T = TypeVar("T")
 
@@ -385,8 +394,21 @@ def _open_error(error: BaseException) -> BrokerError:
             isinstance(cause, ConnectionClosedByBroker) and cause.reply_code == 403
         ):
             return AccessRefused("the broker refuses this user and password")
+        if isinstance(cause, ssl.SSLError):
+            return Unreachable(f"no trustworthy connection to the broker: {_tls_text(cause)}")
         cause = _nested(cause)
     return Unreachable(f"cannot connect to the broker: {_text(error)}")
+
+
+def _tls_text(error: ssl.SSLError) -> str:
+    """Why, and what to do about it."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS failed ({error.reason or error}); is the port one for amqps (5671, 443), not for amqp?"
+    remedy = _REMEDIES.get(
+        error.verify_code,
+        "is its CA among those that this system trusts, or in the file that SSL_CERT_FILE names?",
+    )
+    return f"its certificate is refused, {error.verify_message}; {remedy}"
 
 
 def _nested(error: BaseException) -> BaseException | None:

@@ -248,8 +248,8 @@ def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
     started: list[Uep] = []
 
     def start(config: str = THREADS, name: str = "uep.test", raw: bytes | None = None, **more: Any) -> Uep:
-        """`more` are keys of the hand-over; `also` is a descriptor of ours and its number there, `environment` is added
-        to that of the program."""
+        """`more` are keys of the hand-over; `also` is a descriptor of ours and its number there, `environment` what
+        the site adds to the program's environment."""
         uep = _start(tmp_path, service, config, name, raw, more)
         started.append(uep)
         return uep
@@ -268,7 +268,8 @@ def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
 
 def _start(home: Path, service: Service, config: str, name: str, raw: bytes | None, more: dict[str, Any]) -> Uep:
     fernet = Fernet(key := Fernet.generate_key())
-    also, environment = more.pop("also", None), more.pop("environment", {})
+    also = more.pop("also", None)
+    environment = more.pop("environment", {})
     credentials = more.pop("amqp_creds", None) or service.credentials()
     credential_fd = os.memfd_create("credentials")
     os.pwrite(credential_fd, fernet.encrypt(json.dumps({"amqp_creds": credentials}).encode()), 0)

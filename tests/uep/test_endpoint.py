@@ -12,10 +12,12 @@ import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 
 from lab.broker import PrivateBroker
+from lab.certificates import Authority
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep, kept_results
 from uep import config, endpoint, engines
@@ -242,6 +244,28 @@ def test_different_urls_for_each_queue(start_uep: StartUep, service: Service, br
     assert uep.stop() == 0
 
 
+def test_over_tls(start_uep: StartUep, tmp_path: Path) -> None:
+    """With an authority of the site's own, as user_environment.yaml names it, and without; `amqp_port` on all three."""
+    authority = Authority("a site's CA")
+    authority.write(tmp_path / "ca.pem")
+    authority.issue("localhost").write(tmp_path / "broker.pem")
+    with PrivateBroker(tmp_path / "broker", certificate=tmp_path / "broker.pem") as broker:
+        service = Service(broker.url, str(uuid.uuid4()))
+        nobody_there = broker.tls_url.replace(f":{broker.tls_port}/", ":1/")
+        settings = f"amqp_port: {broker.tls_port}\n{THREADS}"
+        distrustful = start_uep(settings, amqp_creds=service.credentials(nobody_there))
+        distrustful.log_says("certificate is refused")
+        assert distrustful.stop() == 0
+        trust = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        uep = start_uep(settings, amqp_creds=service.credentials(nobody_there), environment=trust)
+        assert service.call(functions.double, 1) == 2
+        assert service.heartbeat()["active"]
+        assert {c.raddr.port for c in psutil.Process(uep.process.pid).net_connections()} == {broker.tls_port}
+        assert uep.stop() == 0
+        service.close()
+    assert str(urlsplit(broker.url).password) not in uep.log.read_text()
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
@@ -259,6 +283,15 @@ def test_configuration_that_cannot_be_used(config: str, says: str, start_uep: St
     assert says in notice["error"]
     assert notice["heartbeat_period"] == 3
     assert str(uep.directory) not in notice["error"]
+
+
+def test_configuration_that_cannot_be_used_is_told_through_the_right_port(
+    start_uep: StartUep, service: Service, broker: PrivateBroker
+) -> None:
+    elsewhere = service.credentials(broker.url.replace(f":{broker.port}/", ":1/"))
+    uep = start_uep(f"amqp_port: {broker.port}\nno_such_key: 1\n{THREADS}", amqp_creds=elsewhere)
+    assert uep.process.wait(15) == 78
+    assert "no_such_key" in service.heartbeat_where(lambda beat: "error" in beat)["error"]
 
 
 def test_directory_that_cannot_be_used(start_uep: StartUep, service: Service, tmp_path: Path) -> None:
