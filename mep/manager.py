@@ -32,7 +32,8 @@ from mep.pipeline import Pipeline
 from mep.profile import Profile
 from mep.registration import Registration
 from mep.renderer import Renderer
-from wire.amqp import BrokerError, Connection, Consumer, Delivery, Publisher, stay_connected
+from wire.amqp import BrokerError, Connection, Delivery, Publisher, stay_connected
+from wire.consumer import Consumer
 from wire.messages import StatusReport, pack
 
 log = logging.getLogger(__name__)

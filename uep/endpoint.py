@@ -24,7 +24,7 @@ from uep.config import ConfigError, EndpointConfig
 from uep.credentials import Credentials
 from uep.engines.base import Engine
 from uep.handover import HandOver
-from uep.intake import PREFETCH, Intake
+from uep.intake import PREFETCH, PREFETCH_BYTES, Intake
 from uep.journal import Journal
 from uep.link import Link
 from uep.outbox import Outbox
@@ -136,7 +136,7 @@ class Endpoint:
         assert self._outbox is not None and self._intake is not None
         try:
             self._outbox.attach(await link.results(), link.credentials.results)
-            self._intake.attach(await link.consume(self._intake.receive, PREFETCH))
+            self._intake.attach(await link.consume(self._intake.receive, PREFETCH, PREFETCH_BYTES))
             log.info("taking tasks from the broker")
             await link.lost()
         finally:

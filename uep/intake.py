@@ -30,12 +30,15 @@ from uep.grouped import Grouped
 from uep.journal import Journal
 from uep.outbox import Outbox
 from wire import messages
-from wire.amqp import Consumer, Delivery
+from wire.amqp import Delivery
+from wire.consumer import Consumer
 
 log = logging.getLogger(__name__)
 
 PREFETCH = 500
 """Deliveries that the broker sends ahead of their acknowledgements."""
+PREFETCH_BYTES = 64 << 20
+"""Bytes of these, roughly: a task's message may have 10 MiB."""
 MOST_IN_FLIGHT = 4000
 """Tasks accepted and not answered; what comes beyond waits unacknowledged."""
 MOST_BYTES_IN_FLIGHT = 256 << 20

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from wire.amqp import Connection, Consumer, Delivery, Publisher
+from wire.amqp import Connection, Delivery, Publisher
+from wire.consumer import Consumer
 from wire.queues import EndpointCredentials
 
 
@@ -28,10 +29,10 @@ class Link:
     async def results(self) -> Publisher:
         return await self._publisher(self.credentials.results.connection_url)
 
-    async def consume(self, receive: Callable[[Delivery], None], prefetch: int) -> Consumer:
+    async def consume(self, receive: Callable[[Delivery], None], prefetch: int, most_bytes: int) -> Consumer:
         source = self.credentials.tasks
         connection = await self._connection(source.connection_url)
-        return await connection.consume(source.queue, receive, prefetch=prefetch, exclusive=True)
+        return await connection.consume(source.queue, receive, prefetch=prefetch, most_bytes=most_bytes, exclusive=True)
 
     async def lost(self) -> None:
         """Waits until one of the connections is lost, and raises why."""

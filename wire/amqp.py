@@ -25,6 +25,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.exceptions import AMQPError, ConnectionClosedByBroker, ProbableAuthenticationError
 
 from wire import backoff
+from wire.consumer import Consumer
 from wire.queues import Target
 from wire.redaction import redact
 
@@ -123,9 +124,16 @@ class Connection:
         return self
 
     async def consume(
-        self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int, exclusive: bool = False
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        most_bytes: int | None = None,
+        exclusive: bool = False,
     ) -> Consumer:
-        """Starts deliveries from `queue`; the broker sends at most `prefetch` messages ahead of their acks.
+        """Starts deliveries from `queue`; the broker sends at most `prefetch` messages ahead of their acks, and no more
+        than about `most_bytes` (see `wire.consumer`).
 
         `on_delivery` may be called before this returns. An exception in it is a bug; it costs the connection.
 
@@ -142,13 +150,11 @@ class Connection:
                 log.exception("a delivery from %s was not handled", queue)
                 self.abandon(ConnectionLost(f"a delivery was not handled: {type(e).__name__}"))
 
+        consumer = Consumer(channel, queue, exclusive=exclusive, prefetch=prefetch, most_bytes=most_bytes)
         with _as_lost():
-            channel.basic_qos(prefetch_count=prefetch)
-            tag = channel.basic_consume(
-                queue, receive, exclusive=exclusive, callback=lambda _: _succeed(consuming, None)
-            )
+            consumer.start(receive, lambda _: _succeed(consuming, None))
         await self._answer(consuming, f"consuming from {queue}")
-        return Consumer(channel, tag)
+        return consumer
 
     async def publisher(self) -> Publisher:
         """A channel to publish on, with confirms. Raises ConnectionLost."""
@@ -228,27 +234,6 @@ class Connection:
             return await asyncio.wait_for(future, OPEN_TIMEOUT)
         except asyncio.TimeoutError:
             raise Unreachable(f"no answer from the broker within {OPEN_TIMEOUT:g} s ({what})") from None
-
-
-class Consumer:
-    """Deliveries from one queue on one channel."""
-
-    def __init__(self, channel: Any, tag: str) -> None:
-        self._channel = channel
-        self._tag = tag
-
-    def ack(self, tag: int, *, and_earlier: bool = False) -> None:
-        """Tells the broker that the delivery is done with, or it and all before it that are not acknowledged yet.
-
-        Does nothing on a lost channel: they will come again.
-        """
-        if self._channel.is_open:
-            self._channel.basic_ack(tag, multiple=and_earlier)
-
-    def cancel(self) -> None:
-        """Asks for no more deliveries; what is already on its way may still come. Acks go on working."""
-        if self._channel.is_open:
-            self._channel.basic_cancel(self._tag)
 
 
 class Publisher:

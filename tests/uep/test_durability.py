@@ -80,6 +80,15 @@ def fail_at_length(size):
     raise ValueError("begin " + "x" * size + " end")
 
 
+def length_when_told(go, data):
+    import os
+    import time
+
+    while not os.path.exists(go):
+        time.sleep(0.05)
+    return len(data)
+
+
 class Tally:
     """Tasks sent, and all results that came for each."""
 
@@ -419,6 +428,27 @@ def test_flood_of_tasks(start_uep: StartUep, service: Service) -> None:
     assert service.waiting_tasks() > 50_000
     assert most - before < 150 << 20, f"{(most - before) >> 20} MiB"
     assert uep.stop() == 0
+
+
+@pytest.mark.parametrize("configuration", [THREADS, PROCESSES], ids=["threads", "processes"])
+def test_flood_of_large_tasks(configuration: str, start_uep: StartUep, service: Service, tmp_path: Path) -> None:
+    """As large as tasks may be: most of them wait at the broker, not in the endpoint's memory."""
+    go = tmp_path / "go"
+    buffer = service.pack(length_when_told, str(go), "x" * (8 << 20))
+    for _ in range(120):
+        service.send_buffer(buffer)
+    wait_until(lambda: service.waiting_tasks() == 120)
+    process = psutil.Process(start_uep(configuration).process.pid)
+    wait_until(lambda: service.waiting_tasks() < 90)
+    most = 0
+    for _ in range(60):
+        most = max(most, process.memory_info().rss)
+        time.sleep(0.1)
+    assert service.waiting_tasks() > 70
+    assert most < 700 << 20, f"{most >> 20} MiB"
+    go.touch()
+    results = service.results(120, 120)
+    assert {service.value(result) for result in results.values()} == {8 << 20}
 
 
 @pytest.mark.parametrize("configuration", [THREADS, PROCESSES, HTEX], ids=["threads", "processes", "htex"])
