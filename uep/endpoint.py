@@ -90,6 +90,8 @@ class Endpoint:
         if not self._stopping.done():
             log.log(logging.INFO if code == EX_OK else logging.CRITICAL, "stopping: %s", reason)
             self._stopping.set_result(code)
+            if self._intake is not None:
+                self._intake.close()  # now: a task that is taken a moment later would have the grace only
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,8 +138,9 @@ class Endpoint:
         assert self._outbox is not None and self._intake is not None
         try:
             self._outbox.attach(await link.results(), link.credentials.results)
-            self._intake.attach(await link.consume(self._intake.receive, PREFETCH, PREFETCH_BYTES))
-            log.info("taking tasks from the broker")
+            if not self._stopping.done():
+                self._intake.attach(await link.consume(self._intake.receive, PREFETCH, PREFETCH_BYTES))
+                log.info("taking tasks from the broker")
             await link.lost()
         finally:
             self._intake.detach()
@@ -228,7 +231,6 @@ class Endpoint:
 
     async def _wind_down(self, code: int) -> None:
         if self._intake is not None and self._outbox is not None:
-            self._intake.close()
             await _within(GRACE, "running tasks", self._intake.emptied(), quiet=True)
             if left := self._intake.abandon():
                 log.warning("%d tasks were still running: answered with an error", left)

@@ -48,7 +48,7 @@ REMEMBERED = 20_000
 
 
 class Intake:
-    """The tasks of one endpoint. `received` counts those accepted, and those found left over at the start."""
+    """The tasks of one endpoint. `received` counts those taken, and those found left over at the start."""
 
     def __init__(
         self,
@@ -148,6 +148,7 @@ class Intake:
             self._in_flight[task_id] = len(delivery.body)
             self._bytes_in_flight += len(delivery.body)
             self._being_noted.add(task_id)
+            self.received += 1
             self._none_in_flight.clear()
         self._to_note.add(arrival)
 
@@ -188,7 +189,6 @@ class Intake:
 
     def _accept(self, task_id: str, delivery: Delivery) -> None:
         log.debug("task %s accepted", task_id)
-        self.received += 1
         self._submit(task_id, delivery)
 
     def _with_the_broker(self, task_ids: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import signal
 import subprocess
@@ -120,9 +121,13 @@ class Tally:
     def settle(self) -> None:
         """Waits for the results of all tasks, and whether more come than that."""
         self.receive(len(self.sent))
+        self.receive_what_is_there(1)
+
+    def receive_what_is_there(self, patience: float = 0.05) -> None:
+        """Until nothing has come for so many seconds."""
         with contextlib.suppress(AssertionError):
             while True:
-                self._add(self.service.result(1))
+                self._add(self.service.result(patience))
 
     def errors(self) -> dict[str, str]:
         """The text of each error by task. What came for a task more than once must be the same."""
@@ -257,31 +262,82 @@ def test_pool_worker_killed(start_uep: StartUep, tally: Tally) -> None:
     assert tally.runs() == [1] * len(tally.sent)
 
 
-def test_told_to_stop_while_tasks_come(start_uep: StartUep, tally: Tally) -> None:
+@pytest.fixture
+def flow(tally: Tally, broker: PrivateBroker) -> Iterator[Callable[[], None]]:
+    """Tasks that come all the time; calling it ends them."""
+    sender = Service(broker.url, tally.service.endpoint_id)
     enough = threading.Event()
-    sender = Service(tally.service.url, tally.service.endpoint_id)
 
     def send() -> None:
         while not enough.is_set():
-            tally.send(1, through=sender)
+            tally.send(random.randrange(1, 20), through=sender)
+            time.sleep(random.uniform(0, 0.3))
+
+    def end() -> None:
+        enough.set()
+        sending.join()
 
     sending = threading.Thread(target=send)
     sending.start()
-    try:
-        for n in range(3):
-            uep = start_uep()
-            wait_until(lambda n=n, uep=uep: uep.log.read_text().count("taking tasks") > n)
-            tally.receive(len(tally.got) + 100)
-            assert uep.stop() == 0
-        start_uep()
-        tally.receive(len(tally.got) + 100)
-    finally:
-        enough.set()
-        sending.join()
-        sender.close()
+    yield end
+    end()
+    sender.close()
+
+
+def lives(uep: Uep) -> int:
+    """How many endpoints have taken tasks so far; they share a log."""
+    return uep.log.read_text().count("taking tasks")
+
+
+def test_told_to_stop_at_any_moment(start_uep: StartUep, tally: Tally, flow: Callable[[], None]) -> None:
+    for n in range(12):
+        uep = start_uep()
+        if n % 3:  # else perhaps before it has checked in
+            wait_until(lambda n=n, uep=uep: lives(uep) > n - n // 3 - 1)
+        time.sleep(random.uniform(0, 0.4))
+        assert uep.stop() in (0, -signal.SIGTERM)  # the latter: before it has a word to say
+    start_uep()
+    flow()
     tally.settle()
     assert tally.errors() == {}  # each is short enough for the grace
     assert tally.runs() == [1] * len(tally.sent)
+    assert len(tally.got) == len(tally.sent) == sum(len(results) for results in tally.got.values())
+
+
+def test_idle_in_the_moment_when_a_task_comes(start_uep: StartUep, tally: Tally) -> None:
+    """Whoever goes idle has a successor at once, as from a manager that has got a start command with the task."""
+    settings = "heartbeat_period: 0.1\nidle_heartbeats_soft: 1\nidle_heartbeats_hard: 20\n" + THREADS.split("\n", 1)[1]
+    uep, ended = start_uep(settings), 0
+    while ended < 12:
+        (task,) = tally.send(1)
+        deadline = time.monotonic() + 60
+        while task not in tally.got:
+            assert time.monotonic() < deadline, uep.log.read_text()
+            if uep.process.poll() is not None:
+                assert uep.process.returncode == 0
+                uep, ended = start_uep(settings), ended + 1
+            tally.receive_what_is_there()
+        time.sleep(random.uniform(0, 0.25))
+    tally.settle()
+    assert tally.errors() == {}
+    assert tally.runs() == [1] * len(tally.sent)
+
+
+def test_killed_at_any_moment(start_uep: StartUep, tally: Tally, flow: Callable[[], None]) -> None:
+    """Twenty times. No task is run twice; what ran, and whose end nobody saw, is an error."""
+    for _ in range(20):
+        uep = start_uep()
+        time.sleep(random.uniform(0.2, 1.2))
+        assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
+    flow()
+    uep = start_uep()
+    tally.settle()
+    errors = tally.errors()
+    assert all(STOPPED in text for text in errors.values())
+    assert max(tally.runs()) == 1
+    unanswered = {tally.sent[task] for task in errors}
+    assert {int(mark.name) for mark in tally.folder.iterdir()} >= set(tally.sent.values()) - unanswered
+    assert kept(uep) == []
 
 
 def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, small_disk: Path) -> None:
@@ -411,6 +467,34 @@ def test_slow_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatch: 
     assert tally.errors() == {}
 
 
+def test_not_idle_while_a_task_waits_for_the_disk(
+    service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that has come is movement, also before it is on record."""
+    real, go_on, waits = os.fdatasync, threading.Event(), threading.Event()
+
+    def hang(fd: int) -> None:
+        waits.set()
+        assert go_on.wait(60)
+        real(fd)
+
+    def play() -> None:
+        tally.send(1)
+        wait_until(lambda: len(tally.runs()) == 1)
+        monkeypatch.setattr(os, "fdatasync", hang)
+        tally.send(1)
+        assert waits.wait(30)
+        service.channel.queue_purge(f"{service.endpoint_id}.heartbeats")
+        for _ in range(6):
+            assert service.heartbeat()["active"]
+        go_on.set()
+        tally.settle()
+
+    settings = "heartbeat_period: 0.3\nidle_heartbeats_soft: 3\nidle_heartbeats_hard: 100\n" + THREADS.split("\n", 1)[1]
+    play_with_endpoint(play, tmp_path / "e", service, service.credentials(), settings)
+    assert tally.errors() == {}
+
+
 def test_flood_of_tasks(start_uep: StartUep, service: Service) -> None:
     uep = start_uep()
     service.call(functions.sleep, 0.01)
@@ -485,11 +569,15 @@ def test_whatever_a_worker_sends_is_bounded() -> None:
 
 
 def play_with_endpoint(
-    play: Callable[[], None], directory: Path, service: Service, credentials: dict[str, Any]
+    play: Callable[[], None],
+    directory: Path,
+    service: Service,
+    credentials: dict[str, Any],
+    configuration: str = THREADS,
 ) -> None:
     """Calls `play` in a thread while an endpoint runs in this process, where its constants can be changed."""
-    handed = HandOver(service.endpoint_id, credentials, THREADS)
-    settings = config.parse(THREADS)
+    handed = HandOver(service.endpoint_id, credentials, configuration)
+    settings = config.parse(configuration)
 
     async def run() -> None:
         directory.mkdir()
