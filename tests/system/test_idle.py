@@ -1,0 +1,74 @@
+"""A user endpoint that stops because it is idle, in the very moment in which a start command and a task come for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.accounts import LocalAccount
+from lab.client import run_script
+from lab.hub import HubProcess
+from lab.manager import ManagerProcess
+from tests.system.conftest import SCHEMA, TEMPLATE
+
+pytestmark = pytest.mark.system
+
+ACCOUNT = "mepidle_alice"
+
+SCRIPT = """
+import json, random, sys, time
+from globus_compute_sdk import Executor
+
+def where():
+    import os
+    return os.getpid()
+
+options, rounds, longest = json.loads(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+with Executor(endpoint_id=sys.argv[1], user_endpoint_config=options, api_burst_limit=8, api_burst_window_s=1) as ex:
+    for _ in range(rounds):
+        print(json.dumps(ex.submit(where).result(timeout=90)), flush=True)
+        time.sleep(random.uniform(0, longest))
+"""
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, hub: HubProcess, root: None) -> Iterator[ManagerProcess]:
+    mapping = [{"source": "{username}", "match": "alice@example\\.org", "output": ACCOUNT}]
+    with (
+        LocalAccount(ACCOUNT),
+        ManagerProcess(
+            folder / "idle",
+            hub,
+            "admin",
+            mapping=mapping,
+            template=TEMPLATE,
+            schema=SCHEMA,
+            config={"public": True, "limits": {"starts_per_minute_per_user": None}},
+            name="idle",
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("options", "rounds", "longest"),
+    [
+        ({"PERIOD": 0.15, "SOFT": 1}, 40, 0.4),
+        ({"PERIOD": 0.5, "SOFT": 1, "ENGINE": "GlobusComputeEngine"}, 8, 3),
+    ],
+    ids=["threads", "htex"],
+)
+def test_every_task_is_answered(
+    hub: HubProcess, site: ManagerProcess, options: dict[str, object], rounds: int, longest: float
+) -> None:
+    before = len(site.audit("exited"))
+    said = run_script(
+        hub, "alice", SCRIPT, site.endpoint_id, json.dumps(options), str(rounds), str(longest), timeout=300
+    )
+    assert len(said) == rounds
+    exits = site.audit("exited")[before:]
+    assert len(exits) > rounds // 5, "often enough one was idle"
+    assert {line["ending"] for line in exits} == {"exit status 0"}
