@@ -61,6 +61,12 @@ def bounded(task_id: str, packed: bytes) -> bytes:
     return pack(replace(result, data=_shortened(result.data), error_details=details))
 
 
+def too_large_for_the_broker(task_id: str, size: int, limit: int) -> bytes:
+    """The result of a task whose own result the broker does not take."""
+    text = f"The result has {size} bytes; the message broker of this service takes no more than {limit}."
+    return failure(task_id, text, "MaxResultSizeExceeded")
+
+
 def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) -> bytes:
     """The result of a task that the engine lost, `attempts` times. `begun` is in ns since the epoch."""
     texts = ["".join(traceback.format_exception_only(e)).rstrip() for e in attempts]

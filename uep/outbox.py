@@ -20,7 +20,7 @@ from typing import TypeAlias
 from uep import answers
 from uep.grouped import Grouped
 from uep.results import ResultStore
-from wire.amqp import ConnectionLost, Publisher
+from wire.amqp import ConnectionLost, Publisher, TooLarge
 from wire.queues import Target
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Outbox:
 
     def attach(self, publisher: Publisher, target: Target) -> None:
         """Publishes from now on through `publisher`, first of all what is left."""
-        self._courier = _Courier(publisher, target, self._fetch, self._confirm)
+        self._courier = _Courier(publisher, target, self._fetch, self._confirm, self._replace)
         if self._pending:
             log.info("sending %d results that were kept", len(self._pending))
         for task_id in self._pending:
@@ -183,6 +183,13 @@ class Outbox:
         self._disk.add((task_id, None))
         self._on_forwarded(task_id)
 
+    def _replace(self, task_id: str, size: int, limit: int) -> None:
+        """The broker closes the connection whenever this result comes: it would keep all others from being sent."""
+        if task_id in self._pending:
+            log.error("result of task %s: the broker takes no %d bytes; an error is sent instead", task_id, size)
+            self._drop_from_memory(task_id)
+            self.put(task_id, answers.too_large_for_the_broker(task_id, size, limit))
+
     def _drop_from_memory(self, task_id: str) -> None:
         self._bytes_in_memory -= len(self._in_memory.pop(task_id, b""))
 
@@ -202,11 +209,13 @@ class _Courier:
         target: Target,
         fetch: Callable[[str], Awaitable[bytes | None]],
         confirm: Callable[[str], None],
+        replace: Callable[[str, int, int], None],
     ) -> None:
         self._publisher = publisher
         self._target = target
         self._fetch = fetch
         self._confirm = confirm
+        self._replace = replace
         self._waiting: deque[str] = deque()
         self._sent: dict[str, int] = {}
         self._bytes_sent = 0
@@ -247,9 +256,13 @@ class _Courier:
         self._publisher.send(self._target, packed).add_done_callback(lambda f: self._answered(task_id, f))
 
     def _answered(self, task_id: str, confirmed: asyncio.Future[None]) -> None:
-        self._bytes_sent -= self._sent.pop(task_id)
+        size = self._sent.pop(task_id)
+        self._bytes_sent -= size
         self._wake.set()
         error = None if confirmed.cancelled() else confirmed.exception()
+        if isinstance(error, TooLarge) and size > error.limit:
+            self._replace(task_id, size, error.limit)
+            return
         if confirmed.cancelled() or isinstance(error, ConnectionLost):
             return  # the next connection sends it again
         if error is not None:

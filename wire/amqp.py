@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -70,6 +71,14 @@ class AccessRefused(BrokerError):
 
 class ConnectionLost(BrokerError):
     """The connection, or a channel of it, was closed; whatever was not confirmed may or may not have arrived."""
+
+
+class TooLarge(ConnectionLost):
+    """The broker closed the channel because a message has more than `limit` bytes; sent again, it would do so again."""
+
+    def __init__(self, text: str, limit: int) -> None:
+        super().__init__(text)
+        self.limit = limit
 
 
 class NotDelivered(BrokerError):
@@ -214,7 +223,7 @@ class Connection:
 
     def _channel_closed(self, _: Any, error: BaseException) -> None:
         if not self.lost.is_set() and getattr(error, "reply_code", None) != 0:
-            self.abandon(ConnectionLost(f"channel closed: {_text(error)}"))
+            self.abandon(_closed(_text(error)))
 
     def _lose(self, reason: BrokerError) -> None:
         if not self.lost.is_set():
@@ -372,6 +381,14 @@ def _delivery(method: Any, properties: Any, body: bytes) -> Delivery:
         headers=properties.headers or {},
         redelivered=method.redelivered,
         routing_key=method.routing_key,
+    )
+
+
+def _closed(text: str) -> ConnectionLost:
+    """Why the broker closed a channel. RabbitMQ tells the largest message that it takes in words only."""
+    largest = re.search(r"message size \d+ is larger than \D*(\d+)", text)
+    return (
+        TooLarge(f"channel closed: {text}", int(largest[1])) if largest else ConnectionLost(f"channel closed: {text}")
     )
 
 

@@ -553,6 +553,31 @@ def test_results_that_are_too_large(configuration: str, start_uep: StartUep, ser
     assert len(service.call(functions.zeros, 5 << 20)) == 5 << 20
 
 
+def test_a_result_that_the_broker_does_not_take(
+    start_uep: StartUep, service: Service, broker: PrivateBroker, tmp_path: Path
+) -> None:
+    """RabbitMQ closes the connection when it comes. It must not keep the others from being sent, nor come for ever."""
+    most = 300_000
+    broker.ctl("eval", f"application:set_env(rabbit, max_message_size, {most}).")
+    try:
+        uep = start_uep()
+        large = {service.send(functions.zeros, size): size for size in (most, 2 * most)}
+        small = [service.send(functions.sleep, n / 100) for n in range(30)]
+        results: dict[str, messages.Result] = {}
+        while not results.keys() >= {*large, *small}:  # what was on its way with a large one comes twice
+            result = service.result(60)
+            results[result.task_id] = result
+    finally:
+        broker.ctl("eval", f"application:set_env(rabbit, max_message_size, {128 << 20}).")
+    for task in large:
+        error = results[task].error_details
+        assert error is not None
+        assert error.code == "MaxResultSizeExceeded"
+        assert f"takes no more than {most}" in results[task].data
+    assert [service.value(results[task]) for task in small] == [n / 100 for n in range(30)]
+    assert kept(uep) == []
+
+
 def test_whatever_a_worker_sends_is_bounded() -> None:
     task_id = str(uuid.uuid4())
     large = messages.pack(messages.Result(task_id, "x" * (RESULT_LIMIT + 1)))
