@@ -314,3 +314,10 @@ def _place(descriptors: dict[int, int]) -> None:
     for number, fd in out_of_the_way.items():
         os.dup2(fd, number, inheritable=True)
     os.closerange(max(descriptors) + 1, 5000)
+
+
+def wait_until(holds: Callable[[], bool], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -23,7 +23,7 @@ import pytest
 from lab.broker import PrivateBroker
 from lab.proxy import Proxy
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep, kept_results
+from tests.uep.conftest import THREADS, Service, StartUep, Uep, kept_results, wait_until
 from uep import answers, config, endpoint, engines, outbox
 from uep.engines.base import Place
 from uep.handover import HandOver
@@ -628,10 +628,3 @@ def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"\0" * 4096)
-
-
-def wait_until(holds: Callable[[], bool], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

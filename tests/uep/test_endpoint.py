@@ -18,8 +18,9 @@ from globus_compute_sdk import ShellFunction
 
 from lab.broker import PrivateBroker
 from lab.certificates import Authority
+from lab.proxy import Proxy
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep, kept_results
+from tests.uep.conftest import THREADS, Service, StartUep, kept_results, wait_until
 from uep import config, endpoint, engines
 from uep.engines.base import Place
 from uep.handover import HandOver
@@ -226,6 +227,54 @@ def test_refreshed_credentials(start_uep: StartUep, service: Service, broker: Pr
     uep.refresh(service.credentials(url.replace(first, second)))
     assert service.call(functions.double, 2) == 4
     assert ":old@" not in uep.log.read_text()
+
+
+def test_password_that_was_revoked_while_the_network_was_away(
+    start_uep: StartUep, service: Service, broker: PrivateBroker
+) -> None:
+    """Each attempt reads the newest credentials; those that are refused are tried again, until there are others."""
+    user = f"u{uuid.uuid4().hex[:8]}"
+    broker.ctl("add_user", user, "old-word")
+    broker.ctl("set_permissions", user, ".*", ".*", ".*")
+    with Proxy(broker.port) as network:
+        url = f"amqp://{user}:old-word@127.0.0.1:{network.port}/%2F"
+        uep = start_uep(amqp_creds=service.credentials(url))
+        task = service.send(functions.sleep, 4)
+        uep.log_says("taking tasks")
+        network.cut()
+        uep.log_says("next attempt")
+        broker.ctl("change_password", user, "new-word")
+        network.resume()
+        uep.log_says("refuses this user and password (expired credentials? the next start command refreshes them)")
+        wait_until(lambda: uep.log.read_text().count("refuses this user") > 2)
+        uep.refresh(service.credentials(url.replace("old-word", "new-word")))
+        service.connect()
+        result = service.result(60)
+        assert (result.task_id, service.value(result)) == (task, 4)
+        assert service.call(functions.double, 2) == 4
+        assert "-word" not in uep.log.read_text()
+
+
+def test_queues_that_are_deleted_and_come_back(start_uep: StartUep, service: Service) -> None:
+    """Meanwhile results are kept, and the endpoint goes on trying."""
+    uep = start_uep()
+    assert service.call(functions.double, 1) == 2
+    running = service.send(functions.sleep, 2)
+    time.sleep(0.5)
+    for kind in ("tasks", "results"):
+        service.channel.queue_delete(f"{service.endpoint_id}.{kind}")
+    uep.log_says("the broker cancelled the consumer: its queue is gone")
+    uep.log_says("no queue")
+    uep.log_says("not taken by the broker, sent again in 30 s", 30)
+    assert uep.process.poll() is None
+    again = Service(service.url, service.endpoint_id)
+    try:
+        results = [again.result(60)]
+        later = again.send(functions.double, 2)
+        results.append(again.result(60))
+    finally:
+        again.close()
+    assert {result.task_id: again.value(result) for result in results} == {running: 2, later: 4}
 
 
 def test_different_urls_for_each_queue(start_uep: StartUep, service: Service, broker: PrivateBroker) -> None:
