@@ -217,6 +217,8 @@ class Children:
             child.worked = True
             self._save(child)
             self._listener.working(child)
+        elif word == b"stopping" and child.stopping_since is None:
+            child.stopping_since = time.monotonic()
         elif word == b"stopped" and not child.said_stopped:
             child.said_stopped = True
         else:
@@ -255,7 +257,8 @@ class Children:
     ) -> None:
         actions = self._step(child, Event.EXITED_CLEAN if clean else Event.EXITED_BADLY)
         asked = not {Action.REVIVE, Action.REVIVE_OR_TELL}.isdisjoint(actions)
-        revived = asked and time.monotonic() < child.remembered_until
+        # What matters is when it stopped taking tasks: the end itself may take longer than the grace period.
+        revived = asked and (child.stopping_since or time.monotonic()) < child.remembered_until
         failed = Action.TELL_USER in actions or (Action.REVIVE_OR_TELL in actions and not revived)
         seconds = time.monotonic() - child.started
         useless = not child.worked if _speaks(self._config()) else seconds < _USELESS

@@ -21,8 +21,8 @@ from mep.renderer import RenderedConfig
 CREDENTIALS_FD = 3
 """Where the program finds its credential file; the number that the public package uses."""
 REPORT_FD = 5
-"""Where the program writes `ready` after its first heartbeat, `working` after its first result, and `stopped` before a
-clean end; ours, and optional."""
+"""Where the program writes `ready` after its first heartbeat, `working` after its first result, `stopping` when it
+takes no more tasks, and `stopped` before a clean end; ours, and optional."""
 AUDIT_FD = 4
 """Where the program of a high-assurance endpoint writes a record for whatever happens to a task."""
 

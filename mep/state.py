@@ -6,7 +6,7 @@ The folder is `/run/mep/NAME/UEP`: memory, root's, gone with the next boot. It h
     credentials   what the user endpoint reads when it has to connect again (see `credentials`); in state.json too,
                   because a manager may die while it writes this one, which is rewritten in place
     pipe          on which it reports: lines `ready` after its first heartbeat, `working` after its first result,
-                  `stopped` before it ends cleanly
+                  `stopping` when it takes no more tasks, `stopped` before it ends cleanly
     audit         with high assurance: on which it tells of each task, a record with each write
 
 `spawn` makes a child, `children` keeps the table of them; `cli` counts and stops those that no manager looks after.
@@ -58,6 +58,7 @@ class Child:
     checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
     scope: the unit of systemd that holds it and all that it starts; None without systemd.
     worked: it has delivered a result. configuration: of the plan that it was started by.
+    stopping_since: since then (monotonic seconds) it takes no more tasks, if it has said so.
     adopted: an earlier manager started it, so nobody is told its exit status; `said_stopped` stands for it.
     """
 
@@ -77,6 +78,7 @@ class Child:
     state: State = State.STARTING
     remembered_until: float = 0.0
     checked_in_after: float | None = None
+    stopping_since: float | None = None
     adopted: bool = False
     said_stopped: bool = False
 

@@ -90,6 +90,8 @@ class Endpoint:
         if not self._stopping.done():
             log.log(logging.INFO if code == EX_OK else logging.CRITICAL, "stopping: %s", reason)
             self._stopping.set_result(code)
+            if code == EX_OK:
+                self._report("stopping")
             if self._intake is not None:
                 self._intake.close()  # now: a task that is taken a moment later would have the grace only
 

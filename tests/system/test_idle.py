@@ -17,6 +17,7 @@ from tests.system.conftest import SCHEMA, TEMPLATE
 pytestmark = pytest.mark.system
 
 ACCOUNT = "mepidle_alice"
+SLOW_END = "{%- if END is defined %}\nendpoint_teardown: {{ END }}\n{%- endif %}\n"
 
 SCRIPT = """
 import json, random, sys, time
@@ -34,6 +35,17 @@ with Executor(endpoint_id=sys.argv[1], user_endpoint_config=options, api_burst_l
 """
 
 
+TWICE = """
+import json, os, sys, time
+from globus_compute_sdk import Executor
+
+with Executor(endpoint_id=sys.argv[1], user_endpoint_config=json.loads(sys.argv[2])) as ex:
+    print(json.dumps(ex.submit(os.getpid).result(timeout=90)), flush=True)
+    time.sleep(3)
+    print(json.dumps(ex.submit(os.getpid).result(timeout=60)), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def site(folder: Path, hub: HubProcess, root: None) -> Iterator[ManagerProcess]:
     mapping = [{"source": "{username}", "match": "alice@example\\.org", "output": ACCOUNT}]
@@ -44,9 +56,9 @@ def site(folder: Path, hub: HubProcess, root: None) -> Iterator[ManagerProcess]:
             hub,
             "admin",
             mapping=mapping,
-            template=TEMPLATE,
+            template=TEMPLATE + SLOW_END,
             schema=SCHEMA,
-            config={"public": True, "limits": {"starts_per_minute_per_user": None}},
+            config={"public": True, "mu_child_ep_grace_period_s": 1, "limits": {"starts_per_minute_per_user": None}},
             name="idle",
         ) as running,
     ):
@@ -72,3 +84,12 @@ def test_every_task_is_answered(
     exits = site.audit("exited")[before:]
     assert len(exits) > rounds // 5, "often enough one was idle"
     assert {line["ending"] for line in exits} == {"exit status 0"}
+
+
+def test_a_task_that_comes_while_its_predecessor_ends_for_long(hub: HubProcess, site: ManagerProcess) -> None:
+    """Longer than a start command is remembered: the predecessor took no more tasks when it came."""
+    options = {"PERIOD": 0.15, "SOFT": 1, "END": "sleep 8"}
+    first, second = run_script(hub, "alice", TWICE, site.endpoint_id, json.dumps(options))
+    assert site.wait_for("refreshed", pid=first)
+    assert site.wait_for("exited", pid=first)["ending"] == "exit status 0"
+    assert second != first
