@@ -87,9 +87,11 @@ def test_every_task_is_answered(
 
 
 def test_a_task_that_comes_while_its_predecessor_ends_for_long(hub: HubProcess, site: ManagerProcess) -> None:
-    """Longer than a start command is remembered: the predecessor took no more tasks when it came."""
+    """Longer than a start command is remembered: the predecessor took no more tasks when it came. The successor is
+    started by that command, and does not need another one from the service."""
     options = {"PERIOD": 0.15, "SOFT": 1, "END": "sleep 8"}
     first, second = run_script(hub, "alice", TWICE, site.endpoint_id, json.dumps(options))
-    assert site.wait_for("refreshed", pid=first)
+    kept = {line["request"] for line in site.audit("refreshed") if line["pid"] == first}
+    assert site.wait_for("started", pid=second)["request"] in kept
     assert site.wait_for("exited", pid=first)["ending"] == "exit status 0"
     assert second != first
