@@ -337,7 +337,7 @@ def test_killed_at_any_moment(start_uep: StartUep, tally: Tally, flow: Callable[
     assert max(tally.runs()) == 1
     unanswered = {tally.sent[task] for task in errors}
     assert {int(mark.name) for mark in tally.folder.iterdir()} >= set(tally.sent.values()) - unanswered
-    assert kept(uep) == []
+    wait_until(lambda: kept_results(uep.directory) == [])
 
 
 def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, small_disk: Path) -> None:
@@ -575,7 +575,7 @@ def test_a_result_that_the_broker_does_not_take(
         assert error.code == "MaxResultSizeExceeded"
         assert f"takes no more than {most}" in results[task].data
     assert [service.value(results[task]) for task in small] == [n / 100 for n in range(30)]
-    assert kept(uep) == []
+    wait_until(lambda: kept_results(uep.directory) == [])
 
 
 def test_whatever_a_worker_sends_is_bounded() -> None:
