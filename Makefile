@@ -15,7 +15,7 @@ SHELL := /bin/bash
 here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 dev := $(or $(MEP_DEV),/opt/mep-dev)
 setup := env="$$('$(here)lab/setup')"; cd '$(here)'
-setup_peer := env="$$('$(here)lab/setup' peer box slurm)"; export MEP_PEER='$(dev)/peer'; cd '$(here)'
+setup_peer := env="$$('$(here)lab/setup' peer box slurm mpi other)"; export MEP_PEER='$(dev)/peer' MEP_OTHER='$(dev)/other'; cd '$(here)'
 
 demo:
 	@$(setup)

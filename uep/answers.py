@@ -9,13 +9,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uep.worker import RESULT_LIMIT
+from uep.worker import RESULT_LIMIT, shortened
 from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, unpack
 
 EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")
-
-PART_OF_LONG_TEXT = 100_000
-"""Characters that remain at each end of an error's text that is too long."""
 
 
 def failure(task_id: str, text: str, code: str = EXECUTION_ERROR.code) -> bytes:
@@ -41,8 +38,7 @@ def stopped_while_running(task_id: str) -> bytes:
 def bounded(task_id: str, packed: bytes) -> bytes:
     """The packed result itself, or an error in its place when it is not one, or larger than the service takes.
 
-    The worker has measured the values it returns; this holds for all else: long tracebacks, whatever another worker's
-    code has sent. Of a text that is too long the beginning and the end remain, which say what happened and where.
+    Our worker keeps to the limits itself; this holds for whatever another worker's code has sent.
     """
     if len(packed) <= RESULT_LIMIT:
         return packed
@@ -57,8 +53,8 @@ def bounded(task_id: str, packed: bytes) -> bytes:
             return packed
         text = f"Task result of {len(result.data)}B exceeded current limit of {RESULT_LIMIT}B"
         return pack(replace(result, data=text, error_details=ErrorDetails("MaxResultSizeExceeded", text)))
-    details = ErrorDetails(result.error_details.code, _shortened(result.error_details.user_message))
-    return pack(replace(result, data=_shortened(result.data), error_details=details))
+    details = ErrorDetails(result.error_details.code, shortened(result.error_details.user_message))
+    return pack(replace(result, data=shortened(result.data), error_details=details))
 
 
 def too_large_for_the_broker(task_id: str, size: int, limit: int) -> bytes:
@@ -74,10 +70,3 @@ def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) 
         texts = [f"Attempt {n}: {text}" for n, text in enumerate(texts, 1)]
     started = Transition(begun, "waiting-for-launch", "interchange")
     return pack(Result(task_id, "\n".join(texts), None, EXECUTION_ERROR, (started,)))
-
-
-def _shortened(text: str) -> str:
-    left_out = len(text) - 2 * PART_OF_LONG_TEXT
-    if left_out <= 0:
-        return text
-    return f"{text[:PART_OF_LONG_TEXT]}\n[... {left_out} characters left out ...]\n{text[-PART_OF_LONG_TEXT:]}"

@@ -8,6 +8,10 @@ in for it.
 
 A task can do what its user may do; it cannot end the worker by an exception. `cwd` and the environment are the whole
 process's: in a thread pool tasks see each other's.
+
+What goes wrong because the client has another Python, or another SDK, says so. Functions usually travel as bytecode,
+and that of another Python does not fail but kills the process that runs it: it is recognized and not run. The client's
+versions are in GC_USER_PYTHON_VERSION and GC_USER_SDK_VERSION, if anybody has said.
 """
 
 from __future__ import annotations
@@ -16,18 +20,28 @@ import contextlib
 import ctypes
 import functools
 import json
+import opcode
 import os
+import platform
+import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from types import CodeType
 from typing import Any
 
 from uep.deferred import defer
 
 RESULT_LIMIT = 10 * 1024 * 1024
 """Characters of a serialized result; the service takes no more."""
+
+PART_OF_LONG_TEXT = 100_000
+"""Characters that remain at each end of an error's text that is too long."""
+
+NAGGING = 1.0
+"""Seconds after which a task that has caught its TaskTimeout gets another."""
 
 # The client tells a user-code error from an endpoint's by this code, and shows the traceback of `data`.
 USER_ERROR = ("RemoteExecutionError", "An error occurred during the execution of this task")
@@ -37,11 +51,15 @@ class TaskTimeout(Exception):
     """The task ran longer than the site's GC_TASK_TIMEOUT."""
 
     def __str__(self) -> str:
-        return f"the task ran longer than the site allows (GC_TASK_TIMEOUT={os.environ.get('GC_TASK_TIMEOUT')})"
+        return f"the task ran longer than the {os.environ.get('GC_TASK_TIMEOUT')} s that the site allows"
 
 
 class CouldNotExecuteUserTaskError(Exception):
     """The message is not a task."""
+
+
+class CannotRunHere(Exception):
+    """The worker's Python cannot run this task."""
 
 
 def execute_task(
@@ -63,14 +81,16 @@ def execute_task(
         result_serializers: import paths of the strategies to try on the result; none or empty: the SDK's.
     """
     begun = time.time_ns()
+    unpacked = False
     try:
         _enter(str(task_id), run_dir, run_in_sandbox)
         function, args, kwargs = _unpack(packed_task, task_deserializers)
-        with _time_limit(float(os.environ.get("GC_TASK_TIMEOUT") or 0)):
+        unpacked = True
+        with _time_limit():
             value = function(*args, **kwargs)
         outcome = {"data": _serialize(value, result_serializers, result_size_limit), "error_details": None}
     except BaseException as e:  # noqa: BLE001 - SystemExit and the like are the task's end, not the worker's
-        outcome = _error(e)
+        outcome = _error(e, "" if unpacked and not isinstance(e, SystemError) else difference())
     _flush()
     return _pack(str(task_id), endpoint_id, outcome, begun)
 
@@ -79,6 +99,11 @@ def warm_up() -> None:
     """Imports what the first task would have to wait for. Never raises: the task itself will say what is wrong."""
     with contextlib.suppress(Exception):
         _details()
+
+
+def check_deserializers(paths: Sequence[str]) -> None:
+    """Raises an exception that says why `paths` cannot be the `task_deserializers` of tasks."""
+    _serializer(tuple(paths))
 
 
 def _enter(task_id: str, run_dir: str, run_in_sandbox: bool) -> None:
@@ -99,7 +124,56 @@ def _unpack(packed_task: bytes, allowed: Sequence[str] | None) -> Any:
         task_buffer = message["data"]["task_buffer"]
     except (AssertionError, ValueError, KeyError, TypeError):
         raise CouldNotExecuteUserTaskError(f"not a task message: {packed_task[:8]!r}...") from None
-    return _serializer(tuple(allowed or ())).unpack_and_deserialize(task_buffer)
+    try:
+        task = _serializer(tuple(allowed or ())).unpack_and_deserialize(task_buffer)
+    except ModuleNotFoundError as e:
+        if e.name != "globus_compute_sdk":
+            raise
+        raise CannotRunHere(
+            f"The package globus-compute-sdk is not installed where the worker runs: {_here()}"
+        ) from None
+    code = getattr(task[0], "__code__", None)
+    if _BYTECODE_IS_UNDERSTOOD and isinstance(code, CodeType) and _is_foreign(code):
+        raise CannotRunHere(
+            f"The function came as bytecode of another Python: {_versions()}. Use the same Python (major.minor) on both"
+            " sides, or send functions as text:"
+            " Executor(..., serializer=ComputeSerializer(strategy_code=PureSourceTextInspect()))"
+        )
+    return task
+
+
+@functools.lru_cache(maxsize=256)
+def _is_foreign(code: CodeType) -> bool:
+    """Whether this bytecode, that of inner functions included, is certainly not of this Python.
+
+    Each Python has its own numbers for instructions, and leaves its own number of empty places after some of them. What
+    is not recognized is mostly so simple that it runs on both.
+    """
+    units, at, marked = code.co_code, 0, _MARK is None
+    while at < len(units):
+        places = _PLACES.get(units[at])
+        end = at + 2 * (places or 0) + 2
+        if places is None or any(units[at + 2 : end]) or end > len(units):
+            return True
+        marked = marked or units[at] == _MARK
+        at = end
+    if not marked:
+        return True
+    return any(_is_foreign(const) for const in code.co_consts if isinstance(const, CodeType))
+
+
+def _places() -> dict[int, int]:
+    """How many empty places follow each instruction of this Python."""
+    known: Any = getattr(opcode, "_inline_cache_entries", {})  # since 3.13 by name
+    by_number = dict(enumerate(known)) if isinstance(known, list) else {opcode.opmap[n]: c for n, c in known.items()}
+    return {number: by_number.get(number, 0) for name, number in opcode.opmap.items() if name != "CACHE"}
+
+
+_PLACES = _places()
+_MARK = opcode.opmap.get("RESUME")
+"""An instruction that all bytecode has, since 3.11."""
+_BYTECODE_IS_UNDERSTOOD = not _is_foreign(execute_task.__code__)
+"""Whether all this is true of the Python that we run in; a future one may differ."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -120,29 +194,81 @@ def _serialize(value: Any, strategies: Sequence[str] | None, limit: int) -> str:
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises TaskTimeout in this thread after `seconds`; 0 or less: never. A blocking system call is not cut short."""
+def _time_limit() -> Iterator[None]:
+    """Raises TaskTimeout in this thread after the site's GC_TASK_TIMEOUT seconds; 0 or nothing: never.
+
+    In a main thread also while it waits for something: a sleep, a socket, another program; what the task has started is
+    killed. In other threads not before Python code runs again.
+    """
+    seconds = float(os.environ.get("GC_TASK_TIMEOUT") or 0)
     if seconds <= 0:
         yield
-        return
+    elif threading.current_thread() is threading.main_thread():
+        with _time_limit_by_signal(seconds):
+            yield
+    else:
+        with _time_limit_by_thread(seconds):
+            yield
+
+
+@contextlib.contextmanager
+def _time_limit_by_signal(seconds: float) -> Iterator[None]:
+    begun = time.time()
+
+    def end(number: int, frame: Any) -> None:
+        _kill_children(begun)
+        raise TaskTimeout
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds, NAGGING)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _time_limit_by_thread(seconds: float) -> Iterator[None]:
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     thread = ctypes.c_ulong(threading.get_ident())
-    timer = threading.Timer(
-        seconds, ctypes.pythonapi.PyThreadState_SetAsyncExc, (thread, ctypes.py_object(TaskTimeout))
-    )
+    over, lock = threading.Event(), threading.Lock()
+
+    def end() -> None:
+        with lock:
+            if not over.is_set():
+                raise_in(thread, ctypes.py_object(TaskTimeout))
+
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
+        with lock:
+            over.set()
+            raise_in(thread, None)
         timer.cancel()
 
 
-def _error(error: BaseException) -> dict[str, Any]:
+def _kill_children(since: float) -> None:
+    """Kills what the task has started: shells would outlive it."""
+    with contextlib.suppress(Exception):
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            if child.create_time() > since - 1:  # it is in ticks
+                child.kill()
+
+
+def _error(error: BaseException, last_line: str) -> dict[str, Any]:
     name = type(error).__name__
     if name in ("MaxResultSizeExceeded", "CouldNotExecuteUserTaskError"):
         code, message, data = name, f"remote error: {error}", repr(error)
+    elif isinstance(error, CannotRunHere):
+        (code, message), data = USER_ERROR, f"{error}\n"
     else:
-        (code, message), data = USER_ERROR, _traceback(error)
+        (code, message), data = USER_ERROR, shortened(_traceback(error)) + last_line
     return {"data": data, "error_details": {"code": code, "user_message": message}}
 
 
@@ -155,6 +281,14 @@ def _traceback(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 - str() of a user's exception can itself fail
         return f"{type(error).__name__} (its text cannot be shown)\n"
+
+
+def shortened(text: str) -> str:
+    """The beginning and the end of a text that is too long, which say what happened and where."""
+    left_out = len(text) - 2 * PART_OF_LONG_TEXT
+    if left_out <= 0:
+        return text
+    return f"{text[:PART_OF_LONG_TEXT]}\n[... {left_out} characters left out ...]\n{text[-PART_OF_LONG_TEXT:]}"
 
 
 def _pack(task_id: str, endpoint_id: str | None, outcome: dict[str, Any], begun: int) -> bytes:
@@ -173,8 +307,6 @@ def _pack(task_id: str, endpoint_id: str | None, outcome: dict[str, Any], begun:
 @functools.cache
 def _details() -> dict[str, Any]:
     """The worker's versions; the client warns its user when they differ from its own."""
-    import platform
-
     details = {"os": platform.platform(), "python_version": platform.python_version()}
     try:
         _serializer(())  # what the first task needs
@@ -183,6 +315,36 @@ def _details() -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - a broken environment shows as the task's own traceback
         return details
     return {**details, "dill_version": dill.__version__, "globus_compute_sdk_version": __version__}
+
+
+def difference() -> str:
+    """A last line for an error that may be due to the client's versions; empty when they are like the worker's."""
+    python, sdk = (os.environ.get(f"GC_USER_{name}_VERSION") for name in ("PYTHON", "SDK"))
+    ours = _details()
+    other_python = python is not None and _minor(python) != _minor(ours["python_version"])
+    other_sdk = sdk is not None and sdk != ours.get("globus_compute_sdk_version", sdk)
+    return f"This may be because the versions differ: {_versions()}.\n" if other_python or other_sdk else ""
+
+
+def _versions() -> str:
+    """Both sides' versions, as far as they are known."""
+    python, sdk = (os.environ.get(f"GC_USER_{name}_VERSION", "?") for name in ("PYTHON", "SDK"))
+    ours = _details()
+    worker = f"Python {ours['python_version']} and globus-compute-sdk {ours.get('globus_compute_sdk_version', '?')}"
+    client = (
+        ""
+        if python == sdk == "?"
+        else f"the client that started the endpoint has Python {python} and globus-compute-sdk {sdk}, "
+    )
+    return f"{client}the worker has {worker} ({_here()})"
+
+
+def _here() -> str:
+    return f"{sys.executable} on {platform.node()}"
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
 
 
 def _flush() -> None:

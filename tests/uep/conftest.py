@@ -24,6 +24,7 @@ from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspec
 
 from lab.broker import PROGRAM, PrivateBroker
 from tests.conftest import need
+from tests.uep.jobs import StartEngine, engines_in
 from uep.results import results_in
 from wire import messages
 
@@ -321,3 +322,10 @@ def wait_until(holds: Callable[[], bool], timeout: float = 60) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartEngine]:
+    """Starts an engine, described as in a configuration, that works in `tmp_path`."""
+    with engines_in(tmp_path) as make:
+        yield make

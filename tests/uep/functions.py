@@ -103,3 +103,36 @@ def unprintable():
 
 def unserializable():
     return (n for n in range(3))
+
+
+def interpreter():
+    import platform
+    import sys
+
+    return {"prefix": sys.prefix, "version": platform.python_version()}
+
+
+def total(n):
+    parts = [2 * k for k in range(n)]
+    return sum(parts)
+
+
+def wait_for(path):
+    import os
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.05)
+
+
+def stubborn(seconds):
+    import time
+
+    try:
+        time.sleep(seconds)
+    except Exception:
+        time.sleep(seconds)
+
+
+def complain(length):
+    raise ValueError("x" * length + " and that is all")

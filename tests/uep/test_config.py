@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from uep.config import ConfigError, parse
@@ -79,6 +79,7 @@ def test_wrong(text: str, says: str) -> None:
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["heartbeat_period", "amqp_port", "paths", "debug", "engine", "x"]), scalars))
 def test_nothing_but_config_errors(data: dict[str, Any]) -> None:
     try:

@@ -1,90 +1,35 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
-from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
 
+from lab import peer
+from tests.conftest import need
 from tests.uep import functions
+from tests.uep.jobs import HTEX, StartEngine, job, run, serializer, value
 from uep import engines
 from uep.config import ConfigError
-from uep.engines.base import Engine, Job, Place
+from uep.engines.base import Job, Place
 from wire import messages
 
 pytestmark = pytest.mark.system
 
 SAMPLES = json.loads((Path(__file__).parent / "heartbeat_keys.json").read_text())
-HTEX = {
-    "type": "GlobusComputeEngine",
-    "max_workers_per_node": 1,
-    "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
-}
 ALL = [{"type": "ThreadPoolEngine", "max_workers": 2}, {"type": "ProcessPoolEngine", "max_workers": 2}, HTEX]
-serializer = ComputeSerializer()
-StartEngine = Callable[..., Engine]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartEngine]:
-    started: list[Engine] = []
-    before = os.getcwd(), dict(os.environ)
-
-    def make(mapping: dict[str, Any]) -> Engine:
-        engine = engines.make(mapping, Place(str(uuid.uuid4()), tmp_path))
-        started.append(engine)
-        engine.start()
-        return engine
-
-    yield make
-    for engine in started:
-        engine.stop()
-    _end_pools(tmp_path)
-    os.chdir(before[0])
-    os.environ.clear()
-    os.environ.update(before[1])
-
-
-def _end_pools(folder: Path) -> None:
-    """Parsl's worker pools outlive a killed interchange by two minutes, and a pool's helper would outlive the pool."""
-    for pool in psutil.process_iter(["cmdline"]):
-        if any(str(folder) in word for word in pool.info["cmdline"] or ()):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for process in (*pool.children(recursive=True), pool):
-                    process.kill()
-
-
-def job(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Job:
-    shell = isinstance(function, ShellFunction)
-    code = serializer.serialize(function) if shell else PureSourceTextInspect().serialize(function)
-    buffers = [code, serializer.serialize(args), serializer.serialize(kwargs)]
-    task_id = str(uuid.uuid4())
-    return Job(task_id, messages.pack(messages.Task(task_id, serializer.pack_buffers(buffers))))
-
-
-def run(engine: Engine, job: Job, timeout: float = 30) -> messages.Result:
-    result = messages.unpack(engine.submit(job).result(timeout))
-    assert isinstance(result, messages.Result)
-    assert result.task_id == job.task_id
-    return result
-
-
-def value(engine: Engine, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    result = run(engine, job(function, *args, **kwargs))
-    assert result.error_details is None, result.data
-    return serializer.deserialize(result.data)
 
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
@@ -108,11 +53,99 @@ def test_figures_before_and_after_start(mapping: dict[str, Any], start: StartEng
     json.dumps(after, allow_nan=False)
 
 
+def test_figures_are_like_the_public_engines(start: StartEngine, tmp_path: Path) -> None:
+    """The same names, and values of the same types: asked of the public package itself."""
+    need(peer.program().exists(), "needs the public package: lab/setup peer")
+    script = [peer.program().parent / "python", "-I", Path(__file__).parent / "peer_figures.py", tmp_path]
+    path = f"{peer.program().parent}:{os.environ['PATH']}"
+    said = subprocess.run(script, check=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    public = json.loads(said.stdout)
+    for mapping in ALL:
+        provider = {"provider": {**HTEX["provider"], "init_blocks": 0}} if mapping is HTEX else {}  # type: ignore[dict-item]
+        ours = start({**mapping, **provider}).status()
+        theirs = public[mapping["type"]]
+        assert {key: type(value) for key, value in ours.items()} == {key: type(value) for key, value in theirs.items()}
+        same = set(theirs) - {"total_mem"}
+        assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
+
+
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
 def test_sandbox_and_working_dir(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
     engine = start({**mapping, "run_in_sandbox": True, "working_dir": str(tmp_path / "elsewhere")})
     seen = value(engine, functions.whereabouts)
     assert seen["cwd"] == seen["sandbox"] == str(tmp_path / "elsewhere" / seen["task"])
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_shell_function_in_its_sandbox_and_its_walltime(mapping: dict[str, Any], start: StartEngine) -> None:
+    engine = start({**mapping, "run_in_sandbox": True})
+    task = job(ShellFunction("pwd; touch here", stdout="out/said"))
+    assert serializer.deserialize(run(engine, task).data).returncode == 0
+    sandbox = Path(engine.place.directory, "tasks_working_dir", task.task_id)
+    assert (sandbox / "out" / "said").read_text() == f"{sandbox}\n"
+    assert (sandbox / "here").exists()
+    said = value(engine, ShellFunction("echo begun; exec sleep 5", walltime=0.5))  # the SDK lets it run on
+    assert (said.returncode, said.exception_name, said.stdout) == (124, "subprocess.TimeoutExpired", "begun\n")
+
+
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_result_serializers(mapping: dict[str, Any], start: StartEngine) -> None:
+    task = replace(job(functions.double, 2), result_serializers=("globus_compute_sdk.serialize.JSONData",))
+    assert run(start(mapping), task).data == "11\n4"
+
+
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_allowed_serializers(mapping: dict[str, Any], start: StartEngine) -> None:
+    allowed = ["globus_compute_sdk.*Code", "globus_compute_sdk.serialize.JSONData"]
+    refused = run(start({**mapping, "allowed_serializers": allowed}), job(functions.double, 2))
+    assert refused.error_details is not None
+    assert "DillDataBase64" in refused.data
+    with pytest.raises(ConfigError, match=rf"{mapping['type']}.allowed_serializers: .*'no.such.Thing'"):
+        start({**mapping, "allowed_serializers": ["globus_compute_sdk.*Code", "no.such.Thing"]})
+
+
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_traceback_shows_the_users_frames_only(mapping: dict[str, Any], start: StartEngine) -> None:
+    said = run(start(mapping), job(functions.boom)).data
+    files = re.findall(r'File "(.*?)"', said)
+    assert said.startswith("Traceback (most recent call last):\n")
+    assert len(files) == 2
+    assert set(files) == {"<string>"}
+
+
+@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+def test_figures_count_tasks(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
+    engine = start(mapping)
+    workers = 1 if mapping is HTEX else 2
+    go = tmp_path / "go"
+    futures = [engine.submit(job(functions.wait_for, str(go))) for _ in range(5)]
+
+    def waiting() -> tuple[int, int]:
+        figures = engine.status()
+        return figures["outstanding_tasks"], figures["pending_tasks"]
+
+    wait_until(lambda: waiting() == (5, 5 - workers))
+    go.touch()
+    for future in futures:
+        future.result(30)
+    wait_until(lambda: waiting() == (0, 0))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_priorities_are_passed_on(start: StartEngine) -> None:
+    """The one resource that the HighThroughputExecutor knows."""
+    engine = start(HTEX)
+    assert run(engine, replace(job(functions.double, 1), resource_specification={"priority": 3})).error_details is None
+    refused = run(engine, replace(job(functions.double, 1), resource_specification={"num_nodes": 3}))
+    assert "resource_specification: " in refused.data
+    assert "num_nodes" in refused.data
 
 
 @pytest.mark.parametrize(
@@ -136,7 +169,7 @@ def test_wrong_configuration(mapping: dict[str, Any], says: str, tmp_path: Path)
     ("options", "says"),
     [
         ({"max_workers": 1}, "unknown option 'max_workers', did you mean 'max_workers_per_node'"),
-        ({"max_workers_per_node": "1"}, "GlobusComputeEngine: .*max_workers_per_node"),
+        ({"max_workers_per_node": "four"}, "max_workers_per_node: expected a whole number, got .four."),
         ({"provider": {"type": "Local"}}, "unknown provider type 'Local', did you mean 'LocalProvider'"),
         ({"provider": {"type": "LocalProvider", "max_block": 1}}, "LocalProvider: unknown option 'max_block'"),
         ({"provider": {"type": "LocalProvider", "launcher": {"type": "Srun"}}}, "launcher type"),

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import argparse
+import ast
+import codecs
+import opcode
 import os
+import platform
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
-from globus_compute_sdk.serialize import ComputeSerializer, DillDataBase64, JSONData, PureSourceTextInspect
+from globus_compute_sdk.serialize import ComputeSerializer, DillCode, DillDataBase64, JSONData, PureSourceTextInspect
 
 from tests.test_imports import imports
 from tests.uep import functions
@@ -122,6 +129,51 @@ def test_serializers(tmp_path: Path) -> None:
     refused = run(task(functions.double, 1), tmp_path, task_deserializers=allowed)
     assert refused.error_details is not None
     assert DillDataBase64.__name__ in refused.data
+
+
+def test_long_tracebacks_keep_their_ends(tmp_path: Path) -> None:
+    result = run(task(functions.complain, 30 * 2**20), tmp_path)
+    assert len(result.data) < 2 * worker.PART_OF_LONG_TEXT + 100
+    assert result.data.startswith("Traceback (most recent call last):\n")
+    assert result.data.endswith("and that is all\n")
+    assert "characters left out ...]" in result.data
+
+
+def test_bytecode_of_this_python_is_known_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not of this Python never runs: it would end the process."""
+    assert worker._BYTECODE_IS_UNDERSTOOD
+    standard = (Path(module.__file__ or "") for module in (ast, traceback, argparse))
+    assert not any(worker._is_foreign(compile(path.read_text(), path, "exec")) for path in standard)
+    code = functions.double.__code__
+    unknown = next(number for number in range(255, 0, -1) if number not in opcode.opmap.values())
+    function = FunctionType(code.replace(co_code=bytes([unknown, 0]) + code.co_code), {"__name__": "__main__"})
+    monkeypatch.setenv("GC_USER_PYTHON_VERSION", "3.99.1")
+    buffers = [DillCode().serialize(function), serializer.serialize((1,)), serializer.serialize({})]
+    result = run(messages.pack(messages.Task(TASK, serializer.pack_buffers(buffers))), tmp_path)
+    assert result.error_details is not None
+    assert "bytecode of another Python: the client that started the endpoint has Python 3.99.1 and" in result.data
+
+
+@pytest.mark.parametrize(("python", "sdk"), [("3.99.1", None), (platform.python_version(), "0.1")])
+def test_a_task_that_cannot_be_read_names_different_versions(
+    python: str, sdk: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_there = "01\n" + codecs.encode(b"cnot_there\nfunction\n.", "base64").decode()
+    buffers = [not_there, serializer.serialize(()), serializer.serialize({})]
+    packed = messages.pack(messages.Task(TASK, serializer.pack_buffers(buffers)))
+    alike = run(packed, tmp_path)
+    assert "No module named 'not_there'" in alike.data
+    assert "versions" not in alike.data
+    monkeypatch.setenv("GC_USER_PYTHON_VERSION", python)
+    if sdk is not None:
+        monkeypatch.setenv("GC_USER_SDK_VERSION", sdk)
+    last = run(packed, tmp_path).data.splitlines()[-1]
+    assert last.startswith("This may be because the versions differ: the client that started the endpoint has Python ")
+    assert (
+        f"Python {python} and globus-compute-sdk {sdk or '?'}, the worker has Python {platform.python_version()}"
+        in last
+    )
+    assert "versions differ" not in run(task(functions.boom), tmp_path).data
 
 
 def test_runs_where_nothing_of_ours_is_installed() -> None:

@@ -22,6 +22,9 @@ ENGINES: Mapping[str, tuple[str, str]] = {
 }
 """Name in the configuration: module and class."""
 
+REPLACED = frozenset({"HighThroughputEngine"})
+"""Those that configurations of earlier years still have."""
+
 
 def make(mapping: Mapping[str, Any], place: Place) -> Engine:
     """The engine that `mapping` describes: its `type`, and options of that engine.
@@ -32,7 +35,8 @@ def make(mapping: Mapping[str, Any], place: Place) -> Engine:
     options = {key: value for key, value in mapping.items() if key != "type" and value is not None}
     name = mapping["type"]
     if name not in ENGINES:
-        raise ConfigError(unknown("engine type", name, ENGINES))
+        hint = f"; {name} was replaced by GlobusComputeEngine" if name in REPLACED else ""
+        raise ConfigError(unknown("engine type", name, ENGINES) + hint)
     module, class_name = ENGINES[name]
     engine: Engine = getattr(import_module(module), class_name)(place, options)
     return engine

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from uep import answers
+from uep import answers, worker
 from uep.config import ConfigError, unknown
 
 Kinds: TypeAlias = "type | tuple[type, ...]"
@@ -53,6 +53,10 @@ class Engine(ABC):
         "run_in_sandbox": bool,
     }
     """Options that every engine takes, with the types of their values."""
+    TAKES_OTHERS: ClassVar[bool] = False
+    """Whether there are more options, which `start` checks."""
+    NOT_HERE: ClassVar[Mapping[str, str]] = {}
+    """Options of the public package that cannot be set like this, with what to do instead."""
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         """Raises ConfigError for an option that does not exist or has the wrong type."""
@@ -97,6 +101,14 @@ class Engine(ABC):
             "result_serializers": list(job.result_serializers),
         }
 
+    def _check_serializers(self) -> None:
+        """For `start`: wrong names would fail every task. Raises ConfigError."""
+        if allowed := self._options.get("allowed_serializers"):
+            try:
+                worker.check_deserializers(allowed)
+            except Exception as e:
+                raise ConfigError(f"{self.name}.allowed_serializers: {e}") from e
+
     def _attempt(self, job: Job, answer: Future[bytes], failures: tuple[BaseException, ...]) -> None:
         begun = time.time_ns()
         try:
@@ -120,9 +132,12 @@ class Engine(ABC):
     def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         known = {**Engine.OPTIONS, **self.OPTIONS}
         for key, value in options.items():
-            if key not in known:
+            if key in self.NOT_HERE:
+                raise ConfigError(f"{self.name}.{key}: {self.NOT_HERE[key]}")
+            if key in known:
+                check(f"{self.name}.{key}", value, known[key])
+            elif not self.TAKES_OTHERS:
                 raise ConfigError(f"{self.name}: {unknown('option', key, known)}")
-            check(f"{self.name}.{key}", value, known[key])
         return options
 
 
@@ -130,15 +145,18 @@ def check(where: str, value: object, kinds: Kinds) -> None:
     """Raises ConfigError unless `value` is of one of `kinds`; true and false are not numbers."""
     allowed = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join(_NAMES.get(kind, kind.__name__) for kind in allowed)
+        names = " or ".join(NAMES.get(kind, kind.__name__) for kind in allowed)
         raise ConfigError(f"{where}: expected {names}, got {value!r}")
 
 
-_NAMES: Mapping[type, str] = {
+NAMES: Mapping[Any, str] = {
     str: "text",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     list: "a list",
+    tuple: "a list",
+    Sequence: "a list",
     dict: "a mapping",
 }
+"""What types are called where the reader writes YAML."""

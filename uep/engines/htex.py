@@ -6,20 +6,22 @@ the provider says.
 
 Options: those of the executor, and `provider`, `address`, `strategy`, `job_status_kwargs`, `encrypted` (default true)
 and the container options of `worker_command`. The executor's names are known only when Parsl is imported: an option
-that it does not take is reported by `start`.
+that it does not take, or not with such a value, is reported by `start`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from uep.config import ConfigError
+from uep.config import ConfigError, unknown
 from uep.engines import parsl_program
 from uep.engines.base import Engine, Job, Kinds, Place, check
 
@@ -35,7 +37,7 @@ PREFETCH = 8
 _OURS: Mapping[str, Kinds] = {
     "provider": dict,
     "address": (str, dict),
-    "strategy": str,
+    "strategy": (str, dict),
     "job_status_kwargs": dict,
     "encrypted": bool,
     "container_type": str,
@@ -43,12 +45,21 @@ _OURS: Mapping[str, Kinds] = {
     "container_cmd_options": str,
 }
 _STRATEGY = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0}
+_OLD_STRATEGIES: Mapping[str, str] = {"SimpleStrategy": "simple"}
+"""What the types of older configurations, whose `strategy` is a mapping, are called now."""
 
 
 class GlobusComputeEngine(Engine):
     """See the module."""
 
     PREFETCHES: ClassVar[bool] = True
+    OPTIONS: ClassVar[Mapping[str, Kinds]] = _OURS
+    TAKES_OTHERS: ClassVar[bool] = True
+    NOT_HERE: ClassVar[Mapping[str, str]] = {
+        "executor": "the options of the executor belong directly under engine",
+        "enable_mpi_mode": "MPI needs GlobusMPIEngine",
+        "mpi_launcher": "MPI needs GlobusMPIEngine",
+    }
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         super().__init__(place, options)
@@ -58,17 +69,19 @@ class GlobusComputeEngine(Engine):
         self._stopping = False
 
     def start(self) -> None:
+        self._check_serializers()
         if not log.isEnabledFor(logging.DEBUG):
             logging.getLogger("parsl").setLevel(logging.WARNING)
         from uep.engines.scaling import Scaling
 
         with parsl_program.lightly(type_checks=True):
             executor = self._make_executor()
+            scaling = Scaling(executor, **self._strategy())
         executor.start()
         threading.Thread(target=self._watch, args=(executor,), name="interchange-watch", daemon=True).start()
         self._executor = executor
-        self._scaling = Scaling(executor, **self._strategy())
-        self._scaling.start()
+        self._scaling = scaling
+        scaling.start()
 
     def stop(self) -> None:
         executor, self._executor, self._stopping = self._executor, None, True
@@ -111,18 +124,24 @@ class GlobusComputeEngine(Engine):
         }
 
     def _launch(self, job: Job) -> Future[bytes]:
-        self._executor.validate_resource_spec(dict(job.resource_specification))
+        resources = self._resources(job)
         arguments = (job.task_id, self.place.endpoint_id)
         context: dict[str, Any] = {
             "task_executor": {"f": self._function, "a": arguments, "k": self.task_options(job)},
         }
-        if job.resource_specification:
-            context["resource_spec"] = dict(job.resource_specification)
+        if resources:
+            context["resource_spec"] = resources
         executor, scaling = self._executor, self._scaling
         running: Future[bytes] = executor.submit_payload(context, job.body)
         scaling.task_came()
         running.add_done_callback(lambda done: self._ended(executor, scaling, done))
         return running
+
+    def _resources(self, job: Job) -> dict[str, Any]:
+        """What the task wants, completed by Parsl. Raises what Parsl does."""
+        resources = dict(job.resource_specification)
+        self._executor.validate_resource_spec(resources)
+        return resources
 
     def _executor_class(self) -> Any:
         from parsl.executors.high_throughput.executor import HighThroughputExecutor
@@ -145,9 +164,8 @@ class GlobusComputeEngine(Engine):
         if address is None:
             executor.address, executor.all_addresses = None, parsl_parts.local_addresses()
         self._prepare(executor)
-        arguments = executor.launch_cmd.split(None, 1)[1]
         executor.launch_cmd, self._function = command_and_function(
-            self._options, provider, arguments, self.place.directory
+            self._options, provider, executor.launch_cmd, self.place.directory
         )
         return executor
 
@@ -175,12 +193,17 @@ class GlobusComputeEngine(Engine):
         return f"{self._options.get('label', self.name)}-{self._executor_class().__name__}"
 
     def _strategy(self) -> dict[str, Any]:
-        given = dict(self._options.get("job_status_kwargs", {}))
-        for key in given:
+        """The arguments of `Scaling`."""
+        given = {key: value for key, value in self._options.get("job_status_kwargs", {}).items() if value is not None}
+        strategy = self._options.get("strategy")
+        if isinstance(strategy, dict):
+            given = _of_old_strategy(strategy) | given
+        elif strategy is not None:
+            given.setdefault("strategy", strategy)
+        for key, value in given.items():
             if key not in _STRATEGY:
-                raise ConfigError(f"job_status_kwargs: unknown option {key!r}; known: {', '.join(_STRATEGY)}")
-        if "strategy" in self._options:
-            given.setdefault("strategy", self._options["strategy"])
+                raise ConfigError(f"job_status_kwargs: {unknown('option', key, _STRATEGY)}")
+            check(f"job_status_kwargs.{key}", value, str if key == "strategy" else (int, float))
         return {**_STRATEGY, **given}
 
     def _watch(self, executor: Any) -> None:
@@ -222,22 +245,29 @@ class GlobusComputeEngine(Engine):
             "account": provider.get("account") or provider.get("allocation") or provider.get("project"),
         }
 
-    def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        for key, kinds in {**Engine.OPTIONS, **_OURS}.items():
-            if key in options:
-                check(f"{self.name}.{key}", options[key], kinds)
-        return options
-
 
 class GlobusMPIEngine(GlobusComputeEngine):
     """For tasks that are MPI programs: they say with a resource specification how many nodes and ranks they need."""
 
     PREFETCHES = False
+    NOT_HERE: ClassVar[Mapping[str, str]] = {"executor": GlobusComputeEngine.NOT_HERE["executor"]}
 
     def _executor_class(self) -> Any:
         from parsl.executors.high_throughput.mpi_executor import MPIExecutor
 
         return MPIExecutor
+
+    def _resources(self, job: Job) -> dict[str, Any]:
+        given = {"num_nodes": None, **job.resource_specification}
+        for name in ("num_nodes", "num_ranks", "ranks_per_node"):
+            if name in given and (type(given[name]) is not int or given[name] < 1):
+                raise ValueError(f"resource_specification: {name} must be a whole number, got {given[name]!r}")
+        provider, nodes = self._executor.provider, given["num_nodes"]
+        # Inside of a batch job that somebody else has started only the worker pool knows the nodes.
+        if type(provider).__name__ != "LocalProvider" and nodes > provider.nodes_per_block:
+            raise ValueError(f"resource_specification: {nodes} nodes, but a block has {provider.nodes_per_block}")
+        given.setdefault("ranks_per_node", math.ceil(given.get("num_ranks", nodes) / nodes))
+        return super()._resources(replace(job, resource_specification=given))
 
 
 _NOT_THE_EXECUTORS = frozenset(_OURS) | frozenset(Engine.OPTIONS)
@@ -265,6 +295,14 @@ def _nodes(
 def _is_one_node_here(provider: Any) -> bool:
     """Whether there is never more than this machine, and no batch system that would end its block."""
     return type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1 and provider.max_blocks == 1
+
+
+def _of_old_strategy(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping that `strategy` once was, in words of `job_status_kwargs`."""
+    if strategy.get("type") not in _OLD_STRATEGIES:
+        raise ConfigError(f"strategy: {unknown('type', strategy.get('type'), _OLD_STRATEGIES)}")
+    rest = {key: value for key, value in strategy.items() if key != "type" and value is not None}
+    return {"strategy": _OLD_STRATEGIES[strategy["type"]], **rest}
 
 
 def _first(provider: Any, *names: str) -> Any:

@@ -3,20 +3,32 @@
 A mapping with a `type` becomes an instance of the Parsl class, or the answer of the address function, of that name;
 its other keys are the arguments. `launcher` inside a provider is such a mapping itself. Imported by `htex` when it
 starts: this imports Parsl.
+
+Every argument is compared with what Parsl says it takes, before Parsl sees it: a provider that is given text for a
+number would otherwise fail much later, in a thread of its own, with the tasks waiting. Where Parsl says nothing the
+argument is passed on. Two things that YAML cannot say are put right: a tuple, which it has as a list, and a time like
+1:00:00, which it reads as 3600.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import parsl.addresses
 import parsl.launchers
 import parsl.providers
+import typeguard
 
 from uep.config import ConfigError, unknown
+from uep.engines.base import NAMES
+
+ADDRESSES = ("get_any_address", *(name for name in dir(parsl.addresses) if name.startswith("address_by_")))
+"""Parsl's functions that find an address of this machine."""
+SHORTEST_WALLTIME = 60
+"""Seconds; a smaller number was hardly written as a time."""
 
 
 def provider(mapping: object) -> Any:
@@ -36,8 +48,7 @@ def address(value: object) -> str:
     """An address as text, or what an address function of Parsl says; errors as for `provider`."""
     if isinstance(value, str):
         return value
-    names = [name for name in dir(parsl.addresses) if name.startswith("address_by_")]
-    return str(_build("address", parsl.addresses, names, _mapping("address", value)))
+    return str(_build("address", parsl.addresses, ADDRESSES, _mapping("address", value)))
 
 
 def local_addresses() -> set[str]:
@@ -58,15 +69,76 @@ def local_addresses() -> set[str]:
 
 
 def call(where: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """`function(**options)`. Raises ConfigError for a name it does not take and for whatever it refuses."""
-    takes = tuple(name for name in inspect.signature(function).parameters if name != "self")
+    """`function(**options)`. Raises ConfigError for a name or a value it does not take, and for whatever it refuses."""
+    takes = inspect.signature(function).parameters
+    missing = [name for name, each in takes.items() if each.default is each.empty and name not in options]
     for name in options:
         if name not in takes:
-            raise ConfigError(f"{where}: {unknown('option', name, takes)}")
+            raise ConfigError(f"{where}: {unknown('option', name, tuple(takes))}")
+    if missing:
+        raise ConfigError(f"{where}: needs {' and '.join(missing)}")
+    kinds = _kinds(function)
+    arguments = {
+        name: _fitting(f"{where}.{name}", value, kinds[name]) if name in kinds else value
+        for name, value in options.items()
+    }
     try:
-        return function(**options)
+        return function(**arguments)
     except Exception as e:
         raise ConfigError(f"{where}: {e}") from e
+
+
+def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
+    """What `function` takes, as far as Parsl says. Providers that say nothing take numbers where Slurm's does."""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    names = inspect.signature(function).parameters
+    slurms = get_type_hints(parsl.providers.SlurmProvider.__init__)
+    numbers = {name: slurms[name] for name in names if slurms.get(name) in (int, float)}
+    walltime = {name: str for name in names if name == "walltime"}
+    return {**numbers, **walltime, **{name: hints[name] for name in names if name in hints}}
+
+
+def _fitting(where: str, value: Any, kind: Any) -> Any:
+    """`value`, perhaps put right, if it is a `kind`. Raises ConfigError."""
+    if where.endswith(".walltime") and type(value) is int and value >= SHORTEST_WALLTIME:
+        return f"{value // 3600:02}:{value // 60 % 60:02}:{value % 60:02}"
+    value = _with_tuples(value, kind)
+    if not _is_a(value, kind):
+        hint = "; write it in quotes, as 'HH:MM:SS'" if where.endswith(".walltime") else ""
+        raise ConfigError(f"{where}: expected {_said(kind)}, got {value!r}{hint}")
+    return value
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool) and not any(each in (bool, Any) for each in _alternatives(kind)):
+        return False
+    try:
+        typeguard.check_type(value, kind, collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS)
+    except typeguard.TypeCheckError:
+        return False
+    return True
+
+
+def _with_tuples(value: Any, kind: Any) -> Any:
+    """Lists in `value` as the tuples that `kind` asks for."""
+    if not isinstance(value, list):
+        return value
+    for each in _alternatives(kind):
+        inner = get_args(each)
+        if get_origin(each) is tuple:
+            return tuple(value)
+        if get_origin(each) in (list, Sequence) and inner:
+            return [_with_tuples(item, inner[0]) for item in value]
+    return value
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _said(kind: Any) -> str:
+    kinds = [each for each in _alternatives(kind) if each is not type(None)]
+    return " or ".join(NAMES.get(get_origin(each) or each, getattr(each, "__name__", str(each))) for each in kinds)
 
 
 def _mapping(what: str, value: object) -> dict[str, Any]:
@@ -75,7 +147,7 @@ def _mapping(what: str, value: object) -> dict[str, Any]:
     return {key: each for key, each in value.items() if each is not None}
 
 
-def _build(what: str, module: ModuleType, names: list[str], options: dict[str, Any]) -> Any:
+def _build(what: str, module: ModuleType, names: Sequence[str], options: dict[str, Any]) -> Any:
     name = options.pop("type")
     if name not in names:
         raise ConfigError(unknown(f"{what} type", name, tuple(set(names))))

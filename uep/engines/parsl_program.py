@@ -3,7 +3,7 @@
 `interchange`          between the endpoint and its workers; ends with the endpoint, also when that is killed, and tells
                        the worker pools to end. It would otherwise stay, and with it the batch jobs, which run on as
                        long as it answers, and then for `heartbeat_threshold` seconds more
-`process_worker_pool`  on each node, above the workers
+`process_worker_pool`  on each node, above the workers; in MPI mode with the mends of `_mend_mpi`
 
 Parsl would import for them much that they do not need: all of itself, the SDK, run-time type checks. The pool starts
 processes that import its program again: the workers, and a manager of shared objects. They import this file instead,
@@ -19,8 +19,10 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import pickle
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.abc import InspectLoader
 from types import FrameType, ModuleType
@@ -40,7 +42,11 @@ def main() -> None:
     name = sys.argv.pop(1)
     if name == "interchange" and not _die_with_parent():
         return
+    if importlib.util.find_spec("parsl") is None:
+        sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
     with lightly():
+        if "--enable_mpi_mode" in sys.argv:
+            _mend_mpi()
         spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
         assert spec is not None and isinstance(spec.loader, InspectLoader)
         # As if it were this program: what its children look for in __main__, they find below.
@@ -71,6 +77,40 @@ def lightly(*, type_checks: bool = False) -> Iterator[None]:
     finally:
         for name in instead:
             del sys.modules[name]
+
+
+def _mend_mpi() -> None:
+    """Three ways in which tasks would wait for ever, until Parsl's scheduler of MPI tasks is mended.
+
+    It loses the result after which there is still a task that has to wait for nodes (Parsl's issue 3800); it may
+    overlook one that comes in the moment in which nodes get free (3829); and it keeps those that want more than there
+    are.
+    """
+    from parsl.app.errors import RemoteExceptionWrapper
+    from parsl.executors.high_throughput.mpi_resource_management import MPINodesUnavailable, MPITaskScheduler
+    from parsl.serialize import serialize
+
+    scheduler: Any = MPITaskScheduler
+    parsls_put_task, lock = scheduler.put_task, threading.RLock()
+
+    def put_task(self: Any, task: dict[str, Any]) -> None:
+        needed, there = task["context"]["resource_spec"]["num_nodes"], len(self.available_nodes)
+        with lock:
+            if needed <= there:
+                parsls_put_task(self, task)
+                return
+        error = RemoteExceptionWrapper(MPINodesUnavailable, MPINodesUnavailable(needed, there), None)
+        result = {"type": "result", "task_id": task["task_id"], "exception": serialize(error)}
+        self._map_tasks_to_nodes[task["task_id"]] = []
+        self.pending_result_q.put(pickle.dumps(result))
+
+    def schedule_backlog_tasks(self: Any) -> None:
+        waiting = self._backlog_queue
+        with lock:
+            for each in [waiting.get(block=False) for _ in range(waiting.qsize())]:
+                parsls_put_task(self, each.task)
+
+    scheduler.put_task, scheduler._schedule_backlog_tasks = put_task, schedule_backlog_tasks
 
 
 def _die_with_parent() -> bool:

@@ -1,10 +1,15 @@
-"""What the two pools on this machine have in common: the figures of their heartbeats, and what they refuse."""
+"""What the two pools on this machine have in common: the figures of their heartbeats, and what they refuse.
+
+The public package sends 0 for tasks that wait or run; here these are the real numbers.
+"""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from uep.config import ConfigError
 from uep.engines.base import Engine, Job
@@ -13,16 +18,20 @@ from uep.engines.base import Engine, Job
 class PoolEngine(Engine):
     """A fixed number of workers on this machine. `max_workers` is that number."""
 
+    NOT_HERE: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("initializer", "initargs", "mp_context"), "takes a Python object, which a configuration in YAML cannot hold"
+    )
     max_workers: int
 
     def status(self) -> dict[str, Any]:
+        outstanding = self._outstanding()
         return {
             "total_cores": os.cpu_count(),
             "total_mem": available_memory(),
             "total_core_hrs": 0,
             "total_workers": self.max_workers,
-            "pending_tasks": 0,
-            "outstanding_tasks": 0,
+            "pending_tasks": max(0, outstanding - self.max_workers),
+            "outstanding_tasks": outstanding,
             "scaling_enabled": False,
             "max_blocks": 1,
             "min_blocks": 1,
@@ -30,6 +39,10 @@ class PoolEngine(Engine):
             "nodes_per_block": 1,
             "engine_type": self.name,
         }
+
+    @abstractmethod
+    def _outstanding(self) -> int:
+        """How many jobs have no answer yet; in any thread."""
 
     def _count(self, default: int) -> int:
         workers = self._options.get("max_workers", default)

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 from uep.engines import pool_program
 from uep.engines.base import Job, Kinds, Place
 from uep.engines.pools import PoolEngine
+from uep.worker import difference
 
 
 class WorkerDied(Exception):
@@ -50,6 +51,7 @@ class ProcessPoolEngine(PoolEngine):
         self._stopped = False
 
     def start(self) -> None:
+        self._check_serializers()
         first = self._new_worker()
         assert first is not None
         self._idle.append(first)
@@ -71,6 +73,10 @@ class ProcessPoolEngine(PoolEngine):
             self._waiting.append((job, answer))
         self._dispatch()
         return answer
+
+    def _outstanding(self) -> int:
+        with self._lock:
+            return len(self._waiting) + len(self._workers) - len(self._idle)
 
     def _dispatch(self) -> None:
         """Gives waiting jobs to idle workers, and to new ones as long as there may be more."""
@@ -127,7 +133,8 @@ class ProcessPoolEngine(PoolEngine):
         except (EOFError, OSError):
             self._discard(worker)
             if (answer := worker.answer) is not None:
-                answer.set_exception(WorkerDied("The worker process of the task died (killed, out of memory, crashed)"))
+                text = "The worker process of the task died (killed, out of memory, crashed)"
+                answer.set_exception(WorkerDied(f"{text}\n{difference()}".rstrip()))
         else:
             answer, worker.answer = worker.answer, None
             worker.tasks += 1

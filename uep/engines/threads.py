@@ -7,6 +7,7 @@ environment, and a task that hangs cannot be ended but with the endpoint.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -24,9 +25,12 @@ class ThreadPoolEngine(PoolEngine):
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         super().__init__(place, options)
         self.max_workers = self._count(default=min(32, (os.cpu_count() or 1) + 4))
+        self._open = 0
+        self._lock = threading.Lock()  # jobs end in the pool's threads
         self._pool = ThreadPoolExecutor(self.max_workers, options.get("thread_name_prefix", "task"))
 
     def start(self) -> None:
+        self._check_serializers()
         worker.warm_up()
 
     def stop(self) -> None:
@@ -34,6 +38,16 @@ class ThreadPoolEngine(PoolEngine):
 
     def _launch(self, job: Job) -> Future[bytes]:
         self._refuse_resources(job)
-        return self._pool.submit(
+        answer = self._pool.submit(
             worker.execute_task, job.body, job.task_id, self.place.endpoint_id, **self.task_options(job)
         )
+        self._add(1)
+        answer.add_done_callback(lambda _: self._add(-1))
+        return answer
+
+    def _outstanding(self) -> int:
+        return self._open
+
+    def _add(self, number: int) -> None:
+        with self._lock:
+            self._open += number

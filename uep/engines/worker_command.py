@@ -5,7 +5,9 @@ Which Python the workers get:
 - nothing said: this interpreter, by absolute path, so that PATH does not matter;
 - the provider has a `worker_init`: the environment that it activates, found as the public package's sites expect it:
   the Python of the `globus-compute-endpoint` then first on PATH, of VIRTUAL_ENV, of CONDA_PREFIX; else this one;
-- a container, or a cloud provider that brings an image: the image's `globus-compute-endpoint`.
+- a container, or a cloud provider that brings an image: the image's `globus-compute-endpoint`;
+- a `launch_cmd` of the site's own: what it starts. Our code is on its PYTHONPATH, unless it is the public package's
+  program.
 
 Outside of images the pool is started by a script in the endpoint's directory, and runs our code from copies beside it:
 the environment of the workers needs Parsl and the SDK but nothing of ours. The script changes to that directory, since
@@ -15,6 +17,7 @@ package's function, which takes the same arguments.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -28,6 +31,8 @@ from uep.engines import parsl_program
 
 OWN_FUNCTION = "uep.worker.execute_task"
 PUBLIC_FUNCTION = "globus_compute_endpoint.engines.helper.execute_task"
+PROGRAM = "process_worker_pool.py"
+"""What Parsl itself would start."""
 POOL = "parsl.executors.high_throughput.process_worker_pool"
 IN_IMAGE = f"globus-compute-endpoint python-exec {POOL}"
 IMAGE_PROVIDERS = frozenset({"AWSProvider", "AzureProvider", "GoogleCloudProvider", "KubernetesProvider"})
@@ -44,10 +49,13 @@ CONTAINERS: Mapping[str, str] = {
 }
 """How each `container_type` runs a command; `custom` is written out in `container_cmd_options`."""
 
+_PASSED_ON = ("GC_TASK_TIMEOUT", "GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION")
+"""What workers must know; some batch systems pass on nothing of the environment that a job was submitted from."""
+
 _START = """\
 #!/bin/sh
 # Starts the worker pool. Written by the endpoint each time it starts.
-PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
+{variables}PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
 export PYTHONPATH
 cd {package} || exit 1
 {search}exec {python} {program} process_worker_pool "$@"
@@ -65,8 +73,8 @@ if [ -n "$endpoint" ]; then exec "$endpoint" python-exec {pool} "$@"; fi
 """
 
 
-def command_and_function(options: Mapping[str, Any], provider: Any, arguments: str, directory: Path) -> tuple[str, str]:
-    """The launch command, `arguments` included, and the import path of the task function.
+def command_and_function(options: Mapping[str, Any], provider: Any, command: str, directory: Path) -> tuple[str, str]:
+    """The launch command and the import path of the task function. `command` is the one that Parsl would use.
 
     `options` are the engine's: `container_type`, `container_uri`, `container_cmd_options`. `directory` is the
     endpoint's; the workers' copy of our code is put there.
@@ -75,14 +83,22 @@ def command_and_function(options: Mapping[str, Any], provider: Any, arguments: s
         ConfigError: a container that is not known, or without its image.
     """
     container = options.get("container_type")
+    is_parsls = command.startswith(f"{PROGRAM} ")
+    in_image = command.replace(PROGRAM, IN_IMAGE, 1) if is_parsls else command
     if type(provider).__name__ in IMAGE_PROVIDERS:
         if options.get("container_uri"):
             raise ConfigError(f"container_uri: {type(provider).__name__} brings its own image")
-        return f"{IN_IMAGE} {arguments}", PUBLIC_FUNCTION
+        return in_image, PUBLIC_FUNCTION
     if container is not None:
-        return _contained(container, options, f"{IN_IMAGE} {arguments}", directory), PUBLIC_FUNCTION
+        return _contained(container, options, in_image, directory), PUBLIC_FUNCTION
+    if command.startswith("globus-compute-endpoint "):
+        return command, PUBLIC_FUNCTION
     script = _write_script(directory, search=bool(getattr(provider, "worker_init", "")))
-    return f"sh {shlex.quote(str(script))} {arguments}", OWN_FUNCTION
+    if is_parsls:
+        return f"sh {shlex.quote(str(script))} {command.removeprefix(PROGRAM)}", OWN_FUNCTION
+    # Parsl takes the command for a format string, twice.
+    path = f"{shlex.quote(str(script.parent))}${{{{{{{{PYTHONPATH:+:$PYTHONPATH}}}}}}}}"
+    return f"export PYTHONPATH={path}; {command}", OWN_FUNCTION
 
 
 def _contained(container: str, options: Mapping[str, Any], command: str, directory: Path) -> str:
@@ -114,5 +130,7 @@ def _write_script(directory: Path, *, search: bool) -> Path:
     shutil.copyfile(parsl_program.__file__, program)
     paths = {"package": package, "program": program, "python": sys.executable}
     words = {"pool": POOL, **{key: shlex.quote(str(path)) for key, path in paths.items()}}
+    known = {name: shlex.quote(os.environ[name]) for name in _PASSED_ON if name in os.environ}
+    words["variables"] = "".join(f"export {name}; : ${{{name}:={value}}}\n" for name, value in known.items())
     script.write_text(_START.format(search=_SEARCH.format(**words) if search else "", **words))
     return script

@@ -1,0 +1,50 @@
+"""The site's GC_TASK_TIMEOUT, in the environment of the real program."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from globus_compute_sdk import ShellFunction
+
+from tests.uep import functions
+from tests.uep.conftest import THREADS, Service, StartUep
+
+pytestmark = pytest.mark.system
+
+PROCESSES = "engine: {type: ProcessPoolEngine, max_workers: 1}"
+HTEX = "engine: {type: GlobusComputeEngine, max_workers_per_node: 1}"
+NAMES = ("ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine")
+
+
+@pytest.mark.parametrize("config", [THREADS, PROCESSES, HTEX], ids=NAMES)
+def test_tasks_end(config: str, start_uep: StartUep, service: Service) -> None:
+    """Workers run tasks in their main threads: also one that sleeps ends. In threads of the endpoint it cannot."""
+    start_uep(config, environment={"GC_TASK_TIMEOUT": "0.5"})
+    for function in (functions.spin,) if config == THREADS else (functions.spin, functions.sleep, functions.stubborn):
+        service.send(function, 300)
+        result = service.result(60)
+        assert result.error_details is not None
+        assert result.data.endswith("TaskTimeout: the task ran longer than the 0.5 s that the site allows\n")
+    assert service.call(functions.sleep, 0.1) == 0.1
+
+
+@pytest.mark.parametrize("config", [PROCESSES, HTEX], ids=NAMES[1:])
+def test_what_tasks_have_started_ends(config: str, start_uep: StartUep, service: Service, tmp_path: Path) -> None:
+    start_uep(config, environment={"GC_TASK_TIMEOUT": "1"})
+    service.send(ShellFunction(f"echo $$ >{tmp_path}/shell; sleep 300 & echo $! >{tmp_path}/sleep; wait"))
+    assert "TaskTimeout" in service.result(60).data
+    for name in ("shell", "sleep"):
+        _wait_gone(int((tmp_path / name).read_text()))
+
+
+def _wait_gone(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        deadline = time.monotonic() + 30
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, process
+            time.sleep(0.02)
