@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 STATUS_TIME = 5.0
 """Seconds for the engine's figures; after that the last ones are sent again."""
+CONFIRM_TIME = 5.0
+"""Seconds for the broker's word on a heartbeat. One that is short of memory or disk reads no more of what is published,
+and answers only when it has room again: idleness and the engine's health are looked at all the same."""
 
 
 class Pulse:
@@ -64,7 +67,9 @@ class Pulse:
             return
         publisher, target = self._channel
         try:
-            await publisher.publish(target, body)
+            await asyncio.wait_for(publisher.publish(target, body), CONFIRM_TIME)
+        except asyncio.TimeoutError:
+            log.warning("heartbeat not confirmed within %g s; is the broker short of memory or disk?", CONFIRM_TIME)
         except BrokerError as e:
             log.warning("heartbeat not delivered: %s", e)
 
