@@ -273,12 +273,11 @@ def _error(error: BaseException, last_line: str) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback from the user's first frame on."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
-        frames = frames.tb_next
+    """The traceback without frames of ours, which are before the user's and, when the time is over, after them."""
     try:
-        return "".join(traceback.format_exception(type(error), error, frames))
+        summary = traceback.TracebackException(type(error), error, error.__traceback__)
+        summary.stack[:] = [frame for frame in summary.stack if frame.filename != __file__]
+        return "".join(summary.format())
     except Exception:  # noqa: BLE001 - str() of a user's exception can itself fail
         return f"{type(error).__name__} (its text cannot be shown)\n"
 

@@ -61,8 +61,10 @@ def test_figures_are_like_the_public_engines(start: StartEngine, tmp_path: Path)
     said = subprocess.run(script, check=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
     public = json.loads(said.stdout)
     for mapping in ALL:
-        provider = {"provider": {**HTEX["provider"], "init_blocks": 0}} if mapping is HTEX else {}  # type: ignore[dict-item]
-        ours = start({**mapping, **provider}).status()
+        options: dict[str, Any] = {}
+        if mapping is HTEX:
+            options = {"provider": {**HTEX["provider"], "init_blocks": 0}, "prefetch_capacity": 0}  # type: ignore[dict-item]
+        ours = start({**mapping, **options}).status()
         theirs = public[mapping["type"]]
         assert {key: type(value) for key, value in ours.items()} == {key: type(value) for key, value in theirs.items()}
         same = set(theirs) - {"total_mem"}
@@ -144,7 +146,7 @@ def test_priorities_are_passed_on(start: StartEngine) -> None:
     engine = start(HTEX)
     assert run(engine, replace(job(functions.double, 1), resource_specification={"priority": 3})).error_details is None
     refused = run(engine, replace(job(functions.double, 1), resource_specification={"num_nodes": 3}))
-    assert "resource_specification: " in refused.data
+    assert "InvalidResourceSpecification" in refused.data
     assert "num_nodes" in refused.data
 
 
@@ -278,7 +280,7 @@ def test_htex_workers_in_the_environment_of_worker_init(start: StartEngine, tmp_
     (environment / "bin" / "python3").chmod(0o755)
     provider = {**HTEX["provider"], "worker_init": f"export VIRTUAL_ENV={environment}"}  # type: ignore[dict-item]
     engine = start({**HTEX, "provider": provider})
-    assert value(engine, ShellFunction("echo $SEEN $PYTHONPATH")).stdout.startswith(f"venv {tmp_path}/worker")
+    assert value(engine, ShellFunction("echo $SEEN $PYTHONPATH")).stdout == "venv\n"  # nothing of ours in sight
 
 
 def test_mpi_tasks_learn_their_nodes(start: StartEngine, tmp_path: Path) -> None:

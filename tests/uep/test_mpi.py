@@ -98,18 +98,18 @@ def test_more_nodes_than_there_are(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("resources", "says"),
     [
-        ({}, "num_nodes must be a whole number, got None"),
-        ({"ranks_per_node": 2}, "num_nodes must be a whole number, got None"),
-        ({"num_nodes": "two"}, "num_nodes must be a whole number, got 'two'"),
-        ({"num_nodes": 0}, "num_nodes must be a whole number, got 0"),
-        ({"num_nodes": 1, "ranks_per_node": 1.5}, "ranks_per_node must be a whole number, got 1.5"),
+        ({}, "{'num_nodes'}. It must be a whole number, got None"),
+        ({"ranks_per_node": 2}, "{'num_nodes'}. It must be a whole number, got None"),
+        ({"num_nodes": "two"}, "{'num_nodes'}. It must be a whole number, got 'two'"),
+        ({"num_nodes": 0}, "{'num_nodes'}. It must be a whole number, got 0"),
+        ({"num_nodes": 1, "ranks_per_node": 1.5}, "{'ranks_per_node'}. It must be a whole number, got 1.5"),
         ({"num_nodes": 1, "nodes": 1}, "{'nodes'}"),
     ],
 )
 def test_wrong_resources_are_refused_at_once(engine: Engine, resources: dict[str, Any], says: str) -> None:
     result = run(engine, mpi(RANKS, **resources))
     assert result.error_details is not None
-    assert result.data.startswith("Failed to start task: resource_specification: ")
+    assert result.data.startswith("parsl.executors.errors.InvalidResourceSpecification: ")
     assert says in result.data
 
 

@@ -98,14 +98,14 @@ class GlobusComputeEngine(Engine):
         provider = executor.provider
         managers = executor.command_client.run("MANAGERS", timeout_s=COMMAND_TIME)
         packages = executor.command_client.run("MANAGERS_PACKAGES", timeout_s=COMMAND_TIME)
-        in_managers = sum(m["tasks"] for m in managers)
+        running = sum(min(m["tasks"], m["worker_count"]) for m in managers)
         self._note_failure(executor)
         return {
             "managers": len(managers),
             "active_managers": sum(1 for m in managers if m["active"]),
             "total_workers": sum(m["worker_count"] for m in managers),
             "idle_workers": sum(max(0, m["worker_count"] - m["tasks"]) for m in managers),
-            "pending_tasks": executor.outstanding() - in_managers,
+            "pending_tasks": max(0, executor.outstanding() - running),
             "outstanding_tasks": executor.outstanding(),
             "total_tasks": executor._task_counter,
             "scaling_enabled": provider.max_blocks > 0,
@@ -138,7 +138,7 @@ class GlobusComputeEngine(Engine):
         return running
 
     def _resources(self, job: Job) -> dict[str, Any]:
-        """What the task wants, completed by Parsl. Raises what Parsl does."""
+        """What the task wants, completed by Parsl. Raises InvalidResourceSpecification, as Parsl does."""
         resources = dict(job.resource_specification)
         self._executor.validate_resource_spec(resources)
         return resources
@@ -258,14 +258,17 @@ class GlobusMPIEngine(GlobusComputeEngine):
         return MPIExecutor
 
     def _resources(self, job: Job) -> dict[str, Any]:
+        from parsl.executors.errors import InvalidResourceSpecification
+
         given = {"num_nodes": None, **job.resource_specification}
         for name in ("num_nodes", "num_ranks", "ranks_per_node"):
             if name in given and (type(given[name]) is not int or given[name] < 1):
-                raise ValueError(f"resource_specification: {name} must be a whole number, got {given[name]!r}")
+                raise InvalidResourceSpecification({name}, f"It must be a whole number, got {given[name]!r}")
         provider, nodes = self._executor.provider, given["num_nodes"]
         # Inside of a batch job that somebody else has started only the worker pool knows the nodes.
         if type(provider).__name__ != "LocalProvider" and nodes > provider.nodes_per_block:
-            raise ValueError(f"resource_specification: {nodes} nodes, but a block has {provider.nodes_per_block}")
+            text = f"{nodes} nodes, but a block has {provider.nodes_per_block}"
+            raise InvalidResourceSpecification({"num_nodes"}, text)
         given.setdefault("ranks_per_node", math.ceil(given.get("num_ranks", nodes) / nodes))
         return super()._resources(replace(job, resource_specification=given))
 

@@ -143,5 +143,8 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - as Python put it there
+    if (
+        sys.argv[1] == "interchange"
+    ):  # its folder, which Python put there, is that of the engines; a pool's has our copies
+        sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     main()
