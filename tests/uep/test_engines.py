@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 
@@ -23,7 +27,7 @@ from tests.uep import functions
 from tests.uep.jobs import HTEX, StartEngine, job, run, serializer, value
 from uep import engines
 from uep.config import ConfigError
-from uep.engines.base import Job, Place
+from uep.engines.base import Engine, Job, Place
 from wire import messages
 
 pytestmark = pytest.mark.system
@@ -228,6 +232,54 @@ def test_idle_pool_worker_may_die(start: StartEngine) -> None:
     os.kill(pid, signal.SIGKILL)
     time.sleep(0.2)
     assert value(engine, functions.whereabouts)["pid"] != pid
+
+
+def test_pool_workers_may_die_at_any_moment(start: StartEngine) -> None:
+    """Each task is answered once, by its result or by an error; workers in use, idle, and just chosen die."""
+    engine = start({"type": "ProcessPoolEngine", "max_workers": 2})
+    enough = threading.Event()
+
+    def kill() -> None:
+        while not enough.wait(random.uniform(0, 0.02)):
+            for worker in pool_processes(engine).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        futures = []
+        for n in range(300):
+            futures.append(engine.submit(job(functions.double, n)))
+            time.sleep(random.uniform(0, 0.005))
+        answers = [messages.unpack(future.result(60)) for future in futures]
+    finally:
+        enough.set()
+        killer.join()
+    assert all(isinstance(each, messages.Result) for each in answers)
+    assert {"worker process of the task died" in a.data for a in answers if a.error_details} == {True}  # type: ignore[union-attr]
+    wait_until(
+        lambda: run(engine, job(functions.double, 1)).error_details is None
+    )  # the last killed may still have died
+    wait_until(lambda: len(pool_processes(engine).children()) <= 2)
+
+
+def test_the_program_that_pool_workers_come_from_may_die(start: StartEngine) -> None:
+    engine = start({"type": "ProcessPoolEngine", "max_workers": 2})
+    running = engine.submit(job(functions.sleep, 60))
+    assert value(engine, functions.double, 1) == 2
+    pool_processes(engine).kill()
+    assert b"worker process of the task died" in running.result(30)
+    assert value(engine, functions.double, 1) == 2
+    program = pool_processes(engine)
+    workers = program.children()
+    engine.stop()
+    assert psutil.wait_procs([program, *workers], timeout=30)[1] == []
+
+
+def pool_processes(engine: Engine) -> psutil.Process:
+    """The program that a pool's workers are forked from; they are its children."""
+    return psutil.Process(engine._program._process.pid)  # type: ignore[attr-defined]
 
 
 def test_retries_when_the_machinery_failed(start: StartEngine) -> None:

@@ -11,6 +11,7 @@ They die with the endpoint, also when that is killed.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import selectors
@@ -28,6 +29,8 @@ from uep.engines import pool_program
 from uep.engines.base import Job, Kinds, Place
 from uep.engines.pools import PoolEngine
 from uep.worker import difference
+
+log = logging.getLogger(__name__)
 
 
 class WorkerDied(Exception):
@@ -61,10 +64,9 @@ class ProcessPoolEngine(PoolEngine):
         with self._lock:
             self._stopped = True
             self._waiting.clear()
-            workers = list(self._workers)
-        for each in workers:
-            each.kill()
-        self._program.end()
+            for each in self._workers:
+                each.kill()
+            self._program.end()
 
     def _launch(self, job: Job) -> Future[bytes]:
         self._refuse_resources(job)
@@ -106,16 +108,24 @@ class ProcessPoolEngine(PoolEngine):
             try:
                 pool_program.send(chosen.socket, request)
             except OSError:  # it died while it had nothing to do: the job is not to blame
-                chosen.answer = None
+                mine = self._take_answer(chosen) is not None
                 self._discard(chosen)
+                if not mine:  # the other thread has seen the end of the worker first, and answered
+                    return
                 chosen = None
             else:
                 return
 
+    def _take_answer(self, worker: _Worker) -> Future[bytes] | None:
+        """The future of the worker's job, which nobody else gets now: it is to be set once."""
+        with self._lock:
+            answer, worker.answer = worker.answer, None
+        return answer
+
     def _new_worker(self) -> _Worker | None:
         """None when there are as many as may be. Raises OSError."""
         with self._lock:
-            if len(self._workers) >= self.max_workers:
+            if self._stopped or len(self._workers) >= self.max_workers:
                 return None
             new = _Worker(*self._program.fork())
             self._workers.add(new)
@@ -123,24 +133,29 @@ class ProcessPoolEngine(PoolEngine):
         return new
 
     def _listen(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                self._hear(key.data)
+        try:
+            while True:
+                for key, _ in self._selector.select():
+                    self._hear(key.data)
+        except Exception as e:
+            if not self._stopped:
+                log.exception("the thread that hears the workers has failed")
+                self.failure = f"its workers cannot be heard any more: {e!r}"
 
     def _hear(self, worker: _Worker) -> None:
         try:
             packed = pool_program.receive(worker.socket)
         except (EOFError, OSError):
             self._discard(worker)
-            if (answer := worker.answer) is not None:
+            if (answer := self._take_answer(worker)) is not None:
                 text = "The worker process of the task died (killed, out of memory, crashed)"
                 answer.set_exception(WorkerDied(f"{text}\n{difference()}".rstrip()))
         else:
-            answer, worker.answer = worker.answer, None
+            answer = self._take_answer(worker)
             worker.tasks += 1
             self._free(worker)
-            assert answer is not None
-            answer.set_result(packed)
+            if answer is not None:
+                answer.set_result(packed)
         self._dispatch()
 
     def _free(self, worker: _Worker) -> None:
