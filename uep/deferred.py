@@ -1,59 +1,139 @@
-"""Packages whose own code does not run before somebody asks for something in it.
+"""Parts of big packages, without the rest until somebody asks for it.
 
-`import a.b` runs all of `a/__init__.py` first, and with it often far more than `b` needs. After `defer("a")` it runs
-only `b`. Whatever else is looked for in `a` (`a.Client`, `from a import *`) has `a` run its own code then, so that a
-task sees no difference. The serializer of the Globus Compute SDK alone takes 6 MiB and 50 ms in place of 24 MiB and
-280 ms, in every process that runs tasks; Parsl's programs for workers 15 MiB and 150 ms in place of 28 MiB and 500 ms.
+`import a.b` runs all of `a/__init__.py` first, and with it often far more than `b` needs. Inside of `deferred("a")` it
+runs only `b` and what that imports. Whatever else is looked for in `a` afterwards (`a.Client`, `import a.c`) has `a`
+run first, as it would have done in the beginning: tasks may use the package as ever. The serializer of the Globus
+Compute SDK alone takes 6 MiB and 50 ms in place of 24 MiB and 280 ms, in every process that runs tasks; Parsl's
+programs for workers 15 MiB and 150 ms in place of 28 MiB and 500 ms.
 
-Called by `worker` and `engines`. Standard library only: a copy of this file reaches the workers too.
+Used by `worker` and `engines`. Standard library only: a copy of this file reaches the workers too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
 import threading
+from collections.abc import Iterator, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_lock = threading.RLock()
+_lock = threading.Lock()
+_deferred: dict[str, _Deferred] = {}
+"""The packages that have not run yet, in whole."""
+_stand_ins: set[str] = set()
+"""Those of them for which `sys.modules` has the module that has not run."""
+_parts_wanted = 0
+"""How many `deferred` are open."""
 
 
-def defer(*packages: str) -> None:
-    """Makes importing a submodule of each of `packages` not run the package itself.
+@contextlib.contextmanager
+def deferred(*packages: str) -> Iterator[None]:
+    """Inside, importing a submodule of one of `packages` does not run the package.
 
     Those imported already, and those that are not installed, are left alone. A nested one comes after its parent.
     """
-    for name in packages:
-        spec = None if name in sys.modules else importlib.util.find_spec(name)
-        if spec is None:
-            continue
-        module = importlib.util.module_from_spec(spec)
-        module.__class__ = _Deferred
-        sys.modules[name] = module
-        parent, _, child = name.rpartition(".")
-        if parent:
-            setattr(sys.modules[parent], child, module)
+    global _parts_wanted
+    with _lock:
+        for name in packages:
+            _defer(name)
+        _parts_wanted += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _parts_wanted -= 1
+            for name in _stand_ins if _parts_wanted == 0 else ():
+                vars(_deferred[name]).pop("__path__", None)  # the import system asks for it before it loads a submodule
+
+
+def _defer(name: str) -> None:
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None:
+        return
+    module = importlib.util.module_from_spec(spec)
+    module.__class__ = _Deferred
+    assert isinstance(module, _Deferred)
+    _deferred[name] = module
+    _stand_ins.add(name)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
 
 
 class _Deferred(ModuleType):
-    """A package that has not run yet; it becomes an ordinary module when it does."""
+    """A package that has not run yet; it becomes an ordinary module when it has."""
 
     def __getattr__(self, attribute: str) -> Any:
-        """For what is not there yet: a submodule is imported; for anything else the package is run."""
+        """For what is not there yet."""
         name = self.__name__
-        if importlib.util.find_spec(f"{name}.{attribute}") is not None:
+        is_part = _parts_wanted and not attribute.startswith("__")
+        if is_part and importlib.util.find_spec(f"{name}.{attribute}") is not None:
             return importlib.import_module(f"{name}.{attribute}")
-        with _lock:  # held by this very thread when the package, while it runs, looks for something in itself
-            if type(self) is _Deferred and not vars(self).setdefault("__runs__", False):
-                vars(self)["__runs__"] = True
-                try:
-                    assert self.__spec__ is not None and self.__spec__.loader is not None
-                    self.__spec__.loader.exec_module(self)
-                    self.__class__ = ModuleType  # type: ignore[assignment]
-                finally:
-                    del vars(self)["__runs__"]
+        self._run()
         if attribute in vars(self):
             return vars(self)[attribute]
         raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
+
+    def __dir__(self) -> list[str]:
+        self._run()
+        return list(vars(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
+    def _run(self) -> None:
+        """Imports it as if for the first time: the import system sees to it that one thread does, and others wait."""
+        name = self.__name__
+        with _lock:
+            if name in _stand_ins:
+                _stand_ins.discard(name)
+                del sys.modules[name]
+        importlib.import_module(name)
+
+
+class _Finder(MetaPathFinder):
+    """Has the import system run a package in the module that everybody holds already."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        module = _deferred.get(name)
+        if module is None:
+            return None
+        assert module.__spec__ is not None
+        loader = _Loader(module, module.__spec__)
+        return importlib.util.spec_from_loader(name, loader, origin=module.__spec__.origin, is_package=True)
+
+
+_finder = _Finder()
+
+
+class _Loader(Loader):
+    """Of one package that has not run, whose `spec` it is."""
+
+    def __init__(self, module: _Deferred, spec: ModuleSpec) -> None:
+        self._module = module
+        self._spec = spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        self._set_path()
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert self._spec.loader is not None
+        self._set_path()  # `importlib.reload` does not make the module
+        try:
+            self._spec.loader.exec_module(module)
+        finally:
+            module.__spec__ = self._spec
+        del _deferred[module.__name__]
+        module.__class__ = ModuleType
+
+    def _set_path(self) -> None:
+        vars(self._module)["__path__"] = self._spec.submodule_search_locations

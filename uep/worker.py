@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any
 
-from uep.deferred import defer
+from uep.deferred import deferred
 
 RESULT_LIMIT = 10 * 1024 * 1024
 """Characters of a serialized result; the service takes no more."""
@@ -178,8 +178,10 @@ _BYTECODE_IS_UNDERSTOOD = not _is_foreign(execute_task.__code__)
 
 @functools.lru_cache(maxsize=8)
 def _serializer(allowed: tuple[str, ...]) -> Any:
-    defer("globus_compute_sdk")
-    from globus_compute_sdk.serialize import ComputeSerializer
+    with deferred("globus_compute_sdk"):
+        import globus_compute_sdk.errors
+        import globus_compute_sdk.version  # noqa: F401 - below, and not later with all the rest
+        from globus_compute_sdk.serialize import ComputeSerializer
 
     return ComputeSerializer(allowed_deserializer_types=allowed or None)
 

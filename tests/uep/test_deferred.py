@@ -24,6 +24,7 @@ PACKAGE = {
     """,
     "big/part.py": "PART = 'part'",
     "big/later.py": "import big\nlooks_back = hasattr(big, 'thing')",
+    "big/circle.py": "from big import thing\nNAME = 'circle'",
     "big/inner/__init__.py": "print('inner runs')\nfrom big.part import PART",
     "big/inner/part.py": "PART = 'inner'",
 }
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> Callable[[str], list[str]]:
         (tmp_path / name).write_text(textwrap.dedent(text))
 
     def run(code: str) -> list[str]:
-        script = "from uep.deferred import defer\n" + textwrap.dedent(code)
+        script = "from uep.deferred import deferred\n" + textwrap.dedent(code)
         path = f"{tmp_path}:{Path(__file__).parents[2]}"
         done = subprocess.run(
             [sys.executable, "-c", script], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
@@ -47,40 +48,48 @@ def run(tmp_path: Path) -> Callable[[str], list[str]]:
     return run
 
 
+PART = "with deferred('big', 'big.inner'):\n    import big.part\n"
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("from big.part import PART; print(PART)", ["part"]),
-        ("from big import part; print(part.PART)", ["part"]),
-        ("import big.part; print(big.part.PART)", ["part"]),
-        (
-            "import big; print(big.__file__.endswith('__init__.py'), big.__name__, big.__path__ != [])",
-            ["True big True"],
-        ),
-        ("import big; print(big.thing()); print(big.thing())", ["big runs", "part", "part"]),
-        ("from big import thing; print(thing())", ["big runs", "part"]),
-        ("from big import *; print(thing())", ["big runs", "part"]),
-        ("import big; print(big.__version__)", ["big runs", "1"]),
-        ("import big; print(hasattr(big, 'nothing'))", ["big runs", "False"]),
-        ("import big.part; before = big; big.thing; import big; print(before is big)", ["big runs", "True"]),
-        ("import big, pickle; big.thing; print(pickle.loads(pickle.dumps(big.thing))())", ["big runs", "part"]),
-        ("from big.inner.part import PART; print(PART)", ["inner"]),
-        ("import big.inner; print(big.inner.PART)", ["inner runs", "part"]),
+        ("with deferred('big'):\n    from big.part import PART\nprint(PART)", ["part"]),
+        ("with deferred('big'):\n    from big import part\nprint(part.PART)", ["part"]),
+        ("with deferred('big', 'big.inner'):\n    from big.inner.part import PART\nprint(PART)", ["inner"]),
+        ("with deferred('big'):\n    from big import thing\nprint(thing())", ["big runs", "part"]),
+        ("with deferred('big'):\n    import big\n    print(big.__version__)", ["big runs", "1"]),
+        (PART + "print(big.part.PART)", ["part"]),
+        (PART + "from big.part import PART; print(PART)", ["part"]),
+        (PART + "print(big.__file__.endswith('__init__.py'), big.__name__)", ["True big"]),
+        (PART + "print(big.thing()); print(big.thing())", ["big runs", "part", "part"]),
+        (PART + "from big import thing; print(thing())", ["big runs", "part"]),
+        (PART + "from big import *; print(thing())", ["big runs", "part"]),
+        (PART + "print(big.__version__, list(big.__path__) != [])", ["big runs", "1 True"]),
+        (PART + "print('thing' in dir(big))", ["big runs", "True"]),
+        (PART + "print(hasattr(big, 'nothing'))", ["big runs", "False"]),
+        (PART + "before = big; big.thing; import big; print(before is big, big.part.PART)", ["big runs", "True part"]),
+        (PART + "import big.circle; print(big.circle.NAME)", ["big runs", "circle"]),
+        (PART + "import big.inner.part; print(big.inner.PART)", ["big runs", "inner runs", "part"]),
+        (PART + "import pickle; print(pickle.loads(pickle.dumps(big)) is big)", ["True"]),
+        (PART + "import dill; print(dill.loads(dill.dumps(big)).thing())", ["big runs", "part"]),
+        (PART + "big.thing; import importlib; print(type(big).__name__)", ["big runs", "module"]),
+        (PART + "import importlib; importlib.reload(big); print(big.thing())", ["big runs", "part"]),
     ],
 )
 def test_what_runs(run: Callable[[str], list[str]], code: str, said: list[str]) -> None:
-    assert run(f"defer('big', 'big.inner')\n{code}") == said
+    assert run(code) == said
 
 
 def test_what_was_imported_before_stays(run: Callable[[str], list[str]]) -> None:
-    assert run("import big; defer('big'); print(big.thing())") == ["big runs", "part"]
+    assert run("import big\nwith deferred('big'):\n    import big.part\nprint(big.thing())") == ["big runs", "part"]
 
 
 def test_what_is_not_there_stays_missing(run: Callable[[str], list[str]]) -> None:
     code = """
-        defer('nosuch')
         try:
-            import nosuch.part
+            with deferred('nosuch'):
+                import nosuch.part
         except ModuleNotFoundError as e:
             print(e.name)
     """
@@ -89,26 +98,28 @@ def test_what_is_not_there_stays_missing(run: Callable[[str], list[str]]) -> Non
 
 def test_a_package_that_fails_is_tried_again(run: Callable[[str], list[str]]) -> None:
     code = """
+        with deferred('big'):
+            import big
         import sys
-        defer('big')
         sys.modules['big.part'] = None
         for again in range(2):
             try:
-                import big; print(big.thing())
+                big.thing()
             except ImportError:
                 print('failed')
-            del sys.modules['big.part']
-            break
+        del sys.modules['big.part']
         print(big.thing())
+        import big as same
+        print(same is big)
     """
-    assert run(code) == ["big runs", "failed", "big runs", "part"]
+    assert run(code) == ["big runs", "failed", "big runs", "failed", "big runs", "part", "True"]
 
 
 def test_runs_once_in_many_threads(run: Callable[[str], list[str]]) -> None:
     code = """
         import threading
-        defer('big')
-        import big
+        with deferred('big'):
+            import big
         threads = [threading.Thread(target=lambda: print(big.thing())) for _ in range(8)]
         for each in threads: each.start()
         for each in threads: each.join()
@@ -116,13 +127,65 @@ def test_runs_once_in_many_threads(run: Callable[[str], list[str]]) -> None:
     assert run(code) == ["big runs"] + ["part"] * 8
 
 
+def test_threads_that_need_each_others_part_do_not_wait_for_ever(run: Callable[[str], list[str]]) -> None:
+    """One runs the package, which imports a part; the other imports that part, which looks into the package."""
+    code = """
+        import threading
+        with deferred('big'):
+            import big
+        def part():
+            import big.later
+        threads = [threading.Thread(target=part, daemon=True), threading.Thread(target=lambda: big.thing, daemon=True)]
+        for each in threads: each.start()
+        for each in threads: each.join(20)
+        print([each.is_alive() for each in threads], big.thing())
+    """
+    assert run(code) == ["big runs", "[False, False] part"]
+
+
 def test_the_serializer_comes_without_the_client(run: Callable[[str], list[str]]) -> None:
     code = """
-        defer('globus_compute_sdk')
         import sys
-        from globus_compute_sdk.serialize import ComputeSerializer
+        with deferred('globus_compute_sdk'):
+            from globus_compute_sdk.serialize import ComputeSerializer
         print([m for m in ('globus_sdk', 'pydantic', 'requests') if m in sys.modules])
         from globus_compute_sdk import Executor, ShellFunction
         print(Executor.__name__, 'globus_sdk' in sys.modules)
     """
     assert run(code) == ["[]", "Executor True"]
+
+
+def test_afterwards_each_module_of_the_real_packages_can_be_imported(run: Callable[[str], list[str]]) -> None:
+    """Each first in a process; some cannot be imported in any other way than through their package."""
+    code = """
+        import os, pkgutil, sys
+        import importlib.util
+        from uep.engines.parsl_program import lightly
+        with lightly():
+            from parsl.executors.high_throughput import process_worker_pool
+        names = [
+            module.name
+            for name in ('parsl', 'requests')
+            for module in pkgutil.walk_packages(importlib.util.find_spec(name).submodule_search_locations, name + '.')
+            if '.tests' not in module.name and '__main__' not in module.name
+        ]
+        def comes(name, how):
+            child = os.fork()
+            if child == 0:
+                try:
+                    how(name)
+                except BaseException:
+                    os._exit(1)
+                os._exit(0)
+            return os.waitpid(child, 0)[1] == 0
+        def ordinarily(name):
+            for each in [m for m in sys.modules if m.split('.')[0] in ('parsl', 'requests')]:
+                del sys.modules[each]
+            sys.meta_path[:] = [f for f in sys.meta_path if 'deferred' not in type(f).__module__]
+            importlib.import_module(name)
+        sys.stdout = sys.stderr = open(os.devnull, 'w')
+        bad = [n for n in names if not comes(n, importlib.import_module) and comes(n, ordinarily)]
+        sys.stdout = sys.__stdout__
+        print(len(names) > 50, bad)
+    """
+    assert run(code) == ["True []"]

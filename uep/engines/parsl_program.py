@@ -28,7 +28,7 @@ from importlib.abc import InspectLoader
 from types import FrameType, ModuleType
 from typing import Any
 
-from uep.deferred import defer
+from uep.deferred import deferred
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 FAREWELL = 2
@@ -64,7 +64,6 @@ def lightly(*, type_checks: bool = False) -> Iterator[None]:
 
     Afterwards all of that can be imported as ever. `type_checks`: whether Parsl's classes check their arguments.
     """
-    defer("parsl", "parsl.executors", "requests")
     # None: cannot be imported. Parsl then leaves the SDK out.
     instead: dict[str, ModuleType | None] = {"globus_compute_sdk": None}
     if not type_checks:
@@ -73,7 +72,8 @@ def lightly(*, type_checks: bool = False) -> Iterator[None]:
     instead = {name: module for name, module in instead.items() if name not in sys.modules}
     sys.modules.update(instead)  # type: ignore[arg-type]
     try:
-        yield
+        with deferred("parsl", "parsl.executors", "requests"):
+            yield
     finally:
         for name in instead:
             del sys.modules[name]
@@ -133,6 +133,10 @@ def _dismiss_pools(interchange: Any, message: bytes) -> None:
     interchange.zmq_context.destroy(linger=1000 * FAREWELL)
 
 
+def _without(folder: str, paths: list[str]) -> list[str]:
+    return [path for path in paths if os.path.realpath(path) != folder]
+
+
 def __getattr__(name: str) -> Any:
     """For the processes that the pool starts, to which this file is the pool's program: `worker`."""
     if name != "worker":
@@ -143,8 +147,11 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
+    here = os.path.realpath(os.path.dirname(__file__))  # noqa: PTH120
     if (
         sys.argv[1] == "interchange"
-    ):  # its folder, which Python put there, is that of the engines; a pool's has our copies
-        sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    ):  # Python has put the folder of the engines among those where modules are looked for
+        sys.path[:] = _without(here, sys.path)
+    else:  # a pool's folder is there for us; the programs that tasks start shall not see it
+        os.environ["PYTHONPATH"] = os.pathsep.join(_without(here, os.environ["PYTHONPATH"].split(os.pathsep)))
     main()

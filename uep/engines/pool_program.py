@@ -130,5 +130,6 @@ def _reap(number: int, frame: FrameType | None) -> Any:
 
 
 if __name__ == "__main__":
-    sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - as Python put it there
+    here = os.path.realpath(os.path.dirname(__file__))  # noqa: PTH120
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]  # as Python has put it there
     main()

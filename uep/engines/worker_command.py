@@ -55,7 +55,8 @@ _PASSED_ON = ("GC_TASK_TIMEOUT", "GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"
 _START = """\
 #!/bin/sh
 # Starts the worker pool. Written by the endpoint each time it starts.
-{variables}cd {package} || exit 1
+{variables}export PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
+cd {package} || exit 1
 {search}exec {python} {program} process_worker_pool "$@"
 """
 _SEARCH = """\
@@ -67,10 +68,7 @@ for python in "${{endpoint%/*}}/python3" "$VIRTUAL_ENV/bin/python3" "$CONDA_PREF
         *) if [ -x "$python" ]; then exec "$python" {program} process_worker_pool "$@"; fi ;;
     esac
 done
-if [ -n "$endpoint" ]; then
-    export PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
-    exec "$endpoint" python-exec {pool} "$@"
-fi
+if [ -n "$endpoint" ]; then exec "$endpoint" python-exec {pool} "$@"; fi
 """
 
 
