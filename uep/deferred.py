@@ -127,7 +127,8 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         assert self._spec.loader is not None
-        self._set_path()  # `importlib.reload` does not make the module
+        self._set_path()  # here too: `importlib.reload` makes no module
+        _stand_ins.discard(module.__name__)
         try:
             self._spec.loader.exec_module(module)
         finally:
