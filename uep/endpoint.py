@@ -172,8 +172,8 @@ class Endpoint:
         if self._config.endpoint_setup:
             await _run_command("endpoint_setup", self._config.endpoint_setup)
         await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine.start)
-        self._outbox = Outbox(ResultStore(directory / "unacked_results"), self._count_forwarded)
         journal = Journal(directory / "open_tasks")
+        self._outbox = Outbox(ResultStore(directory / "unacked_results", journal.sync), self._count_forwarded)
         self._intake = Intake(self._engine, journal, self._outbox, self._audit(), self._allowed_functions())
         self._history = idle.History(self._intake.received, self._forwarded)
         self._pulse.engine_runs = True

@@ -119,7 +119,10 @@ class Intake:
         return len(left)
 
     def _answer_leftovers(self, leftover: Iterable[str]) -> None:
+        self._journal.finish([task_id for task_id in leftover if self._outbox.was_confirmed(task_id)])
         for task_id in leftover:
+            if task_id not in self._journal:
+                continue
             if task_id in self._outbox:  # stored by the earlier endpoint, and not confirmed before its end
                 continue
             log.warning("task %s was running when an earlier endpoint ended: answered with an error", task_id)

@@ -7,8 +7,9 @@ are confirmed, and only then removes these: at any moment an open task either ha
 
 One file of slots, 64 bytes each, `+ID` while the task is open. Slots are allocated ahead and used again: a full disk
 does not touch them, and the file stays as small as the most tasks that were ever open at once. `accept` returns when
-the slots are on the disk itself (one sync for any number of tasks); what `finish` writes goes there with the next, so
-that a crash of the machine may have a few answered tasks answered again. Both are meant for a thread.
+the slots are on the disk itself (one sync for any number of tasks); what `finish` writes goes there with the next, or
+with `sync`. After a crash of the machine a task may so be open that is answered: `results` shows that it is. All three
+are meant for a thread.
 """
 
 from __future__ import annotations
@@ -59,15 +60,21 @@ class Journal:
             taken = sorted(heapq.heappop(self._free) for _ in new)
             self._slots.update(zip(new, taken, strict=True))
             _write_slots(self._fd, dict(zip(taken, map(_used, new), strict=True)))
-        os.fdatasync(self._fd)
+        self.sync()
 
     def finish(self, task_ids: Collection[str]) -> None:
         """Notes that these tasks are answered; harmless when they are not open. Raises OSError."""
         with self._lock:
             freed = sorted(slot for task_id in task_ids if (slot := self._slots.pop(task_id, None)) is not None)
-            _write_slots(self._fd, dict.fromkeys(freed, _FREE))
-            for slot in freed:
-                heapq.heappush(self._free, slot)
+            try:
+                _write_slots(self._fd, dict.fromkeys(freed, _FREE))
+            finally:
+                for slot in freed:
+                    heapq.heappush(self._free, slot)
+
+    def sync(self) -> None:
+        """Returns when all that was noted is on the disk itself. Raises OSError."""
+        os.fdatasync(self._fd)
 
     def _grow(self) -> None:
         _write(self._fd, self._size, _FREE * GROWTH)

@@ -83,6 +83,10 @@ class Outbox:
             or self._bytes_in_memory >= MOST_IN_MEMORY
         )
 
+    def was_confirmed(self, task_id: str) -> bool:
+        """Whether an earlier endpoint has seen this task's result confirmed, as far as that is still known."""
+        return task_id in self._store.confirmed
+
     def put(self, task_id: str, packed: bytes) -> None:
         """Takes a result; from here on it is sent until the broker confirms it."""
         self._pending[task_id] = None
@@ -132,13 +136,14 @@ class Outbox:
         return failed
 
     def _worked(self, things: list[_Thing], failed: dict[str, Exception]) -> None:
-        self._note_disk(failed)
+        if any(packed is not None for _, packed in things):
+            self._note_disk(failed)
         for task_id, packed in things:
             if packed is not None:
                 self._stored(task_id, packed, task_id not in failed)
         self._confirmed.difference_update(removed := [task_id for task_id, packed in things if packed is None])
         self._note_empty()
-        if not failed:  # there may be room again
+        if not self._disk_fails:  # there may be room again
             for task_id in list(self._not_stored):
                 self._store_soon(task_id)
         if removed:

@@ -9,6 +9,7 @@ the next endpoint of the same name.
 A result in a file is a line of `HEADER` bytes, `+TASK-ID NUMBER LENGTH CHECKSUM`, and LENGTH bytes after it. Numbers
 go up by one: where they do not, what follows is from before the file was written again, or torn by a crash. The `+`
 becomes `-` when the result is confirmed. That is not synced; a crash of the machine may have a few results sent again.
+Neither is, at once, what the journal notes then: confirmed results stay readable until it has been synced.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import re
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -54,10 +55,19 @@ class _File:
 
 
 class ResultStore:
-    """A mapping of task id to packed result, kept in `directory`. One thread at a time may call its methods."""
+    """A mapping of task id to packed result, kept in `directory`. One thread at a time may call its methods.
 
-    def __init__(self, directory: Path) -> None:
-        """Creates the directory. Raises OSError when it cannot be used."""
+    `confirmed` are tasks whose results an earlier endpoint found confirmed, as far as they are still to be seen.
+    """
+
+    def __init__(self, directory: Path, before_reuse: Callable[[], None] = lambda: None) -> None:
+        """Creates the directory. `before_reuse` is called before confirmed results can be seen no more.
+
+        Raises:
+            OSError: the directory cannot be used.
+        """
+        self.confirmed: set[str] = set()
+        self._before_reuse = before_reuse
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
@@ -68,8 +78,6 @@ class ResultStore:
         for path in sorted(path for path in directory.iterdir() if path.name.isdecimal()):
             self._find(path)
         self._next_name = 1 + max((int(file.path.name) for file in self._files), default=0)
-        for file in list(self._files):
-            self._close_if_empty(file)
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -132,13 +140,13 @@ class ResultStore:
     def _file_to_write(self) -> _File:
         file = self._current
         if file is not None and file.results == 0 and file.end >= LONG_ENOUGH:
+            self._before_reuse()
             os.ftruncate(file.fd, LONG_ENOUGH)
             file.end = 0
-        if file is None or file.end >= TOO_LONG or os.fstat(file.fd).st_nlink == 0:  # somebody removed it
-            self._current = self._new_file()
-            if file is not None:
-                self._close_if_empty(file)
-            return self._current
+        if file is None or file.end >= TOO_LONG or not _is_there(file.fd):
+            self._current = file = self._new_file()
+            for other in [each for each in self._files if each is not file]:
+                self._close_if_empty(other)
         return file
 
     def _new_file(self) -> _File:
@@ -151,6 +159,7 @@ class ResultStore:
 
     def _close_if_empty(self, file: _File) -> None:
         if file.results == 0:
+            self._before_reuse()
             self._files.remove(file)
             os.close(file.fd)
             file.path.unlink(missing_ok=True)
@@ -161,7 +170,9 @@ class ResultStore:
         for task_id, number, offset, length, kept in results_in(file.fd):
             self._number = max(self._number, number)
             file.end = offset + HEADER + length
-            if kept:
+            if not kept:
+                self.confirmed.add(task_id)
+            else:
                 if task_id in self._parts:
                     self._parts.pop(task_id).file.results -= 1
                 self._parts[task_id] = _Part(file, offset, length)
@@ -175,6 +186,14 @@ def is_task_id(name: str) -> bool:
     try:
         return str(uuid.UUID(name)) == name
     except ValueError:
+        return False
+
+
+def _is_there(fd: int) -> bool:
+    """Whether nobody has removed the open file, on a file server perhaps."""
+    try:
+        return os.fstat(fd).st_nlink > 0
+    except OSError:
         return False
 
 

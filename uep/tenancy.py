@@ -10,7 +10,8 @@ Two guards keep a successor and a predecessor apart that has not ended yet:
 `endpoint` calls `move_in` after its check-in and before it touches any file. Until then tasks stay with the broker.
 
 The lock is one of the process, not of the open file: what tasks leave running, or an engine has forked, does not hold
-it. Home directories on NFS have such locks too; where a file system has none, the endpoint goes on with a warning.
+it. (A task in a thread of the endpoint that opens and closes this very file releases it; so are such locks.) Home
+directories on NFS have them too; where a file system has none, the endpoint goes on with a warning.
 """
 
 from __future__ import annotations

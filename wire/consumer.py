@@ -2,8 +2,9 @@
 
 RabbitMQ bounds what it sends ahead of acknowledgements by number only. Few large messages or many small ones: which
 it is shows in what arrives. So a `Consumer` begins with few, and consumes anew with as many as fit once a whole window
-of messages was small enough; when more than `most_bytes` lie unacknowledged, it does so with fewer. What is on its way
-at that moment goes back to the queue, into its old place, and comes again.
+of messages was small enough; when more than `most_bytes` lie unacknowledged, it does so with fewer, and grows again
+only after CALM windows. What is on its way at that moment goes back to the queue, into its old place, and comes again:
+for a quorum queue a delivery more, of which it allows so many (20, when nobody has said otherwise).
 
 So at most about `most_bytes`, and FEWEST messages more, are held for a caller that does not acknowledge. A limit for
 the whole channel could be changed without consuming anew, but quorum queues do not have it.
@@ -19,6 +20,10 @@ FEWEST = 8
 """Messages that may always be on their way, however large they are; with these it begins."""
 
 
+CALM = 4
+"""Windows of small messages after which it grows again, once it had to shrink."""
+
+
 class Consumer:
     """Made by `Connection.consume`, which calls `start`; acknowledges what was received, and ends the deliveries."""
 
@@ -32,6 +37,7 @@ class Consumer:
         self._unacked: dict[int, int] = {}
         self._bytes = 0
         self._seen = self._largest = 0
+        self._calm, self._calm_needed = 0, 1
         self._receive: Callable[[Any, Any, Any, bytes], None]
         self._tag = ""
 
@@ -74,10 +80,13 @@ class Consumer:
         self._largest = max(self._largest, size)
         fitting = max(FEWEST, min(self._most, most_bytes // max(1, self._largest)))
         if self._bytes > most_bytes and fitting < self._prefetch:
+            self._calm, self._calm_needed = 0, CALM
             self._change(fitting)
         elif self._seen >= self._prefetch:
             self._seen = self._largest = 0
-            if fitting >= 2 * self._prefetch or fitting == self._most > self._prefetch:
+            more = fitting >= 2 * self._prefetch or fitting == self._most > self._prefetch
+            self._calm = self._calm + 1 if more else 0
+            if self._calm >= self._calm_needed:
                 self._change(fitting)
 
     def _change(self, prefetch: int) -> None:

@@ -24,6 +24,9 @@ from tests.uep.conftest import THREADS, Service, StartUep, kept_results, wait_un
 from uep import config, endpoint, engines
 from uep.engines.base import Place
 from uep.handover import HandOver
+from uep.journal import Journal
+from uep.results import ResultStore
+from wire import messages
 
 pytestmark = pytest.mark.system
 
@@ -174,6 +177,24 @@ def test_successor_of_a_killed_endpoint(start_uep: StartUep, service: Service, t
     service.send_buffer(service.pack(functions.touch_and_sleep, str(mark), 0), task)  # the broker redelivers it
     assert service.call(functions.double, 1) == 2
     assert mark.read_text() == "ran\n"
+
+
+def test_successor_after_a_crash_of_the_machine(start_uep: StartUep, service: Service, tmp_path: Path) -> None:
+    """What the journal noted last may be lost: a task whose result is seen to be confirmed is not answered again."""
+    directory = tmp_path / ".globus_compute" / "uep.test"
+    directory.mkdir(parents=True)
+    confirmed, kept, neither = (str(uuid.uuid4()) for _ in range(3))
+    Journal(directory / "open_tasks").accept([confirmed, kept, neither])
+    store = ResultStore(directory / "unacked_results")
+    store.put([(task, messages.pack(messages.Result(task, "said"))) for task in (confirmed, kept)])
+    store.discard([confirmed])
+    uep = start_uep()
+    got = service.results(2)
+    assert got[kept].data == "said"
+    assert "stopped before this task was finished" in got[neither].data
+    assert service.call(functions.double, 1) == 2
+    assert uep.stop() == 0
+    assert Journal(directory / "open_tasks").leftover == frozenset()
 
 
 def test_broker_restart(start_uep: StartUep, service: Service, broker: PrivateBroker) -> None:

@@ -27,6 +27,7 @@ from tests.uep import functions
 from tests.uep.jobs import HTEX, StartEngine, job, run, serializer, value
 from uep import engines
 from uep.config import ConfigError
+from uep.engines import processes
 from uep.engines.base import Engine, Job, Place
 from wire import messages
 
@@ -275,6 +276,34 @@ def test_the_program_that_pool_workers_come_from_may_die(start: StartEngine) -> 
     workers = program.children()
     engine.stop()
     assert psutil.wait_procs([program, *workers], timeout=30)[1] == []
+
+
+def test_pool_that_may_have_no_more_processes(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks wait for the workers that there are; they fail when there are none."""
+    engine = start({"type": "ProcessPoolEngine", "max_workers": 4})
+    first = value(engine, functions.whereabouts)["pid"]
+
+    def refuse() -> None:
+        raise OSError("no worker process can be made: Resource temporarily unavailable")
+
+    monkeypatch.setattr(engine._program, "fork", refuse)  # type: ignore[attr-defined]
+    futures = [engine.submit(job(functions.sleep, 0.05)) for _ in range(20)]
+    assert all(messages.unpack(each.result(30)).error_details is None for each in futures)  # type: ignore[union-attr]
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(first))
+    assert "Resource temporarily unavailable" in run(engine, job(functions.double, 1)).data
+    monkeypatch.undo()
+    assert value(engine, functions.double, 1) == 2
+
+
+def test_pool_worker_that_stands_still_holds_up_no_others(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "STALL", 1.0)
+    engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
+    pid = value(engine, functions.whereabouts)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    large = engine.submit(job(functions.length, "x" * 5_000_000))  # more than its socket takes
+    assert messages.unpack(large.result(30)).error_details is None  # type: ignore[union-attr]
+    assert value(engine, functions.whereabouts)["pid"] != pid
 
 
 def pool_processes(engine: Engine) -> psutil.Process:

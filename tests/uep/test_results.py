@@ -82,6 +82,29 @@ def test_files_go_with_the_last_of_their_results(tmp_path: Path, monkeypatch: py
     assert (files(tmp_path), again.size, len(again)) == ([], 0, 0)
 
 
+def test_confirmed_results_stay_readable_until_others_know_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "LONG_ENOUGH", HEADER)
+    seen: list[set[str]] = []
+
+    def store() -> ResultStore:
+        return ResultStore(tmp_path, lambda: seen.append(ResultStore(tmp_path).confirmed))
+
+    first = store()
+    first.put([(A, b"one"), (B, b"two")])
+    first.discard([A])
+    assert (store().confirmed, seen) == ({A}, [])
+    first.discard([B])
+    first.put([(C, b"written over the others")])
+    assert seen == [{A, B}]
+    second = store()
+    second.discard([C])
+    second.put([(A, b"another file")])
+    assert seen == [{A, B}, {C}]
+    assert (files(tmp_path), second.ids()) == (["000000002"], [A])
+
+
 def test_a_later_result_replaces_the_earlier(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     store.put([(A, b"one")])
@@ -121,8 +144,10 @@ def test_damaged_file(tmp_path_factory: pytest.TempPathFactory, at: int, byte: i
 def test_foreign_files_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "README").write_text("not ours")
     (tmp_path / "17").write_bytes(b"+ rubbish")
-    assert ResultStore(tmp_path).ids() == []
-    assert files(tmp_path) == ["README"]
+    store = ResultStore(tmp_path)
+    assert store.ids() == []
+    store.put([(A, b"one")])
+    assert files(tmp_path) == ["000000018", "README"]
     assert "file 17 among the kept results is damaged" in caplog.text
 
 

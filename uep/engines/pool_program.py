@@ -29,6 +29,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 _LENGTH = struct.Struct("!Q")
+_FD = struct.Struct("i")
 
 
 def main() -> None:
@@ -37,7 +38,8 @@ def main() -> None:
 
     # What the terminal or the manager sends to the process group is for the endpoint. Not SIG_IGN: the programs that
     # tasks start would ignore it too.
-    signal.signal(signal.SIGINT, lambda number, frame: None)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda number, frame: None)
     signal.signal(signal.SIGCHLD, _reap)
     worker.warm_up()
     gc.collect()
@@ -95,9 +97,8 @@ def serve(endpoint: socket.socket) -> None:
 
 def receive_descriptor(source: socket.socket) -> tuple[str, int | None]:
     """What came with a descriptor, and the descriptor, which programs of tasks do not inherit. Raises OSError."""
-    said, descriptors, _, _ = socket.recv_fds(source, 200, 1)
-    for each in descriptors:
-        os.set_inheritable(each, False)
+    said, ancillary, _, _ = source.recvmsg(200, socket.CMSG_LEN(_FD.size), socket.MSG_CMSG_CLOEXEC)
+    descriptors = [_FD.unpack(data)[0] for level, kind, data in ancillary if kind == socket.SCM_RIGHTS]
     return said.decode().strip(), next(iter(descriptors), None)
 
 

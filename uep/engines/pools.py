@@ -44,11 +44,11 @@ class PoolEngine(Engine):
     def _outstanding(self) -> int:
         """How many jobs have no answer yet; in any thread."""
 
-    def _count(self, default: int) -> int:
-        workers = self._options.get("max_workers", default)
-        if workers < 1:
-            raise ConfigError(f"{self.name}.max_workers: expected at least 1, got {workers}")
-        return int(workers)
+    def _count(self, option: str, default: int) -> int:
+        number: int = self._options.get(option, default)
+        if number < 1:
+            raise ConfigError(f"{self.name}.{option}: expected at least 1, got {number}")
+        return number
 
     def _refuse_resources(self, job: Job) -> None:
         if job.resource_specification:

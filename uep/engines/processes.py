@@ -33,6 +33,12 @@ from uep.worker import difference
 log = logging.getLogger(__name__)
 
 
+STALL = 10.0
+"""Seconds without progress of a message to or from a worker after which the worker is given up."""
+LOADING = 120.0
+"""Seconds for the program that workers are forked from to load the SDK, on a slow file system perhaps."""
+
+
 class WorkerDied(Exception):
     """The process that ran the task ended (killed, out of memory, crashed)."""
 
@@ -44,7 +50,8 @@ class ProcessPoolEngine(PoolEngine):
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         super().__init__(place, options)
-        self.max_workers = self._count(default=len(os.sched_getaffinity(0)))
+        self.max_workers = self._count("max_workers", default=len(os.sched_getaffinity(0)))
+        self._tasks_per_worker = self._count("max_tasks_per_child", default=sys.maxsize)
         self._lock = threading.Lock()  # jobs come from the loop's thread, results in the listening one
         self._waiting: deque[tuple[Job, Future[bytes]]] = deque()
         self._idle: list[_Worker] = []
@@ -90,20 +97,25 @@ class ProcessPoolEngine(PoolEngine):
                     return
                 job, answer = self._waiting.popleft()
                 chosen = self._idle.pop() if self._idle else None
-            self._give(chosen, job, answer)
+            if not self._give(chosen, job, answer):
+                return
 
-    def _give(self, chosen: _Worker | None, job: Job, answer: Future[bytes]) -> None:
+    def _give(self, chosen: _Worker | None, job: Job, answer: Future[bytes]) -> bool:
+        """Gives the job to a worker, or back to those that wait: False when no worker can be had for it now."""
         request = pickle.dumps((job.body, job.task_id, self.place.endpoint_id, self.task_options(job)))
         while True:
             try:
                 chosen = chosen or self._new_worker()
             except OSError as e:
-                answer.set_exception(e)
-                return
+                with self._lock:
+                    nobody = not self._workers
+                if nobody:
+                    answer.set_exception(e)
+                    return True
             if chosen is None:
                 with self._lock:
                     self._waiting.appendleft((job, answer))
-                return
+                    return bool(self._idle)  # one that was freed meanwhile has found nothing to do
             chosen.answer = answer
             try:
                 pool_program.send(chosen.socket, request)
@@ -111,10 +123,10 @@ class ProcessPoolEngine(PoolEngine):
                 mine = self._take_answer(chosen) is not None
                 self._discard(chosen)
                 if not mine:  # the other thread has seen the end of the worker first, and answered
-                    return
+                    return True
                 chosen = None
             else:
-                return
+                return True
 
     def _take_answer(self, worker: _Worker) -> Future[bytes] | None:
         """The future of the worker's job, which nobody else gets now: it is to be set once."""
@@ -159,7 +171,7 @@ class ProcessPoolEngine(PoolEngine):
         self._dispatch()
 
     def _free(self, worker: _Worker) -> None:
-        if worker.tasks == self._options.get("max_tasks_per_child"):
+        if worker.tasks >= self._tasks_per_worker:
             self._discard(worker)
         else:
             with self._lock:
@@ -180,6 +192,7 @@ class _Worker:
 
     def __init__(self, ours: socket.socket, process: int) -> None:
         self.socket = ours
+        self.socket.settimeout(STALL)
         self.answer: Future[bytes] | None = None
         self.tasks = 0
         self._process: int | None = process
@@ -225,14 +238,19 @@ class _Program:
             self.end()
             self._start()
         assert self._socket is not None
-        socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
-        said, process = pool_program.receive_descriptor(self._socket)
+        try:
+            socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
+            said, process = pool_program.receive_descriptor(self._socket)
+        except OSError:  # a late answer would be taken for that to the next request
+            self.end()
+            raise
         if process is None:
             raise OSError(f"no worker process can be made: {said or 'their program has ended'}")
         return process
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(LOADING)
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, pool_program.__file__, str(number)]

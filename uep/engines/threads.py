@@ -24,7 +24,7 @@ class ThreadPoolEngine(PoolEngine):
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         super().__init__(place, options)
-        self.max_workers = self._count(default=min(32, (os.cpu_count() or 1) + 4))
+        self.max_workers = self._count("max_workers", default=min(32, (os.cpu_count() or 1) + 4))
         self._open = 0
         self._lock = threading.Lock()  # jobs end in the pool's threads
         self._pool = ThreadPoolExecutor(self.max_workers, options.get("thread_name_prefix", "task"))
