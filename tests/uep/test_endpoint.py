@@ -146,6 +146,18 @@ def test_signals_give_running_tasks_a_grace(number: signal.Signals, start_uep: S
     assert results[endless].error_details is not None
 
 
+def test_signals_to_the_whole_group_leave_tasks_their_grace(start_uep: StartUep, service: Service) -> None:
+    """As from a terminal, or from systemd at the end of the host."""
+    uep = start_uep(PROCESSES)
+    assert service.call(functions.double, 1) == 2
+    running = service.send(functions.sleep, 1.5)
+    wait_until(lambda: service.heartbeat()["outstanding_tasks"] == 1)
+    os.killpg(uep.process.pid, signal.SIGTERM)
+    assert uep.process.wait(30) == 0
+    assert service.value(service.results(1)[running]) == 1.5
+    uep.wait_alone()
+
+
 def test_tasks_that_come_while_stopping_are_for_the_successor(start_uep: StartUep, service: Service) -> None:
     uep = start_uep()
     service.call(functions.double, 1)

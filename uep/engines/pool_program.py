@@ -28,6 +28,10 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
+FOR_THE_ENDPOINT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that come to the whole process group, from a terminal, the manager or systemd: the endpoint ends the workers,
+once their tasks have had time to end."""
+
 _LENGTH = struct.Struct("!Q")
 _FD = struct.Struct("i")
 
@@ -36,10 +40,8 @@ def main() -> None:
     """Forks a worker for each request, until the endpoint closes the socket or ends."""
     from uep import worker
 
-    # What the terminal or the manager sends to the process group is for the endpoint. Not SIG_IGN: the programs that
-    # tasks start would ignore it too.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, lambda number, frame: None)
+    for number in FOR_THE_ENDPOINT:
+        signal.signal(number, _leave_to_the_endpoint)
     signal.signal(signal.SIGCHLD, _reap)
     worker.warm_up()
     gc.collect()
@@ -76,13 +78,25 @@ def _be_worker(theirs: socket.socket, program: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        # A child that a task has forked must not hold the socket open when this process dies, nor answer in its place.
-        os.register_at_fork(after_in_child=theirs.close)
+        os.register_at_fork(after_in_child=lambda: _be_child_of_task(theirs))
         if os.getppid() == program:
             serve(theirs)
         code = 0
     finally:
         os._exit(code)
+
+
+def _be_child_of_task(theirs: socket.socket) -> None:
+    """A child that a task has forked is nothing of ours: it must not hold the socket open when its worker dies, nor
+    answer in its place, and signals end it as any process."""
+    theirs.close()
+    for number in FOR_THE_ENDPOINT:
+        if signal.getsignal(number) is _leave_to_the_endpoint:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _leave_to_the_endpoint(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN: the programs that tasks start would ignore the signal too."""
 
 
 def serve(endpoint: socket.socket) -> None:
