@@ -909,13 +909,13 @@ def endpoint_in_the_environment(site):
     return [Path(folder).name == name, Path(folder) in Path(here).parents]
 
 
-@script(returns="0000000000000000")
+@script(returns=0)
 def signals_that_programs_ignore(site):
     def f():
         import subprocess
 
         done = subprocess.run(["grep", "SigIgn", "/proc/self/status"], capture_output=True, text=True)
-        return done.stdout.split()[1]
+        return int(done.stdout.split()[1], 16) & 0x7FFFFFFF  # those with a name; others may be of the host's making
 
     return site.call(f)
 

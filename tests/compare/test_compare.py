@@ -88,8 +88,8 @@ def said(folder: Path, hub: HubProcess, root: None) -> Iterator[Said]:
 
     with (
         LocalAccount(ACCOUNT),
-        manager("ours", {}) as ours,
-        manager("theirs", public) as theirs,
+        manager("compare-ours", {}) as ours,
+        manager("compare-public", public) as theirs,
         ThreadPoolExecutor(2) as pool,
     ):
         running = {("theirs", THREADS): pool.submit(run, "theirs", THREADS, theirs.endpoint_id)}

@@ -62,11 +62,11 @@ def changed_commands(draw: st.DrawFn) -> dict[str, Any]:
     return message
 
 
-def outcome(delivered: Delivery, port: int | None = None) -> StartEndpoint | None:
+def outcome(delivered: Delivery, port: int | None = None, now: float | None = None) -> StartEndpoint | None:
     """The command, looked at in every field; None when it is refused as it should be. Anything else is an error."""
     look_at_address(notice_address(delivered, port))
     try:
-        command = decode(delivered, "r1", NOW, port)
+        command = decode(delivered, "r1", now or time.time(), port)
     except Refused as e:
         assert e.refusal.stage == "command"
         assert e.refusal.reason_for_admin
@@ -130,7 +130,7 @@ def test_a_command_with_other_bytes_in_it(raw: bytes, at: int, length: int) -> N
 def test_any_properties_of_the_message(
     content_type: str | None, timestamp: int | None, headers: dict[str, Any]
 ) -> None:
-    started = outcome(delivery(COMMAND, content_type=content_type, timestamp=timestamp, headers=headers))
+    started = outcome(delivery(COMMAND, content_type=content_type, timestamp=timestamp, headers=headers), now=NOW)
     in_time = timestamp is not None and abs(round(NOW - timestamp)) <= 180
     assert (started is not None) == (content_type == "application/json" and in_time)
 

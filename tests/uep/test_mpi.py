@@ -122,8 +122,8 @@ def test_a_block_of_the_batch_system_is_never_asked_for_too_many(start: StartEng
 
 def test_srun_in_a_job_of_slurm(start: StartEngine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need(slurm.obstacle() is None, slurm.obstacle() or "")
-    (folder / "slurm").mkdir(exist_ok=True)
-    with SlurmNode(folder / "slurm") as node:
+    (folder / "slurm-mpi").mkdir()
+    with SlurmNode(folder / "slurm-mpi") as node:
         for name, text in node.environment.items():
             monkeypatch.setenv(name, text)
         provider = {
