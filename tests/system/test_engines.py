@@ -41,7 +41,7 @@ engine:
 MPI = """
 import json, sys
 from globus_compute_sdk import Executor, MPIFunction
-ranks = MPIFunction("sh -c 'echo rank $PMI_RANK of $PMI_SIZE as $(id -un)'")
+ranks = MPIFunction("sh -c 'sleep 1; echo rank $PMI_RANK of $PMI_SIZE as $(id -un)'")
 with Executor(endpoint_id=sys.argv[1], user_endpoint_config={"ENGINE": "GlobusMPIEngine"}) as ex:
     ex.resource_specification = {"num_nodes": 2, "ranks_per_node": 2}
     said = ex.submit(ranks).result(timeout=60)

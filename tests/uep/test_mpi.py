@@ -25,7 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
 ]
 
-RANKS = "sh -c 'echo rank $PMI_RANK of $PMI_SIZE'"
+# A second: Hydra, MPICH's mpiexec, may die of SIGPIPE when its ranks end before it has started all of them.
+RANKS = "sh -c 'sleep 1; echo rank $PMI_RANK of $PMI_SIZE'"
 
 
 def mpi(command: str, cls: type[ShellFunction] = MPIFunction, **resources: Any) -> Job:
