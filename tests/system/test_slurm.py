@@ -254,9 +254,16 @@ def test_a_user_endpoint_that_is_killed_keeps_no_job(
 
 
 def test_a_killed_engine_takes_its_jobs_with_it(node: SlurmNode, people: dict[str, LocalAccount]) -> None:
+    """At once, or when its pool, which may not have registered yet, hears nothing for `heartbeat_threshold`."""
     bob = people["bob"]
+    engine_options = {
+        "type": "GlobusComputeEngine",
+        "provider": SLURM,
+        "heartbeat_period": 5,
+        "heartbeat_threshold": 20,
+    }
     with subprocess.Popen(
-        [sys.executable, "-c", ENGINE, json.dumps({"type": "GlobusComputeEngine", "provider": SLURM})],
+        [sys.executable, "-c", ENGINE, json.dumps(engine_options)],
         env={**node.environment, "HOME": str(bob.home)},
         cwd=bob.home,
         user=bob.uid,
@@ -269,7 +276,7 @@ def test_a_killed_engine_takes_its_jobs_with_it(node: SlurmNode, people: dict[st
         assert engine.stdout.readline() == "ready\n"
         assert jobs_of(node, bob)
         engine.kill()
-    wait_until(lambda: not jobs_of(node, bob), "its job to end", timeout=60)
+    wait_until(lambda: not jobs_of(node, bob), "its job to end", timeout=120)
 
 
 def test_a_killed_interchange_is_told_and_keeps_no_job(
