@@ -33,9 +33,10 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import psutil
+
+from lab.process import Running
 
 BOOT_TIMEOUT = 60.0
 """Seconds until everything is started; it takes one or two."""
@@ -102,7 +103,7 @@ class BoxFailed(Exception):
     """The box did not boot or stop, or a command in it failed; the text has the end of what was said."""
 
 
-class Box:
+class Box(Running):
     """`start`, `run`, `shell`, `stop`; a context manager starts and stops.
 
     `state` is what `systemctl is-system-running` said after the boot: `running`, or `degraded` when a unit failed.
@@ -128,13 +129,6 @@ class Box:
     def console(self) -> Path:
         """What the box says while it boots and stops."""
         return self.folder / "console.log"
-
-    def __enter__(self) -> Box:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Boots, and waits until everything is started. Raises BoxFailed, and nothing is left then."""

@@ -23,11 +23,12 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import pika
 from pika.exceptions import AMQPError
+
+from lab.process import Running
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The node itself. The program of this name in PATH changes to the account `rabbitmq` and to the site's own folders."""
@@ -49,7 +50,7 @@ class BrokerFailed(Exception):
     """The private broker could not be started or stopped; the text says why, with the end of its log."""
 
 
-class PrivateBroker:
+class PrivateBroker(Running):
     """`start`, `stop`, `restart`, `kill`; a context manager starts and stops. Ports and password stay the same."""
 
     def __init__(
@@ -82,13 +83,6 @@ class PrivateBroker:
     def log(self) -> Path:
         """What the node says about itself."""
         return self.folder / "broker.log"
-
-    def __enter__(self) -> PrivateBroker:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts the node and waits until one can log in.

@@ -20,13 +20,12 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
 
 from lab.broker import PrivateBroker
-from lab.process import end
+from lab.process import Running, end
 
 START_TIMEOUT = 20.0
 """Seconds for the hub to answer; it takes less than one."""
@@ -61,7 +60,7 @@ def identity(username: str, **more: Any) -> dict[str, Any]:
     return {**record, **more}
 
 
-class HubProcess:
+class HubProcess(Running):
     """`start`, `stop`, `kill`; a context manager starts and stops. Credentials and database stay the same."""
 
     def __init__(
@@ -103,13 +102,6 @@ class HubProcess:
         """The running hub's process id."""
         assert self._process is not None, "the hub is not running"
         return self._process.pid
-
-    def __enter__(self) -> HubProcess:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts the hub and waits until it answers. Raises HubFailed."""

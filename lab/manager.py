@@ -15,13 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
 
 from lab.hub import HubProcess
-from lab.process import end
+from lab.process import Running, end
 
 START_TIMEOUT = 30.0
 MEP = str(Path(sys.executable).parent / "mep")
@@ -31,7 +30,7 @@ class ManagerFailed(Exception):
     """The manager did not start or stop as it should; the text has the end of its log."""
 
 
-class ManagerProcess:
+class ManagerProcess(Running):
     """`configure`, `start`, `stop`, `kill`; a context manager configures, starts and stops."""
 
     def __init__(
@@ -97,11 +96,7 @@ class ManagerProcess:
 
     def __enter__(self) -> ManagerProcess:
         self.configure()
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
+        return super().__enter__()
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs one `mep` command to its end."""

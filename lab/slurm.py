@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from lab.broker import free_ports
+from lab.process import Running
 
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 """What has to be installed (Debian: slurm-wlm, munge)."""
@@ -90,7 +90,7 @@ class BatchJob:
     state: str
 
 
-class SlurmNode:
+class SlurmNode(Running):
     """`start`, `stop`; a context manager does both."""
 
     def __init__(self, folder: Path) -> None:
@@ -102,13 +102,6 @@ class SlurmNode:
     def environment(self) -> dict[str, str]:
         """The variables that whoever submits needs."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _PATH}
-
-    def __enter__(self) -> SlurmNode:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts the daemons and waits until the node takes jobs. Raises SlurmFailed, and nothing is left then."""

@@ -121,9 +121,7 @@ class Intake:
     def _answer_leftovers(self, leftover: Iterable[str]) -> None:
         self._journal.finish([task_id for task_id in leftover if self._outbox.was_confirmed(task_id)])
         for task_id in leftover:
-            if task_id not in self._journal:
-                continue
-            if task_id in self._outbox:  # stored by the earlier endpoint, and not confirmed before its end
+            if task_id not in self._journal or task_id in self._outbox:  # answered by the earlier endpoint
                 continue
             log.warning("task %s was running when an earlier endpoint ended: answered with an error", task_id)
             self.received += 1
@@ -182,17 +180,14 @@ class Intake:
         for arrival in arrivals:
             if not arrival.again:
                 self._being_noted.discard(arrival.task_id)
-                self._accept(arrival.task_id, arrival.delivery)
+                log.debug("task %s accepted", arrival.task_id)
+                self._submit(arrival.task_id, arrival.delivery)
 
     def _acknowledge(self, arrival: _Arrival) -> None:
         if arrival.task_id in self._not_noted:
             self._not_noted[arrival.task_id] = arrival  # the new delivery is the one to be acknowledged later
         else:
             arrival.consumer.ack(arrival.delivery.tag)
-
-    def _accept(self, task_id: str, delivery: Delivery) -> None:
-        log.debug("task %s accepted", task_id)
-        self._submit(task_id, delivery)
 
     def _with_the_broker(self, task_ids: Sequence[str]) -> None:
         """The broker has the results of these tasks."""

@@ -17,10 +17,11 @@ from __future__ import annotations
 import heapq
 import os
 import threading
+import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from uep.results import is_task_id, sync_directory_of
+from uep.results import sync_directory_of, write_at
 
 SLOT = 64
 """Bytes of one: none lies across two sectors of a disk, so that a slot is written whole or not at all."""
@@ -57,7 +58,7 @@ class Journal:
             new = [task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._slots]
             while len(self._free) < len(new):
                 self._grow()
-            taken = sorted(heapq.heappop(self._free) for _ in new)
+            taken = [heapq.heappop(self._free) for _ in new]
             self._slots.update(zip(new, taken, strict=True))
             _write_slots(self._fd, dict(zip(taken, map(_used, new), strict=True)))
         self.sync()
@@ -77,7 +78,7 @@ class Journal:
         os.fdatasync(self._fd)
 
     def _grow(self) -> None:
-        _write(self._fd, self._size, _FREE * GROWTH)
+        write_at(self._fd, self._size * SLOT, _FREE * GROWTH)
         for slot in range(self._size, self._size + GROWTH):
             heapq.heappush(self._free, slot)
         self._size += GROWTH
@@ -88,7 +89,7 @@ def _fresh(path: Path, content: bytes) -> int:
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        _write(fd, 0, content)
+        write_at(fd, 0, content)
         os.fsync(fd)
         new.rename(path)
         sync_directory_of(path)
@@ -104,22 +105,24 @@ def _write_slots(fd: int, contents: Mapping[int, bytes]) -> None:
     first, together = 0, b""
     for slot, content in contents.items():
         if slot != first + len(together) // SLOT:
-            _write(fd, first, together)
+            write_at(fd, first * SLOT, together)
             first, together = slot, b""
         together += content
-    _write(fd, first, together)
-
-
-def _write(fd: int, slot: int, content: bytes) -> None:
-    done = 0
-    while done < len(content):
-        done += os.pwrite(fd, content[done:], slot * SLOT + done)
+    write_at(fd, first * SLOT, together)
 
 
 def _used(task_id: str) -> bytes:
     return f"+{task_id}".encode().ljust(SLOT - 1) + b"\n"
 
 
+def _is_task_id(name: str) -> bool:
+    """Whether `name` is a UUID in its canonical form."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
+
+
 def _open_tasks(content: bytes) -> set[str]:
     lines = content.decode(errors="replace").splitlines()
-    return {task_id for line in lines if line[:1] == "+" and is_task_id(task_id := line[1:].rstrip())}
+    return {task_id for line in lines if line[:1] == "+" and _is_task_id(task_id := line[1:].rstrip())}

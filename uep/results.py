@@ -18,7 +18,6 @@ import errno
 import logging
 import os
 import re
-import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,9 +97,10 @@ class ResultStore:
             OSError: disk or quota full, say.
         """
         file = self._file_to_write()
-        lines = [_line(task_id, self._number + n, packed) for n, (task_id, packed) in enumerate(results, 1)]
-        content = b"".join(piece for line, (_, packed) in zip(lines, results, strict=True) for piece in (line, packed))
-        _write(file.fd, file.end, content)
+        pieces: list[bytes] = []
+        for number, (task_id, packed) in enumerate(results, self._number + 1):
+            pieces += (_line(task_id, number, packed), packed)
+        write_at(file.fd, file.end, b"".join(pieces))
         os.fdatasync(file.fd)
         self._number += len(results)
         replaced = []
@@ -133,7 +133,7 @@ class ResultStore:
     def _mark(self, part: _Part) -> None:
         """In its file, as one that is not kept any more."""
         part.file.results -= 1
-        _write(part.file.fd, part.offset, b"-")
+        write_at(part.file.fd, part.offset, b"-")
         if part.file is not self._current:
             self._close_if_empty(part.file)
 
@@ -181,14 +181,6 @@ class ResultStore:
             log.error("file %s among the kept results is damaged: removed", path.name)
 
 
-def is_task_id(name: str) -> bool:
-    """Whether `name` is a UUID in its canonical form."""
-    try:
-        return str(uuid.UUID(name)) == name
-    except ValueError:
-        return False
-
-
 def _is_there(fd: int) -> bool:
     """Whether nobody has removed the open file, on a file server perhaps."""
     try:
@@ -209,6 +201,14 @@ def sync_directory_of(path: Path) -> None:
         os.close(fd)
 
 
+def write_at(fd: int, offset: int, content: bytes) -> None:
+    """Writes all of `content`, from `offset` on. Raises OSError."""
+    left = memoryview(content)
+    while left:
+        done = os.pwrite(fd, left, offset)
+        left, offset = left[done:], offset + done
+
+
 def _line(task_id: str, number: int, packed: bytes) -> bytes:
     line = b"%s %016x %010d" % (task_id.encode(), number, len(packed))
     return b"+%s %08x\n" % (line, zlib.crc32(packed, zlib.crc32(line)))
@@ -225,10 +225,3 @@ def results_in(fd: int) -> Iterator[tuple[str, int, int, int, bool]]:
             return
         yield task_id, number, offset, length, line[:1] == b"+"
         offset, before = offset + HEADER + length, number
-
-
-def _write(fd: int, offset: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        done = os.pwrite(fd, left, offset)
-        left, offset = left[done:], offset + done

@@ -387,9 +387,8 @@ def _delivery(method: Any, properties: Any, body: bytes) -> Delivery:
 def _closed(text: str) -> ConnectionLost:
     """Why the broker closed a channel. RabbitMQ tells the largest message that it takes in words only."""
     largest = re.search(r"message size \d+ is larger than \D*(\d+)", text)
-    return (
-        TooLarge(f"channel closed: {text}", int(largest[1])) if largest else ConnectionLost(f"channel closed: {text}")
-    )
+    text = f"channel closed: {text}"
+    return TooLarge(text, int(largest[1])) if largest else ConnectionLost(text)
 
 
 def _open_error(error: BaseException) -> BrokerError:

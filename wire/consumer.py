@@ -13,7 +13,6 @@ the whole channel could be changed without consuming anew, but quorum queues do 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import takewhile
 from typing import Any
 
 FEWEST = 8
@@ -51,8 +50,9 @@ class Consumer:
 
         Does nothing on a lost channel: they will come again.
         """
-        for each in takewhile(lambda each: each <= tag, list(self._unacked)) if and_earlier else [tag]:
-            self._bytes -= self._unacked.pop(each, 0)
+        while and_earlier and (first := next(iter(self._unacked), tag)) < tag:
+            self._bytes -= self._unacked.pop(first)
+        self._bytes -= self._unacked.pop(tag, 0)
         if self._channel.is_open:
             self._channel.basic_ack(tag, multiple=and_earlier)
 

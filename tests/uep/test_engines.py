@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from globus_compute_sdk import ShellFunction
 from lab import peer
 from tests.conftest import need
 from tests.uep import functions
+from tests.uep.conftest import wait_until
 from tests.uep.jobs import HTEX, StartEngine, job, run, serializer, value
 from uep import engines
 from uep.config import ConfigError
@@ -137,13 +137,6 @@ def test_figures_count_tasks(mapping: dict[str, Any], start: StartEngine, tmp_pa
     for future in futures:
         future.result(30)
     wait_until(lambda: waiting() == (0, 0))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_priorities_are_passed_on(start: StartEngine) -> None:
@@ -269,8 +262,11 @@ def test_the_program_that_pool_workers_come_from_may_die(start: StartEngine) -> 
     engine = start({"type": "ProcessPoolEngine", "max_workers": 2})
     running = engine.submit(job(functions.sleep, 60))
     assert value(engine, functions.double, 1) == 2
-    pool_processes(engine).kill()
+    program = pool_processes(engine)
+    workers = program.children()
+    program.kill()
     assert b"worker process of the task died" in running.result(30)
+    psutil.wait_procs(workers)  # the idle one, while it is dying, might still be given the next task
     assert value(engine, functions.double, 1) == 2
     program = pool_processes(engine)
     workers = program.children()

@@ -33,18 +33,23 @@ def target(queue: str, **changes: Any) -> Target:
     return Target(**{**fields, **changes})
 
 
-def run(broker: PrivateBroker, session: Callable[[Connection, str], Coroutine[Any, Any, None]]) -> None:
-    """Runs `session` with a connection and the name of a fresh queue."""
+def run(
+    broker: PrivateBroker,
+    session: Callable[[Connection, str], Coroutine[Any, Any, None]],
+    seconds: float = 20,
+    **declared: bool,
+) -> None:
+    """Runs `session`, for at most so long, with a connection and the name of a fresh queue that is `declared` so."""
 
     async def work() -> None:
         connection = await Connection.open(broker.url)
         try:
             queue = uuid.uuid4().hex
             channel = await connection.channel()
-            declared = asyncio.Event()
-            channel.queue_declare(queue, auto_delete=True, callback=lambda _: declared.set())
-            await asyncio.wait_for(declared.wait(), 5)
-            await asyncio.wait_for(session(connection, queue), 20)
+            is_there = asyncio.Event()
+            channel.queue_declare(queue, **(declared or {"auto_delete": True}), callback=lambda _: is_there.set())
+            await asyncio.wait_for(is_there.wait(), 5)
+            await asyncio.wait_for(session(connection, queue), seconds)
         finally:
             await connection.close()
 

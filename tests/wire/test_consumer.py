@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from lab.broker import PrivateBroker
+from tests.wire.test_amqp import run
 from wire.amqp import Connection, Delivery, Publisher
 from wire.consumer import FEWEST
 from wire.queues import Target
@@ -68,19 +68,10 @@ class Queue:
 
 
 def play(broker: PrivateBroker, script: Callable[[Queue], Coroutine[Any, Any, None]]) -> None:
-    async def work() -> None:
-        connection = await Connection.open(broker.url)
-        try:
-            name = uuid.uuid4().hex
-            channel = await connection.channel()
-            declared = asyncio.Event()
-            channel.queue_declare(name, exclusive=True, callback=lambda _: declared.set())
-            await asyncio.wait_for(declared.wait(), 30)
-            await asyncio.wait_for(script(Queue(connection, name, await connection.publisher())), 60)
-        finally:
-            await connection.close()
+    async def session(connection: Connection, name: str) -> None:
+        await script(Queue(connection, name, await connection.publisher()))
 
-    asyncio.run(work())
+    run(broker, session, 60, exclusive=True)  # not auto_delete: the queue would go whenever nobody consumes
 
 
 def numbered(count: int, size: int, first: int = 0) -> list[bytes]:

@@ -70,6 +70,15 @@ def refusal(url: str) -> str:
     return str(caught.value)
 
 
+def refusal_with(site: Site, certificate: Certificate) -> str:
+    """The refusal while the broker shows another certificate than its own."""
+    site.give(certificate)
+    try:
+        return refusal(site.broker.tls_url)
+    finally:
+        site.give(site.authority.issue("localhost"))
+
+
 def test_a_certificate_of_a_trusted_authority(site: Site, trusted: None) -> None:
     connect(site.broker.tls_url)
 
@@ -88,22 +97,14 @@ def test_a_certificate_for_another_host(site: Site, trusted: None) -> None:
     text = refusal(site.broker.tls_url.replace("@localhost:", "@127.0.0.1:"))
     assert "not valid for '127.0.0.1'" in text
     assert "needs a certificate for this address" in text
-    site.give(site.authority.issue("elsewhere.example"))
-    try:
-        text = refusal(site.broker.tls_url)
-    finally:
-        site.give(site.authority.issue("localhost"))
+    text = refusal_with(site, site.authority.issue("elsewhere.example"))
     assert "not valid for 'localhost'" in text
     assert "something else answers there" in text
     connect(site.broker.tls_url)
 
 
 def test_a_certificate_that_has_expired(site: Site, trusted: None) -> None:
-    site.give(site.authority.issue("localhost", valid_for=-1))
-    try:
-        text = refusal(site.broker.tls_url)
-    finally:
-        site.give(site.authority.issue("localhost"))
+    text = refusal_with(site, site.authority.issue("localhost", valid_for=-1))
     assert "certificate has expired" in text
     assert "the broker needs a new one, or the clock of this host is wrong" in text
 

@@ -148,10 +148,10 @@ def __getattr__(name: str) -> Any:
 
 if __name__ == "__main__":
     here = os.path.realpath(os.path.dirname(__file__))  # noqa: PTH120
-    if (
-        sys.argv[1] == "interchange"
-    ):  # Python has put the folder of the engines among those where modules are looked for
+    if sys.argv[1] == "interchange":
+        # Python has put the folder of the engines among those where modules are looked for.
         sys.path[:] = _without(here, sys.path)
-    else:  # a pool's folder is there for us; the programs that tasks start shall not see it
+    else:
+        # A pool's folder is there for us; the programs that tasks start shall not see it.
         os.environ["PYTHONPATH"] = os.pathsep.join(_without(here, os.environ["PYTHONPATH"].split(os.pathsep)))
     main()
