@@ -4,4 +4,4 @@ Read it in the order of a request: consumer, command, mapping, account, admissio
 children. ARCHITECTURE.md has the picture.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
