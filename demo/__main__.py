@@ -22,7 +22,7 @@ from lab.broker import BrokerFailed
 from lab.client import ClientFailed
 from lab.hub import HubFailed
 from lab.manager import MEP, ManagerFailed
-from mep import runlock
+from mep.monitor import run_lock as runlock
 
 KEEPER = Path("/run/mep-demo")
 """Where a kept demo leaves its pid."""

@@ -62,24 +62,3 @@ def test_nothing_that_is_installed_imports_the_lab() -> None:
     for package in ALLOWED:
         for path in files(package):
             assert not {name.split(".")[0] for name in imports(path)} & {"lab", "demo", "tests", "benchmarks"}
-
-
-@pytest.mark.parametrize(
-    ("stage", "later"),
-    [
-        ("command", {"mapping", "account", "admission", "renderer", "plan", "children", "pipeline"}),
-        ("mapping", {"account", "admission", "renderer", "plan", "children", "pipeline"}),
-        ("account", {"mapping", "admission", "renderer", "plan", "children", "pipeline"}),
-        ("admission", {"renderer", "plan", "children", "pipeline"}),
-        ("renderer", {"plan", "children", "pipeline"}),
-        ("plan", {"children", "pipeline"}),
-        ("children", {"pipeline"}),
-    ],
-)
-def test_a_stage_knows_only_earlier_stages(stage: str, later: set[str]) -> None:
-    path = PROJECT / "mep" / f"{stage}.py"
-    names = imports(path)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "mep":
-            names |= {f"mep.{alias.name}" for alias in node.names}
-    assert not names & {f"mep.{name}" for name in later}

@@ -16,10 +16,10 @@ import pytest
 
 from lab.accounts import LocalAccount
 from lab.box import PROJECT
-from mep import containment
-from mep.containment import Containment, ContainmentError
-from mep.process import Process
-from mep.resources import Resources
+from mep.monitor.containment import containment
+from mep.monitor.containment.containment import Containment, ContainmentError
+from mep.processes.process import Process
+from mep.profile.resources import Resources
 
 LIMITS = Resources(memory_max=128 * 2**20, tasks_max=40, cpu_quota=1.5)
 V1 = Path("/sys/fs/cgroup")

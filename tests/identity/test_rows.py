@@ -29,13 +29,17 @@ import identity
 from identity import Decision, DocumentError, MapperError, pattern
 from identity import program as runner
 from identity.account_name import problem
-from mep import account, admission, manager, mapping, plan, profile
-from mep.account import Account
-from mep.command import StartEndpoint
-from mep.config import ManagerConfig
+from mep.mapper import mapping
+from mep.monitor import manager
+from mep.monitor.requests import admission, plan
+from mep.monitor.requests import name_service as account
+from mep.monitor.requests.name_service import Account
+from mep.monitor.requests.renderer import RenderedConfig
 from mep.privileged import spec
-from mep.refusal import Refused
-from mep.renderer import RenderedConfig
+from mep.profile.config import ManagerConfig
+from mep.reader import loader as profile
+from mep.request.refusal import Refused
+from mep.worker.commands import StartEndpoint
 from tests.mep.conftest import MANAGER
 
 from .conftest import ALICE, BOB, expression, external, record, text

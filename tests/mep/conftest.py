@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from mep.account import Account
-from mep.command import StartEndpoint, decode
-from mep.mapping import MappedIdentity
+from mep.mapper.mapping import MappedIdentity
+from mep.monitor.requests.name_service import Account
+from mep.worker.commands import StartEndpoint, decode
 from wire.amqp import Delivery
 
 MANAGER = "ee9d42e2-85b1-487f-a350-9712bb321d5f"

@@ -97,7 +97,7 @@ def test_a_python_that_users_cannot_execute(site: ManagerProcess, tmp_path: Path
     (next(environment.glob("lib/python3*/site-packages")) / "link.pth").write_text(f"{packages}\n")
     (tmp_path / "closed").chmod(0o700)
     done = subprocess.run(
-        [environment / "bin" / "python", "-c", "from mep.cli import main; main()", "start", site.name],
+        [environment / "bin" / "python", "-c", "from mep.cli.main import main; main()", "start", site.name],
         env=site.environment,
         capture_output=True,
         text=True,

@@ -45,7 +45,7 @@ def test_configure_tells_what_it_made_and_what_to_do_next(site: ManagerProcess) 
     assert "mep start prod" in done.stdout
     assert not any(stat.S_IMODE(path.stat().st_mode) & 0o022 for path in profile.iterdir())
 
-    from mep.profile import load
+    from mep.reader.loader import load
 
     loaded = load(profile)
     assert (loaded.config.display_name, loaded.config.email) == ('Say "hi"', "a@example.org")

@@ -27,7 +27,7 @@ from lab.broker import PrivateBroker
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from mep.credentials import CredentialFile
+from mep.monitor.endpoints.credentials import CredentialFile
 from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
 from tests.system.test_chain import program
 

@@ -95,7 +95,7 @@ def test_a_public_profile_starts_unchanged(folder: Path, hub: HubProcess, public
     (manager.profile / "endpoint.json").unlink()
     done = manager.run("list")
     assert "public" in done.stdout
-    from mep import profile
+    from mep.reader import loader as profile
 
     site = profile.load(manager.profile)
     assert site.config.email == "a@example.org"

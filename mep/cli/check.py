@@ -1,0 +1,177 @@
+"""`mep check`: everything that could fail later, tried now with the functions that the manager itself calls.
+
+A line each; what depends on something broken is left out. Nothing is changed, and nobody is told anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import os
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from identity import trust
+from mep.cli import dry_run as rehearsal
+from mep.monitor.containment.containment import Containment, ContainmentError
+from mep.processes.supervised import WorkerUnavailable
+from mep.profile.config import ConfigError
+from mep.profile.paths import Places
+from mep.reader import loader as profile
+from mep.reader.loader import Profile
+from mep.registration import registration
+from mep.registration.registration import RegistrationError
+from mep.request.refusal import Refused
+from mep.worker.commands import MAX_SKEW
+
+TIMEOUT = 10.0
+"""Seconds to connect to the broker."""
+OK, NOTE, FAIL = "ok", "note", "FAIL"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was looked at and how it is. exit_code: one of os.EX_*, what `mep start` would end with."""
+
+    verdict: str
+    what: str
+    text: str
+    exit_code: int = os.EX_OK
+
+
+def lines(directory: Path, places: Places, *, files_only: bool = False) -> Iterator[Line]:
+    """Checks the profile in `directory`: its files, and unless `files_only` also what is outside of them."""
+    site, findings = profile.examine(directory)
+    for finding in findings:
+        if finding.problem is None:
+            yield Line(OK, str(finding.path), "belongs to root, readable, valid")
+        else:
+            yield _failed(str(finding.path), finding.problem.removeprefix(f"{finding.path}: "))
+    yield from _programs([Path(sys.executable)] if site is None else [Path(sys.executable), _uep(site)])
+    if site is None:
+        return
+    for warning in site.mapper.warnings:
+        yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
+    if not files_only:
+        yield _folders(site, places, directory)
+        yield _pam(site)
+        yield _containment(site)
+        yield _rendering(site)
+        yield from _service(site, places)
+        yield _broker(site)
+
+
+def _uep(site: Profile) -> Path:
+    return Path(site.config.uep_command[0])
+
+
+def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
+    return Line(FAIL, what, text, exit_code)
+
+
+def _programs(programs: list[Path]) -> Iterator[Line]:
+    for program in programs:
+        problem, what = profile.program_problem(program), f"program {program}"
+        fine = Line(OK, what, "only root can change it, and ordinary users can execute it")
+        yield fine if problem is None else _failed(what, problem)
+
+
+def _folders(site: Profile, places: Places, directory: Path) -> Line:
+    audit = site.config.audit_log_path
+    files = [places.log_file(directory), places.run / site.name / "manager.pid", *([audit] if audit else [])]
+    for file in files:
+        nearest = next(folder for folder in file.parents if folder.exists())
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            return _failed("logs and state", f"{file} cannot be written: {nearest} is not writable")
+    if audit is not None and not audit.parent.is_dir():
+        return _failed(
+            "logs and state", f"audit_log_path: {audit.parent} does not exist; make it: mkdir {audit.parent}"
+        )
+    if audit is not None:
+        try:
+            trust.check(audit.parent)
+        except trust.Untrusted as e:
+            return _failed("logs and state", f"audit_log_path: {e}")
+    return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
+
+
+def _pam(site: Profile) -> Line:
+    service = site.config.pam.service_name
+    if not site.config.pam.enable:
+        return Line(OK, "PAM", "off: user endpoints have no session, and can gain no rights by set-uid programs")
+    if problem := profile.pam_problem(service):
+        return _failed("PAM", problem)
+    return Line(OK, "PAM", f"service {service!r} is there; accounts go through its account and session rules")
+
+
+def _containment(site: Profile) -> Line:
+    async def probe() -> str:
+        containment = Containment(site.name)
+        try:
+            return await containment.probe(site.config.resources)
+        finally:
+            containment.close()
+
+    try:
+        return Line(OK, "containment", asyncio.run(probe()))
+    except ContainmentError as e:
+        return Line(NOTE, "containment", f"limits are not all in force: {e}")
+
+
+def _rendering(site: Profile) -> Line:
+    try:
+        asyncio.run(rehearsal.render(site, site.config.render_account, {}))
+    except WorkerUnavailable as e:
+        return _failed("template, rendered", str(e))
+    except Refused as e:
+        refusal = e.refusal
+        if refusal.stage == "template" and "no such option was given" not in refusal.reason_for_admin:
+            return _failed("template, rendered", refusal.reason_for_admin)
+        return Line(NOTE, "template, rendered", f"needs options: {refusal.reason_for_admin}; try `mep render`")
+    return Line(OK, "template, rendered", "without any options")
+
+
+def _service(site: Profile, places: Places) -> Iterator[Line]:
+    try:
+        with registration.login_app(places.state, site.config) as app:
+            answer = registration.ask_version(site.config, app)
+    except ConfigError as e:
+        yield _failed("login", str(e))
+        return
+    except RegistrationError as e:
+        yield _failed("service", str(e), e.exit_code)
+        return
+    yield Line(OK, "service", f"answers, with our login (API {answer.version})")
+    yield _clock(answer.date)
+
+
+def _clock(date: str | None) -> Line:
+    if date is None:
+        return Line(NOTE, "clock", "the service does not tell its time")
+    skew = round(time.time() - email.utils.parsedate_to_datetime(date).timestamp())
+    if abs(skew) > MAX_SKEW:
+        return _failed("clock", f"{skew} s off the service's; start commands would be refused; is NTP running?")
+    return Line(OK, "clock", f"{abs(skew)} s off the service's")
+
+
+def _broker(site: Profile) -> Line:
+    address = profile.broker_address(site.directory)
+    if address is None:
+        return Line(NOTE, "broker", "known only after the first start")
+    parts = urlsplit(address)
+    host, port = parts.hostname or "", site.config.amqp_port or parts.port or 5671
+    try:
+        with socket.create_connection((host, port), TIMEOUT) as connection:
+            if parts.scheme == "amqps":
+                ssl.create_default_context().wrap_socket(connection, server_hostname=host).close()
+    except (OSError, ValueError) as e:  # ssl.SSLError is one of the first, a host that is no name one of the second
+        return _failed(
+            "broker", f"cannot connect to {host} port {port}: {e}; is it up, and may this host reach it?", 75
+        )
+    return Line(OK, "broker", f"{host} port {port} can be reached")

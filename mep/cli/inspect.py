@@ -1,0 +1,159 @@
+"""The commands that ask and change nothing: `mep status`, `check`, `map`, `explain`, `render`.
+
+They call what the running manager calls (`check`, `rehearsal`), and end with 1 where it would refuse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from mep.cli.common import Failed, Name, here, load, need_root, profile_directory
+
+if TYPE_CHECKING:
+    from mep.reader.loader import Profile
+
+T = TypeVar("T")
+NOT_RUNNING = 3
+"""Exit code of `mep status`, as of `systemctl status`."""
+Identity = Annotated[list[str] | None, typer.Option(help="User name of an identity; again for linked ones.")]
+IdentitySet = Annotated[Path | None, typer.Option(help="JSON file: a list of records, as Globus Auth has.")]
+Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object, or @FILE.")]
+
+
+def status(name: Name) -> None:
+    """Show how the running manager of an endpoint is doing; ends with 3 when none runs."""
+    from mep.monitor import run_lock as runlock
+
+    run_directory = here().run / name
+    profile_directory(name)
+    pid, line = None, ""
+    try:
+        pid = runlock.holder(run_directory)
+        line = (run_directory / "status").read_text(encoding="utf-8").strip()
+    except PermissionError:
+        raise Failed(os.EX_NOPERM, "must be root to look at a manager") from None
+    except (OSError, runlock.NoPlace):  # no folder, or nothing said yet
+        pass
+    if not pid:
+        print(f"Endpoint {name} is not running.")
+        raise typer.Exit(NOT_RUNNING)
+    print(f"Endpoint {name} runs (pid {pid}). {line[:1].upper()}{line[1:]}")
+
+
+def check(
+    name: Name,
+    files: Annotated[bool, typer.Option("--files", help="Only the files of the profile, and the programs.")] = False,
+) -> None:
+    """Try everything that could fail later: files, programs, template, login, service, broker. Changes nothing."""
+    from mep.cli import check as checking
+
+    directory = profile_directory(name)
+    if os.geteuid() != 0 and not files:
+        raise Failed(os.EX_NOPERM, "must be root to try everything; --files needs no rights")
+    codes = []
+    for line in checking.lines(directory, here(), files_only=files):
+        print(f"{line.verdict:<4}  {line.what}: {line.text}", flush=True)
+        codes += [line.exit_code] if line.exit_code else []
+    if codes:
+        code = os.EX_CONFIG if os.EX_CONFIG in codes else codes[0]
+        raise Failed(code, f"endpoint {name} cannot work like this; the lines marked FAIL say why")
+
+
+def map_(name: Name, identity: Identity = None, identity_set: IdentitySet = None) -> None:
+    """Show whom an identity would become, by which rule, and what was passed over. For rules on ids: --identity-set."""
+    _show_mapping(load(profile_directory(name)), _records(identity, identity_set))
+
+
+def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = None, options: Options = "{}") -> None:
+    """Show what a user's start would come to: account, program, configuration; or at which stage it is refused."""
+    from mep.cli import dry_run as rehearsal
+    from mep.monitor.containment import containment
+
+    need_root("templates are rendered under another account")
+    site, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
+    _show_mapping(site, records)
+    plan = _rehearsed(rehearsal.plan(site, records, given))
+    print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
+    print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
+    print(f"limits    {containment.describe(site.config.resources)}, for all user endpoints of the account")
+    for variable, value in plan.environment.items():
+        print(f"variable  {variable}={value}")
+    print(f"configuration:\n{plan.handover['config']}")
+
+
+def render(
+    name: Name,
+    user: Annotated[str, typer.Option(help="The local account that the user endpoint would run as.")],
+    options: Options = "{}",
+) -> None:
+    """Show the configuration that a user endpoint would get."""
+    from mep.cli import dry_run as rehearsal
+
+    need_root("templates are rendered under another account")
+    given = _given_options(options)
+    print(_rehearsed(rehearsal.render(load(profile_directory(name)), user, given)).text)
+
+
+def _show_mapping(site: Profile, records: list[dict[str, Any]]) -> None:
+    from mep.cli import dry_run as rehearsal
+
+    for passed in _rehearsed(rehearsal.decide(site, records)).passed_over:
+        print(f"passed over  {passed.identity}: {passed.where}: {passed.reason}")
+    found, owner = _rehearsed(rehearsal.identify(site, records))
+    print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
+    print(f"identity  {found.identity}\nrule      {found.rule}")
+
+
+def _rehearsed(stage: Coroutine[Any, Any, T]) -> T:
+    """The answer of a stage; a refusal is an answer, too, with exit code 1."""
+    from mep.processes.supervised import WorkerUnavailable
+    from mep.request.refusal import Refused
+
+    try:
+        return asyncio.run(stage)
+    except Refused as e:
+        refusal = e.refusal
+        told = f"the user would read: {refusal.reason_for_user}"
+        raise Failed(1, f"refused at stage {refusal.stage}: {refusal.reason_for_admin}\n{told}") from None
+    except WorkerUnavailable as e:
+        raise Failed(e.exit_code, str(e)) from None
+
+
+def _records(identity: list[str] | None, identity_set: Path | None) -> list[dict[str, Any]]:
+    from mep.cli import dry_run as rehearsal
+
+    records = [rehearsal.identity_record(username) for username in identity or []]
+    if identity_set is not None:
+        records += _json(str(identity_set), _given_text(identity_set), list)
+    if not records:
+        raise Failed(os.EX_USAGE, "give --identity or --identity-set")
+    return records
+
+
+def _given_options(options: str) -> dict[str, Any]:
+    text = _given_text(Path(options[1:])) if options.startswith("@") else options
+    return _json("--options", text, dict)
+
+
+def _given_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise Failed(os.EX_NOINPUT, f"{path}: cannot be read: {e}") from None
+
+
+def _json(where: str, text: str, kind: type[T]) -> T:
+    try:
+        value = json.loads(text)
+    except ValueError as e:
+        raise Failed(os.EX_DATAERR, f"{where}: not JSON: {e}") from None
+    if not isinstance(value, kind):
+        raise Failed(os.EX_DATAERR, f"{where}: expected a JSON {'object' if kind is dict else 'list'}")
+    return value

@@ -1,0 +1,164 @@
+"""From a plan to a program that runs: folder, descriptors, fork, the gate, and the wait for the exec.
+
+`children` calls `spawn`. The child is on record (state.json) as soon as it exists, before it is waited for: a manager
+that dies meanwhile leaves its successor something to find. It is held until it is where it belongs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
+
+from mep.monitor.endpoints.credentials import CredentialFile
+from mep.monitor.endpoints.lifecycle import State
+from mep.monitor.endpoints.record import Child, auditing_end, make_folder, writing_end
+from mep.monitor.requests.plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
+from mep.privileged.launch import LaunchFailure, Started, release, start
+from mep.privileged.session import PamError
+from mep.privileged.spec import LaunchRefused
+from mep.processes import reaping, report
+from mep.processes.process import Process
+from mep.profile import programs as reach
+from mep.request.refusal import Refused
+from mep.worker.commands import StartEndpoint
+
+EXEC_TIMEOUT = 30.0
+"""Seconds from the gate to exec: the user's home may lie on a file system that answers slowly, or never."""
+PAM_TIMEOUT = 30.0
+"""Seconds from fork to the gate: the name service is asked, and PAM."""
+
+_FOR_USER = "This endpoint could not start a process for you; please tell its administrators."
+
+
+async def spawn(
+    plan: LaunchPlan,
+    command: StartEndpoint,
+    folder: Path,
+    state: State,
+    rlimits: Mapping[int, int],
+    while_held: Callable[[Child], Awaitable[None]],
+) -> Child:
+    """Starts a user endpoint, with `folder` for what is on record of it; returns once its program has been executed.
+
+    state: what it is in then. while_held: called when the process exists and waits, still root, before it has touched
+    anything of the account's; what it raises ends the launch.
+
+    Raises:
+        Refused: stage `launch`, with the step that failed, or whatever `while_held` raises. Nothing is left behind.
+    """
+    try:
+        with contextlib.ExitStack() as always, contextlib.ExitStack() as undo:
+            pipe, audit = make_folder(folder, audited=plan.audited)
+            undo.callback(shutil.rmtree, folder)
+            undo.callback(_close, pipe, audit)
+            credentials = CredentialFile.create(folder / "credentials", command.credentials)
+            started = _fork(plan, credentials, folder, rlimits)
+            undo.callback(_discard, started)
+            always.callback(_close, started.report, started.gate)
+            child = Child(
+                command=command,
+                account=plan.account,
+                process=Process.of(started.pid, plan.account.uid),
+                folder=folder,
+                credentials=credentials,
+                pidfd=started.pidfd,
+                pipe=pipe,
+                audit=audit,
+                started=time.monotonic(),
+                state=state,
+                configuration=plan.configuration,
+            )
+            child.save()
+            await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam" if plan.pam else "account")
+            await while_held(child)
+            child.save()
+            release(started)
+            await _within(EXEC_TIMEOUT, report.executed(started.report), plan, "home or log")
+            child.executed = True
+            child.save()
+            undo.pop_all()
+    except OSError as e:
+        raise Refused("launch", f"{folder} cannot be written: {e}", _FOR_USER) from None
+    return child
+
+
+def _fork(plan: LaunchPlan, credentials: CredentialFile, folder: Path, rlimits: Mapping[int, int]) -> Started:
+    with contextlib.ExitStack() as ours:
+        descriptors: dict[int, int] = {}
+        ours.callback(lambda: _close(*descriptors.values()))
+        descriptors[0] = _handover_file(plan, credentials)
+        descriptors[CREDENTIALS_FD] = credentials.open_for_reading()
+        descriptors[REPORT_FD] = writing_end(folder)
+        if plan.audited:
+            descriptors[AUDIT_FD] = auditing_end(folder)
+        try:
+            return start(plan.spec(descriptors, rlimits), held=True)
+        except (LaunchRefused, PamError, OSError) as e:
+            raise Refused("launch", f"not started: {e}", _FOR_USER) from None
+
+
+def _close(*descriptors: int | None) -> None:
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _handover_file(plan: LaunchPlan, credentials: CredentialFile) -> int:
+    """The hand-over as a sealed file in memory: unlike a pipe it has no limit, and nobody has to wait to write it."""
+    handover = {
+        **plan.handover,
+        "ep_info": {**plan.handover["ep_info"], "posix_ppid": os.getpid()},
+        "mem_fd": CREDENTIALS_FD,
+        "enckey": credentials.key,
+        "report_fd": REPORT_FD,
+        **({"audit_fd": AUDIT_FD} if plan.audited else {}),
+    }
+    descriptor = os.memfd_create("handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(json.dumps(handover).encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+async def _within(
+    seconds: float, waiting: Coroutine[None, None, LaunchFailure | None], plan: LaunchPlan, what: str
+) -> None:
+    """Returns once the child has come so far; raises Refused when a step before failed, or it took too long."""
+    try:
+        failure = await asyncio.wait_for(waiting, seconds)
+    except asyncio.TimeoutError:
+        failure = LaunchFailure(what, 0, f"no answer within {seconds:g} s")
+    if failure is not None:
+        raise _launch_refused(failure, plan)
+
+
+def _discard(started: Started) -> None:
+    """Kills a child that has not been executed, and reaps it when it ends: it may hang in a file system for long."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+    reaping.forget(started.pid, started.pidfd)
+
+
+def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
+    admin = f"account {plan.account.name!r}: step {failure.step!r} failed: {failure.text}"
+    why = f"{failure.text.rstrip('.')} (step {failure.step!r})"
+    user = f"This endpoint could not start a process for you: {why}. Please tell its administrators."
+    if failure.step == "exec":
+        admin += f" ({reach.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
+    elif failure.step in ("home", "log", "home or log"):
+        what = "written to" if failure.step == "log" else "entered"
+        admin += f" ({plan.account.home})"
+        user = f"Your home folder cannot be {what}: {why}."
+    elif failure.step.startswith("pam"):
+        user = f"Your account may not be used on this system now: {why}."
+    return Refused("launch", admin, user)

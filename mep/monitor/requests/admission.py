@@ -1,0 +1,106 @@
+"""May this account have a user endpoint? Root and the manager's own account never; the rest by the site's policy.
+
+Pure: the ids of the groups that the policy names are looked up by the caller. How many user endpoints an account may
+have is decided in `limits`, and whether it has to wait, in `breaker`. The rules on root are stated again in
+`mep.privileged.spec`, which does not trust this module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mep.monitor.requests.name_service import Account
+from mep.request.refusal import Refused
+
+NO_LOGIN = frozenset(
+    f"{folder}/{name}" for folder in ("/bin", "/sbin", "/usr/bin", "/usr/sbin") for name in ("nologin", "false")
+)
+"""Login shells that say: nobody works under this account."""
+NO_GROUPS: Mapping[str, int | None] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class AccountPolicy:
+    """The key `accounts` of config.yaml. The lists are those of sshd_config(5): each that is set must be passed.
+
+    min_uid: accounts below are system accounts.
+    allow_nologin: whether accounts whose shell forbids login may have user endpoints.
+    allow_users, allow_groups: names of the only accounts, and groups of the only accounts, that may; None: not set.
+    deny_users, deny_groups: names of accounts, and groups of accounts, that may not, whatever else says yes.
+    """
+
+    min_uid: int = 1000
+    allow_nologin: bool = False
+    allow_users: tuple[str, ...] | None = None
+    deny_users: tuple[str, ...] = ()
+    allow_groups: tuple[str, ...] | None = None
+    deny_groups: tuple[str, ...] = ()
+
+    def group_names(self) -> tuple[str, ...]:
+        """The groups whose ids `admit` needs; each once."""
+        return tuple(dict.fromkeys((*self.deny_groups, *(self.allow_groups or ()))))
+
+
+def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int | None] = NO_GROUPS) -> None:
+    """Returns if `account` may have a user endpoint.
+
+    group_ids: the id of each of `policy.group_names()`; None for one that the name service does not know.
+
+    Raises:
+        Refused: stage `admission`.
+        KeyError: `group_ids` lacks a name.
+    """
+    reason = _never(account) or _unfit(account, policy) or _by_name(account, policy)
+    reason = reason or _by_group(account, policy, {name: group_ids[name] for name in policy.group_names()})
+    if reason:
+        raise Refused(
+            "admission",
+            f"account {account.name!r} (uid {account.uid}) may not have user endpoints: {reason}",
+            "Your identity is mapped to a local account that may not run tasks on this system. If it should, "
+            "please ask the system's administrators.",
+        )
+
+
+def _never(account: Account) -> str | None:
+    if account.uid == 0 or account.gid == 0 or 0 in account.groups:
+        return "it is root, or a member of root's group"
+    if account.uid == os.getuid():
+        return "it is the manager's own account"
+    return None
+
+
+def _unfit(account: Account, policy: AccountPolicy) -> str | None:
+    if account.uid < policy.min_uid:
+        return f"its uid is below {policy.min_uid} {_key('min_uid')}"
+    if account.shell in NO_LOGIN and not policy.allow_nologin:
+        return f"its shell {account.shell} forbids login {_key('allow_nologin')}"
+    return None
+
+
+def _by_name(account: Account, policy: AccountPolicy) -> str | None:
+    if account.name in policy.deny_users:
+        return f"it is denied by name {_key('deny_users')}"
+    if policy.allow_users is not None and account.name not in policy.allow_users:
+        return f"it is not among the accounts that are allowed {_key('allow_users')}"
+    return None
+
+
+def _by_group(account: Account, policy: AccountPolicy, ids: Mapping[str, int | None]) -> str | None:
+    member_of = {account.gid, *account.groups}
+    for name in policy.deny_groups:
+        if ids[name] is None:  # whom it was meant to keep out cannot be known, so nobody comes in
+            return f"the name service knows no group {name!r}, so nobody is admitted; mend it {_key('deny_groups')}"
+        if ids[name] in member_of:
+            return f"it is in group {name!r}, which is denied {_key('deny_groups')}"
+    if policy.allow_groups is None or any(ids[name] in member_of for name in policy.allow_groups):
+        return None
+    unknown = [name for name in policy.allow_groups if ids[name] is None]
+    also = f"; of these the name service does not know {', '.join(map(repr, unknown))}" if unknown else ""
+    return f"it is in none of the groups that are allowed {_key('allow_groups')}{also}"
+
+
+def _key(name: str) -> str:
+    return f"(key accounts.{name} of config.yaml)"

@@ -1,0 +1,298 @@
+"""The way of a request, from the queue to a running user endpoint, in the order of its stages.
+
+`handle` is called once per delivery and never raises: a request ends as a running (or refreshed) user endpoint, or as
+one refusal, which is logged, audited and told to the user here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+
+from mep.mapper import mapping
+from mep.mapper.mapping import MappedIdentity
+from mep.monitor.audit import AuditError, AuditTrail
+from mep.monitor.endpoints.record import Child
+from mep.monitor.endpoints.table import Children, ExitReport
+from mep.monitor.requests import admission, plan
+from mep.monitor.requests.breaker import Breaker
+from mep.monitor.requests.keyed_lock import Turns
+from mep.monitor.requests.name_service import Account, Directory
+from mep.monitor.requests.quota import Quota
+from mep.monitor.requests.renderer import Renderer
+from mep.reader.loader import Profile
+from mep.request.refusal import Refusal, Refused
+from mep.worker import commands as command
+from mep.worker import notices
+from mep.worker.commands import NoticeAddress, StartEndpoint
+from wire.amqp import Delivery
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 35.0
+"""Seconds that revivals and notices under way have when the manager stops; an exec may take 30 of them."""
+_UNEXPECTED = Refusal(
+    "manager",
+    "unexpected error, see the log",
+    "This endpoint failed unexpectedly; please tell its administrators.",
+)
+
+_STOPPING = Refusal(
+    "manager",
+    "stopped just after a start command came for it, and the manager is being stopped",
+    "This endpoint is being stopped; please submit again later.",
+)
+
+
+class Pipeline:
+    """Handles requests. `profile` gives the profile in force; `endpoint_id` is the manager's own id."""
+
+    def __init__(
+        self,
+        profile: Callable[[], Profile],
+        endpoint_id: str,
+        directory: Directory,
+        renderer: Renderer,
+        audit: AuditTrail,
+        children: Callable[[], Children],
+    ) -> None:
+        self._profile = profile
+        self._endpoint_id = endpoint_id
+        self._directory = directory
+        self._renderer = renderer
+        self._audit = audit
+        self._children = children
+        self._quota = Quota()
+        self._breaker = Breaker()
+        self._turns = Turns()
+        self._background: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._missed: dict[str, tuple[Child, asyncio.Event]] = {}
+
+    async def handle(self, delivery: Delivery) -> None:
+        """One delivery, from its bytes to its end. The caller acks when this returns."""
+        request_id = secrets.token_hex(4)
+        address: NoticeAddress | None = None
+        port = self._profile().config.amqp_port
+        try:
+            start = command.decode(delivery, request_id, time.time(), port)
+            address = _address(start)
+            self._decide(
+                "received", request_id, endpoint=start.name, identity=start.requester, username=start.requester_name
+            )
+            await self._start(start)
+        except Refused as e:
+            await self._refuse(e.refusal, request_id, address or command.notice_address(delivery, port))
+        except Exception:
+            log.exception("[%s] unexpected error", request_id)
+            await self._refuse(_UNEXPECTED, request_id, address)
+
+    def adopted(self, child: Child) -> None:
+        """A user endpoint that an earlier manager started is ours now."""
+        self._note("adopted", child.command.request_id, **_facts(child))
+
+    def held(self, child: Child) -> None:
+        """Called by `children` when the process of a user endpoint exists, and waits. Raises Refused to end it."""
+        self._decide("starting", child.command.request_id, **_facts(child), scope=child.scope)
+
+    def checked_in(self, child: Child) -> None:
+        """Called by `children` when a user endpoint has sent its first heartbeat."""
+        seconds = round(child.checked_in_after or 0.0, 3)
+        self._note("checked in", child.command.request_id, endpoint=child.name, pid=child.pid, seconds=seconds)
+
+    def working(self, child: Child) -> None:
+        """Called by `children` when a user endpoint has sent its first result."""
+        self._breaker.did_work(child.account.uid)
+
+    def task_records(self, child: Child, records: list[bytes]) -> None:
+        """Called by `children` with what a user endpoint says of its tasks. What cannot be audited may not go on."""
+        try:
+            for record in records:
+                self._audit.task(child.command.request_id, child.name, child.account, record)
+        except AuditError as e:
+            log.critical("%s is ended: its tasks cannot be audited: %s", child.name, e)
+            self._children().end(child)
+
+    def exited(self, report: ExitReport) -> None:
+        """Called by `children` when a user endpoint has ended."""
+        child, request_id = report.child, report.child.command.request_id
+        if report.died_early:
+            self._breaker.died_early(child.account.uid, report.ending)
+        self._note(
+            "exited",
+            request_id,
+            **_facts(child),
+            ending=report.ending,
+            seconds=round(report.seconds, 3),
+            cpu_seconds=None if report.cpu_seconds is None else round(report.cpu_seconds, 3),
+            peak_memory_kib=report.peak_memory,
+        )
+        if self._closing:
+            if report.revive is not None:
+                self._later(self._refuse(_STOPPING, request_id, _address(child.command)))
+        elif report.revive is not None:
+            if report.unwatched:
+                child.remove()
+            log.info("[%s] %s ended just after a start command came for it; starting it again", request_id, child.name)
+            self._later(self._revive(report.revive))
+        elif report.tell_user and report.unwatched:
+            self._later(self._tell_if_it_stays_away(report))
+        elif report.tell_user:
+            self._later(self._refuse(_death(report), request_id, _address(child.command)))
+
+    def begin_closing(self) -> None:
+        """From now on user endpoints end because the manager ends them: no revivals, no notices of deaths."""
+        self._closing = True
+
+    async def close(self) -> None:
+        """Waits for the revivals and notices that are under way, but not for ever."""
+        for _, over in self._missed.values():
+            over.set()
+        if self._background:
+            _, late = await asyncio.wait(self._background, timeout=CLOSE_TIMEOUT)
+            for task in late:
+                task.cancel()
+
+    async def _start(self, start: StartEndpoint) -> None:
+        async with self._turns.take(start.name) as mine:
+            if not mine:
+                self._note("superseded", start.request_id, endpoint=start.name)
+                return
+            self._found(start.name)
+            children, profile = self._children(), self._profile()
+            identity = await mapping.identify(start, profile.mapper, self._endpoint_id)
+            owner = await self._directory.find(identity.username)
+            policy = profile.config.accounts
+            admission.admit(owner, policy, await self._directory.group_ids(policy.group_names()))
+            self._decide(
+                "mapped",
+                start.request_id,
+                configuration=profile.digest[:12],
+                endpoint=start.name,
+                identity=identity.identity,
+                username=start.requester_name,
+                account=owner.name,
+                uid=owner.uid,
+                rule=identity.rule,
+                mapping=profile.mapper.digest[:12],
+            )
+            running = children.get(start.name)  # only now: it may have ended while a mapping program was waited for
+            if running is not None and running.account.uid == owner.uid:
+                children.refresh(running, start)
+                self._note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
+                return
+            if running is not None:
+                reason = f"{start.name} runs as {running.account.name!r}, but the requester maps to {owner.name!r}"
+                raise Refused("account", reason, "Your mapping to a local account has changed; try again later.")
+            child = await self._launch(profile, start, identity, owner)
+            self._note(
+                "started",
+                start.request_id,
+                **_facts(child),
+                identity=identity.identity,
+                username=start.requester_name,
+                rule=identity.rule,
+                scope=child.scope,
+            )
+
+    async def _launch(self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account) -> Child:
+        """A new user endpoint, unless its user has to wait or has enough of them."""
+        children = self._children()
+        self._breaker.check(owner.uid)
+        try:
+            uids = {child.name: child.account.uid for child in children}
+            with self._quota.start(start.name, owner.uid, profile.config.limits, uids):
+                rendered = await self._renderer.render(profile, start, identity, owner)
+                return await children.launch(plan.make(profile, start, identity, owner, rendered), start)
+        except BaseException as e:
+            if isinstance(e, Refused) and e.refusal.stage == "launch":
+                self._breaker.died_early(owner.uid, e.refusal.reason_for_user)
+            else:
+                self._breaker.give_back(owner.uid)
+            raise
+
+    async def _tell_if_it_stays_away(self, report: ExitReport) -> None:
+        """It ended while no manager ran: killed, or just idle. A successor reports what was lost by itself, and a
+        command for one may be waiting; only when none comes is there nobody else to tell the user."""
+        name, over = report.child.name, asyncio.Event()
+        self._missed[name] = (report.child, over)
+        try:
+            await asyncio.wait_for(over.wait(), self._profile().config.mu_child_ep_grace_period_s)
+            if name not in self._missed or not self._closing:
+                return  # a command came; or the next manager finds it, as this one did
+        except asyncio.TimeoutError:
+            pass
+        self._found(name)
+        await self._refuse(_death(report), report.child.command.request_id, _address(report.child.command))
+
+    def _found(self, name: str) -> None:
+        """Whoever missed the user endpoint `name` need not wait any longer."""
+        if name in self._missed:
+            child, over = self._missed.pop(name)
+            child.remove()
+            over.set()
+
+    async def _revive(self, start: StartEndpoint) -> None:
+        try:
+            await self._start(start)
+        except Refused as e:
+            await self._refuse(e.refusal, start.request_id, _address(start))
+        except Exception:
+            log.exception("[%s] unexpected error", start.request_id)
+            await self._refuse(_UNEXPECTED, start.request_id, _address(start))
+
+    async def _refuse(self, refusal: Refusal, request_id: str, address: NoticeAddress | None) -> None:
+        log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
+        self._note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
+        if address is not None:
+            await notices.send(address, f"{refusal.reason_for_user} (request {request_id})", request_id)
+
+    def _decide(self, event: str, request_id: str, **facts: object) -> None:
+        """Puts a decision on record before it is carried out. Raises Refused, stage `audit`, when it must be there."""
+        try:
+            self._audit.record(event, request_id, **{"configuration": self._profile().digest[:12], **facts})
+        except AuditError as e:
+            reason = f"nothing starts that cannot be audited (high_assurance): {e}"
+            user = "This endpoint cannot keep its audit trail at the moment, so it starts nothing. Please submit later."
+            raise Refused("audit", reason, user) from None
+
+    def _note(self, event: str, request_id: str, **facts: object) -> None:
+        """Puts on record what has happened, and cannot be undone."""
+        try:
+            self._audit.record(event, request_id, **{"configuration": self._profile().digest[:12], **facts})
+        except AuditError as e:
+            log.critical("[%s] %r is not on record: %s", request_id, event, e)
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _facts(child: Child) -> dict[str, object]:
+    return {
+        "configuration": child.configuration,
+        "endpoint": child.name,
+        "account": child.account.name,
+        "uid": child.account.uid,
+        "pid": child.pid,
+    }
+
+
+def _address(start: StartEndpoint) -> NoticeAddress:
+    return NoticeAddress(start.endpoint_id, start.notices)
+
+
+def _death(report: ExitReport) -> Refusal:
+    """A user endpoint that ended by itself and not cleanly, as a refusal of what was waiting for it."""
+    child = report.child
+    when = "before its first heartbeat" if report.before_check_in else "unexpectedly"
+    log_file = f"endpoint.log in the folder {child.name} of your Globus Compute folder"
+    return Refusal(
+        "running",
+        f"{child.name} of account {child.account.name!r} (pid {child.pid}) ended {when}: {report.ending}",
+        f"Your user endpoint ended {when} ({report.ending}). Its own words are in {log_file} on that system.",
+    )

@@ -1,0 +1,156 @@
+"""The first step of a request: bytes from the command queue become a `StartEndpoint`, or are refused.
+
+The shape of the message is that of the service (protocol notes in docs/protocol.md). It is trusted to be from the
+service, and nothing more: every field is checked, and the endpoint's name, which becomes a folder name and an
+argument, must be a plain one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mep.request.refusal import Refused
+from wire.amqp import Delivery
+from wire.queues import QueueInfoError, Target, read_credentials, read_endpoint_id, read_target
+
+MAX_SKEW = 180
+"""Seconds by which a command's time may differ from ours."""
+MAX_NAME = 1024
+"""Characters of an identity, and of its user name; Globus allows fewer."""
+
+_COMMAND = "cmd_start_endpoint"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_FOR_USER = "This endpoint received a start command that it cannot use; please tell its administrators."
+
+
+@dataclass(frozen=True)
+class StartEndpoint:
+    """A request to start a user endpoint, or to refresh the credentials of a running one.
+
+    request_id: ours, for logs and refusals.
+    name: the user endpoint's name, safe as a folder name.
+    credentials: `amqp_creds` as they came, passed on to the user endpoint; they hold passwords.
+    notices: where to tell the service that the start failed.
+    requester, requester_name: Globus identity that made the request (UUID, user name).
+    identity_set: that identity and those linked to it, not yet checked.
+    """
+
+    request_id: str
+    name: str
+    endpoint_id: str
+    user_options: Mapping[str, Any]
+    user_runtime: Mapping[str, Any]
+    credentials: Mapping[str, Any] = field(repr=False)
+    notices: Target = field(repr=False)
+    requester: str
+    requester_name: str
+    identity_set: object
+
+
+@dataclass(frozen=True)
+class NoticeAddress:
+    """Whom to tell that a start failed: the user endpoint's id, and where the service listens."""
+
+    endpoint_id: str
+    target: Target = field(repr=False)
+
+
+def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | None = None) -> StartEndpoint:
+    """The start command in `delivery`. `now` is in seconds since the epoch.
+
+    Raises:
+        Refused: stage `command`; not JSON, not a start command, a field missing or wrong, or too old.
+    """
+    body = _body(delivery)
+    _check_age(delivery, now)
+    if body.get("command") != _COMMAND:
+        raise _refused(f"unknown command {body.get('command')!r:.80}; this manager knows {_COMMAND}")
+    if body.get("args"):
+        raise _refused("'args': a start command has none")
+    kwargs = _member(body, "kwargs", dict)
+    credentials = _member(kwargs, "amqp_creds", dict)
+    try:
+        queues = read_credentials(credentials, amqp_port)
+    except QueueInfoError as e:
+        raise _refused(str(e)) from None
+    return StartEndpoint(
+        request_id=request_id,
+        name=_endpoint_name(kwargs),
+        endpoint_id=queues.endpoint_id,
+        user_options=_optional_object(kwargs, "user_opts"),
+        user_runtime=_optional_object(kwargs, "user_runtime"),
+        credentials=credentials,
+        notices=queues.heartbeats,
+        requester=_name_of_somebody(body, "globus_effective_identity"),
+        requester_name=_name_of_somebody(body, "globus_username"),
+        identity_set=_member(body, "globus_identity_set", list),
+    )
+
+
+def notice_address(delivery: Delivery, amqp_port: int | None = None) -> NoticeAddress | None:
+    """Whom to tell about a command that could not be decoded, if that much of it can be read."""
+    try:
+        credentials = json.loads(delivery.body)["kwargs"]["amqp_creds"]
+        info = credentials["heartbeat_queue_info"]
+        return NoticeAddress(read_endpoint_id(credentials), read_target(info, "heartbeat_queue_info", amqp_port))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _body(delivery: Delivery) -> dict[str, Any]:
+    if delivery.content_type != "application/json":
+        raise _refused(f"content type is {delivery.content_type!r:.80}, expected 'application/json'")
+    try:
+        body = json.loads(delivery.body)
+    except (ValueError, RecursionError) as e:
+        raise _refused(f"not JSON: {str(e)[:200]}") from None
+    if not isinstance(body, dict):
+        raise _refused(f"expected an object, got {type(body).__name__}")
+    return body
+
+
+def _check_age(delivery: Delivery, now: float) -> None:
+    if not isinstance(delivery.timestamp, int):
+        raise _refused("the message has no timestamp")
+    skew = round(now - delivery.timestamp)
+    if abs(skew) > MAX_SKEW:
+        raise Refused(
+            "command",
+            f"the command is {skew} s old by this system's clock (limit {MAX_SKEW} s); is the clock right?",
+            "The request waited too long, or the endpoint's clock is wrong. Please submit again.",
+        )
+
+
+def _member(owner: dict[str, Any], key: str, kind: type) -> Any:
+    value = owner.get(key)
+    if not isinstance(value, kind):
+        raise _refused(f"field {key!r}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _optional_object(owner: dict[str, Any], key: str) -> dict[str, Any]:
+    value: dict[str, Any] = {} if owner.get(key) is None else _member(owner, key, dict)
+    return value
+
+
+def _endpoint_name(kwargs: dict[str, Any]) -> str:
+    name: str = _member(kwargs, "name", str)
+    if not _NAME.fullmatch(name):
+        raise _refused(f"field 'name': {name[:140]!r} is not a plain name (letters, digits, '.', '_', '-')")
+    return name
+
+
+def _name_of_somebody(body: dict[str, Any], key: str) -> str:
+    """It goes into the log, the audit trail, and texts for users."""
+    name: str = _member(body, key, str)
+    if len(name) > MAX_NAME:
+        raise _refused(f"field {key!r}: has {len(name)} characters; the limit is {MAX_NAME}")
+    return name
+
+
+def _refused(reason: str) -> Refused:
+    return Refused("command", reason, _FOR_USER)

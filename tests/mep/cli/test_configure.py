@@ -1,0 +1,175 @@
+"""`mep configure`: what it makes can be loaded, whatever it was told; and it changes nothing that exists."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import templates
+from lab.manager import MEP
+from mep.cli import configure
+from mep.cli.configure import NotMade
+from mep.reader import loader as profile
+
+
+@pytest.fixture(autouse=True)
+def packaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The templates are `mep.templates` only in a package that has been built."""
+    monkeypatch.setitem(sys.modules, "mep.templates", templates)
+
+
+def test_a_fresh_profile_can_be_loaded(tmp_path: Path) -> None:
+    configure.make(tmp_path / "prod", {}, None, None)
+    assert {path.name for path in (tmp_path / "prod").iterdir()} == set(configure.USES)
+    site = profile.load(tmp_path / "prod")
+    assert site.config.identity_mapping_config_path == tmp_path / "prod" / profile.MAPPING
+    assert site.config.display_name is None
+    assert site.config.email is None
+    assert site.schema is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["prod"], "nothing else is left"
+
+
+def test_modes(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        configure.make(tmp_path / "new" / "prod", {}, None, None)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "new" / "prod").stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new" / "prod").iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o002, 0o000])
+def test_it_can_be_loaded_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        configure.make(tmp_path / "etc" / "mep" / "prod", {}, None, None)
+    finally:
+        os.umask(before)
+    assert profile.load(tmp_path / "etc" / "mep" / "prod").name == "prod"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Cluster",
+        'a "quoted" \\ name',
+        "line\nbreak\ttab",
+        "é: ü # ß",
+        "{{ jinja }}",
+        "- [",
+        "yes",
+        "5",
+        "null",
+        "@MAPPING",
+        "\x7f\x1b",
+        "\u2028 \ufeff",
+        "Cluster 🚀",
+        "@EMAIL@",
+    ],
+)
+def test_any_name_is_read_back(tmp_path: Path, name: str) -> None:
+    configure.make(tmp_path / "prod", {}, name, f"{name}@example.org")
+    site = profile.load(tmp_path / "prod")
+    assert (site.config.display_name or "") == name
+    assert site.config.email == f"{name}@example.org"
+    name.encode()
+
+
+def test_a_strange_folder_is_read_back(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b" \\ é: #'
+    folder.mkdir(mode=0o755)
+    configure.make(folder / "prod", {}, None, None)
+    assert profile.load(folder / "prod").config.identity_mapping_config_path == folder / "prod" / profile.MAPPING
+
+
+@pytest.mark.parametrize("file", configure.USES)
+def test_a_given_file_is_taken_as_it_is(tmp_path: Path, file: str) -> None:
+    given = tmp_path / "given"
+    given.write_text("# ünchanged @DISPLAY_NAME@\n")
+    configure.make(tmp_path / "prod", {file: given}, "x", None)
+    assert (tmp_path / "prod" / file).read_text() == given.read_text()
+    configure.make(tmp_path / "other", {file: None}, "x", None)
+    assert "ünchanged" not in (tmp_path / "other" / file).read_text()
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "not UTF-8"])
+def test_a_given_file_that_cannot_be_read(tmp_path: Path, kind: str) -> None:
+    given = tmp_path / "given"
+    if kind == "folder":
+        given.mkdir()
+    elif kind == "not UTF-8":
+        given.write_bytes(b"\xff")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(NotMade, match="cannot be read") as caught:
+        configure.make(tmp_path / "prod", {profile.TEMPLATE: given}, None, None)
+    assert caught.value.exit_code == os.EX_NOINPUT
+    assert str(given) in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["profile", "empty folder", "file", "link", "link to nothing", "link to itself"])
+def test_what_exists_is_left_alone(tmp_path: Path, kind: str) -> None:
+    directory = tmp_path / "prod"
+    if kind == "profile":
+        configure.make(directory, {}, None, None)
+        (directory / "config.yaml").write_text("mine")
+    elif kind == "empty folder":
+        directory.mkdir()
+    elif kind == "file":
+        directory.write_text("mine")
+    elif kind == "link":
+        (tmp_path / "target").mkdir()
+        directory.symlink_to("target")
+    else:
+        directory.symlink_to("nosuch" if kind == "link to nothing" else "prod")
+    before, status = sorted(tmp_path.rglob("*")), directory.lstat()
+    with pytest.raises(NotMade) as caught:
+        configure.make(directory, {}, None, None)
+    assert caught.value.exit_code == os.EX_CANTCREAT
+    assert str(directory) in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+    after = directory.lstat()
+    assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (status.st_ino, status.st_mode, status.st_mtime_ns)
+    if kind == "profile":
+        assert (directory / "config.yaml").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotMade, match="cannot be made: Not a directory") as caught:
+        configure.make(tmp_path / "file" / "prod", {}, None, None)
+    assert caught.value.exit_code == os.EX_CANTCREAT
+
+
+def test_several_at_once_make_one(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "MEP_CONFIG_DIR": str(tmp_path)}
+    makers = [
+        subprocess.Popen(
+            [MEP, "configure", "prod", "--display-name", f"maker {number}"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(4)
+    ]
+    said = [maker.communicate()[1].decode() for maker in makers]
+    codes = [maker.returncode for maker in makers]
+    assert sorted(codes) == [0, *[os.EX_CANTCREAT] * 3], said
+    made = yaml.safe_load((tmp_path / "prod" / "config.yaml").read_text())
+    assert made["display_name"] == f"maker {codes.index(0)}"
+    assert [path.name for path in tmp_path.iterdir()] == ["prod"]
+    assert len(list((tmp_path / "prod").iterdir())) == len(configure.USES)
+
+
+def test_an_empty_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(configure.NotMade, match="empty name"):
+        configure.make(tmp_path / "prod", {}, "", None)
+    assert not (tmp_path / "prod").exists()

@@ -1,0 +1,435 @@
+"""Accounts from the real name service: asked directly, and through the directory worker, a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from lab.accounts import LocalAccount
+from mep.accounts import server as account_worker
+from mep.monitor.requests import name_service as account
+from mep.monitor.requests.name_service import Directory
+from mep.processes.supervised import WorkerUnavailable
+from mep.request.refusal import Refusal, Refused
+from tests.conftest import need
+
+T = TypeVar("T")
+UNKNOWN = ["no-such-account", "", "a\0b", "\ud800", "0", "root\n", "a\nb", '"', "x" * 100_000]
+
+
+def test_an_account_has_all_its_groups() -> None:
+    name = pwd.getpwuid(os.getuid()).pw_name
+    found = account.find(name)
+    assert found.uid == os.getuid()
+    assert set(os.getgrouplist(name, found.gid)) == set(found.groups)
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_unknown_account_is_refused(name: str) -> None:
+    with pytest.raises(Refused) as caught:
+        account.find(name)
+    assert caught.value.refusal.stage == "account"
+
+
+def test_an_answer_with_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = pwd.getpwnam("root")
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: root)  # as some name services do: ROOT is root to them
+    with pytest.raises(Refused) as caught:
+        account.find("ROOT")
+    assert "'ROOT'" in caught.value.refusal.reason_for_admin
+    assert "answers with 'root'" in caught.value.refusal.reason_for_admin
+
+
+def test_groups_have_ids_or_none() -> None:
+    assert account.group_ids(["root", "no-such-group", "a\0b", "\ud800"]) == {
+        "root": 0,
+        "no-such-group": None,
+        "a\0b": None,
+        "\ud800": None,
+    }
+
+
+@pytest.fixture(scope="module")
+def alice(root: None) -> Iterator[LocalAccount]:
+    with LocalAccount("mepdirtest_a", arguments=("--groups", "users")) as made:
+        yield made
+
+
+def with_directory(work: Callable[[Directory], Awaitable[T]]) -> T:
+    async def run() -> T:
+        directory = Directory("nobody")
+        try:
+            return await work(directory)
+        finally:
+            await directory.stop()
+
+    return asyncio.run(run())
+
+
+def pid_of(directory: Directory) -> int:
+    assert directory._talk is not None
+    return directory._talk._worker.pid
+
+
+async def refusal(look_up: Awaitable[object]) -> Refusal:
+    with pytest.raises(Refused) as caught:
+        await look_up
+    assert caught.value.refusal.stage == "account"
+    return caught.value.refusal
+
+
+def test_the_directory_answers_as_the_name_service_does(alice: LocalAccount) -> None:
+    async def work(directory: Directory) -> None:
+        await directory.start()
+        found = await directory.find(alice.name)
+        assert found == account.find(alice.name)
+        assert (found.uid, found.home) == (alice.uid, str(alice.home))
+        assert set(found.groups) == {alice.gid, grp.getgrnam("users").gr_gid}
+        assert (await directory.find("root")).uid == 0  # whom to admit is another stage's matter
+        names = ["root", "no-such-group", "a\0b", "\ud800", "root"]
+        assert await directory.group_ids(names) == account.group_ids(names)
+        assert await directory.group_ids([]) == {}
+
+    with_directory(work)
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_the_directory_refuses_an_unknown_account_in_the_same_words(name: str) -> None:
+    with pytest.raises(Refused) as caught:
+        account.find(name)
+    assert with_directory(lambda directory: refusal(directory.find(name))) == caught.value.refusal
+
+
+@pytest.mark.usefixtures("root")
+def test_the_worker_has_no_rights() -> None:
+    async def work(directory: Directory) -> None:
+        await directory.start()
+        pid = pid_of(directory)
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert status["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+        assert int(status["CapEff"], 16) == 0
+        limits = [line.split()[:5] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()]
+        assert ["Max", "core", "file", "size", "0"] in limits
+        assert ["Max", "file", "size", "0", "0"] in limits
+        look = ["cat", f"/proc/{pid}/environ"]  # for which the kernel asks what it asks for a look at the memory
+        other = subprocess.run(
+            look, user="nobody", group=pwd.getpwnam("nobody").pw_gid, extra_groups=[], capture_output=True, check=False
+        )
+        assert b"Permission denied" in other.stderr
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= 4
+
+    with_directory(work)
+
+
+def test_many_look_ups_at_once(alice: LocalAccount) -> None:
+    async def work(directory: Directory) -> None:
+        unknown = [f"no-such-account-{i}" for i in range(200)]
+        known = [alice.name, "root", "daemon", "nobody"] * 50
+        found = await asyncio.gather(*map(directory.find, known + unknown), return_exceptions=True)
+        assert found[:200] == [account.find(name) for name in known]
+        assert all(
+            isinstance(error, Refused) and name in str(error) for name, error in zip(unknown, found[200:], strict=True)
+        )
+
+    with_directory(work)
+
+
+@pytest.mark.usefixtures("root")
+def test_what_is_being_looked_up_is_not_asked_again() -> None:
+    async def work(directory: Directory) -> None:
+        await directory.start()
+        os.kill(pid_of(directory), signal.SIGSTOP)
+        given_up, *others = [asyncio.create_task(directory.find("root")) for _ in range(10)]
+        await asyncio.sleep(0.1)
+        assert directory._talk is not None
+        assert len(directory._talk._owed) == 1
+        given_up.cancel()  # the others still want it
+        os.kill(pid_of(directory), signal.SIGCONT)
+        assert [found.uid for found in await asyncio.gather(*others)] == [0] * 9
+        assert not directory._under_way
+
+    with_directory(work)
+
+
+def test_a_worker_that_is_killed_with_look_ups_under_way_is_replaced(alice: LocalAccount) -> None:
+    async def work(directory: Directory) -> None:
+        await directory.start()
+        first = pid_of(directory)
+        os.kill(first, signal.SIGSTOP)
+        names = [alice.name, "root", "daemon"]
+        asked = [asyncio.create_task(directory.find(name)) for name in names]
+        await asyncio.sleep(0.1)
+        os.kill(first, signal.SIGKILL)
+        assert [found.name for found in await asyncio.gather(*asked)] == names
+        assert pid_of(directory) != first
+        os.kill(pid_of(directory), signal.SIGKILL)  # and now without any
+        assert (await directory.find("root")).uid == 0
+        assert not Path(f"/proc/{first}").exists(), "nobody reaped it"
+
+    with_directory(work)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_worker_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(directory: Directory) -> None:
+        await directory.start()
+        first = pid_of(directory)
+        os.kill(first, signal.SIGSTOP)
+        monkeypatch.setattr(account, "TIMEOUT", 0.5)
+        refused = await refusal(directory.find("root"))
+        assert "the name service does not answer" in refused.reason_for_admin
+        assert "try again later" in refused.reason_for_user
+        monkeypatch.undo()
+        assert (await directory.find("root")).uid == 0
+        assert pid_of(directory) != first
+
+    with_directory(work)
+
+
+ALICE = {"name": "alice", "uid": 5, "gid": 6, "gecos": "", "home": "/", "shell": "/bin/sh", "groups": [6]}
+
+
+@pytest.fixture
+def liar(root: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a program in the worker's place that answers the first request with this, whatever it was."""
+
+    def install(reply: str) -> None:
+        program = folder / "liar"
+        program.write_text(f"#!{sys.executable} -I\nimport os\nos.read(0, 9999)\nos.write(0, {reply.encode()!r})\n")
+        with program.open("a") as f:
+            f.write("while os.read(0, 9999): pass\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return install
+
+
+def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None:
+    liar(json.dumps({"id": 0, "found": ALICE}) + "\n")
+    assert with_directory(lambda directory: directory.find("alice")).groups == (6,)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "nonsense\n",
+        "\xff\n",
+        "\n",
+        "[]\n",
+        "0\n",
+        "[" * 100_000 + "\n",
+        "x" * (account.MAX_LINE + 1),
+        '{"id": 0}\n',
+        '{"found": null}\n',
+        '{"id": 1, "found": null}\n',
+        '{"id": false, "found": null}\n',
+        '{"id": "0", "found": null}\n',
+        '{"id": {}, "found": null}\n',
+        '{"id": 0, "found": []}\n',
+        '{"id": 0, "failed": null}\n',
+        *(
+            json.dumps({"id": 0, "found": {**ALICE, **change}}) + "\n"
+            for change in (
+                {"uid": "5"},
+                {"uid": True},
+                {"uid": 5.0},
+                {"uid": -1},
+                {"uid": 2**32 - 1},
+                {"gid": None},
+                {"groups": "6"},
+                {"groups": {"6": 6}},
+                {"groups": [[6]]},
+                {"groups": [-6]},
+                {"home": None},
+                {"shell": "/bin/\0sh"},
+                {"gecos": "x" * 5000},
+                {"more": 1},
+            )
+        ),
+    ],
+)
+def test_a_worker_that_answers_nonsense_is_replaced(
+    liar: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, reply: str
+) -> None:
+    async def work(directory: Directory) -> None:
+        liar(reply)
+        refused = await refusal(directory.find("alice"))
+        assert "made no sense" in refused.reason_for_admin
+        assert "try again later" in refused.reason_for_user
+        monkeypatch.undo()
+        assert (await directory.find("root")).uid == 0
+
+    with_directory(work)
+
+
+def test_a_worker_may_not_answer_for_another_name(liar: Callable[[str], None]) -> None:
+    liar(json.dumps({"id": 0, "found": ALICE}) + "\n")
+    refused = with_directory(lambda directory: refusal(directory.find("bob")))
+    assert "answers with 'alice'" in refused.reason_for_admin
+    assert "alice" not in refused.reason_for_user
+
+
+@pytest.mark.parametrize("ids", ["{}", "[]", "[0, 0]", "[true]", '["0"]', "[-1]"])
+def test_ids_of_groups_are_checked_too(liar: Callable[[str], None], ids: str) -> None:
+    liar(f'{{"id": 0, "found": {ids}}}\n')
+    assert "made no sense" in with_directory(lambda d: refusal(d.group_ids(["root"]))).reason_for_admin
+
+
+def test_a_look_up_that_fails_is_refused_with_the_reason(liar: Callable[[str], None]) -> None:
+    liar('{"id": 0, "failed": "OSError: out of luck"}\n')
+    refused = with_directory(lambda directory: refusal(directory.find("alice")))
+    assert "out of luck" in refused.reason_for_admin
+    assert "try again later" in refused.reason_for_user
+
+
+def test_a_program_that_does_not_work_is_noticed_at_the_start(liar: Callable[[str], None]) -> None:
+    liar("nonsense\n")
+    with pytest.raises(WorkerUnavailable, match=r"does not work.*no sense"):
+        with_directory(lambda directory: directory.start())
+
+
+@pytest.mark.usefixtures("root")
+def test_an_account_that_cannot_be_is_named() -> None:
+    with pytest.raises(WorkerUnavailable, match="render_account") as caught:
+        asyncio.run(Directory("no-such-account").start())
+    assert caught.value.exit_code == os.EX_CONFIG
+    with pytest.raises(WorkerUnavailable, match="is root"):
+        asyncio.run(Directory("root").start())
+    refused = asyncio.run(refusal(Directory("no-such-account").find("root")))
+    assert "no-such-account" in refused.reason_for_admin
+    assert "no-such-account" not in refused.reason_for_user
+
+
+@pytest.mark.usefixtures("root")
+def test_a_program_that_cannot_be_executed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    with pytest.raises(WorkerUnavailable, match="step exec"):
+        asyncio.run(Directory("nobody").start())
+
+
+@pytest.mark.usefixtures("root")
+def test_stop_refuses_what_is_under_way_and_what_comes_later() -> None:
+    async def work(directory: Directory) -> None:
+        await directory.start()
+        pid = pid_of(directory)
+        os.kill(pid, signal.SIGSTOP)
+        under_way = asyncio.create_task(directory.find("root"))
+        await asyncio.sleep(0.1)
+        await directory.stop()
+        assert "being stopped" in (await refusal(under_way)).reason_for_user
+        assert "being stopped" in (await refusal(directory.find("root"))).reason_for_user
+        assert not Path(f"/proc/{pid}").exists()
+
+    with_directory(work)
+
+
+class SlowNameService:
+    """A part of the system's name service that knows nobody, and says so never for names that begin with "slow".
+
+    It answers nss-systemd, which asks every socket in a folder, in systemd's language: JSON objects that end in NUL.
+    """
+
+    FOLDER = Path("/run/systemd/userdb")
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answering = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[SlowNameService]:
+        made = [folder for folder in (self.FOLDER, *self.FOLDER.parents) if not folder.exists()]
+        self.FOLDER.mkdir(parents=True, exist_ok=True)
+        path = self.FOLDER / f"org.mep.test{os.getpid()}"
+        server = await asyncio.start_unix_server(self._serve, path)
+        path.chmod(0o666)
+        try:
+            yield self
+        finally:
+            self.answering.set()
+            server.close()
+            path.unlink()
+            for folder in made:
+                folder.rmdir()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                request: dict[str, Any] = json.loads((await reader.readuntil(b"\0"))[:-1])
+                name = str(request["parameters"].get("userName"))
+                self.asked.append(name)
+                if name.startswith("slow"):
+                    await self.answering.wait()
+                writer.write(b'{"error": "io.systemd.UserDatabase.NoRecordFound", "parameters": {}}\0')
+                await writer.drain()
+        writer.close()
+
+
+def with_slow_name_service(work: Callable[[Directory, SlowNameService], Awaitable[None]]) -> None:
+    async def run(directory: Directory) -> None:
+        async with SlowNameService().running() as service:
+            await refusal(directory.find("mep-asks-you"))
+            need("mep-asks-you" in service.asked, "needs nss-systemd in /etc/nsswitch.conf")
+            await work(directory, service)
+
+    with_directory(run)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_slow_look_up_does_not_hold_up_others() -> None:
+    async def work(directory: Directory, service: SlowNameService) -> None:
+        worker = pid_of(directory)
+        slow = asyncio.create_task(directory.find("slow-one"))
+        while "slow-one" not in service.asked:
+            await asyncio.sleep(0.01)
+        assert (await directory.find("root")).uid == 0
+        assert "does not exist" in (await refusal(directory.find("mep-other"))).reason_for_admin
+        assert not slow.done()
+        service.answering.set()
+        assert "does not exist" in (await refusal(slow)).reason_for_admin
+        assert pid_of(directory) == worker
+
+    with_slow_name_service(work)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_slow_look_up_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(directory: Directory, service: SlowNameService) -> None:
+        worker = pid_of(directory)
+        monkeypatch.setattr(account, "TIMEOUT", 2.0)
+        slow = asyncio.create_task(directory.find("slow-one"))
+        while "slow-one" not in service.asked:
+            await asyncio.sleep(0.01)
+        assert (await directory.find("root")).uid == 0
+        assert "'slow-one'" in (await refusal(slow)).reason_for_admin
+        service.answering.set()  # what comes now is an answer that nobody waits for
+        assert (await directory.find("root")).uid == 0
+        assert pid_of(directory) == worker
+
+    with_slow_name_service(work)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_worker_whose_threads_are_all_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(directory: Directory, service: SlowNameService) -> None:
+        worker = pid_of(directory)
+        monkeypatch.setattr(account, "TIMEOUT", 2.0)
+        stuck = [directory.find(f"slow-{i}") for i in range(2 * account_worker.THREADS)]
+        refusals = await asyncio.gather(*map(refusal, stuck))
+        assert all("does not answer" in refused.reason_for_admin for refused in refusals)
+        assert (await directory.find("root")).uid == 0
+        assert pid_of(directory) != worker
+
+    with_slow_name_service(work)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mep.mapper.mapping import MappedIdentity
+from mep.monitor.requests import plan
+from mep.monitor.requests.name_service import Account
+from mep.monitor.requests.renderer import RenderedConfig
+from mep.reader import loader as profile
+from mep.worker.commands import StartEndpoint
+
+
+@pytest.fixture
+def planned(
+    profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
+) -> plan.LaunchPlan:
+    site = profile.load(profile_directory)
+    return plan.make(site, command, identity_of_alice, alice, RenderedConfig("engine: {}\n"))
+
+
+def test_the_environment_is_built_from_nothing(planned: plan.LaunchPlan, command: StartEndpoint) -> None:
+    assert planned.environment["HOME"] == "/home/alice"
+    assert planned.environment["SITE"] == "here"
+    assert planned.environment["GC_USER_PYTHON_VERSION"] == "3.11.2"
+    assert planned.environment["GLOBUS_COMPUTE_ENDPOINT_NAME"] == command.name
+    names = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "GLOBUS_COMPUTE_ENDPOINT_NAME", "SITE", "NUMBER"}
+    assert set(planned.environment) == names | {"GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"}
+
+
+def test_versions_that_are_none_stay_out_of_the_environment(
+    profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
+) -> None:
+    strange = dataclasses.replace(
+        command, user_runtime={"python": {"version": "3\n"}, "globus_compute_sdk_version": ["x"]}
+    )
+    made = plan.make(profile.load(profile_directory), strange, identity_of_alice, alice, RenderedConfig(""))
+    assert not {"GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"} & set(made.environment)
+
+
+def test_a_plan_shows_no_password(planned: plan.LaunchPlan, command: StartEndpoint) -> None:
+    assert "hunter2" not in repr(planned)
+    assert not any("hunter2" in text for text in [*planned.argv, *planned.environment.values()])
+    assert planned.handover["amqp_creds"] == command.credentials
+    assert planned.argv[-1] == command.name

@@ -1,0 +1,172 @@
+"""The render server, as the real process that it is. Hostile options: test_hostile_options.py."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mep.mapper.mapping import MappedIdentity
+from mep.monitor.requests.name_service import Account
+from mep.monitor.requests.renderer import Renderer, WorkerUnavailable
+from mep.reader import loader as profile
+from mep.request.refusal import Refusal, Refused
+from mep.worker.commands import StartEndpoint
+
+pytestmark = pytest.mark.usefixtures("root")
+
+Render = Callable[..., str]
+
+
+@pytest.fixture
+def render(
+    profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
+) -> Render:
+    """Renders once with a fresh server; `template` and `schema` replace the profile's."""
+
+    def once(options: dict[str, Any], template: str | None = None, schema: str | None = None, **files: str) -> str:
+        if template is not None:
+            (profile_directory / "user_config_template.yaml.j2").write_text(template)
+        if schema is not None:
+            (profile_directory / "user_config_schema.json").write_text(schema)
+        for name, text in files.items():
+            (profile_directory / f"{name}.j2").write_text(text)
+
+        async def work() -> str:
+            renderer = Renderer("nobody")
+            try:
+                request = dataclasses.replace(command, user_options=options)
+                return (await renderer.render(profile.load(profile_directory), request, identity_of_alice, alice)).text
+            finally:
+                await renderer.stop()
+
+        return asyncio.run(work())
+
+    return once
+
+
+def refusal(render: Render, *arguments: Any, **named: Any) -> Refusal:
+    with pytest.raises(Refused) as caught:
+        render(*arguments, **named)
+    return caught.value.refusal
+
+
+def test_options_reach_the_template(render: Render) -> None:
+    assert "max_workers: 3" in render({"WORKERS": 3})
+
+
+ENGINE = "engine: {type: ThreadPoolEngine}\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("a: {{ NAME }}", 'a: "x\\ny: z"'),
+        ("a: {{ NONE }}", "a: null"),
+        ("a: {{ LIST }}", "a: ['\"p\"', 1]"),
+        ("a: {{ CMD | shell_escape }}", "a: \"'rm -rf /; echo'\""),
+        ("a: {{ _GC.mapped_identity.local.uname }}", "a: alice"),
+        ("a: {{ mapped_identity.local.uid }}", "a: 54321"),
+        ("a: {{ _GC.env.SITE }}", "a: here"),
+        ("a: {{ _GC.user_runtime.python.version }}", 'a: "3.11.2"'),
+        ("a: {{ parent_config.display_name }}", "a: Prod"),
+        ("{% include 'common.j2' %}", "a: shared"),
+        ("a: {{ MISSING | default(7) }}", "a: 7"),
+    ],
+)
+def test_the_variables_that_sites_use(render: Render, template: str, expected: str) -> None:
+    options = {"NAME": "x\ny: z", "NONE": None, "LIST": ["p", 1], "CMD": "rm -rf /; echo"}
+    assert expected in render(options, template=f"{ENGINE}{template}\n", common="a: shared")
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "stage", "admin", "user"),
+    [
+        ({"A": 1}, {"schema": '{"additionalProperties": false}'}, "options", "'A' was unexpected", "'A'"),
+        ({"_GC": 1}, {}, "options", "reserved", "reserved"),
+        ({}, {}, "template", "WORKERS", "WORKERS"),
+        ({}, {"template": "{{ ''.__class__.__mro__ }}"}, "template", "SecurityError", "administrators"),
+        ({}, {"template": "{{ 1 / 0 }}"}, "template", "ZeroDivisionError", "administrators"),
+        ({"F": "/etc/shadow"}, {"template": "{% include F %}"}, "template", "TemplateNotFound", "administrators"),
+        ({}, {"template": "a: b: c"}, "template", "YAML", "administrators"),
+        ({}, {"template": "[]"}, "template", "engine", "administrators"),
+        ({}, {"template": f"{ENGINE}high_assurance: true"}, "template", "high_assurance", "administrators"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused_with_the_reason(
+    render: Render, options: dict[str, Any], named: dict[str, Any], stage: str, admin: str, user: str
+) -> None:
+    refused = refusal(render, options, **named)
+    assert refused.stage == stage
+    assert admin in refused.reason_for_admin
+    assert user in refused.reason_for_user
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_large_options_are_rendered_up_to_a_limit(render: Render) -> None:
+    assert "max_workers: 1" in render({"WORKERS": 1, "BIG": "x" * 1_000_000, "DEEP": nested(60)})
+    assert "too large" in refusal(render, {"WORKERS": 1, "BIG": "x" * 1_100_000}).reason_for_user
+
+
+@pytest.mark.parametrize("depth", [65, 500, 990])
+def test_deep_options_end_in_a_refusal(render: Render, depth: int) -> None:
+    assert "nested too deeply" in refusal(render, {"WORKERS": 1, "DEEP": nested(depth)}).reason_for_user
+
+
+def test_every_filter_works_in_a_process_that_can_open_no_file(render: Render) -> None:
+    """Some import a module when they are used; `warm_up` must have done that."""
+    uses = [
+        "{{ V | wordwrap(2) }}{{ V | pprint }}{{ V | tojson }}{{ V | urlize }}{{ V | striptags }}",
+        "{{ {'a': V} | xmlattr }}{{ V | wordcount }}",
+        "{{ V | escape }}{{ V | forceescape }}{{ V | urlencode }}{{ [1, 2] | random }}{{ V | title }}",
+        "{{ lipsum() }}{{ [3, 1] | sort }}{{ 1.5 | round }}{{ 10 | filesizeformat }}{{ ('&lt;' | escape).unescape() }}",
+        "{% for a in [{'k': 1}] | groupby('k') %}{{ a.list | sum('k') }}{% endfor %}{{ [1] | batch(2) | list }}",
+    ]
+    template = "".join(f"{{% set x %}}{use}{{% endset %}}" for use in uses)
+    assert "a: 1" in render({"V": "a b"}, template=f"{template}{ENGINE}a: 1\n")
+
+
+def test_a_server_that_died_is_replaced(
+    profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
+) -> None:
+    site = profile.load(profile_directory)
+    request = dataclasses.replace(command, user_options={"WORKERS": 1})
+
+    async def work() -> tuple[int, int]:
+        pool = Renderer("nobody")
+        await pool.start()
+        assert pool._server is not None
+        first = pool._server.pid
+        assert Path(f"/proc/{first}").stat().st_uid == account_of_nobody()
+        os.kill(first, signal.SIGKILL)
+        await asyncio.sleep(0.1)
+        assert "max_workers: 1" in (await pool.render(site, request, identity_of_alice, alice)).text
+        second = pool._server.pid
+        await pool.stop()
+        return first, second
+
+    first, second = asyncio.run(work())
+    assert first != second
+
+
+def account_of_nobody() -> int:
+    import pwd
+
+    return pwd.getpwnam("nobody").pw_uid
+
+
+def test_an_account_that_does_not_exist_is_named() -> None:
+    with pytest.raises(WorkerUnavailable, match="render_account"):
+        asyncio.run(Renderer("no-such-account").start())

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mep.profile.config import ConfigError
+from mep.reader import loader as profile
+
+
+def test_a_profile_is_read_whole(profile_directory: Path) -> None:
+    site = profile.load(profile_directory)
+    assert site.name == "prod"
+    assert site.config.display_name == "Prod"
+    assert "ThreadPoolEngine" in site.templates[site.template_name]
+    assert site.schema == {"type": "object"}
+    assert site.environment == {"SITE": "here", "NUMBER": "5"}
+    assert site.mapper is not None
+
+
+def test_the_template_may_have_its_older_name_and_neighbours(profile_directory: Path) -> None:
+    (profile_directory / "user_config_template.yaml.j2").rename(profile_directory / "user_config_template.yaml")
+    (profile_directory / "common.j2").write_text("{# shared #}")
+    site = profile.load(profile_directory)
+    assert site.template_name == "user_config_template.yaml"
+    assert set(site.templates) == {"user_config_template.yaml", "common.j2"}
+
+
+def test_schema_and_environment_are_optional(profile_directory: Path) -> None:
+    (profile_directory / "user_config_schema.json").unlink()
+    (profile_directory / "user_environment.yaml").unlink()
+    site = profile.load(profile_directory)
+    assert site.schema is None
+    assert site.environment == {}
+
+
+MAPPING = (
+    '[{"DATA_TYPE": "expression_identity_mapping#1.0.0",'
+    ' "mappings": [{"source": "{id}", "match": ".*", "output": "x"}]}]'
+)
+
+
+def edited(name: str, old: str, new: str) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_text((directory / name).read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        edited("config.yaml", "Prod", "Other"),
+        edited("user_config_template.yaml.j2", "Thread", "Process"),
+        lambda directory: (directory / "common.j2").write_text(""),
+        lambda directory: (directory / "user_config_template.yaml.j2").rename(directory / "user_config_template.yaml"),
+        edited("user_config_schema.json", "object", "array"),
+        lambda directory: (directory / "user_config_schema.json").unlink(),
+        edited("user_environment.yaml", "here", "there"),
+        lambda directory: (directory / "mapping.json").write_text(MAPPING),
+    ],
+)
+def test_the_digest_changes_with_each_file(profile_directory: Path, edit: Callable[[Path], object]) -> None:
+    before = profile.load(profile_directory).digest
+    assert profile.load(profile_directory).digest == before
+    assert len(bytes.fromhex(before)) == 32
+    edit(profile_directory)
+    assert profile.load(profile_directory).digest != before
+
+
+def test_the_digest_changes_with_what_is_in_force(profile_directory: Path) -> None:
+    site = profile.load(profile_directory)
+    on_hold = dataclasses.replace(site, config=dataclasses.replace(site.config, render_account="somebody"))
+    assert on_hold.digest != site.digest
+
+
+def test_the_digest_is_the_same_in_every_process_and_whatever_the_order(profile_directory: Path) -> None:
+    script = "import sys, pathlib; from mep.reader import loader; print(loader.load(pathlib.Path(sys.argv[1])).digest)"
+    (profile_directory / "config.yaml").write_text(
+        (profile_directory / "config.yaml").read_text() + "accounts:\n  min_uid: 500\n  allow_nologin: true\n"
+    )
+    before = profile.load(profile_directory).digest
+    (profile_directory / "user_environment.yaml").write_text("NUMBER: 5\nSITE: here\n")
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, profile_directory],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == before
+
+
+def write(name: str, content: str | bytes) -> Callable[[Path], object]:
+    data = content if isinstance(content, bytes) else content.encode()
+    return lambda directory: (directory / name).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file", "names"),
+    [
+        (lambda d: (d / "config.yaml").unlink(), "config.yaml", "mep configure"),
+        (write("config.yaml", "display_name: x"), "config.yaml", "identity_mapping_config_path"),
+        (write("config.yaml", b"\xff"), "config.yaml", "UTF-8"),
+        (write("user_config_schema.json", "{"), "user_config_schema.json", "JSON"),
+        (write("user_config_schema.json", "[]"), "user_config_schema.json", "object"),
+        (write("user_config_schema.json", '{"type": "no"}'), "user_config_schema.json", "JSON schema"),
+        (write("user_environment.yaml", "- a"), "user_environment.yaml", "NAME: value"),
+        (write("user_environment.yaml", "HOME: /x"), "user_environment.yaml", "HOME"),
+        (write("user_environment.yaml", "A=B: x"), "user_environment.yaml", "A=B"),
+        (write("user_environment.yaml", "A: [1]"), "user_environment.yaml", "one value"),
+        (write("mapping.json", "[{}]"), "mapping.json", "DATA_TYPE"),
+        (write("mapping.json", "["), "mapping.json", ""),
+        (write("user_config_template.yaml.j2", "a: {% if %}"), "user_config_template.yaml.j2", "line 1"),
+        (write("user_config_template.yaml.j2", "{{ a | nosuch }}"), "user_config_template.yaml.j2", "nosuch"),
+        (write("user_config_template.yaml.j2", "{% include 'a.j2' %}"), "user_config_template.yaml.j2", "'a.j2'"),
+        (write("user_config_template.yaml.j2", " "), "user_config_template.yaml.j2", "empty"),
+        (write("common.j2", "{% endif %}"), "common.j2", "line 1"),
+        (lambda d: (d / "mapping.json").unlink(), "mapping.json", "no such file"),
+        (lambda d: (d / "user_config_template.yaml.j2").unlink(), "user_config_template.yaml.j2", "no such file"),
+        (lambda d: (d / "config.yaml").chmod(0o666), "config.yaml", "chmod go-w"),
+        (lambda d: (d / "mapping.json").chmod(0o664), "mapping.json", "chmod go-w"),
+        (lambda d: d.chmod(0o777), "", "chmod go-w"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_remedy(
+    profile_directory: Path, spoil: Callable[[Path], object], file: str, names: str
+) -> None:
+    spoil(profile_directory)
+    with pytest.raises(ConfigError) as caught:
+        profile.load(profile_directory)
+    assert str(profile_directory / file) in str(caught.value)
+    assert names in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_file_is_named(profile_directory: Path) -> None:
+    (profile_directory / "user_environment.yaml").unlink()
+    (profile_directory / "user_environment.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"user_environment\.yaml: is a folder"):
+        profile.load(profile_directory)
+
+
+def test_no_profile_of_that_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mep configure nosuch"):
+        profile.load(tmp_path / "nosuch")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b", "é", "x" * 200])
+def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name"):
+        profile.check_name(name)
+
+
+def test_a_file_of_somebody_else_is_refused(profile_directory: Path, root: None) -> None:
+    os.chown(profile_directory / "mapping.json", 65534, 65534)
+    with pytest.raises(ConfigError, match="chown root"):
+        profile.load(profile_directory)
+
+
+def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
+    assert profile.endpoint_id(profile_directory) is None
+    known = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
+    profile.remember(profile_directory, known, "amqps://broker.example.org:5671")
+    assert profile.endpoint_id(profile_directory) == known
+    assert profile.broker_address(profile_directory) == "amqps://broker.example.org:5671"
+    (profile_directory / "endpoint.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"endpoint\.json"):
+        profile.endpoint_id(profile_directory)
+
+
+@pytest.fixture
+def pam_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "pam.d"
+    folder.mkdir(mode=0o755)
+    (folder / "mep").write_text("auth required pam_deny.so\n")
+    return folder
+
+
+def test_a_pam_service_that_is_there(pam_folder: Path) -> None:
+    profile.check_pam_service("mep", pam_folder)
+    profile.check_pam_service("MEP", pam_folder)  # PAM reads the same file
+
+
+@pytest.mark.parametrize("name", ["nosuch", "", ".", "..", "../pam.d/mep", "/etc/passwd", "sub/mep"])
+def test_a_pam_service_that_is_not_there(pam_folder: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"pam\.service_name|put a file there") as caught:
+        profile.check_pam_service(name, pam_folder)
+    assert str(pam_folder) in str(caught.value)
+
+
+def test_the_package_installs_a_pam_service(pam_folder: Path) -> None:
+    (pam_folder / "mep").unlink()
+    with pytest.raises(ConfigError, match=rf"^{pam_folder}/mep: no such file; the package installs /etc/pam\.d/mep"):
+        profile.check_pam_service("mep", pam_folder)
+
+
+def test_a_pam_service_that_others_can_change(pam_folder: Path) -> None:
+    (pam_folder / "mep").chmod(0o664)
+    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}/mep$"):
+        profile.check_pam_service("mep", pam_folder)
+    (pam_folder / "mep").chmod(0o644)
+    pam_folder.chmod(0o777)
+    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}$"):
+        profile.check_pam_service("mep", pam_folder)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mep.request.refusal import Refused
+from mep.worker.commands import decode, notice_address
+from tests.mep.conftest import ALICE, UEP, delivery
+
+NOW = time.time()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def refusal(body: object, *, now: float | None = None, **properties: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        decode(delivery(body, **properties), "r1", now or time.time())
+    assert caught.value.refusal.stage == "command"
+    return caught.value.refusal.reason_for_admin
+
+
+def test_a_command_is_read_whole(message: dict[str, Any]) -> None:
+    command = decode(delivery(message), "r1", time.time())
+    assert command.name.endswith(UEP)
+    assert command.endpoint_id == UEP
+    assert command.requester == ALICE
+    assert command.user_options == {"WORKERS": 2}
+    assert command.notices.routing_key == f"{UEP}.heartbeats"
+    assert "hunter2" not in repr(command)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "names"),
+    [
+        (["command"], "cmd_rm", "cmd_rm"),
+        (["command"], None, "unknown command"),
+        (["args"], ["--debug"], "'args'"),
+        (["kwargs"], [], "'kwargs'"),
+        (["kwargs", "name"], "../../etc", "'name'"),
+        (["kwargs", "name"], "-rf", "'name'"),
+        (["kwargs", "name"], "a\nb", "'name'"),
+        (["kwargs", "name"], "x" * 200, "'name'"),
+        (["kwargs", "user_opts"], "x", "'user_opts'"),
+        (["kwargs", "amqp_creds"], {}, "endpoint_id"),
+        (["kwargs", "amqp_creds", "endpoint_id"], "nope", "endpoint_id"),
+        (["globus_effective_identity"], 7, "globus_effective_identity"),
+        (["globus_identity_set"], {}, "globus_identity_set"),
+        (["globus_username"], None, "globus_username"),
+    ],
+)
+def test_a_wrong_field_is_named(message: dict[str, Any], path: list[str], value: object, names: str) -> None:
+    owner = message
+    for key in path[:-1]:
+        owner = owner[key]
+    owner[path[-1]] = value
+    assert names in refusal(message)
+
+
+def test_other_content_types_times_and_bodies_are_refused(message: dict[str, Any]) -> None:
+    assert "content type" in refusal(message, content_type="text/plain")
+    assert "timestamp" in refusal(message, timestamp=None)
+    assert "JSON" in refusal(b"{")
+    assert "JSON" in refusal(b"\xff\xfe")
+    assert "JSON" in refusal(b"[" * 100_000)
+    assert "object" in refusal(b"[]")
+
+
+@pytest.mark.parametrize("skew", [-181, 181, 100_000])
+def test_a_command_out_of_time_is_refused_with_its_age(message: dict[str, Any], skew: int) -> None:
+    assert f"{skew} s old" in refusal(message, now=NOW, timestamp=round(NOW) - skew)
+
+
+def test_the_user_can_be_told_of_a_command_that_cannot_be_used(message: dict[str, Any]) -> None:
+    message["kwargs"]["name"] = "../x"
+    address = notice_address(delivery(message))
+    assert address is not None
+    assert address.endpoint_id == UEP
+    assert notice_address(delivery(b"no JSON")) is None
+    assert notice_address(delivery([])) is None
+
+
+@given(body=JSON)
+def test_no_body_does_anything_but_be_refused(body: object) -> None:
+    refusal(body)
+    assert notice_address(delivery(body)) is None
