@@ -1,12 +1,12 @@
 """Asks the system's name service. A program of its own: `python -m mep.accounts.server`.
 
 An LDAP server that does not answer holds up whoever asks for as long as it likes. The manager's loop must not be held
-up, and the manager must not have threads; so this process asks, and has threads. `account.Directory` starts it as an
-account that owns nothing, and kills it when nothing comes from it any more. It serves requests on descriptor 0, a
-socket: each a JSON object on a line, answered by one on a line, in the order in which the answers are there.
+up, and the manager must not have threads; so this process asks, and has threads. `monitor.requests.name_service` starts
+it as an account that owns nothing, and kills it when nothing comes from it any more. It serves requests on descriptor
+0, a socket: each a JSON object on a line, answered by one on a line, in the order in which the answers are there.
 
 Request:  {"id": number, "find": name}, or {"id": number, "group_ids": [name, ...]}
-Answer:   {"id": number, "found": what `account.look_up` gives, as an object, or what `account.group_ids` gives for
+Answer:   {"id": number, "found": what `look_up.account` gives, as an object, or what `look_up.group_ids` gives for
           each name, as a list}, or {"id": number, "failed": text}
 
 There is no limit on the number of processes: it would count all those of the account, and some modules of the name
@@ -25,7 +25,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mep.monitor.requests import name_service as account
+from mep.accounts import look_up
 from mep.privileged import kernel
 
 THREADS = 16
@@ -79,12 +79,12 @@ def answer(line: bytes) -> bytes:
 
 
 def _find(username: str) -> dict[str, Any] | None:
-    found = account.look_up(username)
+    found = look_up.account(username)
     return None if found is None else dataclasses.asdict(found)
 
 
 def _group_ids(names: list[str]) -> list[int | None]:
-    return list(account.group_ids(names).values())
+    return list(look_up.group_ids(names).values())
 
 
 if __name__ == "__main__":

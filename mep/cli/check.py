@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 from identity import trust
 from mep.cli import dry_run as rehearsal
 from mep.monitor.containment.containment import Containment, ContainmentError
+from mep.privileged import session
 from mep.processes.supervised import WorkerUnavailable
-from mep.profile.config import ConfigError
+from mep.profile.errors import ConfigError
 from mep.profile.paths import Places
-from mep.reader import loader as profile
-from mep.reader.loader import Profile
+from mep.profile.profile import Profile
+from mep.reader import loader, outside, registered
 from mep.registration import registration
 from mep.registration.registration import RegistrationError
 from mep.request.refusal import Refused
@@ -47,28 +48,28 @@ class Line:
 
 def lines(directory: Path, places: Places, *, files_only: bool = False) -> Iterator[Line]:
     """Checks the profile in `directory`: its files, and unless `files_only` also what is outside of them."""
-    site, findings = profile.examine(directory)
+    profile, findings = loader.examine(directory)
     for finding in findings:
         if finding.problem is None:
             yield Line(OK, str(finding.path), "belongs to root, readable, valid")
         else:
             yield _failed(str(finding.path), finding.problem.removeprefix(f"{finding.path}: "))
-    yield from _programs([Path(sys.executable)] if site is None else [Path(sys.executable), _uep(site)])
-    if site is None:
+    yield from _programs([Path(sys.executable)] if profile is None else [Path(sys.executable), _uep(profile)])
+    if profile is None:
         return
-    for warning in site.mapper.warnings:
+    for warning in profile.mapping.hints:
         yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
     if not files_only:
-        yield _folders(site, places, directory)
-        yield _pam(site)
-        yield _containment(site)
-        yield _rendering(site)
-        yield from _service(site, places)
-        yield _broker(site)
+        yield _folders(profile, places, directory)
+        yield _pam(profile)
+        yield _containment(profile)
+        yield _rendering(profile)
+        yield from _service(profile, places)
+        yield _broker(profile)
 
 
-def _uep(site: Profile) -> Path:
-    return Path(site.config.uep_command[0])
+def _uep(profile: Profile) -> Path:
+    return Path(profile.config.uep_command[0])
 
 
 def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
@@ -77,14 +78,14 @@ def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
 
 def _programs(programs: list[Path]) -> Iterator[Line]:
     for program in programs:
-        problem, what = profile.program_problem(program), f"program {program}"
+        problem, what = outside.program_problem(program), f"program {program}"
         fine = Line(OK, what, "only root can change it, and ordinary users can execute it")
         yield fine if problem is None else _failed(what, problem)
 
 
-def _folders(site: Profile, places: Places, directory: Path) -> Line:
-    audit = site.config.audit_log_path
-    files = [places.log_file(directory), places.run / site.name / "manager.pid", *([audit] if audit else [])]
+def _folders(profile: Profile, places: Places, directory: Path) -> Line:
+    audit = profile.config.audit_log_path
+    files = [places.log_file(directory), places.run / profile.name / "manager.pid", *([audit] if audit else [])]
     for file in files:
         nearest = next(folder for folder in file.parents if folder.exists())
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -101,20 +102,20 @@ def _folders(site: Profile, places: Places, directory: Path) -> Line:
     return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
 
 
-def _pam(site: Profile) -> Line:
-    service = site.config.pam.service_name
-    if not site.config.pam.enable:
+def _pam(profile: Profile) -> Line:
+    service = profile.config.pam.service_name
+    if not profile.config.pam.enable:
         return Line(OK, "PAM", "off: user endpoints have no session, and can gain no rights by set-uid programs")
-    if problem := profile.pam_problem(service):
+    if problem := outside.pam_problem(service) or session.problem():
         return _failed("PAM", problem)
     return Line(OK, "PAM", f"service {service!r} is there; accounts go through its account and session rules")
 
 
-def _containment(site: Profile) -> Line:
+def _containment(profile: Profile) -> Line:
     async def probe() -> str:
-        containment = Containment(site.name)
+        containment = Containment(profile.name)
         try:
-            return await containment.probe(site.config.resources)
+            return await containment.probe(profile.config.resources)
         finally:
             containment.close()
 
@@ -124,9 +125,9 @@ def _containment(site: Profile) -> Line:
         return Line(NOTE, "containment", f"limits are not all in force: {e}")
 
 
-def _rendering(site: Profile) -> Line:
+def _rendering(profile: Profile) -> Line:
     try:
-        asyncio.run(rehearsal.render(site, site.config.render_account, {}))
+        asyncio.run(rehearsal.render(profile, profile.config.render_account, {}))
     except WorkerUnavailable as e:
         return _failed("template, rendered", str(e))
     except Refused as e:
@@ -137,10 +138,10 @@ def _rendering(site: Profile) -> Line:
     return Line(OK, "template, rendered", "without any options")
 
 
-def _service(site: Profile, places: Places) -> Iterator[Line]:
+def _service(profile: Profile, places: Places) -> Iterator[Line]:
     try:
-        with registration.login_app(places.state, site.config) as app:
-            answer = registration.ask_version(site.config, app)
+        with registration.login_app(places.state, profile.config) as app:
+            answer = registration.ask_version(profile.config, app)
     except ConfigError as e:
         yield _failed("login", str(e))
         return
@@ -160,12 +161,12 @@ def _clock(date: str | None) -> Line:
     return Line(OK, "clock", f"{abs(skew)} s off the service's")
 
 
-def _broker(site: Profile) -> Line:
-    address = profile.broker_address(site.directory)
+def _broker(profile: Profile) -> Line:
+    address = registered.broker_address(profile.directory)
     if address is None:
         return Line(NOTE, "broker", "known only after the first start")
     parts = urlsplit(address)
-    host, port = parts.hostname or "", site.config.amqp_port or parts.port or 5671
+    host, port = parts.hostname or "", profile.config.amqp_port or parts.port or 5671
     try:
         with socket.create_connection((host, port), TIMEOUT) as connection:
             if parts.scheme == "amqps":

@@ -16,7 +16,7 @@ from mep.profile import paths as places
 from mep.profile.paths import Places
 
 if TYPE_CHECKING:
-    from mep.reader.loader import Profile
+    from mep.profile.profile import Profile
 
 T = TypeVar("T")
 Name = Annotated[str, typer.Argument(help="The endpoint's name: a folder in the configuration folder.")]
@@ -45,7 +45,7 @@ class Failed(Exception):
 
 def profile_directory(name: str) -> Path:
     """The folder of profile `name`, whether there is one or not. Raises Failed."""
-    from mep.reader import loader as profile
+    from mep.profile import profile
 
     try:
         profile.check_name(name)
@@ -56,14 +56,14 @@ def profile_directory(name: str) -> Path:
 
 def load(directory: Path) -> Profile:
     """The profile in a folder. Raises Failed."""
-    from mep.reader import loader as profile
+    from mep.reader import loader
 
-    return orderly(lambda: profile.load(directory))
+    return orderly(lambda: loader.load(directory))
 
 
 def orderly(action: Callable[[], T]) -> T:
     """Runs `action`; an error that the admin can mend becomes its text and its exit code."""
-    from mep.profile.config import ConfigError
+    from mep.profile.errors import ConfigError
     from mep.registration.registration import RegistrationError
 
     try:

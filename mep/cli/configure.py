@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-from mep.reader import loader as profile
+from mep.profile import profile
 
 USES = {
     profile.CONFIG: "the manager's configuration",

@@ -9,19 +9,19 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identity import Decision, MapperError
-from mep.mapper import mapping
-from mep.mapper.mapping import MappedIdentity
+from identity import Decision
+from mep.accounts import look_up
+from mep.mapper.mapping import IdentityMapper
 from mep.monitor.requests import admission
-from mep.monitor.requests import name_service as account
 from mep.monitor.requests import plan as planning
-from mep.monitor.requests.name_service import Account
-from mep.monitor.requests.plan import LaunchPlan
-from mep.monitor.requests.renderer import RenderedConfig, Renderer
-from mep.reader.loader import Profile
-from mep.request.refusal import Refused
-from mep.worker.commands import StartEndpoint
-from wire.queues import Target
+from mep.monitor.requests.name_service import of_exactly_that_name
+from mep.monitor.requests.renderer import Renderer
+from mep.profile.profile import Profile
+from mep.request.account import Account
+from mep.request.launch_plan import LaunchPlan
+from mep.request.mapped_identity import MappedIdentity
+from mep.request.rendered_config import RenderedConfig
+from mep.request.start_endpoint import StartEndpoint
 
 _NOBODY = str(uuid.UUID(int=0))
 
@@ -32,62 +32,63 @@ def identity_record(username: str) -> dict[str, Any]:
     return {"id": made_up, "sub": made_up, "username": username, "email": username, "name": username, "status": "used"}
 
 
-async def decide(site: Profile, identity_set: Sequence[Mapping[str, Any]]) -> Decision:
+async def decide(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) -> Decision:
     """What the mapping documents say of these identities, of which the first makes the request.
 
     Raises:
         Refused: at stage `identity`; a mapping program failed.
     """
-    command = _command(identity_set, {})
-    try:
-        return await site.mapper.amap(command.identity_set, requester=command.requester)
-    except MapperError as e:
-        raise Refused("identity", str(e), "Your identity could not be mapped because of a temporary failure.") from None
+    return await IdentityMapper(_NOBODY).decide(_command(identity_set, {}), profile.mapping)
 
 
-async def identify(site: Profile, identity_set: Sequence[Mapping[str, Any]]) -> tuple[MappedIdentity, Account]:
+async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) -> tuple[MappedIdentity, Account]:
     """Whom the first of these identities, which are linked, would become.
 
     Raises:
         Refused: at stage `identity`, `account` or `admission`.
     """
-    identity = await mapping.identify(_command(identity_set, {}), site.mapper, _NOBODY)
-    owner = account.find(identity.username)
-    policy = site.config.accounts
-    admission.admit(owner, policy, account.group_ids(policy.group_names()))
+    identity = await IdentityMapper(_NOBODY).identify(_command(identity_set, {}), profile.mapping)
+    owner = _account(identity.username)
+    policy = profile.config.accounts
+    admission.admit(owner, policy, look_up.group_ids(policy.group_names()))
     return identity, owner
 
 
-async def plan(site: Profile, identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> LaunchPlan:
+async def plan(profile: Profile, identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> LaunchPlan:
     """What would be started for these identities with these options.
 
     Raises:
         Refused: at any stage before the launch.
         WorkerUnavailable: no render worker can be started.
     """
-    identity, owner = await identify(site, identity_set)
+    identity, owner = await identify(profile, identity_set)
     command = _command(identity_set, options)
-    return planning.make(site, command, identity, owner, await _render(site, command, identity, owner))
+    return planning.make(profile, command, identity, owner, await _render(profile, command, identity, owner))
 
 
-async def render(site: Profile, username: str, options: Mapping[str, Any]) -> RenderedConfig:
+async def render(profile: Profile, username: str, options: Mapping[str, Any]) -> RenderedConfig:
     """The configuration of a user endpoint of account `username` with these options.
 
     Raises:
         Refused: at stage `account`, `options` or `template`.
         WorkerUnavailable: no render worker can be started.
     """
-    owner = account.find(username)
+    owner = _account(username)
     record = identity_record(username)
     identity = MappedIdentity(username, record["id"], "none; made up", [])
-    return await _render(site, _command([record], options), identity, owner)
+    return await _render(profile, _command([record], options), identity, owner)
 
 
-async def _render(site: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
-    renderer = Renderer(site.config.render_account)
+def _account(username: str) -> Account:
+    """As the manager finds it, but waiting for the name service. Raises Refused."""
+    return of_exactly_that_name(username, look_up.account(username))
+
+
+async def _render(profile: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
+    renderer = Renderer(profile.config.render_account)
     await renderer.start()
     try:
-        return await renderer.render(site, command, identity, owner)
+        return await renderer.render(profile, command, identity, owner)
     finally:
         await renderer.stop()
 
@@ -101,7 +102,6 @@ def _command(identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, An
         user_options=options,
         user_runtime={},
         credentials={},
-        notices=Target("", "", ""),
         requester=str(requester.get("id")),
         requester_name=str(requester.get("username")),
         identity_set=list(identity_set),

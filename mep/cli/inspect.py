@@ -17,7 +17,7 @@ import typer
 from mep.cli.common import Failed, Name, here, load, need_root, profile_directory
 
 if TYPE_CHECKING:
-    from mep.reader.loader import Profile
+    from mep.profile.profile import Profile
 
 T = TypeVar("T")
 NOT_RUNNING = 3
@@ -77,12 +77,12 @@ def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = N
     from mep.monitor.containment import containment
 
     need_root("templates are rendered under another account")
-    site, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
-    _show_mapping(site, records)
-    plan = _rehearsed(rehearsal.plan(site, records, given))
+    profile, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
+    _show_mapping(profile, records)
+    plan = _rehearsed(rehearsal.plan(profile, records, given))
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
     print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
-    print(f"limits    {containment.describe(site.config.resources)}, for all user endpoints of the account")
+    print(f"limits    {containment.describe(profile.config.resources)}, for all user endpoints of the account")
     for variable, value in plan.environment.items():
         print(f"variable  {variable}={value}")
     print(f"configuration:\n{plan.handover['config']}")
@@ -101,12 +101,12 @@ def render(
     print(_rehearsed(rehearsal.render(load(profile_directory(name)), user, given)).text)
 
 
-def _show_mapping(site: Profile, records: list[dict[str, Any]]) -> None:
+def _show_mapping(profile: Profile, records: list[dict[str, Any]]) -> None:
     from mep.cli import dry_run as rehearsal
 
-    for passed in _rehearsed(rehearsal.decide(site, records)).passed_over:
+    for passed in _rehearsed(rehearsal.decide(profile, records)).passed_over:
         print(f"passed over  {passed.identity}: {passed.where}: {passed.reason}")
-    found, owner = _rehearsed(rehearsal.identify(site, records))
+    found, owner = _rehearsed(rehearsal.identify(profile, records))
     print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
     print(f"identity  {found.identity}\nrule      {found.rule}")
 

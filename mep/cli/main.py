@@ -25,7 +25,7 @@ from mep.cli.common import Failed, Name, here, load, need_root, orderly, profile
 if TYPE_CHECKING:
     import globus_sdk
 
-    from mep.reader.loader import Profile
+    from mep.profile.profile import Profile
     from mep.registration.registration import Registration
 
 app = typer.Typer(
@@ -85,7 +85,7 @@ def configure_(
 ) -> None:
     """Make a profile: a folder of commented files. Nothing that exists is overwritten."""
     from mep.cli import configure
-    from mep.reader import loader as profile
+    from mep.profile import profile
 
     if not multi_user:
         raise Failed(os.EX_USAGE, "only multi-user endpoints exist here; leave --no-multi-user out")
@@ -115,25 +115,25 @@ def start(
     detach: Annotated[bool, typer.Option("--detach", help="Go into the background once registered.")] = False,
 ) -> None:
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
-    from mep.cli import logs
-    from mep.monitor import manager
+    from mep.cli import daemon, logs
     from mep.monitor.audit import AuditError
-    from mep.privileged import kernel
+    from mep.privileged import kernel, session
     from mep.processes.supervised import WorkerUnavailable
-    from mep.reader import loader as profile
+    from mep.reader import outside
     from wire.amqp import BrokerError
 
     directory = profile_directory(name)
     need_root("the manager becomes the users that it starts endpoints for")
     os.umask(0o077)
     kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
-    site = load(directory)
-    debug = debug or site.config.debug
+    profile = load(directory)
+    debug = debug or profile.config.debug
     logs.send_to([logging.StreamHandler()], debug)
-    orderly(lambda: profile.check_outside(site))
+    orderly(lambda: outside.check(profile))
+    orderly(lambda: session.load() if profile.config.pam.enable else None)
     run_directory = here().run / name
     with _running_once(run_directory, name):
-        registered = orderly(lambda: _register(site))
+        registered = orderly(lambda: _register(profile))
         print(f"Endpoint {name} is registered: {registered.endpoint_id}", flush=True)
         handlers = [logs.file(here().log_file(directory))]
         if log_to_console or not detach:
@@ -142,7 +142,7 @@ def start(
             _detach(run_directory, handlers)
         logs.send_to(handlers, debug)
         try:
-            manager.run(site, registered, run_directory)
+            daemon.run(profile, registered, run_directory)
         except BrokerError as e:
             raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
         except WorkerUnavailable as e:
@@ -242,20 +242,20 @@ def whoami() -> None:
     print(f"{user['preferred_username']}  {user['sub']}")
 
 
-def _register(site: Profile) -> Registration:
+def _register(profile: Profile) -> Registration:
     from mep.registration import registration
 
-    with registration.login_app(here().state, site.config) as app:
-        return registration.register(site, app)
+    with registration.login_app(here().state, profile.config) as app:
+        return registration.register(profile, app)
 
 
 def _keeps(directory: Path) -> bool:
     """Whether user endpoints are to outlive a stop; not when the profile cannot be read any more."""
-    from mep.profile.config import ConfigError
-    from mep.reader import loader as profile
+    from mep.profile.errors import ConfigError
+    from mep.reader import loader
 
     try:
-        return profile.load(directory).config.on_stop == "keep"
+        return loader.load(directory).config.on_stop == "keep"
     except ConfigError:
         return False
 
@@ -281,7 +281,7 @@ def _running_once(run_directory: Path, name: str) -> Iterator[None]:
 
 
 def _detach(run_directory: Path, handlers: list[logging.Handler]) -> None:
-    import daemon
+    import daemon  # the package python-daemon
 
     from mep.monitor import run_lock as runlock
 

@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from identity import Mapper, MapperError
+from identity import Decision, Mapper, MapperError, parse
+from mep.profile.mapping_documents import MappingDocuments
+from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.start_endpoint import StartEndpoint
 
 
-@dataclass(frozen=True)
-class MappedIdentity:
-    """The identity that decided, the user name it maps to, and the rule that says so.
+class IdentityMapper:
+    """Maps requesters. endpoint_id: the manager's; mapping programs are told it.
 
-    candidates: one list per document of {identity: [names]}, as user endpoints report it in their heartbeats.
+    The documents that were asked last stay parsed.
     """
 
-    username: str
-    identity: str
-    rule: str
-    candidates: list[list[dict[str, list[str]]]]
+    def __init__(self, endpoint_id: str) -> None:
+        self._endpoint_id = endpoint_id
+        self._parsed: tuple[str, Mapper] | None = None
 
+    async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+        """Maps the requester.
 
-async def identify(command: StartEndpoint, mapper: Mapper, endpoint_id: str) -> MappedIdentity:
-    """Maps the requester. `endpoint_id` is the manager's; external mapping programs are told it.
+        Raises:
+            Refused: stage `identity`; no account, more than one, or a mapping program failed.
+        """
+        decision = await self.decide(command, documents)
+        if decision.account is None or decision.identity is None:
+            who = f"{command.requester_name!r} (identity {command.requester})"
+            raise Refused(
+                "identity",
+                f"{who} maps to no account: {decision.refusal}",
+                f"Your Globus identity {command.requester_name} is not mapped to an account on this system. If you have"
+                " an account here under another identity, link it to your Globus account and submit again.",
+            )
+        return MappedIdentity(decision.account, decision.identity, str(decision.rule), decision.candidates)
 
-    Raises:
-        Refused: stage `identity`; no account, more than one, or a mapping program failed.
-    """
-    who = f"{command.requester_name!r} (identity {command.requester})"
-    try:
-        decision = await mapper.amap(command.identity_set, requester=command.requester, gateway_id=endpoint_id)
-    except MapperError as e:
-        raise Refused(
-            "identity",
-            f"mapping {who} failed: {e}",
-            "Your identity could not be mapped to a local account because of a temporary failure. Try again later.",
-        ) from None
-    if decision.account is None or decision.identity is None:
-        raise Refused(
-            "identity",
-            f"{who} maps to no account: {decision.refusal}",
-            f"Your Globus identity {command.requester_name} is not mapped to an account on this system. If you have"
-            " an account here under another identity, link it to your Globus account and submit again.",
-        )
-    return MappedIdentity(decision.account, decision.identity, str(decision.rule), decision.candidates)
+    async def decide(self, command: StartEndpoint, documents: MappingDocuments) -> Decision:
+        """What the documents say, with all that was passed over.
+
+        Raises:
+            Refused: stage `identity`; a mapping program failed.
+        """
+        try:
+            return await self._mapper(documents).amap(
+                command.identity_set, requester=command.requester, gateway_id=self._endpoint_id
+            )
+        except MapperError as e:
+            raise Refused(
+                "identity",
+                f"mapping {command.requester_name!r} (identity {command.requester}) failed: {e}",
+                "Your identity could not be mapped to a local account because of a temporary failure. Try again later.",
+            ) from None
+
+    def _mapper(self, documents: MappingDocuments) -> Mapper:
+        if self._parsed is None or self._parsed[0] != documents.digest:
+            self._parsed = (documents.digest, parse(documents.text, str(documents.path)))
+        return self._parsed[1]

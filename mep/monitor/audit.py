@@ -27,7 +27,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from identity import trust
-from mep.monitor.requests.name_service import Account
+from mep.request.account import Account
 
 log = logging.getLogger("mep.audit")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from pathlib import Path
 
 
 def notify(**assignments: str) -> None:
@@ -26,52 +25,3 @@ def watchdog_period() -> float | None:
     if not microseconds.isdigit() or int(microseconds) == 0 or whose not in ("", str(os.getpid())):
         return None
     return int(microseconds) / 3e6
-
-
-class Status:
-    """The line that `systemctl status` and `mep status` show, made of parts; told whenever one of them changes."""
-
-    def __init__(self, endpoint_id: str, file: Path) -> None:
-        """`file` has the line for as long as the manager runs."""
-        self._endpoint_id = endpoint_id
-        self._file = file
-        self._parts: dict[str, str] = {
-            "connection": "connecting",
-            "user_endpoints": "0 user endpoints",
-            "profile": "",
-            "mapping": "",
-            "containment": "",
-        }
-
-    def remove(self) -> None:
-        """Deletes the file: there is nothing to tell any more."""
-        self._file.unlink(missing_ok=True)
-
-    def connection(self, text: str) -> None:
-        """Whether commands can come: "connected", or why not."""
-        self._set("connection", text)
-
-    def user_endpoints(self, count: int) -> None:
-        """How many run."""
-        self._set("user_endpoints", "1 user endpoint" if count == 1 else f"{count} user endpoints")
-
-    def profile(self, text: str) -> None:
-        """What is wrong with, or missing for, the profile as it was last edited; nothing when it is in force."""
-        self._set("profile", text)
-
-    def mapping(self, text: str) -> None:
-        """The same of the identity mapping, which is read again by itself."""
-        self._set("mapping", text)
-
-    def containment(self, text: str) -> None:
-        """Which limits of the profile are not in force."""
-        self._set("containment", text)
-
-    def _set(self, part: str, text: str) -> None:
-        if self._parts[part] == text:
-            return
-        self._parts[part] = text
-        line = f"endpoint {self._endpoint_id}: {'; '.join(filter(None, self._parts.values()))}"
-        notify(STATUS=line)
-        with contextlib.suppress(OSError):
-            self._file.write_text(f"{line}\n", encoding="utf-8", errors="backslashreplace")

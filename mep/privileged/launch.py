@@ -36,7 +36,8 @@ from dataclasses import dataclass
 
 from mep.privileged import kernel, session
 from mep.privileged.become import NotProven, become, prove_account
-from mep.privileged.spec import STDERR, STDOUT, LaunchSpec, check
+from mep.privileged.spec import STDERR, STDOUT, check
+from mep.request.launch_spec import LaunchSpec
 
 HELD = b"\0"
 """The first byte of a report once the child waits at the gate."""

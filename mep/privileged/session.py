@@ -89,6 +89,15 @@ def load() -> None:
     _pam = pamela
 
 
+def problem() -> str | None:
+    """Why PAM cannot be loaded; None when it is."""
+    try:
+        load()
+    except PamError as e:
+        return str(e)
+    return None
+
+
 class Session:
     """One PAM session, not opened yet."""
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from mep.request.launch_spec import LaunchSpec
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAX_DESCRIPTOR = 15
@@ -17,38 +17,6 @@ MAX_DESCRIPTOR = 15
 
 class LaunchRefused(Exception):
     """The launch would break a rule of this folder. Nothing was started."""
-
-
-@dataclass(frozen=True)
-class LaunchSpec:
-    """One program to start as one account.
-
-    argv: the program (an absolute path, executed without a search) and its arguments.
-    environment: the whole environment of the program.
-    username, uid, gid, groups: the account; `groups` are its supplementary groups, primary group included.
-    directory: the working directory, entered after the drop (root may not see a user's home on NFS).
-    log: folder and file name for standard output and error; the folder is made, and the file opened for appending,
-        after the drop, so that links in it lead nowhere that the user could not go.
-    descriptors: number in the program -> open descriptor of ours. 0 is mandatory; 1 and 2 are the log's, or
-        mandatory without one. All other descriptors are closed.
-    pam: the PAM service through which the account must go, with a session for as long as the program lives; None for
-        none, and then nothing that the program executes can gain any right.
-    home: the account's home, when the program is to be the account with all that it has; None for helpers of ours.
-    rlimits: resource (resource.RLIMIT_*) -> limit, soft and hard. A lower hard limit that is in force stays.
-    """
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    username: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    directory: str
-    log: tuple[str, str] | None
-    descriptors: Mapping[int, int]
-    home: str | None = None
-    pam: str | None = None
-    rlimits: Mapping[int, int] = field(default_factory=dict)
 
 
 _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")

@@ -17,9 +17,10 @@ import sys
 from dataclasses import dataclass
 
 from mep.privileged.launch import Started, start
-from mep.privileged.spec import LaunchRefused, LaunchSpec
+from mep.privileged.spec import LaunchRefused
 from mep.processes import reaping
 from mep.processes.report import read_report
+from mep.request.launch_spec import LaunchSpec
 
 END_TIMEOUT = 5.0
 """Seconds that a killed worker has to be gone. One that is held by a tracer takes longer; nobody waits for that."""

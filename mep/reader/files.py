@@ -18,7 +18,9 @@ import identity
 from identity import trust
 from identity.documents import EXTERNAL
 from mep.profile import programs as reach
-from mep.profile.config import ConfigError, load_yaml
+from mep.profile.errors import ConfigError
+from mep.profile.mapping_documents import MappingDocuments, MappingHint
+from mep.reader.config_reader import load_yaml
 
 PAM_FOLDER = Path("/etc/pam.d")
 
@@ -144,7 +146,7 @@ def _variable_problem(name: Any, value: Any) -> str | None:
     return None
 
 
-def read_mapping(path: Path) -> identity.Mapper:
+def read_mapping(path: Path) -> MappingDocuments:
     """The mapping documents in a file; the programs that they name are checked too. Raises ConfigError."""
     text = read_trusted(path)
     try:
@@ -157,7 +159,8 @@ def read_mapping(path: Path) -> identity.Mapper:
             check_program(program)
         except ConfigError as e:
             raise ConfigError(path, [f"mapping program {e}"]) from None
-    return mapper
+    hints = tuple(MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.warnings)
+    return MappingDocuments(path, text, mapper.digest, hints)
 
 
 def _mapping_programs(text: str) -> list[Path]:

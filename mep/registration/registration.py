@@ -23,9 +23,11 @@ import globus_sdk
 from globus_sdk.token_storage import MemoryTokenStorage, SQLiteTokenStorage
 
 from mep import __version__
-from mep.profile.config import ConfigError, ManagerConfig, load_yaml
-from mep.reader import loader as profile
-from mep.reader.loader import Profile
+from mep.profile.config import ManagerConfig
+from mep.profile.errors import ConfigError
+from mep.profile.profile import Profile
+from mep.reader import files, registered
+from mep.reader.config_reader import load_yaml
 from wire.queues import QueueInfoError, Source, Target, read_source, read_target
 from wire.redaction import redact
 
@@ -96,21 +98,21 @@ def login_app(storage: Path, config: ManagerConfig) -> globus_sdk.GlobusApp:
     )
 
 
-def register(site: Profile, app: globus_sdk.GlobusApp) -> Registration:
+def register(profile: Profile, app: globus_sdk.GlobusApp) -> Registration:
     """Registers the endpoint of profile `site`, under its earlier id if it has one, and remembers the id.
 
     Raises:
         RegistrationError: no login, the service cannot be reached, or refuses.
         ConfigError: `endpoint.json` cannot be used.
     """
-    known = profile.endpoint_id(site.directory)
+    known = registered.endpoint_id(profile.directory)
     _check_login(app)
-    with globus_sdk.ComputeClientV3(app=app, base_url=_service_url(site.config)) as client:
-        answer = _ask(client, known, _document(site))
-    registration = _read(answer, site.config.amqp_port)
+    with globus_sdk.ComputeClientV3(app=app, base_url=_service_url(profile.config)) as client:
+        answer = _ask(client, known, _document(profile))
+    registration = _read(answer, profile.config.amqp_port)
     if known is not None and registration.endpoint_id != known:
         raise RegistrationError(os.EX_SOFTWARE, f"the service answers for {registration.endpoint_id}, not for {known}")
-    profile.remember(site.directory, registration.endpoint_id, _address(registration.commands.connection_url))
+    registered.remember(profile.directory, registration.endpoint_id, _address(registration.commands.connection_url))
     return registration
 
 
@@ -190,10 +192,10 @@ def _read(answer: Any, port: int | None) -> Registration:
         raise RegistrationError(os.EX_PROTOCOL, f"the service's answer to the registration: {e}") from None
 
 
-def _document(site: Profile) -> dict[str, Any]:
-    config = site.config
+def _document(profile: Profile) -> dict[str, Any]:
+    config = profile.config
     document: dict[str, Any] = {
-        "endpoint_name": site.name,
+        "endpoint_name": profile.name,
         "display_name": config.display_name,
         "multi_user": True,
         "public": config.public,
@@ -207,9 +209,9 @@ def _document(site: Profile) -> dict[str, Any]:
             "python_version": platform.python_version(),
             "hostname": socket.getfqdn(),
             "local_user": pwd.getpwuid(os.getuid()).pw_name,
-            "endpoint_config": site.config_text,
-            "user_config_template": site.templates[site.template_name],
-            "user_config_schema": site.schema,
+            "endpoint_config": profile.config_text,
+            "user_config_template": profile.templates[profile.template_name],
+            "user_config_schema": profile.schema,
             "mep_version": __version__,
         },
     }
@@ -242,7 +244,7 @@ def _client_credentials(config: ManagerConfig) -> tuple[str, str] | None:
 
 def _read_credentials(path: Path) -> tuple[str, str]:
     expected = "two lines of text: `client_id: UUID` and `client_secret: SECRET`"
-    text = profile.read_trusted(path, f"make it, with mode 0600 and {expected}")
+    text = files.read_trusted(path, f"make it, with mode 0600 and {expected}")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(path, [f"others may read this secret (mode {mode:04o}); mend it: chmod 600 {path}"])
@@ -259,6 +261,6 @@ def _read_credentials(path: Path) -> tuple[str, str]:
 def shown_id(directory: Path) -> str:
     """The id of a profile for people to read: a dash before the first registration, `?` when it cannot be read."""
     try:
-        return profile.endpoint_id(directory) or "-"
+        return registered.endpoint_id(directory) or "-"
     except ConfigError:
         return "?"

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from mep.request.refusal import Refused
+from mep.request.start_endpoint import StartEndpoint
 from wire.amqp import Delivery
-from wire.queues import QueueInfoError, Target, read_credentials, read_endpoint_id, read_target
+from wire.queues import QueueInfoError, read_credentials
 
 MAX_SKEW = 180
 """Seconds by which a command's time may differ from ours."""
@@ -25,38 +25,6 @@ MAX_NAME = 1024
 _COMMAND = "cmd_start_endpoint"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOR_USER = "This endpoint received a start command that it cannot use; please tell its administrators."
-
-
-@dataclass(frozen=True)
-class StartEndpoint:
-    """A request to start a user endpoint, or to refresh the credentials of a running one.
-
-    request_id: ours, for logs and refusals.
-    name: the user endpoint's name, safe as a folder name.
-    credentials: `amqp_creds` as they came, passed on to the user endpoint; they hold passwords.
-    notices: where to tell the service that the start failed.
-    requester, requester_name: Globus identity that made the request (UUID, user name).
-    identity_set: that identity and those linked to it, not yet checked.
-    """
-
-    request_id: str
-    name: str
-    endpoint_id: str
-    user_options: Mapping[str, Any]
-    user_runtime: Mapping[str, Any]
-    credentials: Mapping[str, Any] = field(repr=False)
-    notices: Target = field(repr=False)
-    requester: str
-    requester_name: str
-    identity_set: object
-
-
-@dataclass(frozen=True)
-class NoticeAddress:
-    """Whom to tell that a start failed: the user endpoint's id, and where the service listens."""
-
-    endpoint_id: str
-    target: Target = field(repr=False)
 
 
 def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | None = None) -> StartEndpoint:
@@ -84,21 +52,19 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
         user_options=_optional_object(kwargs, "user_opts"),
         user_runtime=_optional_object(kwargs, "user_runtime"),
         credentials=credentials,
-        notices=queues.heartbeats,
         requester=_name_of_somebody(body, "globus_effective_identity"),
         requester_name=_name_of_somebody(body, "globus_username"),
         identity_set=_member(body, "globus_identity_set", list),
     )
 
 
-def notice_address(delivery: Delivery, amqp_port: int | None = None) -> NoticeAddress | None:
-    """Whom to tell about a command that could not be decoded, if that much of it can be read."""
+def credentials_in(delivery: Delivery) -> Mapping[str, Any] | None:
+    """The credentials in a command that could not be decoded, for a notice to its user; None when there are none."""
     try:
         credentials = json.loads(delivery.body)["kwargs"]["amqp_creds"]
-        info = credentials["heartbeat_queue_info"]
-        return NoticeAddress(read_endpoint_id(credentials), read_target(info, "heartbeat_queue_info", amqp_port))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return credentials if isinstance(credentials, dict) else None
 
 
 def _body(delivery: Delivery) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from mep.worker.commands import NoticeAddress
 from wire import backoff
 from wire.amqp import AccessRefused, publish_once
 from wire.messages import StatusReport, pack
+from wire.queues import QueueInfoError, Target, read_endpoint_id, read_target
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +27,48 @@ _HEARTBEAT_PERIOD = 3
 """What a failed endpoint reports as its period, as the public package does: the service forgets it soon."""
 
 
-async def send(address: NoticeAddress, text: str, request_id: str) -> bool:
-    """Publishes the notice; True once the broker has confirmed it, False when it had to be given up."""
-    report = StatusReport(address.endpoint_id, {"error": text, "heartbeat_period": _HEARTBEAT_PERIOD})
+@dataclass(frozen=True)
+class NoticeAddress:
+    """Whom to tell that a start failed: the user endpoint's id, and where the service listens."""
+
+    endpoint_id: str
+    target: Target = field(repr=False)
+
+
+def address(credentials: Mapping[str, Any], amqp_port: int | None = None) -> NoticeAddress:
+    """Whom to tell about the user endpoint that `credentials` (an `amqp_creds` object) are for.
+
+    Raises:
+        QueueInfoError: the credentials do not say.
+    """
+    info = credentials.get("heartbeat_queue_info")
+    return NoticeAddress(read_endpoint_id(credentials), read_target(info, "heartbeat_queue_info", amqp_port))
+
+
+@dataclass(frozen=True)
+class Notices:
+    """Sends notices. amqp_port: of config.yaml; when set, it replaces the port of each URL."""
+
+    amqp_port: int | None = None
+
+    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+        """Publishes the notice for the user endpoint that `credentials` (an `amqp_creds` object) are for.
+
+        Returns True once the broker has confirmed it, False when it had to be given up.
+        """
+        try:
+            whom = address(credentials, self.amqp_port)
+        except QueueInfoError as e:
+            log.warning("[%s] failure notice not sent, the command does not say where to: %s", request_id, e)
+            return False
+        return await _deliver(whom, text, request_id)
+
+
+async def _deliver(whom: NoticeAddress, text: str, request_id: str) -> bool:
+    report = StatusReport(whom.endpoint_id, {"error": text, "heartbeat_period": _HEARTBEAT_PERIOD})
     for wait, _ in zip(backoff.delays(), range(ATTEMPTS), strict=False):
         try:
-            await asyncio.wait_for(publish_once(address.target, pack(report)), ATTEMPT_TIMEOUT)
+            await asyncio.wait_for(publish_once(whom.target, pack(report)), ATTEMPT_TIMEOUT)
         except AccessRefused as e:
             log.error("[%s] failure notice not sent: %s", request_id, e)
             return False

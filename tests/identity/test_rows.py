@@ -33,13 +33,13 @@ from mep.mapper import mapping
 from mep.monitor import manager
 from mep.monitor.requests import admission, plan
 from mep.monitor.requests import name_service as account
-from mep.monitor.requests.name_service import Account
-from mep.monitor.requests.renderer import RenderedConfig
 from mep.privileged import spec
 from mep.profile.config import ManagerConfig
-from mep.reader import loader as profile
+from mep.reader import files
+from mep.request.account import Account
 from mep.request.refusal import Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.rendered_config import RenderedConfig
+from mep.request.start_endpoint import StartEndpoint
 from tests.mep.conftest import MANAGER
 
 from .conftest import ALICE, BOB, expression, external, record, text
@@ -530,7 +530,7 @@ def test_row_34_file_replaced_while_running(
     path = tmp_path / "mapping.json"
     path.write_text(text(expression({"output": "old"})))
     config = SimpleNamespace(identity_mapping_config_path=path)
-    running = Running(config, profile.read_mapping(path))
+    running = Running(config, files.read_mapping(path))
     said: list[str] = []
     site: Any = SimpleNamespace(_profile=running, _status=SimpleNamespace(mapping=said.append))
     site._reload_mapping = lambda: manager._Manager._reload_mapping(site)

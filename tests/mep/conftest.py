@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from mep.mapper.mapping import MappedIdentity
-from mep.monitor.requests.name_service import Account
-from mep.worker.commands import StartEndpoint, decode
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
+from mep.request.start_endpoint import StartEndpoint
+from mep.worker.commands import decode
 from wire.amqp import Delivery
 
 MANAGER = "ee9d42e2-85b1-487f-a350-9712bb321d5f"

@@ -95,9 +95,9 @@ def test_a_public_profile_starts_unchanged(folder: Path, hub: HubProcess, public
     (manager.profile / "endpoint.json").unlink()
     done = manager.run("list")
     assert "public" in done.stdout
-    from mep.reader import loader as profile
+    from mep.reader import loader
 
-    site = profile.load(manager.profile)
+    site = loader.load(manager.profile)
     assert site.config.email == "a@example.org"
     assert site.config.local_compute_services
 

@@ -26,15 +26,14 @@ from typing import Any, TypeVar
 
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
-from mep.monitor.requests.name_service import Account
 from mep.processes.process import Process
-from mep.worker.commands import StartEndpoint
-from wire.queues import read_credentials
+from mep.request.account import Account
+from mep.request.start_endpoint import StartEndpoint
 
 _FORMAT = 2
 """Of state.json. Whoever changes what is written raises it, and goes on reading what the version before wrote."""
 _READABLE = (1, 2)
-_COMMAND = tuple(f.name for f in dataclasses.fields(StartEndpoint) if f.name not in ("credentials", "notices"))
+_COMMAND = tuple(f.name for f in dataclasses.fields(StartEndpoint) if f.name != "credentials")
 
 _GARBAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, OSError)
 """What reading a file that is not ours, or not whole, may end in."""
@@ -151,7 +150,7 @@ def auditing_end(folder: Path) -> int:
     return descriptor
 
 
-def load(folder: Path, amqp_port: int | None) -> Child:
+def load(folder: Path) -> Child:
     """The child in `folder`, adopted. Its pidfd is None when it has ended since.
 
     Raises:
@@ -161,7 +160,7 @@ def load(folder: Path, amqp_port: int | None) -> Child:
         facts = _read(folder)
         file = CredentialFile(folder / "credentials", _of(str, facts["key"]))
         child = Child(
-            command=_command(facts["command"], file.unseal(facts["credentials"].encode()), amqp_port),
+            command=_command(facts["command"], file.unseal(facts["credentials"].encode())),
             account=Account(**{**facts["account"], "groups": tuple(facts["account"]["groups"])}),
             process=Process(**facts["process"]),
             folder=folder,
@@ -222,9 +221,8 @@ def _read(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _command(facts: Mapping[str, Any], credentials: Mapping[str, Any], amqp_port: int | None) -> StartEndpoint:
-    notices = read_credentials(credentials, amqp_port).heartbeats
-    return StartEndpoint(**facts, credentials=credentials, notices=notices)
+def _command(facts: Mapping[str, Any], credentials: Mapping[str, Any]) -> StartEndpoint:
+    return StartEndpoint(**facts, credentials=credentials)
 
 
 def _of(kind: type[T], value: object) -> T:

@@ -20,15 +20,16 @@ from pathlib import Path
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.record import Child, auditing_end, make_folder, writing_end
-from mep.monitor.requests.plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
 from mep.privileged.launch import LaunchFailure, Started, release, start
 from mep.privileged.session import PamError
 from mep.privileged.spec import LaunchRefused
 from mep.processes import reaping, report
 from mep.processes.process import Process
 from mep.profile import programs as reach
+from mep.request.launch_plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
+from mep.request.launch_spec import LaunchSpec
 from mep.request.refusal import Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.start_endpoint import StartEndpoint
 
 EXEC_TIMEOUT = 30.0
 """Seconds from the gate to exec: the user's home may lie on a file system that answers slowly, or never."""
@@ -100,9 +101,26 @@ def _fork(plan: LaunchPlan, credentials: CredentialFile, folder: Path, rlimits: 
         if plan.audited:
             descriptors[AUDIT_FD] = auditing_end(folder)
         try:
-            return start(plan.spec(descriptors, rlimits), held=True)
+            return start(_spec(plan, descriptors, rlimits), held=True)
         except (LaunchRefused, PamError, OSError) as e:
             raise Refused("launch", f"not started: {e}", _FOR_USER) from None
+
+
+def _spec(plan: LaunchPlan, descriptors: Mapping[int, int], rlimits: Mapping[int, int]) -> LaunchSpec:
+    return LaunchSpec(
+        argv=plan.argv,
+        environment=plan.environment,
+        username=plan.account.name,
+        uid=plan.account.uid,
+        gid=plan.account.gid,
+        groups=plan.account.groups,
+        directory=plan.account.home,
+        log=plan.log,
+        descriptors=descriptors,
+        home=plan.account.home,
+        pam=plan.pam,
+        rlimits=rlimits,
+    )
 
 
 def _close(*descriptors: int | None) -> None:

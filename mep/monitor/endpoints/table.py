@@ -25,12 +25,12 @@ from mep.monitor.endpoints.endpoint_pipes import Hearing
 from mep.monitor.endpoints.lifecycle import Action, Event, State
 from mep.monitor.endpoints.record import Child
 from mep.monitor.endpoints.spawn import spawn
-from mep.monitor.requests.plan import LaunchPlan
 from mep.processes import reaping
 from mep.profile.config import ManagerConfig
 from mep.profile.resources import Resources
+from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Children:
         """
         for folder in state.folders(self._run_directory):
             try:
-                child = state.load(folder, self._config().amqp_port)
+                child = state.load(folder)
             except state.StateError as e:
                 log.error("%s", e)
                 _ask_to_stop(folder)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
-from mep.monitor.requests.name_service import Account
+from mep.profile.account_policy import AccountPolicy
+from mep.request.account import Account
 from mep.request.refusal import Refused
 
 NO_LOGIN = frozenset(
@@ -20,28 +20,6 @@ NO_LOGIN = frozenset(
 )
 """Login shells that say: nobody works under this account."""
 NO_GROUPS: Mapping[str, int | None] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class AccountPolicy:
-    """The key `accounts` of config.yaml. The lists are those of sshd_config(5): each that is set must be passed.
-
-    min_uid: accounts below are system accounts.
-    allow_nologin: whether accounts whose shell forbids login may have user endpoints.
-    allow_users, allow_groups: names of the only accounts, and groups of the only accounts, that may; None: not set.
-    deny_users, deny_groups: names of accounts, and groups of accounts, that may not, whatever else says yes.
-    """
-
-    min_uid: int = 1000
-    allow_nologin: bool = False
-    allow_users: tuple[str, ...] | None = None
-    deny_users: tuple[str, ...] = ()
-    allow_groups: tuple[str, ...] | None = None
-    deny_groups: tuple[str, ...] = ()
-
-    def group_names(self) -> tuple[str, ...]:
-        """The groups whose ids `admit` needs; each once."""
-        return tuple(dict.fromkeys((*self.deny_groups, *(self.allow_groups or ()))))
 
 
 def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int | None] = NO_GROUPS) -> None:

@@ -1,27 +1,23 @@
-"""From a user name to a local account, through the system's name service (files, LDAP, SSSD: whatever it uses).
+"""From a user name to a local account, without waiting for the name service in the event loop.
 
-The name service may take its time. `find` and `group_ids` wait for it: for commands, which have nothing else to do.
-`Directory` gives the same to the manager, whose loop must not wait: a process asks for it (see `account_worker`).
-That process is trusted less than the manager: what it says is checked, and all texts are written here.
+A process asks the name service (`accounts.server`), and is supervised here. It is trusted less than the monitor: what
+it says is checked, and all texts are written here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import grp
 import itertools
 import json
-import os
-import pwd
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mep.processes.supervised import Worker, WorkerUnavailable
+from mep.request.account import Account
 from mep.request.refusal import Refused
 
 TIMEOUT = 20.0
-"""Seconds that a look-up of `Directory` may take, the start of a worker included."""
+"""Seconds that a look-up of `NameService` may take, the start of a worker included."""
 MAX_LINE = 2**20
 """Bytes of one answer of the worker: an account can be a member of 65536 groups."""
 _MAX_TEXT = 4096
@@ -33,59 +29,12 @@ _STOPPING = "This endpoint is being stopped; please submit again later."
 _BROKEN = "This endpoint cannot start user endpoints at the moment; please tell its administrators."
 
 
-@dataclass(frozen=True)
-class Account:
-    """A local account. `groups` are all its groups, the primary one included."""
-
-    name: str
-    uid: int
-    gid: int
-    gecos: str
-    home: str
-    shell: str
-    groups: tuple[int, ...]
-
-
-def find(username: str) -> Account:
-    """The account called `username`.
+def of_exactly_that_name(username: str, found: Account | None) -> Account:
+    """The account that was found for `username`.
 
     Raises:
         Refused: stage `account`; there is none of exactly that name.
     """
-    return _exactly(username, look_up(username))
-
-
-def look_up(username: str) -> Account | None:
-    """What the name service answers when it is asked for `username`; the name in it may be another one."""
-    try:
-        entry = pwd.getpwnam(username)
-    except (KeyError, ValueError):  # ValueError: NUL or a lone surrogate in the name
-        return None
-    return Account(
-        name=entry.pw_name,
-        uid=entry.pw_uid,
-        gid=entry.pw_gid,
-        gecos=entry.pw_gecos,
-        home=entry.pw_dir,
-        shell=entry.pw_shell,
-        groups=tuple(sorted({entry.pw_gid, *os.getgrouplist(entry.pw_name, entry.pw_gid)})),
-    )
-
-
-def group_ids(names: Iterable[str]) -> dict[str, int | None]:
-    """The id of each group; None for a name that no group has."""
-    return {name: _group_id(name) for name in names}
-
-
-def _group_id(name: str) -> int | None:
-    try:
-        entry = grp.getgrnam(name)
-    except (KeyError, ValueError):
-        return None
-    return entry.gr_gid if entry.gr_name == name else None
-
-
-def _exactly(username: str, found: Account | None) -> Account:
     if found is None:
         raise Refused(
             "account",
@@ -101,7 +50,7 @@ def _exactly(username: str, found: Account | None) -> Account:
     return found
 
 
-class Directory:
+class NameService:
     """Looks up accounts and groups without holding up the loop. `account_name` is what its worker runs as.
 
     A slow look-up does not hold up others. A worker that dies, answers nonsense, or answers nothing at all for as long
@@ -128,7 +77,7 @@ class Directory:
             await self._end_worker()
             reason = str(e) or f"no answer within {TIMEOUT:g} s"
             raise WorkerUnavailable(
-                f"the directory worker does not work: {reason}; its own words are in the log"
+                f"the name service worker does not work: {reason}; its own words are in the log"
             ) from None
 
     async def find(self, username: str) -> Account:
@@ -137,7 +86,7 @@ class Directory:
         Raises:
             Refused: stage `account`; there is none of exactly that name, or there is no answer.
         """
-        return _exactly(username, await self._once("find", username, _account))
+        return of_exactly_that_name(username, await self._once("find", username, _account))
 
     async def group_ids(self, names: Iterable[str]) -> dict[str, int | None]:
         """The id of each group; None for a name that no group has.
@@ -185,7 +134,7 @@ class Directory:
         except _Failed as e:
             raise Refused("account", f"the look-up of {what!r} failed: {e}", _TRY_LATER) from None
         except _Lost as e:
-            reason = f"the directory worker was lost twice when asked for {what!r}; the last time {e}"
+            reason = f"the name service worker was lost twice when asked for {what!r}; the last time {e}"
             raise Refused("account", reason, _TRY_LATER) from None
         except WorkerUnavailable as e:
             raise Refused("account", str(e), _BROKEN) from None

@@ -1,34 +1,31 @@
-"""The way of a request, from the queue to a running user endpoint, in the order of its stages.
+"""The way of a request, from its command to a running user endpoint, in the order of its stages.
 
-`handle` is called once per delivery and never raises: a request ends as a running (or refreshed) user endpoint, or as
-one refusal, which is logged, audited and told to the user here and nowhere else.
+`worker.consumer` calls `handle` once for each command; it never raises: a request ends as a running (or refreshed)
+user endpoint, or as one refusal, which is logged, audited and told to the user here and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
-from mep.mapper import mapping
-from mep.mapper.mapping import MappedIdentity
 from mep.monitor.audit import AuditError, AuditTrail
 from mep.monitor.endpoints.record import Child
 from mep.monitor.endpoints.table import Children, ExitReport
 from mep.monitor.requests import admission, plan
 from mep.monitor.requests.breaker import Breaker
 from mep.monitor.requests.keyed_lock import Turns
-from mep.monitor.requests.name_service import Account, Directory
+from mep.monitor.requests.name_service import NameService
 from mep.monitor.requests.quota import Quota
 from mep.monitor.requests.renderer import Renderer
-from mep.reader.loader import Profile
+from mep.profile.mapping_documents import MappingDocuments
+from mep.profile.profile import Profile
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
-from mep.worker import commands as command
-from mep.worker import notices
-from mep.worker.commands import NoticeAddress, StartEndpoint
-from wire.amqp import Delivery
+from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +44,37 @@ _STOPPING = Refusal(
 )
 
 
+class Mapper(Protocol):
+    """Who maps identities: `mapper.mapping`."""
+
+    async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+        """Maps the requester. Raises Refused."""
+
+
+class Notices(Protocol):
+    """Who tells users that a start failed: `worker.notices`."""
+
+    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+        """Sends a notice with the credentials of its user endpoint; whether it was delivered."""
+
+
 class Pipeline:
-    """Handles requests. `profile` gives the profile in force; `endpoint_id` is the manager's own id."""
+    """Handles requests. `profile` gives the profile in force, `children` the table of user endpoints."""
 
     def __init__(
         self,
         profile: Callable[[], Profile],
-        endpoint_id: str,
-        directory: Directory,
+        mapper: Mapper,
+        name_service: NameService,
         renderer: Renderer,
         audit: AuditTrail,
+        notices: Notices,
         children: Callable[[], Children],
     ) -> None:
         self._profile = profile
-        self._endpoint_id = endpoint_id
-        self._directory = directory
+        self._mapper = mapper
+        self._notices = notices
+        self._name_service = name_service
         self._renderer = renderer
         self._audit = audit
         self._children = children
@@ -72,23 +85,33 @@ class Pipeline:
         self._closing = False
         self._missed: dict[str, tuple[Child, asyncio.Event]] = {}
 
-    async def handle(self, delivery: Delivery) -> None:
-        """One delivery, from its bytes to its end. The caller acks when this returns."""
-        request_id = secrets.token_hex(4)
-        address: NoticeAddress | None = None
-        port = self._profile().config.amqp_port
+    async def handle(self, command: StartEndpoint) -> None:
+        """One request, to its end. The caller acknowledges the command when this returns."""
+        await self._finish(command, self._receive(command))
+
+    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+        """A message that is no request. `credentials` say whom to tell, when that much of it could be read."""
+        await self._refuse(refusal, request_id, credentials)
+
+    async def _receive(self, command: StartEndpoint) -> None:
+        self._decide(
+            "received",
+            command.request_id,
+            endpoint=command.name,
+            identity=command.requester,
+            username=command.requester_name,
+        )
+        await self._start(command)
+
+    async def _finish(self, command: StartEndpoint, work: Awaitable[None]) -> None:
+        """Turns whatever stops the work into one refusal."""
         try:
-            start = command.decode(delivery, request_id, time.time(), port)
-            address = _address(start)
-            self._decide(
-                "received", request_id, endpoint=start.name, identity=start.requester, username=start.requester_name
-            )
-            await self._start(start)
+            await work
         except Refused as e:
-            await self._refuse(e.refusal, request_id, address or command.notice_address(delivery, port))
+            await self._refuse(e.refusal, command.request_id, command.credentials)
         except Exception:
-            log.exception("[%s] unexpected error", request_id)
-            await self._refuse(_UNEXPECTED, request_id, address)
+            log.exception("[%s] unexpected error", command.request_id)
+            await self._refuse(_UNEXPECTED, command.request_id, command.credentials)
 
     def adopted(self, child: Child) -> None:
         """A user endpoint that an earlier manager started is ours now."""
@@ -132,16 +155,16 @@ class Pipeline:
         )
         if self._closing:
             if report.revive is not None:
-                self._later(self._refuse(_STOPPING, request_id, _address(child.command)))
+                self._later(self._refuse(_STOPPING, request_id, child.command.credentials))
         elif report.revive is not None:
             if report.unwatched:
                 child.remove()
             log.info("[%s] %s ended just after a start command came for it; starting it again", request_id, child.name)
-            self._later(self._revive(report.revive))
+            self._later(self._finish(report.revive, self._start(report.revive)))
         elif report.tell_user and report.unwatched:
             self._later(self._tell_if_it_stays_away(report))
         elif report.tell_user:
-            self._later(self._refuse(_death(report), request_id, _address(child.command)))
+            self._later(self._refuse(_death(report), request_id, child.command.credentials))
 
     def begin_closing(self) -> None:
         """From now on user endpoints end because the manager ends them: no revivals, no notices of deaths."""
@@ -163,10 +186,10 @@ class Pipeline:
                 return
             self._found(start.name)
             children, profile = self._children(), self._profile()
-            identity = await mapping.identify(start, profile.mapper, self._endpoint_id)
-            owner = await self._directory.find(identity.username)
+            identity = await self._mapper.identify(start, profile.mapping)
+            owner = await self._name_service.find(identity.username)
             policy = profile.config.accounts
-            admission.admit(owner, policy, await self._directory.group_ids(policy.group_names()))
+            admission.admit(owner, policy, await self._name_service.group_ids(policy.group_names()))
             self._decide(
                 "mapped",
                 start.request_id,
@@ -177,7 +200,7 @@ class Pipeline:
                 account=owner.name,
                 uid=owner.uid,
                 rule=identity.rule,
-                mapping=profile.mapper.digest[:12],
+                mapping=profile.mapping.digest[:12],
             )
             running = children.get(start.name)  # only now: it may have ended while a mapping program was waited for
             if running is not None and running.account.uid == owner.uid:
@@ -226,7 +249,7 @@ class Pipeline:
         except asyncio.TimeoutError:
             pass
         self._found(name)
-        await self._refuse(_death(report), report.child.command.request_id, _address(report.child.command))
+        await self._refuse(_death(report), report.child.command.request_id, report.child.command.credentials)
 
     def _found(self, name: str) -> None:
         """Whoever missed the user endpoint `name` need not wait any longer."""
@@ -235,20 +258,11 @@ class Pipeline:
             child.remove()
             over.set()
 
-    async def _revive(self, start: StartEndpoint) -> None:
-        try:
-            await self._start(start)
-        except Refused as e:
-            await self._refuse(e.refusal, start.request_id, _address(start))
-        except Exception:
-            log.exception("[%s] unexpected error", start.request_id)
-            await self._refuse(_UNEXPECTED, start.request_id, _address(start))
-
-    async def _refuse(self, refusal: Refusal, request_id: str, address: NoticeAddress | None) -> None:
+    async def _refuse(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
         log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
         self._note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
-        if address is not None:
-            await notices.send(address, f"{refusal.reason_for_user} (request {request_id})", request_id)
+        if credentials is not None:
+            await self._notices.send(credentials, f"{refusal.reason_for_user} (request {request_id})", request_id)
 
     def _decide(self, event: str, request_id: str, **facts: object) -> None:
         """Puts a decision on record before it is carried out. Raises Refused, stage `audit`, when it must be there."""
@@ -280,10 +294,6 @@ def _facts(child: Child) -> dict[str, object]:
         "uid": child.account.uid,
         "pid": child.pid,
     }
-
-
-def _address(start: StartEndpoint) -> NoticeAddress:
-    return NoticeAddress(start.endpoint_id, start.notices)
 
 
 def _death(report: ExitReport) -> Refusal:

@@ -1,68 +1,22 @@
 """The last step before the launch: all that the privileged part needs to know, decided without touching anything.
 
-`make` is pure. `LaunchPlan.spec` adds the descriptors that `children` opens.
+`make` is pure. `endpoints.spawn` opens the descriptors.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mep.mapper.mapping import MappedIdentity
-from mep.monitor.requests.name_service import Account
-from mep.monitor.requests.renderer import RenderedConfig
-from mep.privileged.spec import LaunchSpec
-from mep.reader.loader import Profile
-from mep.worker.commands import StartEndpoint
-
-CREDENTIALS_FD = 3
-"""Where the program finds its credential file; the number that the public package uses."""
-REPORT_FD = 5
-"""Where the program writes `ready` after its first heartbeat, `working` after its first result, `stopping` when it
-takes no more tasks, and `stopped` before a clean end; ours, and optional."""
-AUDIT_FD = 4
-"""Where the program of a high-assurance endpoint writes a record for whatever happens to a task."""
+from mep.profile.profile import Profile
+from mep.request.account import Account
+from mep.request.launch_plan import LaunchPlan
+from mep.request.mapped_identity import MappedIdentity
+from mep.request.rendered_config import RenderedConfig
+from mep.request.start_endpoint import StartEndpoint
 
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
-
-
-@dataclass(frozen=True)
-class LaunchPlan:
-    """One user endpoint to be started.
-
-    handover: the JSON object that it reads from standard input, but for what concerns descriptors. Holds passwords.
-    pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
-    configuration: the beginning of the digest of the profile that it was made from.
-    """
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    account: Account
-    log: tuple[str, str]
-    handover: Mapping[str, Any] = field(repr=False)
-    pam: str | None
-    audited: bool
-    configuration: str
-
-    def spec(self, descriptors: Mapping[int, int], rlimits: Mapping[int, int]) -> LaunchSpec:
-        """What `mep.privileged` is given."""
-        return LaunchSpec(
-            argv=self.argv,
-            environment=self.environment,
-            username=self.account.name,
-            uid=self.account.uid,
-            gid=self.account.gid,
-            groups=self.account.groups,
-            directory=self.account.home,
-            log=self.log,
-            descriptors=descriptors,
-            home=self.account.home,
-            pam=self.pam,
-            rlimits=rlimits,
-        )
 
 
 def make(

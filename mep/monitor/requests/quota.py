@@ -19,25 +19,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mep.profile.limits import Limits
 from mep.request.refusal import Refused
 
 WINDOW = 60.0
 """Seconds over which starts are counted."""
 MOST_AT_ONCE = 16
 """Starts of one account under way, whatever is configured: a hanging home must not take all places for requests."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Numbers of user endpoints; None means no limit.
-
-    max_ueps: of all users together. max_ueps_per_user: of one account. Both count those that run and those that are
-    being started. starts_per_minute_per_user: starts of one account in any 60 seconds, whatever becomes of them.
-    """
-
-    max_ueps: int | None = None
-    max_ueps_per_user: int | None = None
-    starts_per_minute_per_user: int | None = None
 
 
 @dataclass(frozen=True)

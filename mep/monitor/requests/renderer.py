@@ -26,16 +26,17 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from mep.mapper.mapping import MappedIdentity
-from mep.monitor.requests.name_service import Account
 from mep.processes import reaping
 from mep.processes.report import read_report
 from mep.processes.supervised import WorkerUnavailable, launch
 from mep.profile.config import ManagerConfig
-from mep.reader.loader import Profile
+from mep.profile.profile import Profile
 from mep.renderer.server import CPU, ENDED, JOB, MAX_OPTIONS, MEMORY, OUT_OF_MEMORY, PARALLEL, WALL
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.rendered_config import RenderedConfig
+from mep.request.start_endpoint import StartEndpoint
 
 START_LIMIT = 30.0
 """Seconds until a new server must be ready. Python packages may lie on a slow file system."""
@@ -46,13 +47,6 @@ MAX_ANSWER = 5 * 2**20
 _MAX_REASON = 2000
 """Characters of a text that comes from a child."""
 _UNAVAILABLE = "This endpoint cannot start user endpoints at the moment; please tell its administrators."
-
-
-@dataclass(frozen=True)
-class RenderedConfig:
-    """A user endpoint's configuration, as YAML text."""
-
-    text: str
 
 
 class Renderer:

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mep.accounts import server as account_worker
-from mep.monitor.requests import name_service as account
+from mep.accounts import look_up, server
 
 LIMIT = 30.0
 """Seconds after which a test has failed."""
@@ -25,7 +24,7 @@ LIMIT = 30.0
 def served(answer: Callable[[bytes], bytes], threads: int) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
     ours.settimeout(LIMIT)
-    serving = threading.Thread(target=account_worker.serve, args=(theirs, answer, threads))
+    serving = threading.Thread(target=server.serve, args=(theirs, answer, threads))
     before = set(threading.enumerate())
     serving.start()
     try:
@@ -85,7 +84,7 @@ def test_long_answers_are_not_mixed_up() -> None:
 
 
 def ask(**request: object) -> dict[str, object]:
-    answer: dict[str, object] = json.loads(account_worker.answer(json.dumps({"id": 7, **request}).encode()))
+    answer: dict[str, object] = json.loads(server.answer(json.dumps({"id": 7, **request}).encode()))
     assert answer.pop("id") == 7
     return answer
 
@@ -103,15 +102,15 @@ def test_a_look_up_that_fails_is_answered(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(_username: str) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(account, "look_up", fail)
+    monkeypatch.setattr(look_up, "account", fail)
     assert "Input/output error" in str(ask(find="root")["failed"])
 
 
 def test_it_ends_with_its_manager_even_if_a_look_up_does_not_end() -> None:
     program = (
-        "import time; from mep.monitor.requests import name_service as account; "
-        "from mep.accounts import server as account_worker; "
-        "account.look_up = lambda name: time.sleep(3600); account_worker.main()"
+        "import time; from mep.accounts import look_up; "
+        "from mep.accounts import server; "
+        "look_up.account = lambda name: time.sleep(3600); server.main()"
     )
     ours, theirs = socket.socketpair()
     with subprocess.Popen([sys.executable, "-c", program], stdin=theirs.fileno()) as worker, ours:

@@ -15,7 +15,8 @@ import templates
 from lab.manager import MEP
 from mep.cli import configure
 from mep.cli.configure import NotMade
-from mep.reader import loader as profile
+from mep.profile import profile
+from mep.reader import loader
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def packaged(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fresh_profile_can_be_loaded(tmp_path: Path) -> None:
     configure.make(tmp_path / "prod", {}, None, None)
     assert {path.name for path in (tmp_path / "prod").iterdir()} == set(configure.USES)
-    site = profile.load(tmp_path / "prod")
+    site = loader.load(tmp_path / "prod")
     assert site.config.identity_mapping_config_path == tmp_path / "prod" / profile.MAPPING
     assert site.config.display_name is None
     assert site.config.email is None
@@ -53,7 +54,7 @@ def test_it_can_be_loaded_whatever_the_umask(tmp_path: Path, umask: int) -> None
         configure.make(tmp_path / "etc" / "mep" / "prod", {}, None, None)
     finally:
         os.umask(before)
-    assert profile.load(tmp_path / "etc" / "mep" / "prod").name == "prod"
+    assert loader.load(tmp_path / "etc" / "mep" / "prod").name == "prod"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_it_can_be_loaded_whatever_the_umask(tmp_path: Path, umask: int) -> None
 )
 def test_any_name_is_read_back(tmp_path: Path, name: str) -> None:
     configure.make(tmp_path / "prod", {}, name, f"{name}@example.org")
-    site = profile.load(tmp_path / "prod")
+    site = loader.load(tmp_path / "prod")
     assert (site.config.display_name or "") == name
     assert site.config.email == f"{name}@example.org"
     name.encode()
@@ -87,7 +88,7 @@ def test_a_strange_folder_is_read_back(tmp_path: Path) -> None:
     folder = tmp_path / 'a "b" \\ é: #'
     folder.mkdir(mode=0o755)
     configure.make(folder / "prod", {}, None, None)
-    assert profile.load(folder / "prod").config.identity_mapping_config_path == folder / "prod" / profile.MAPPING
+    assert loader.load(folder / "prod").config.identity_mapping_config_path == folder / "prod" / profile.MAPPING
 
 
 @pytest.mark.parametrize("file", configure.USES)

@@ -15,9 +15,9 @@ from mep.cli import unmanaged as orphans
 from mep.monitor.endpoints import record as state
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.record import Child
-from mep.monitor.requests.name_service import Account
 from mep.processes.process import Process
-from mep.worker.commands import StartEndpoint
+from mep.request.account import Account
+from mep.request.start_endpoint import StartEndpoint
 
 DEAF = "trap '' TERM; echo; exec sleep 60"  # what is ignored stays so through an exec
 Orphan = Callable[[str, str], "subprocess.Popen[bytes]"]

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-import identity
-from mep.mapper.mapping import MappedIdentity, identify
+from mep.mapper.mapping import IdentityMapper
+from mep.profile.mapping_documents import MappingDocuments
+from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.start_endpoint import StartEndpoint
 from tests.mep.conftest import ALICE, MANAGER, MAPPING
 
 
 def mapped(command: StartEndpoint, documents: object, source: str = "mapping.json") -> MappedIdentity:
-    mapper = identity.parse(json.dumps(documents, indent=1), source)
-    return asyncio.run(identify(command, mapper, MANAGER))
+    found = MappingDocuments(Path(source), json.dumps(documents, indent=1), "a digest")
+    return asyncio.run(IdentityMapper(MANAGER).identify(command, found))
 
 
 def test_the_name_comes_with_the_rule_that_decided(command: StartEndpoint) -> None:

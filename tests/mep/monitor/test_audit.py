@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mep.monitor.audit import MAX_TASK_RECORD, AuditError, AuditTrail
-from mep.monitor.requests.name_service import Account
+from mep.request.account import Account
 from tests.conftest import need
 
 

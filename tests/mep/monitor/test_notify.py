@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mep.monitor import notify
-from mep.monitor.notify import Status
+from mep.monitor.status import Status
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

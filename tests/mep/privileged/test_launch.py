@@ -17,7 +17,8 @@ import pytest
 
 from lab.accounts import LocalAccount
 from mep.privileged import become, kernel, launch
-from mep.privileged.spec import LaunchRefused, LaunchSpec, check
+from mep.privileged.spec import LaunchRefused, check
+from mep.request.launch_spec import LaunchSpec
 
 pytestmark = pytest.mark.usefixtures("root")
 

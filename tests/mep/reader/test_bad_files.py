@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from lab.manager import MEP
-from mep.profile.config import ConfigError
-from mep.reader import loader as profile
+from mep.profile.errors import ConfigError
+from mep.reader import loader
 from mep.registration import registration
 
 UUID = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
@@ -143,11 +143,11 @@ def remedy(file: str, fault: str) -> str:
 
 def problems(site: Path, file: str) -> list[str]:
     """What is found wrong, line by line."""
-    found, findings = profile.examine(site / "prod")
+    found, findings = loader.examine(site / "prod")
     texts = [finding.problem for finding in findings if finding.problem is not None]
     if found is None:
         with pytest.raises(ConfigError) as caught:
-            profile.load(site / "prod")
+            loader.load(site / "prod")
         assert str(caught.value) == "\n".join(texts)
     elif file == "client":
         assert not texts

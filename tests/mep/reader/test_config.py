@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mep.monitor.requests.admission import AccountPolicy
-from mep.monitor.requests.quota import Limits
-from mep.profile.config import KEYS, RELOADABLE, ConfigError, ManagerConfig, PamConfig, read_config, reloaded
+from mep.profile.account_policy import AccountPolicy
+from mep.profile.config import ManagerConfig, PamConfig
+from mep.profile.errors import ConfigError
+from mep.profile.limits import Limits
 from mep.profile.resources import Resources
+from mep.reader.config_reader import KEYS, RELOADABLE, read_config, reloaded
 
 PATH = Path("/etc/mep/prod/config.yaml")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mep.profile.config import ConfigError
+from mep.profile.errors import ConfigError
 from mep.reader import environment
 
 

@@ -9,24 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from mep.profile.config import ConfigError
-from mep.reader import loader as profile
+from mep.profile import profile
+from mep.profile.errors import ConfigError
+from mep.reader import files, loader, registered
 
 
 def test_a_profile_is_read_whole(profile_directory: Path) -> None:
-    site = profile.load(profile_directory)
+    site = loader.load(profile_directory)
     assert site.name == "prod"
     assert site.config.display_name == "Prod"
     assert "ThreadPoolEngine" in site.templates[site.template_name]
     assert site.schema == {"type": "object"}
     assert site.environment == {"SITE": "here", "NUMBER": "5"}
-    assert site.mapper is not None
+    assert site.mapping.text
 
 
 def test_the_template_may_have_its_older_name_and_neighbours(profile_directory: Path) -> None:
     (profile_directory / "user_config_template.yaml.j2").rename(profile_directory / "user_config_template.yaml")
     (profile_directory / "common.j2").write_text("{# shared #}")
-    site = profile.load(profile_directory)
+    site = loader.load(profile_directory)
     assert site.template_name == "user_config_template.yaml"
     assert set(site.templates) == {"user_config_template.yaml", "common.j2"}
 
@@ -34,7 +35,7 @@ def test_the_template_may_have_its_older_name_and_neighbours(profile_directory: 
 def test_schema_and_environment_are_optional(profile_directory: Path) -> None:
     (profile_directory / "user_config_schema.json").unlink()
     (profile_directory / "user_environment.yaml").unlink()
-    site = profile.load(profile_directory)
+    site = loader.load(profile_directory)
     assert site.schema is None
     assert site.environment == {}
 
@@ -63,15 +64,15 @@ def edited(name: str, old: str, new: str) -> Callable[[Path], object]:
     ],
 )
 def test_the_digest_changes_with_each_file(profile_directory: Path, edit: Callable[[Path], object]) -> None:
-    before = profile.load(profile_directory).digest
-    assert profile.load(profile_directory).digest == before
+    before = loader.load(profile_directory).digest
+    assert loader.load(profile_directory).digest == before
     assert len(bytes.fromhex(before)) == 32
     edit(profile_directory)
-    assert profile.load(profile_directory).digest != before
+    assert loader.load(profile_directory).digest != before
 
 
 def test_the_digest_changes_with_what_is_in_force(profile_directory: Path) -> None:
-    site = profile.load(profile_directory)
+    site = loader.load(profile_directory)
     on_hold = dataclasses.replace(site, config=dataclasses.replace(site.config, render_account="somebody"))
     assert on_hold.digest != site.digest
 
@@ -81,7 +82,7 @@ def test_the_digest_is_the_same_in_every_process_and_whatever_the_order(profile_
     (profile_directory / "config.yaml").write_text(
         (profile_directory / "config.yaml").read_text() + "accounts:\n  min_uid: 500\n  allow_nologin: true\n"
     )
-    before = profile.load(profile_directory).digest
+    before = loader.load(profile_directory).digest
     (profile_directory / "user_environment.yaml").write_text("NUMBER: 5\nSITE: here\n")
     for seed in ("1", "2"):
         done = subprocess.run(
@@ -131,7 +132,7 @@ def test_a_broken_file_is_named_with_the_remedy(
 ) -> None:
     spoil(profile_directory)
     with pytest.raises(ConfigError) as caught:
-        profile.load(profile_directory)
+        loader.load(profile_directory)
     assert str(profile_directory / file) in str(caught.value)
     assert names in str(caught.value)
 
@@ -140,12 +141,12 @@ def test_a_folder_in_place_of_a_file_is_named(profile_directory: Path) -> None:
     (profile_directory / "user_environment.yaml").unlink()
     (profile_directory / "user_environment.yaml").mkdir()
     with pytest.raises(ConfigError, match=r"user_environment\.yaml: is a folder"):
-        profile.load(profile_directory)
+        loader.load(profile_directory)
 
 
 def test_no_profile_of_that_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="mep configure nosuch"):
-        profile.load(tmp_path / "nosuch")
+        loader.load(tmp_path / "nosuch")
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b", "é", "x" * 200])
@@ -157,18 +158,18 @@ def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
 def test_a_file_of_somebody_else_is_refused(profile_directory: Path, root: None) -> None:
     os.chown(profile_directory / "mapping.json", 65534, 65534)
     with pytest.raises(ConfigError, match="chown root"):
-        profile.load(profile_directory)
+        loader.load(profile_directory)
 
 
 def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
-    assert profile.endpoint_id(profile_directory) is None
+    assert registered.endpoint_id(profile_directory) is None
     known = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
-    profile.remember(profile_directory, known, "amqps://broker.example.org:5671")
-    assert profile.endpoint_id(profile_directory) == known
-    assert profile.broker_address(profile_directory) == "amqps://broker.example.org:5671"
+    registered.remember(profile_directory, known, "amqps://broker.example.org:5671")
+    assert registered.endpoint_id(profile_directory) == known
+    assert registered.broker_address(profile_directory) == "amqps://broker.example.org:5671"
     (profile_directory / "endpoint.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"endpoint\.json"):
-        profile.endpoint_id(profile_directory)
+        registered.endpoint_id(profile_directory)
 
 
 @pytest.fixture
@@ -180,28 +181,28 @@ def pam_folder(tmp_path: Path) -> Path:
 
 
 def test_a_pam_service_that_is_there(pam_folder: Path) -> None:
-    profile.check_pam_service("mep", pam_folder)
-    profile.check_pam_service("MEP", pam_folder)  # PAM reads the same file
+    files.check_pam_service("mep", pam_folder)
+    files.check_pam_service("MEP", pam_folder)  # PAM reads the same file
 
 
 @pytest.mark.parametrize("name", ["nosuch", "", ".", "..", "../pam.d/mep", "/etc/passwd", "sub/mep"])
 def test_a_pam_service_that_is_not_there(pam_folder: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"pam\.service_name|put a file there") as caught:
-        profile.check_pam_service(name, pam_folder)
+        files.check_pam_service(name, pam_folder)
     assert str(pam_folder) in str(caught.value)
 
 
 def test_the_package_installs_a_pam_service(pam_folder: Path) -> None:
     (pam_folder / "mep").unlink()
     with pytest.raises(ConfigError, match=rf"^{pam_folder}/mep: no such file; the package installs /etc/pam\.d/mep"):
-        profile.check_pam_service("mep", pam_folder)
+        files.check_pam_service("mep", pam_folder)
 
 
 def test_a_pam_service_that_others_can_change(pam_folder: Path) -> None:
     (pam_folder / "mep").chmod(0o664)
     with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}/mep$"):
-        profile.check_pam_service("mep", pam_folder)
+        files.check_pam_service("mep", pam_folder)
     (pam_folder / "mep").chmod(0o644)
     pam_folder.chmod(0o777)
     with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}$"):
-        profile.check_pam_service("mep", pam_folder)
+        files.check_pam_service("mep", pam_folder)

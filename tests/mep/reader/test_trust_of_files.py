@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from mep.profile import programs as reach
-from mep.profile.config import ConfigError
-from mep.reader import loader as profile
+from mep.profile.errors import ConfigError
+from mep.reader import files, loader, outside
 
 NOBODY = 65534
 FILES = {
@@ -76,7 +76,7 @@ def fill(site: Path) -> None:
 def refusal(site: Path) -> str | None:
     """What the manager does at its start and at each reload; the text of its refusal."""
     try:
-        profile.check_outside(profile.load(site / "etc" / "prod"))
+        outside.check(loader.load(site / "etc" / "prod"))
     except ConfigError as e:
         return str(e)
     return None
@@ -196,7 +196,7 @@ def test_scripts_that_interpret_each_other_have_an_end(site: Path) -> None:
 
 def test_a_reread_mapping_has_its_programs_checked(site: Path) -> None:
     mapping, program = site / FILES["mapping"], site / FILES["mapping program"]
-    profile.read_mapping(mapping)
+    files.read_mapping(mapping)
     program.chmod(0o775)
     with pytest.raises(ConfigError, match=f"^{mapping}: mapping program {program}: .*chmod go-w {program}$"):
-        profile.read_mapping(mapping)
+        files.read_mapping(mapping)

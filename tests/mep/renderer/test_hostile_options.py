@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import yaml
 
-from mep.mapper.mapping import MappedIdentity
 from mep.monitor.requests import renderer
-from mep.monitor.requests.name_service import Account
 from mep.monitor.requests.renderer import Renderer
-from mep.reader import loader as profile
-from mep.reader.loader import Profile
+from mep.profile.profile import Profile
+from mep.reader import loader
 from mep.renderer import server as render_worker
 from mep.renderer import templating
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.start_endpoint import StartEndpoint
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -42,7 +42,7 @@ class Site:
 
     def __init__(self, server: Renderer, directory: Path, command: StartEndpoint, identity: MappedIdentity) -> None:
         self.server = server
-        self._good = profile.load(directory)
+        self._good = loader.load(directory)
         self._directory = directory
         self._command = command
         self._identity = identity
@@ -50,7 +50,7 @@ class Site:
     def profile(self, template: str, schema: str | None = None) -> Profile:
         (self._directory / "user_config_template.yaml.j2").write_text(template)
         (self._directory / "user_config_schema.json").write_text(schema or "{}")
-        return profile.load(self._directory)
+        return loader.load(self._directory)
 
     async def ask(self, site: Profile, options: dict[str, Any], uid: int = 54321, **runtime: Any) -> str:
         command = dataclasses.replace(self._command, user_options=options, user_runtime=runtime)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mep.request.refusal import Refused
-from mep.worker.commands import decode, notice_address
+from mep.worker import notices
+from mep.worker.commands import credentials_in, decode
 from tests.mep.conftest import ALICE, UEP, delivery
 
 NOW = time.time()
@@ -32,7 +33,7 @@ def test_a_command_is_read_whole(message: dict[str, Any]) -> None:
     assert command.endpoint_id == UEP
     assert command.requester == ALICE
     assert command.user_options == {"WORKERS": 2}
-    assert command.notices.routing_key == f"{UEP}.heartbeats"
+    assert notices.address(command.credentials).target.routing_key == f"{UEP}.heartbeats"
     assert "hunter2" not in repr(command)
 
 
@@ -79,14 +80,20 @@ def test_a_command_out_of_time_is_refused_with_its_age(message: dict[str, Any], 
 
 def test_the_user_can_be_told_of_a_command_that_cannot_be_used(message: dict[str, Any]) -> None:
     message["kwargs"]["name"] = "../x"
-    address = notice_address(delivery(message))
-    assert address is not None
-    assert address.endpoint_id == UEP
-    assert notice_address(delivery(b"no JSON")) is None
-    assert notice_address(delivery([])) is None
+    credentials = credentials_in(delivery(message))
+    assert credentials is not None
+    assert notices.address(credentials).endpoint_id == UEP
+    assert credentials_in(delivery(b"no JSON")) is None
+    assert credentials_in(delivery([])) is None
+
+
+def test_the_port_of_the_configuration_counts_for_notices(message: dict[str, Any]) -> None:
+    credentials = credentials_in(delivery(message))
+    assert credentials is not None
+    assert ":443/" in notices.address(credentials, 443).target.connection_url
 
 
 @given(body=JSON)
 def test_no_body_does_anything_but_be_refused(body: object) -> None:
     refusal(body)
-    assert notice_address(delivery(body)) is None
+    assert credentials_in(delivery(body)) is None

@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mep.request.refusal import Refused
-from mep.worker.commands import NoticeAddress, StartEndpoint, decode, notice_address
+from mep.request.start_endpoint import StartEndpoint
+from mep.worker import notices
+from mep.worker.commands import credentials_in, decode
 from tests.mep.conftest import COMMAND, delivery
 from wire.amqp import Delivery
-from wire.queues import Target
+from wire.queues import QueueInfoError, Target
 
 NOW = time.time()
 PORTS = st.none() | st.integers(1, 65535)
@@ -64,7 +66,7 @@ def changed_commands(draw: st.DrawFn) -> dict[str, Any]:
 
 def outcome(delivered: Delivery, port: int | None = None, now: float | None = None) -> StartEndpoint | None:
     """The command, looked at in every field; None when it is refused as it should be. Anything else is an error."""
-    look_at_address(notice_address(delivered, port))
+    look_at_address(credentials_in(delivered), port)
     try:
         command = decode(delivered, "r1", now or time.time(), port)
     except Refused as e:
@@ -81,15 +83,20 @@ def outcome(delivered: Delivery, port: int | None = None, now: float | None = No
     assert isinstance(command.identity_set, list)
     for objects in (command.user_options, command.user_runtime, command.credentials):
         assert isinstance(objects, dict)
-    look_at_target(command.notices)
+    look_at_target(notices.address(command.credentials, port).target)
     assert "hunter2" not in repr(command)
     return command
 
 
-def look_at_address(address: NoticeAddress | None) -> None:
-    if address is not None:
-        assert address.endpoint_id == str(uuid.UUID(address.endpoint_id))
-        look_at_target(address.target)
+def look_at_address(credentials: Mapping[str, Any] | None, port: int | None) -> None:
+    if credentials is None:
+        return
+    try:
+        address = notices.address(credentials, port)
+    except QueueInfoError:  # they do not say; nothing else may happen
+        return
+    assert address.endpoint_id == str(uuid.UUID(address.endpoint_id))
+    look_at_target(address.target)
 
 
 def look_at_target(target: Target) -> None:

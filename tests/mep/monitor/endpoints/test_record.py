@@ -20,9 +20,9 @@ from mep.monitor.endpoints import record as state
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.record import Child, StateError
-from mep.monitor.requests.name_service import Account
 from mep.processes.process import Process
-from mep.worker.commands import StartEndpoint
+from mep.request.account import Account
+from mep.request.start_endpoint import StartEndpoint
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def saved(child: Child) -> Path:
 
 def loaded(folder: Path) -> Child:
     """What `load` makes of the folder; its descriptors are closed."""
-    found = state.load(folder, None)
+    found = state.load(folder)
     for descriptor in (found.pidfd, found.pipe, found.audit):
         if descriptor is not None:
             os.close(descriptor)
@@ -85,10 +85,9 @@ def test_of_one_that_has_ended_there_is_no_descriptor(child: Child) -> None:
     assert loaded(child.folder).pidfd is None
 
 
-def test_a_port_that_replaces_the_services_is_honoured(child: Child) -> None:
+def test_an_adopted_one_can_be_heard(child: Child) -> None:
     child.save()
-    found = state.load(child.folder, 443)
-    assert ":443/" in found.command.notices.connection_url
+    found = state.load(child.folder)
     assert found.pidfd is not None and found.pipe is not None and found.audit is not None
     found.close()
 
@@ -176,7 +175,7 @@ def test_garbage_is_named_and_left_alone(saved: Path, garbage: bytes | Callable[
     spoil(saved, garbage)
     before = {path.name: path.lstat().st_mtime_ns for path in saved.iterdir()}
     with pytest.raises(StateError, match="cannot be adopted") as caught:
-        state.load(saved, None)
+        state.load(saved)
     assert str(caught.value).startswith(f"{saved}: ")
     assert "hunter2" not in str(caught.value)
     assert {path.name: path.lstat().st_mtime_ns for path in saved.iterdir()} == before
@@ -186,13 +185,13 @@ def test_garbage_is_named_and_left_alone(saved: Path, garbage: bytes | Callable[
 def test_a_file_that_is_missing_is_an_error(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(StateError, match=str(saved)):
-        state.load(saved, None)
+        state.load(saved)
 
 
 @pytest.mark.parametrize("garbage", [edit_in("process", pid=2**40), b"[" * 200_000], ids=["huge pid", "deep"])
 def test_garbage_that_is_further_out(saved: Path, garbage: bytes | Callable[[dict[str, Any]], object]) -> None:
     spoil(saved, garbage)
-    for read in (state.open_process, lambda folder: state.load(folder, None)):
+    for read in (state.open_process, lambda folder: state.load(folder)):
         with pytest.raises(StateError, match=str(saved)):
             read(saved)
 
@@ -204,7 +203,7 @@ def test_values_are_what_they_should_be(saved: Path, facts: dict[str, object]) -
     spoil(saved, edit(**facts))
     before = len(os.listdir("/proc/self/fd"))
     try:
-        found = state.load(saved, None)
+        found = state.load(saved)
     except StateError:
         assert len(os.listdir("/proc/self/fd")) == before
         return
@@ -229,7 +228,7 @@ def test_nothing_stays_open_after_an_error(saved: Path, spoiled: Callable[[dict[
         spoil(saved, spoiled)
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(StateError):
-        state.load(saved, None)
+        state.load(saved)
     left = set(os.listdir("/proc/self/fd")) - before
     for descriptor in left:
         os.close(int(descriptor))
@@ -284,7 +283,7 @@ def test_a_word_is_kept_while_nobody_reads(saved: Path, child: Child) -> None:
     assert child.pipe is not None
     os.close(child.pipe)
     os.write(writing, b"ready\n")
-    child.pipe = state.load(saved, None).pipe
+    child.pipe = state.load(saved).pipe
     assert child.pipe is not None
     assert os.read(child.pipe, 100) == b"ready\n"
     with pytest.raises(BlockingIOError):
@@ -308,7 +307,7 @@ def test_a_full_pipe_holds_nobody_up(saved: Path, child: Child) -> None:
 
 def test_descriptors_are_not_inherited_by_accident(saved: Path, child: Child) -> None:
     writing = state.writing_end(saved)
-    found = state.load(saved, None)
+    found = state.load(saved)
     assert found.pidfd is not None and found.pipe is not None and found.audit is not None and child.pipe is not None
     for descriptor in (writing, child.pipe, found.pidfd, found.pipe, found.audit):
         assert not os.get_inheritable(descriptor)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mep.monitor.requests.admission import AccountPolicy, admit
-from mep.monitor.requests.name_service import Account
+from mep.monitor.requests.admission import admit
+from mep.profile.account_policy import AccountPolicy
+from mep.request.account import Account
 from mep.request.refusal import Refused
 
 IDS: Mapping[str, int | None] = {"users": 100, "hpc": 700, "guests": 800, "gone": None, "lost": None}

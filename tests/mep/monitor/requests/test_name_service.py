@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import pytest
 
 from lab.accounts import LocalAccount
-from mep.accounts import server as account_worker
-from mep.monitor.requests import name_service as account
-from mep.monitor.requests.name_service import Directory
+from mep.accounts import look_up, server
+from mep.monitor.requests import name_service
+from mep.monitor.requests.name_service import NameService
 from mep.processes.supervised import WorkerUnavailable
+from mep.request.account import Account
 from mep.request.refusal import Refusal, Refused
 from tests.conftest import need
 
@@ -29,9 +30,13 @@ T = TypeVar("T")
 UNKNOWN = ["no-such-account", "", "a\0b", "\ud800", "0", "root\n", "a\nb", '"', "x" * 100_000]
 
 
+def find(username: str) -> Account:
+    return name_service.of_exactly_that_name(username, look_up.account(username))
+
+
 def test_an_account_has_all_its_groups() -> None:
     name = pwd.getpwuid(os.getuid()).pw_name
-    found = account.find(name)
+    found = find(name)
     assert found.uid == os.getuid()
     assert set(os.getgrouplist(name, found.gid)) == set(found.groups)
 
@@ -39,7 +44,7 @@ def test_an_account_has_all_its_groups() -> None:
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_account_is_refused(name: str) -> None:
     with pytest.raises(Refused) as caught:
-        account.find(name)
+        find(name)
     assert caught.value.refusal.stage == "account"
 
 
@@ -47,13 +52,13 @@ def test_an_answer_with_another_name_is_refused(monkeypatch: pytest.MonkeyPatch)
     root = pwd.getpwnam("root")
     monkeypatch.setattr(pwd, "getpwnam", lambda _name: root)  # as some name services do: ROOT is root to them
     with pytest.raises(Refused) as caught:
-        account.find("ROOT")
+        find("ROOT")
     assert "'ROOT'" in caught.value.refusal.reason_for_admin
     assert "answers with 'root'" in caught.value.refusal.reason_for_admin
 
 
 def test_groups_have_ids_or_none() -> None:
-    assert account.group_ids(["root", "no-such-group", "a\0b", "\ud800"]) == {
+    assert look_up.group_ids(["root", "no-such-group", "a\0b", "\ud800"]) == {
         "root": 0,
         "no-such-group": None,
         "a\0b": None,
@@ -67,9 +72,9 @@ def alice(root: None) -> Iterator[LocalAccount]:
         yield made
 
 
-def with_directory(work: Callable[[Directory], Awaitable[T]]) -> T:
+def with_directory(work: Callable[[NameService], Awaitable[T]]) -> T:
     async def run() -> T:
-        directory = Directory("nobody")
+        directory = NameService("nobody")
         try:
             return await work(directory)
         finally:
@@ -78,7 +83,7 @@ def with_directory(work: Callable[[Directory], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def pid_of(directory: Directory) -> int:
+def pid_of(directory: NameService) -> int:
     assert directory._talk is not None
     return directory._talk._worker.pid
 
@@ -91,15 +96,15 @@ async def refusal(look_up: Awaitable[object]) -> Refusal:
 
 
 def test_the_directory_answers_as_the_name_service_does(alice: LocalAccount) -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         await directory.start()
         found = await directory.find(alice.name)
-        assert found == account.find(alice.name)
+        assert found == find(alice.name)
         assert (found.uid, found.home) == (alice.uid, str(alice.home))
         assert set(found.groups) == {alice.gid, grp.getgrnam("users").gr_gid}
         assert (await directory.find("root")).uid == 0  # whom to admit is another stage's matter
         names = ["root", "no-such-group", "a\0b", "\ud800", "root"]
-        assert await directory.group_ids(names) == account.group_ids(names)
+        assert await directory.group_ids(names) == look_up.group_ids(names)
         assert await directory.group_ids([]) == {}
 
     with_directory(work)
@@ -109,13 +114,13 @@ def test_the_directory_answers_as_the_name_service_does(alice: LocalAccount) -> 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_the_directory_refuses_an_unknown_account_in_the_same_words(name: str) -> None:
     with pytest.raises(Refused) as caught:
-        account.find(name)
+        find(name)
     assert with_directory(lambda directory: refusal(directory.find(name))) == caught.value.refusal
 
 
 @pytest.mark.usefixtures("root")
 def test_the_worker_has_no_rights() -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         await directory.start()
         pid = pid_of(directory)
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
@@ -135,11 +140,11 @@ def test_the_worker_has_no_rights() -> None:
 
 
 def test_many_look_ups_at_once(alice: LocalAccount) -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         unknown = [f"no-such-account-{i}" for i in range(200)]
         known = [alice.name, "root", "daemon", "nobody"] * 50
         found = await asyncio.gather(*map(directory.find, known + unknown), return_exceptions=True)
-        assert found[:200] == [account.find(name) for name in known]
+        assert found[:200] == [find(name) for name in known]
         assert all(
             isinstance(error, Refused) and name in str(error) for name, error in zip(unknown, found[200:], strict=True)
         )
@@ -149,7 +154,7 @@ def test_many_look_ups_at_once(alice: LocalAccount) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_what_is_being_looked_up_is_not_asked_again() -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         await directory.start()
         os.kill(pid_of(directory), signal.SIGSTOP)
         given_up, *others = [asyncio.create_task(directory.find("root")) for _ in range(10)]
@@ -165,7 +170,7 @@ def test_what_is_being_looked_up_is_not_asked_again() -> None:
 
 
 def test_a_worker_that_is_killed_with_look_ups_under_way_is_replaced(alice: LocalAccount) -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         await directory.start()
         first = pid_of(directory)
         os.kill(first, signal.SIGSTOP)
@@ -184,11 +189,11 @@ def test_a_worker_that_is_killed_with_look_ups_under_way_is_replaced(alice: Loca
 
 @pytest.mark.usefixtures("root")
 def test_a_worker_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         await directory.start()
         first = pid_of(directory)
         os.kill(first, signal.SIGSTOP)
-        monkeypatch.setattr(account, "TIMEOUT", 0.5)
+        monkeypatch.setattr(name_service, "TIMEOUT", 0.5)
         refused = await refusal(directory.find("root"))
         assert "the name service does not answer" in refused.reason_for_admin
         assert "try again later" in refused.reason_for_user
@@ -231,7 +236,7 @@ def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None
         "[]\n",
         "0\n",
         "[" * 100_000 + "\n",
-        "x" * (account.MAX_LINE + 1),
+        "x" * (name_service.MAX_LINE + 1),
         '{"id": 0}\n',
         '{"found": null}\n',
         '{"id": 1, "found": null}\n',
@@ -264,7 +269,7 @@ def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None
 def test_a_worker_that_answers_nonsense_is_replaced(
     liar: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, reply: str
 ) -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         liar(reply)
         refused = await refusal(directory.find("alice"))
         assert "made no sense" in refused.reason_for_admin
@@ -304,11 +309,11 @@ def test_a_program_that_does_not_work_is_noticed_at_the_start(liar: Callable[[st
 @pytest.mark.usefixtures("root")
 def test_an_account_that_cannot_be_is_named() -> None:
     with pytest.raises(WorkerUnavailable, match="render_account") as caught:
-        asyncio.run(Directory("no-such-account").start())
+        asyncio.run(NameService("no-such-account").start())
     assert caught.value.exit_code == os.EX_CONFIG
     with pytest.raises(WorkerUnavailable, match="is root"):
-        asyncio.run(Directory("root").start())
-    refused = asyncio.run(refusal(Directory("no-such-account").find("root")))
+        asyncio.run(NameService("root").start())
+    refused = asyncio.run(refusal(NameService("no-such-account").find("root")))
     assert "no-such-account" in refused.reason_for_admin
     assert "no-such-account" not in refused.reason_for_user
 
@@ -317,12 +322,12 @@ def test_an_account_that_cannot_be_is_named() -> None:
 def test_a_program_that_cannot_be_executed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/program")
     with pytest.raises(WorkerUnavailable, match="step exec"):
-        asyncio.run(Directory("nobody").start())
+        asyncio.run(NameService("nobody").start())
 
 
 @pytest.mark.usefixtures("root")
 def test_stop_refuses_what_is_under_way_and_what_comes_later() -> None:
-    async def work(directory: Directory) -> None:
+    async def work(directory: NameService) -> None:
         await directory.start()
         pid = pid_of(directory)
         os.kill(pid, signal.SIGSTOP)
@@ -377,8 +382,8 @@ class SlowNameService:
         writer.close()
 
 
-def with_slow_name_service(work: Callable[[Directory, SlowNameService], Awaitable[None]]) -> None:
-    async def run(directory: Directory) -> None:
+def with_slow_name_service(work: Callable[[NameService, SlowNameService], Awaitable[None]]) -> None:
+    async def run(directory: NameService) -> None:
         async with SlowNameService().running() as service:
             await refusal(directory.find("mep-asks-you"))
             need("mep-asks-you" in service.asked, "needs nss-systemd in /etc/nsswitch.conf")
@@ -389,7 +394,7 @@ def with_slow_name_service(work: Callable[[Directory, SlowNameService], Awaitabl
 
 @pytest.mark.usefixtures("root")
 def test_a_slow_look_up_does_not_hold_up_others() -> None:
-    async def work(directory: Directory, service: SlowNameService) -> None:
+    async def work(directory: NameService, service: SlowNameService) -> None:
         worker = pid_of(directory)
         slow = asyncio.create_task(directory.find("slow-one"))
         while "slow-one" not in service.asked:
@@ -406,9 +411,9 @@ def test_a_slow_look_up_does_not_hold_up_others() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_a_slow_look_up_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(directory: Directory, service: SlowNameService) -> None:
+    async def work(directory: NameService, service: SlowNameService) -> None:
         worker = pid_of(directory)
-        monkeypatch.setattr(account, "TIMEOUT", 2.0)
+        monkeypatch.setattr(name_service, "TIMEOUT", 2.0)
         slow = asyncio.create_task(directory.find("slow-one"))
         while "slow-one" not in service.asked:
             await asyncio.sleep(0.01)
@@ -423,10 +428,10 @@ def test_a_slow_look_up_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_a_worker_whose_threads_are_all_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(directory: Directory, service: SlowNameService) -> None:
+    async def work(directory: NameService, service: SlowNameService) -> None:
         worker = pid_of(directory)
-        monkeypatch.setattr(account, "TIMEOUT", 2.0)
-        stuck = [directory.find(f"slow-{i}") for i in range(2 * account_worker.THREADS)]
+        monkeypatch.setattr(name_service, "TIMEOUT", 2.0)
+        stuck = [directory.find(f"slow-{i}") for i in range(2 * server.THREADS)]
         refusals = await asyncio.gather(*map(refusal, stuck))
         assert all("does not answer" in refused.reason_for_admin for refused in refusals)
         assert (await directory.find("root")).uid == 0

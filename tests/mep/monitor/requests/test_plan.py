@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from mep.mapper.mapping import MappedIdentity
 from mep.monitor.requests import plan
-from mep.monitor.requests.name_service import Account
-from mep.monitor.requests.renderer import RenderedConfig
-from mep.reader import loader as profile
-from mep.worker.commands import StartEndpoint
+from mep.reader import loader
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
+from mep.request.rendered_config import RenderedConfig
+from mep.request.start_endpoint import StartEndpoint
 
 
 @pytest.fixture
 def planned(
     profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
 ) -> plan.LaunchPlan:
-    site = profile.load(profile_directory)
+    site = loader.load(profile_directory)
     return plan.make(site, command, identity_of_alice, alice, RenderedConfig("engine: {}\n"))
 
 
@@ -36,7 +36,7 @@ def test_versions_that_are_none_stay_out_of_the_environment(
     strange = dataclasses.replace(
         command, user_runtime={"python": {"version": "3\n"}, "globus_compute_sdk_version": ["x"]}
     )
-    made = plan.make(profile.load(profile_directory), strange, identity_of_alice, alice, RenderedConfig(""))
+    made = plan.make(loader.load(profile_directory), strange, identity_of_alice, alice, RenderedConfig(""))
     assert not {"GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"} & set(made.environment)
 
 

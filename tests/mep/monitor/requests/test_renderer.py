@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from mep.mapper.mapping import MappedIdentity
-from mep.monitor.requests.name_service import Account
 from mep.monitor.requests.renderer import Renderer, WorkerUnavailable
-from mep.reader import loader as profile
+from mep.reader import loader
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
-from mep.worker.commands import StartEndpoint
+from mep.request.start_endpoint import StartEndpoint
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -42,7 +42,7 @@ def render(
             renderer = Renderer("nobody")
             try:
                 request = dataclasses.replace(command, user_options=options)
-                return (await renderer.render(profile.load(profile_directory), request, identity_of_alice, alice)).text
+                return (await renderer.render(loader.load(profile_directory), request, identity_of_alice, alice)).text
             finally:
                 await renderer.stop()
 
@@ -141,7 +141,7 @@ def test_every_filter_works_in_a_process_that_can_open_no_file(render: Render) -
 def test_a_server_that_died_is_replaced(
     profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
 ) -> None:
-    site = profile.load(profile_directory)
+    site = loader.load(profile_directory)
     request = dataclasses.replace(command, user_options={"WORKERS": 1})
 
     async def work() -> tuple[int, int]:

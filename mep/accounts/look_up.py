@@ -1,0 +1,43 @@
+"""Asks the system's name service (files, LDAP, SSSD: whatever it uses), and waits for its answer.
+
+For `accounts.server`, which may wait, and for commands, which have nothing else to do. Never in an event loop.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Iterable
+
+from mep.request.account import Account
+
+
+def account(username: str) -> Account | None:
+    """What the name service answers when it is asked for `username`; the name in it may be another one."""
+    try:
+        entry = pwd.getpwnam(username)
+    except (KeyError, ValueError):  # ValueError: NUL or a lone surrogate in the name
+        return None
+    return Account(
+        name=entry.pw_name,
+        uid=entry.pw_uid,
+        gid=entry.pw_gid,
+        gecos=entry.pw_gecos,
+        home=entry.pw_dir,
+        shell=entry.pw_shell,
+        groups=tuple(sorted({entry.pw_gid, *os.getgrouplist(entry.pw_name, entry.pw_gid)})),
+    )
+
+
+def group_ids(names: Iterable[str]) -> dict[str, int | None]:
+    """The id of each group; None for a name that no group has."""
+    return {name: _group_id(name) for name in names}
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        entry = grp.getgrnam(name)
+    except (KeyError, ValueError):
+        return None
+    return entry.gr_gid if entry.gr_name == name else None

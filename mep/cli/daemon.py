@@ -1,0 +1,64 @@
+"""Puts the manager's parts together and runs it: the only place that knows both the monitor and its neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import setproctitle
+
+from mep.mapper.mapping import IdentityMapper
+from mep.monitor.manager import Manager, Neighbours
+from mep.profile.config import ManagerConfig
+from mep.profile.mapping_documents import MappingLook, Stamp
+from mep.profile.profile import Profile
+from mep.reader import config_reader, loader, mapping_watch, outside
+from mep.registration.registration import Registration
+from mep.worker.consumer import CommandConsumer
+from mep.worker.event_loop import EventLoop
+from mep.worker.heartbeats import Heartbeats
+from mep.worker.notices import Notices
+from mep.worker.worker import Worker
+
+
+def run(profile: Profile, registration: Registration, run_directory: Path) -> None:
+    """Serves requests until a signal stops the manager. `run_directory` is this endpoint's folder below /run.
+
+    Raises:
+        BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
+        WorkerUnavailable: user endpoints could not be configured; nothing was consumed.
+        OSError: the audit trail cannot be opened.
+    """
+    setproctitle.setproctitle(f"mep: manager of {profile.name} ({registration.endpoint_id})")
+    loop = EventLoop()
+    try:
+        loop.run_until_complete(_serve(profile, registration, run_directory))
+    finally:
+        loop.close()
+
+
+async def _serve(profile: Profile, registration: Registration, run_directory: Path) -> None:
+    endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
+    neighbours = Neighbours(IdentityMapper(endpoint_id), Notices(amqp_port), _Reader())
+    manager = Manager(profile, endpoint_id, run_directory, neighbours)
+    worker = Worker(
+        registration.commands.connection_url,
+        CommandConsumer(registration.commands, amqp_port, manager.pipeline),
+        registration.heartbeats.connection_url,
+        Heartbeats(endpoint_id, registration.heartbeats, manager.heartbeat_period),
+    )
+    await manager.serve(worker)
+
+
+class _Reader:
+    """What the monitor has read in a child of its own."""
+
+    def load(self, directory: Path) -> Profile:
+        profile = loader.load(directory)
+        outside.check(profile)
+        return profile
+
+    def reloaded(self, old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:
+        return config_reader.reloaded(old, new)
+
+    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
+        return mapping_watch.next_mapping(path, seen)

@@ -1,0 +1,118 @@
+"""The profile that requests are served by, and how an edited one takes its place: as a whole or not at all.
+
+Files are read in a forked child (`processes.forked`): they may lie on a file system that hangs, and then the profile in
+force stays, and requests go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from mep.monitor.status import Status
+from mep.privileged import session
+from mep.processes import forked
+from mep.profile.config import ManagerConfig
+from mep.profile.errors import ConfigError
+from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
+from mep.profile.profile import Profile
+
+log = logging.getLogger(__name__)
+
+PAUSE = 5.0
+"""Seconds until the mapping file is looked at again after no process could be had for it."""
+
+
+class Reader(Protocol):
+    """Who reads the files, in the child: `reader`."""
+
+    def load(self, directory: Path) -> Profile:
+        """The profile in a folder; what it relies on outside of the folder is in order, too. Raises ConfigError."""
+
+    def reloaded(self, old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:
+        """What of the edited configuration a running manager takes over; the keys whose change needs a restart."""
+
+    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
+        """Waits until the mapping file differs from what was seen, and reads it."""
+
+
+class ProfileInForce:
+    """Holds the profile. changed: called after each reload, with the profile before it."""
+
+    def __init__(self, profile: Profile, reader: Reader, status: Status, changed: Callable[[Profile], None]) -> None:
+        self.profile = profile
+        self._reader = reader
+        self._status = status
+        self._changed = changed
+        self._reloading: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+
+    def reload(self) -> None:
+        """Reads the files again, in the background. A later call takes the place of one that is under way."""
+        if self._reloading is not None:
+            self._reloading.cancel()
+        self._reloading = asyncio.ensure_future(self._reload())
+
+    async def watch_mapping(self) -> None:
+        """Takes over an edited mapping file by itself: who may become whom must not wait for somebody to remember.
+
+        Never ends, unless something is broken in this program.
+        """
+        while True:
+            self._following = asyncio.ensure_future(self._follow_mapping(self.profile.mapping.path))
+            await asyncio.wait({self._following})
+            if not self._following.cancelled():
+                self._following.result()
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        tasks = [task for task in (self._reloading, self._following) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _reload(self) -> None:
+        try:
+            edited = await forked.run(lambda: self._reader.load(self.profile.directory))
+            if edited.config.pam.enable:
+                session.load()
+        except (ConfigError, session.PamError, OSError) as e:
+            log.error("the edited profile is refused, the old one stays in force:\n%s", e)
+            self._status.profile(f"edited profile refused, the old one is in force: {e}")
+            return
+        before = self.profile
+        settings, waiting = self._reader.reloaded(before.config, edited.config)
+        self.profile = replace(edited, config=settings)
+        self._changed(before)
+        self._status.mapping("")
+        log.info("profile reloaded%s", f"; a restart is needed for: {', '.join(waiting)}" if waiting else "")
+        self._status.profile(f"restart needed for: {', '.join(waiting)}" if waiting else "")
+        if self._following is not None:
+            self._following.cancel()  # it may be another file now
+
+    async def _follow_mapping(self, path: Path) -> None:
+        seen = NEVER_SEEN  # the first look compares with what the profile was loaded with
+        while True:
+            try:
+                look = await forked.run(functools.partial(self._reader.next_mapping, path, seen))
+            except OSError as e:
+                log.error("the identity mapping %s cannot be watched: %s", path, e)
+                await asyncio.sleep(PAUSE)
+            else:
+                seen = look.stamp
+                self._take(look)
+
+    def _take(self, look: MappingLook) -> None:
+        if look.documents is None:
+            log.error("the edited identity mapping is refused, the old one stays in force: %s", look.problem)
+            self._status.mapping(f"edited mapping refused, the old one is in force: {look.problem}")
+            return
+        self._status.mapping("")
+        if look.documents.digest != self.profile.mapping.digest:
+            self.profile = replace(self.profile, mapping=look.documents)
+            log.info("identity mapping %s is in force (digest %.12s)", look.documents.path, look.documents.digest)

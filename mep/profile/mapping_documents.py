@@ -1,0 +1,43 @@
+"""`MappingDocuments`: the identity mapping of a profile as text that is known to be in order.
+
+`reader.files` reads and checks it, `mapper.mapping` parses it and decides by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+Stamp: TypeAlias = "tuple[int, int, int, int] | None"
+"""What changes when a file does: inode, times of change (ns), size (bytes). None while the file is not there."""
+NEVER_SEEN: Stamp = (0, 0, 0, 0)
+"""The stamp of no file."""
+
+
+@dataclass(frozen=True)
+class MappingHint:
+    """What is legal in a document but probably not meant: where, what, and what to do instead."""
+
+    where: str
+    text: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class MappingDocuments:
+    """The documents of one file. digest: SHA-256 of the text, for the log and the audit trail."""
+
+    path: Path
+    text: str = field(repr=False)
+    digest: str
+    hints: tuple[MappingHint, ...] = ()
+
+
+@dataclass(frozen=True)
+class MappingLook:
+    """One look at the mapping file: its documents, or what is wrong with them."""
+
+    stamp: Stamp
+    documents: MappingDocuments | None
+    problem: str | None = None

@@ -1,0 +1,79 @@
+"""`Profile`: the folder of one endpoint (`/etc/mep/NAME`) once it is read, as plain values. `reader.loader` reads it.
+
+    config.yaml                        the manager's configuration
+    user_config_template.yaml.j2       Jinja template of user endpoints' configuration (or without `.j2`)
+    user_config_schema.json            JSON schema of user options; optional
+    user_environment.yaml              environment of user endpoints; optional
+    identity mapping documents         where `identity_mapping_config_path` says
+    endpoint.json                      the endpoint's id, written at its first registration
+
+A folder made by the public package's `configure` is a profile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mep.profile.config import ManagerConfig
+from mep.profile.mapping_documents import MappingDocuments
+
+TEMPLATE = "user_config_template.yaml.j2"
+SCHEMA = "user_config_schema.json"
+ENVIRONMENT = "user_environment.yaml"
+CONFIG = "config.yaml"
+MAPPING = "example_identity_mapping_config.json"
+REGISTERED = "endpoint.json"
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All that the manager reads from its folder.
+
+    config_text: config.yaml as it is, reported to the service.
+    templates: file name -> text of the template and of the `*.j2` files beside it, for `include` and `extends`.
+    template_name: the template itself, a key of `templates`.
+    schema: JSON schema of user options, or None.
+    environment: variables of user_environment.yaml.
+    """
+
+    name: str
+    directory: Path
+    config: ManagerConfig
+    config_text: str = field(repr=False)
+    templates: Mapping[str, str] = field(repr=False)
+    template_name: str
+    schema: Mapping[str, Any] | None = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
+    mapping: MappingDocuments = field(repr=False)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal digits, of all that decides what is started and as whom; audit lines tell it.
+
+        The settings count beside their text: after a reload some of the text may wait for a restart.
+        """
+        settings = dataclasses.asdict(self.config)
+        files = [self.config_text, self.template_name, self.templates, self.schema, self.environment]
+        parts = json.dumps([settings, *files, self.mapping.digest], sort_keys=True, default=_in_order)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _in_order(value: object) -> object:
+    """What JSON has no form for: paths, and sets, whose order differs from process to process."""
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless `name` can name a profile."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name an endpoint: use letters, digits, '_', '-', '.', at most 128")

@@ -1,0 +1,36 @@
+"""Watches the mapping file. Runs in a forked child of the manager: the file may lie on a network, which may hang.
+
+Nobody tells of changes on a network file system, so the file is looked at again and again.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mep.profile.errors import ConfigError
+from mep.profile.mapping_documents import MappingLook, Stamp
+from mep.reader.files import read_mapping
+
+PERIOD = 5.0
+"""Seconds between two looks."""
+
+
+def next_mapping(path: Path, seen: Stamp) -> MappingLook:
+    """Returns once the file differs from `seen`, with its documents or what is wrong with them."""
+    while True:
+        time.sleep(PERIOD)
+        stamp = _stamp(path)
+        if stamp != seen:
+            try:
+                return MappingLook(stamp, read_mapping(path))
+            except ConfigError as e:
+                return MappingLook(stamp, None, str(e))
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size

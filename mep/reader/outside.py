@@ -1,0 +1,44 @@
+"""What a profile relies on outside of its folder: the programs of user endpoints, and the file of the PAM service."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mep.profile import programs
+from mep.profile.errors import ConfigError, ConfigErrors
+from mep.profile.profile import Profile
+from mep.reader.files import check_pam_service, check_program
+
+
+def check(profile: Profile) -> None:
+    """Returns if only root can change these, and ordinary users can execute the programs.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    needed = (Path(sys.executable), Path(profile.config.uep_command[0]))
+    problems = [problem for program in needed if (problem := program_problem(program))]
+    if profile.config.pam.enable and (problem := pam_problem(profile.config.pam.service_name)):
+        problems.append(problem)
+    if problems:
+        raise ConfigErrors(list(dict.fromkeys(problems)))  # the one may be the other's interpreter
+
+
+def program_problem(program: Path) -> str | None:
+    """What keeps `program` from being what user endpoints are started with, and the remedy; None when nothing does."""
+    try:
+        check_program(program)
+    except ConfigError as e:
+        return str(e)
+    obstacle = programs.obstacle(program)
+    return obstacle and f"{obstacle}; user endpoints run as ordinary users"
+
+
+def pam_problem(service_name: str) -> str | None:
+    """What is wrong with the file of a PAM service, and the remedy; None when nothing is."""
+    try:
+        check_pam_service(service_name)
+    except ConfigError as e:
+        return str(e)
+    return None

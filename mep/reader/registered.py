@@ -1,0 +1,59 @@
+"""`endpoint.json`: what the service said at the registration, for the next start and for `mep check`."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mep.profile.errors import ConfigError
+from mep.profile.profile import REGISTERED
+from mep.reader.files import read_trusted
+
+
+def endpoint_id(directory: Path) -> str | None:
+    """The id that the profile was registered with, or None before its first registration. Raises ConfigError."""
+    return _remembered(directory).get("endpoint_id")
+
+
+def broker_address(directory: Path) -> str | None:
+    """Where the service last said that its broker is (`amqps://host:port`), or None. Raises ConfigError."""
+    return _remembered(directory).get("broker")
+
+
+def remember(directory: Path, endpoint_id: str, broker: str) -> None:
+    """Remembers the id, so that the next start registers the same endpoint, and the broker's address, for `check`.
+
+    Raises ConfigError: the folder cannot be written.
+    """
+    path = directory / REGISTERED
+    temporary = path.with_suffix(".new")
+    try:
+        temporary.write_text(json.dumps({"endpoint_id": endpoint_id, "broker": broker}), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as e:
+        raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep the endpoint's id"]) from None
+
+
+def _remembered(directory: Path) -> dict[str, str]:
+    path = directory / REGISTERED
+    if not path.exists() and not path.is_symlink():
+        return {}
+    remedy = "restore it, or delete it to register anew"
+    try:
+        facts = json.loads(read_trusted(path, remedy))
+        known = {"endpoint_id": str(uuid.UUID(facts["endpoint_id"]))}
+        if "broker" in facts:
+            known["broker"] = _address(facts["broker"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ConfigError(path, [f'expected {{"endpoint_id": "UUID"}}; {remedy}']) from None
+    return known
+
+
+def _address(url: str) -> str:
+    """An address with a host and a port. Raises ValueError, TypeError, AttributeError."""
+    parts = urlsplit(url)
+    if not parts.hostname or len(parts.hostname) > 253 or not parts.port:
+        raise ValueError("expected amqps://host:port")
+    return url

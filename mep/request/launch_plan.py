@@ -1,0 +1,36 @@
+"""`LaunchPlan`: one user endpoint to be started. Made by `monitor.requests.plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mep.request.account import Account
+
+CREDENTIALS_FD = 3
+"""Where the program finds its credential file; the number that the public package uses."""
+REPORT_FD = 5
+"""Where the program writes `ready` after its first heartbeat, `working` after its first result, `stopping` when it
+takes no more tasks, and `stopped` before a clean end; ours, and optional."""
+AUDIT_FD = 4
+"""Where the program of a high-assurance endpoint writes a record for whatever happens to a task."""
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """One user endpoint to be started.
+
+    handover: the JSON object that it reads from standard input, but for what concerns descriptors. Holds passwords.
+    pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
+    configuration: the beginning of the digest of the profile that it was made from.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    account: Account
+    log: tuple[str, str]
+    handover: Mapping[str, Any] = field(repr=False)
+    pam: str | None
+    audited: bool
+    configuration: str

@@ -1,0 +1,30 @@
+"""`StartEndpoint`: what the service asks for. Made by `worker.commands` from a message, kept by `monitor.endpoints`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StartEndpoint:
+    """A request to start a user endpoint, or to refresh the credentials of a running one.
+
+    request_id: ours, for logs and refusals.
+    name: the user endpoint's name, safe as a folder name.
+    credentials: `amqp_creds` as they came, passed on to the user endpoint, and good for a failure notice; they hold
+        passwords.
+    requester, requester_name: Globus identity that made the request (UUID, user name).
+    identity_set: that identity and those linked to it, not yet checked.
+    """
+
+    request_id: str
+    name: str
+    endpoint_id: str
+    user_options: Mapping[str, Any]
+    user_runtime: Mapping[str, Any]
+    credentials: Mapping[str, Any] = field(repr=False)
+    requester: str
+    requester_name: str
+    identity_set: object

@@ -1,0 +1,39 @@
+"""Tells the service that the manager is there: a heartbeat every period, and a last one when the manager stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from wire.amqp import Connection, Publisher
+from wire.messages import StatusReport, pack
+from wire.queues import Target
+
+
+class Heartbeats:
+    """The heartbeats of one endpoint. `period` gives the seconds between two of them, as they are in force."""
+
+    def __init__(self, endpoint_id: str, target: Target, period: Callable[[], float]) -> None:
+        self._endpoint_id = endpoint_id
+        self._target = target
+        self._period = period
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Has the session end with the last heartbeat, which says that the manager is going."""
+        self._stopping.set()
+
+    async def session(self, connection: Connection) -> None:
+        """Sends heartbeats until `stop`, or until the connection is lost."""
+        publisher = await connection.publisher()
+        while not self._stopping.is_set():
+            period = self._period()
+            await self._publish(publisher, period)
+            waiting = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait({waiting}, timeout=period)
+            waiting.cancel()
+        await self._publish(publisher, 0)
+
+    async def _publish(self, publisher: Publisher, period: float) -> None:
+        report = StatusReport(self._endpoint_id, {"heartbeat_period": period})
+        await publisher.publish(self._target, pack(report))
