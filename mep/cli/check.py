@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from identity import trust
 from mep.cli import dry_run as rehearsal
-from mep.monitor.containment.containment import Containment, ContainmentError
+from mep.monitor.containment.containment import Containment
+from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
 from mep.processes.supervised import WorkerUnavailable
 from mep.profile.errors import ConfigError

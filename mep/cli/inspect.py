@@ -74,7 +74,7 @@ def map_(name: Name, identity: Identity = None, identity_set: IdentitySet = None
 def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = None, options: Options = "{}") -> None:
     """Show what a user's start would come to: account, program, configuration; or at which stage it is refused."""
     from mep.cli import dry_run as rehearsal
-    from mep.monitor.containment import containment
+    from mep.monitor.containment import limits
 
     need_root("templates are rendered under another account")
     profile, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
@@ -82,7 +82,7 @@ def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = N
     plan = _rehearsed(rehearsal.plan(profile, records, given))
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
     print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
-    print(f"limits    {containment.describe(profile.config.resources)}, for all user endpoints of the account")
+    print(f"limits    {limits.describe(profile.config.resources)}, for all user endpoints of the account")
     for variable, value in plan.environment.items():
         print(f"variable  {variable}={value}")
     print(f"configuration:\n{plan.handover['config']}")

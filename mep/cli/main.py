@@ -163,7 +163,7 @@ def stop(
     """Stop the running manager of an endpoint and wait; its user endpoints end, unless `on_stop: keep`."""
     from mep.cli import unmanaged as orphans
     from mep.monitor import run_lock as runlock
-    from mep.monitor.containment.containment import ContainmentError
+    from mep.monitor.containment.systemd import ContainmentError
 
     directory = profile_directory(name)
     run_directory = here().run / name

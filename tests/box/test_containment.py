@@ -17,7 +17,8 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.box import PROJECT
 from mep.monitor.containment import containment
-from mep.monitor.containment.containment import Containment, ContainmentError
+from mep.monitor.containment.containment import Containment
+from mep.monitor.containment.systemd import ContainmentError
 from mep.processes.process import Process
 from mep.profile.resources import Resources
 
@@ -84,8 +85,8 @@ TasksMax=20
 """
 MANAGER = """
 import asyncio, os, pathlib, signal, time
-from mep.containment import Containment
-from mep.resources import Resources
+from mep.monitor.containment.containment import Containment
+from mep.profile.resources import Resources
 note = pathlib.Path("{note}")
 if not note.exists():
     if (pid := os.fork()) == 0:

@@ -36,7 +36,7 @@ class ContainmentError(Exception):
     """A user endpoint is not contained as it should be, or cannot be ended. The text is for the admin."""
 
 
-class Refused(ContainmentError):
+class SystemdRefused(ContainmentError):
     """systemd answered with an error; `kind` is its D-Bus name without what comes before the last dot."""
 
     def __init__(self, what: str, error: DBusErrorResponse) -> None:
@@ -46,7 +46,7 @@ class Refused(ContainmentError):
 
 
 class Systemd:
-    """The system's manager. Every method raises ContainmentError when it cannot be asked, Refused when it says no."""
+    """The system's manager. Methods raise ContainmentError when it cannot be asked, SystemdRefused when it refuses."""
 
     def __init__(self) -> None:
         self._bus: _Bus | None = None
@@ -61,7 +61,7 @@ class Systemd:
     async def start(self, unit: str, properties: Properties, also: Sequence[tuple[str, Properties]] = ()) -> None:
         """Makes a transient unit, with others that it needs, and waits until it is started.
 
-        Raises Refused of kind `UnitExists` when there is one of these names.
+        Raises SystemdRefused of kind `UnitExists` when there is one of these names.
         """
         request = _call("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "replace", properties, list(also))
         result = await self._do(f"start {unit}", lambda bus: bus.job(request))
@@ -99,7 +99,7 @@ class Systemd:
     async def _if_there(self, what: str, request: Message) -> None:
         try:
             await self._do(what, lambda bus: bus.call(request))
-        except Refused as refused:
+        except SystemdRefused as refused:
             if refused.kind not in ("NoSuchUnit", "NoSuchProcess"):
                 raise
 
@@ -115,7 +115,7 @@ class Systemd:
         except _Lost as error:
             raise ContainmentError(f"{what}: no connection to systemd over D-Bus: {error}") from None
         except DBusErrorResponse as error:
-            raise Refused(what, error) from None
+            raise SystemdRefused(what, error) from None
 
     async def _on_bus(self, operation: Callable[[_Bus], Awaitable[T]]) -> T:
         async with self._connecting:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mep.monitor.containment import containment
-from mep.monitor.containment.containment import Containment, ContainmentError
+from mep.monitor.containment import containment, limits
+from mep.monitor.containment.containment import Containment
+from mep.monitor.containment.systemd import ContainmentError
 from mep.monitor.endpoints import lifecycle
 from mep.monitor.endpoints import record as state
 from mep.monitor.endpoints.endpoint_pipes import Hearing
@@ -114,7 +115,7 @@ class Children:
         """
         config = self._config()
         state = State.STARTING if _speaks(config) else State.RUNNING
-        rlimits = containment.rlimits(config.resources) if not containment.booted() else {}
+        rlimits = limits.rlimits(config.resources) if not containment.booted() else {}
         folder = self._run_directory / command.name
         held: list[Child] = []
 

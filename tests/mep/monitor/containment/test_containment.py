@@ -16,14 +16,15 @@ import psutil
 import pytest
 
 from lab.accounts import LocalAccount
-from mep.monitor.containment import containment
-from mep.monitor.containment.containment import Containment, ContainmentError
+from mep.monitor.containment import cgroups, containment, limits, process_tree, unit_names
+from mep.monitor.containment.containment import Containment
+from mep.monitor.containment.systemd import ContainmentError
 from mep.processes.process import Process
 from mep.profile.resources import Resources
 
 
 def kill_tree(process: Process) -> int:
-    return asyncio.run(containment.kill_tree(process))
+    return asyncio.run(process_tree.kill_tree(process))
 
 
 LIMITS = Resources(memory_max=8 * 2**30, tasks_max=512, cpu_quota=1.5)
@@ -125,7 +126,7 @@ def wait_for(done: Callable[[], object]) -> None:
     ],
 )
 def test_names_are_escaped_as_systemd_does(text: str, escaped: str) -> None:
-    assert containment.escape(text) == escaped
+    assert unit_names.escape(text) == escaped
 
 
 def test_the_kernels_limits_in_version_2(tmp_path: Path) -> None:
@@ -133,18 +134,18 @@ def test_the_kernels_limits_in_version_2(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for file, text in (("memory.max", f"{8 * 2**30}\n"), ("pids.max", "512\n"), ("cpu.max", "150000 100000\n")):
         (folder / file).write_text(text)
-    mounts = containment.parse_mounts(
+    mounts = cgroups.parse_mounts(
         "30 23 0:26 / /sys rw shared:2 - sysfs sysfs rw\n"
         f"31 30 0:27 / {tmp_path} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
     )
-    cgroups = containment.parse_cgroups(f"0::{SCOPE}\n")
-    assert containment.read_limits(SLICE, cgroups, mounts) == LIMITS
+    member_of = cgroups.parse_cgroups(f"0::{SCOPE}\n")
+    assert cgroups.read_limits(SLICE, member_of, mounts) == LIMITS
     for file, text in (("memory.max", "max\n"), ("pids.max", "max\n"), ("cpu.max", "max 100000\n")):
         (folder / file).write_text(text)
-    assert containment.read_limits(SLICE, cgroups, mounts) == Resources()
+    assert cgroups.read_limits(SLICE, member_of, mounts) == Resources()
     for file in folder.iterdir():
         file.unlink()
-    assert containment.read_limits(SLICE, cgroups, mounts) == Resources(), "without controllers"
+    assert cgroups.read_limits(SLICE, member_of, mounts) == Resources(), "without controllers"
 
 
 def test_the_kernels_limits_in_version_1(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_the_kernels_limits_in_version_1(tmp_path: Path) -> None:
         path = tmp_path / Path(name).parent / BELOW / Path(name).name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    mounts = containment.parse_mounts(
+    mounts = cgroups.parse_mounts(
         f"41 40 0:31 / {tmp_path}/unified rw shared:9 - cgroup2 cgroup2 rw\n"
         f"42 40 0:32 / {tmp_path}/memory rw shared:10 - cgroup cgroup rw,memory\n"
         f"43 40 0:33 / {tmp_path}/pids rw shared:11 - cgroup cgroup rw,pids\n"
@@ -167,14 +168,14 @@ def test_the_kernels_limits_in_version_1(tmp_path: Path) -> None:
     # systemd gives a scope no group of its own for a controller that only its slice needs.
     cpu = SCOPE.rpartition("/")[0]
     text = f"9:name=systemd:{SCOPE}\n8:pids:{SCOPE}\n4:memory:{SCOPE}\n1:cpu,cpuacct:{cpu}\n0::{SCOPE}\n"
-    assert containment.read_limits(SLICE, containment.parse_cgroups(text), mounts) == LIMITS
+    assert cgroups.read_limits(SLICE, cgroups.parse_cgroups(text), mounts) == LIMITS
     unlimited = tmp_path / "memory" / BELOW / "memory.limit_in_bytes"
     unlimited.write_text("9223372036854771712\n")
     (tmp_path / "cpu" / BELOW / "cpu.cfs_quota_us").write_text("-1\n")
-    found = containment.read_limits(SLICE, containment.parse_cgroups(text), mounts)
+    found = cgroups.read_limits(SLICE, cgroups.parse_cgroups(text), mounts)
     assert found == Resources(tasks_max=512)
-    elsewhere = containment.parse_cgroups(text.replace(SLICE, "mep-prod-1002.slice"))
-    assert containment.read_limits(SLICE, elsewhere, mounts) == Resources(), "limits of somebody else"
+    elsewhere = cgroups.parse_cgroups(text.replace(SLICE, "mep-prod-1002.slice"))
+    assert cgroups.read_limits(SLICE, elsewhere, mounts) == Resources(), "limits of somebody else"
 
 
 def test_a_mount_of_a_part_of_the_hierarchy(tmp_path: Path) -> None:
@@ -182,30 +183,30 @@ def test_a_mount_of_a_part_of_the_hierarchy(tmp_path: Path) -> None:
     folder = tmp_path / BELOW
     folder.mkdir(parents=True)
     (folder / "pids.max").write_text("9\n")
-    mounts = containment.parse_mounts(f"31 30 0:27 /box/one {tmp_path} rw - cgroup2 cgroup2 rw\n")
-    cgroups = containment.parse_cgroups(f"0::/box/one{SCOPE}\n")
-    assert containment.read_limits(SLICE, cgroups, mounts) == Resources(tasks_max=9)
+    mounts = cgroups.parse_mounts(f"31 30 0:27 /box/one {tmp_path} rw - cgroup2 cgroup2 rw\n")
+    member_of = cgroups.parse_cgroups(f"0::/box/one{SCOPE}\n")
+    assert cgroups.read_limits(SLICE, member_of, mounts) == Resources(tasks_max=9)
 
 
 def test_differences_are_named() -> None:
-    assert containment.differences(LIMITS, LIMITS) == []
-    assert containment.differences(Resources(), Resources()) == []
+    assert limits.differences(LIMITS, LIMITS) == []
+    assert limits.differences(Resources(), Resources()) == []
     rounded = Resources(memory_max=10_000_000, cpu_quota=1 / 3)
-    assert containment.differences(rounded, Resources(memory_max=9_998_336, cpu_quota=0.33333)) == []
-    assert containment.differences(LIMITS, Resources()) == [
+    assert limits.differences(rounded, Resources(memory_max=9_998_336, cpu_quota=0.33333)) == []
+    assert limits.differences(LIMITS, Resources()) == [
         "8589934592 bytes of memory (the kernel has none)",
         "512 tasks (the kernel has none)",
         "1.5 processors (the kernel has none)",
     ]
-    assert containment.differences(Resources(), replace(LIMITS, cpu_quota=None, memory_max=None)) == [
+    assert limits.differences(Resources(), replace(LIMITS, cpu_quota=None, memory_max=None)) == [
         "no limit of tasks (the kernel has 512)"
     ]
-    assert len(containment.differences(LIMITS, Resources(8 * 2**30 + 2**20, 513, 1.6))) == 3
+    assert len(limits.differences(LIMITS, Resources(8 * 2**30 + 2**20, 513, 1.6))) == 3
 
 
 def test_limits_of_processes() -> None:
-    assert containment.rlimits(LIMITS) == {resource.RLIMIT_NPROC: 512, resource.RLIMIT_DATA: 8 * 2**30}
-    assert containment.rlimits(Resources(cpu_quota=1.0)) == {}
+    assert limits.rlimits(LIMITS) == {resource.RLIMIT_NPROC: 512, resource.RLIMIT_DATA: 8 * 2**30}
+    assert limits.rlimits(Resources(cpu_quota=1.0)) == {}
 
 
 def test_without_systemd_it_is_said_what_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +230,8 @@ def test_without_a_bus_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_sizes_are_readable() -> None:
-    assert containment.describe(LIMITS) == "memory 8 GiB, 512 tasks, 1.5 processors"
-    assert containment.describe(Resources(memory_max=1536 * 2**20)) == "memory 1.5 GiB"
+    assert limits.describe(LIMITS) == "memory 8 GiB, 512 tasks, 1.5 processors"
+    assert limits.describe(Resources(memory_max=1536 * 2**20)) == "memory 1.5 GiB"
 
 
 def test_a_whole_tree_is_killed(account: LocalAccount) -> None:
@@ -254,7 +255,7 @@ def test_the_rest_of_a_tree_is_killed(account: LocalAccount) -> None:
 
 
 def test_a_fork_bomb_is_held_by_rlimits_and_killed(account: LocalAccount) -> None:
-    limit = containment.rlimits(Resources(tasks_max=30))[resource.RLIMIT_NPROC]
+    limit = limits.rlimits(Resources(tasks_max=30))[resource.RLIMIT_NPROC]
     bomb = Tree(account, BOMB, 1, limit)
     wait_for(lambda: len(account.processes()) > 10)  # what an earlier test has ended may still count
     assert len(account.processes()) <= 30

@@ -1,0 +1,87 @@
+"""What the kernel says of cgroups: which ones a process is in, and the limits of a slice (cgroups(7))."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from mep.monitor.containment.systemd import ContainmentError
+from mep.profile.resources import Resources
+
+_UNLIMITED = 2**62
+"""From here on, a limit of memory of cgroups v1 is none: it has no word for that."""
+_FILES = {"memory": "memory.max", "pids": "pids.max", "cpu": "cpu.max"}
+_FILES_V1 = {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.cfs_quota_us"}
+
+
+def cgroups_of(pid: int) -> dict[str, str]:
+    """Controller to path, of a process. Raises ContainmentError when the process cannot be seen."""
+    try:
+        return parse_cgroups(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape"))
+    except OSError:
+        raise ContainmentError(f"process {pid} has ended, or /proc does not show it (hidepid?)") from None
+
+
+def mounts() -> dict[str, tuple[str, Path]]:
+    """Controller to (path that is mounted, where), as this process sees them."""
+    return parse_mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def parse_cgroups(text: str) -> dict[str, str]:
+    """Controller to path, from /proc/PID/cgroup (cgroups(7)). That of version 2 is ""."""
+    found = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        found.update(dict.fromkeys(controllers.split(","), path))
+    return found
+
+
+def parse_mounts(text: str) -> dict[str, tuple[str, Path]]:
+    """Controller to (path that is mounted, where), from /proc/PID/mountinfo. That of version 2 is ""."""
+    found: dict[str, tuple[str, Path]] = {}
+    for line in text.splitlines():
+        place, _, rest = line.partition(" - ")
+        root, point = place.split()[3:5]
+        kind, _, options = rest.split(" ", 2)
+        for controller in {"cgroup": options.split()[-1].split(","), "cgroup2": [""]}.get(kind, []):
+            found.setdefault(controller, (root, Path(point)))
+    return found
+
+
+def read_limits(slice_: str, cgroups: Mapping[str, str], mounts: Mapping[str, tuple[str, Path]]) -> Resources:
+    """The limits of a slice as the kernel has them, in cgroups of version 1 or 2; None where it has none.
+
+    cgroups, mounts: of a process in the slice or below it, from `parse_cgroups`, `parse_mounts`.
+    """
+    said = {}
+    for controller in _FILES:
+        version_1 = controller in cgroups and controller in mounts
+        key, name = (controller, _FILES_V1[controller]) if version_1 else ("", _FILES[controller])
+        folder = _folder(slice_, cgroups.get(key, ""), mounts.get(key))
+        said[controller] = _numbers(folder, name)
+    memory, tasks, cpu = said["memory"], said["pids"], said["cpu"]
+    return Resources(
+        memory_max=int(memory[0]) if memory and memory[0] < _UNLIMITED else None,
+        tasks_max=int(tasks[0]) if tasks else None,
+        cpu_quota=cpu[0] / cpu[1] if cpu else None,
+    )
+
+
+def _folder(slice_: str, path: str, mount: tuple[str, Path] | None) -> Path | None:
+    """The folder of a slice, from a path at or below it."""
+    parts = path.split("/")
+    if mount is None or slice_ not in parts:
+        return None
+    root, point = mount
+    return point / os.path.relpath("/".join(parts[: parts.index(slice_) + 1]), root)
+
+
+def _numbers(folder: Path | None, name: str) -> list[int]:
+    """What a file of a cgroup limits to; nothing for no limit. Version 1 has the period of `cpu` in a second file."""
+    names = [name, "cpu.cfs_period_us"] if name == "cpu.cfs_quota_us" else [name]
+    try:
+        words = [word for file in names for word in (folder / file).read_text().split()] if folder else []
+    except OSError:
+        return []
+    return [] if words[:1] in ([], ["max"], ["-1"]) else [int(word) for word in words]
