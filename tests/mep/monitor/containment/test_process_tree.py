@@ -1,0 +1,166 @@
+"""A process and all that belongs to it is killed, and nobody else: real processes, real accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from lab.accounts import LocalAccount
+from mep.monitor.containment import limits, process_tree
+from mep.monitor.containment.containment import Containment
+from mep.processes.process import Process
+from mep.profile.resources import Resources
+
+
+def kill_tree(process: Process) -> int:
+    return asyncio.run(process_tree.kill_tree(process))
+
+
+TREE = """
+import os, sys, time
+def sleep():
+    os.write(1, b"%d\\n" % os.getpid())  # at once, as others write too
+    time.sleep(600)
+if os.fork() == 0:                      # in its group
+    sleep()
+if os.fork() == 0:                      # its parent is gone, its session is not
+    if os.fork() == 0:
+        sleep()
+    os._exit(0)
+if os.fork() == 0:                      # in a session of its own, with a child whose parent is gone
+    os.setsid()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            sleep()
+        os._exit(0)
+    sleep()
+if len(sys.argv) > 1:
+    os.write(1, b"%d\\n" % os.getpid())
+    sys.exit()
+sleep()
+"""
+
+
+BOMB = """
+import os, resource, sys, time
+resource.setrlimit(resource.RLIMIT_NPROC, (int(sys.argv[1]), int(sys.argv[1])))
+while True:
+    try:
+        os.fork()
+    except OSError:
+        os.write(1, b"1\\n")
+        time.sleep(0.01)
+"""
+
+
+SLEEP = "import time; print(1, flush=True); time.sleep(600)"
+
+
+STILL_ROOT = """
+import os, sys, time
+uid = int(sys.argv[1])
+child = os.fork()
+if child == 0:
+    os.setresuid(uid, uid, uid)
+    print(1, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def account(root: None) -> Iterator[LocalAccount]:
+    with LocalAccount("meptest_tree") as one:
+        yield one
+
+
+class Tree:
+    """Python that runs as an account (or as root) in a session of its own, and the `count` numbers that it prints."""
+
+    def __init__(self, account: LocalAccount, script: str, count: int, *arguments: object, uid: int = -1) -> None:
+        uid = account.uid if uid == -1 else uid
+        self.root = subprocess.Popen(
+            ["/usr/bin/python3", "-c", script, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            user=uid,
+            group=account.gid,
+            extra_groups=[],
+            cwd="/",
+        )
+        self.process = Process.of(self.root.pid, account.uid)
+        assert self.root.stdout is not None
+        self.said = [int(self.root.stdout.readline()) for _ in range(count)]
+
+    def wait(self) -> int:
+        assert self.root.stdout is not None
+        self.root.stdout.close()
+        return self.root.wait()
+
+
+def wait_for(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_whole_tree_is_killed(account: LocalAccount) -> None:
+    """With the session that a descendant made, and an orphan in it."""
+    tree = Tree(account, TREE, 5)
+    assert set(account.processes()) == set(tree.said)
+    assert kill_tree(tree.process) == 5
+    assert tree.wait() == -signal.SIGKILL
+    wait_for(lambda: not account.processes())
+    assert kill_tree(tree.process) == 0
+
+
+def test_the_rest_of_a_tree_is_killed(account: LocalAccount) -> None:
+    """Its root has ended. What is in its session is found; what left the session is nobody's any more."""
+    tree = Tree(account, TREE, 5, "the root ends")
+    assert tree.wait() == 0
+    escaped = {pid for pid in account.processes() if os.getsid(pid) != tree.root.pid}
+    assert (len(account.processes()), len(escaped)) == (4, 2)
+    asyncio.run(Containment("prod").kill(tree.process, None))
+    wait_for(lambda: set(account.processes()) == escaped)
+
+
+def test_a_fork_bomb_is_held_by_rlimits_and_killed(account: LocalAccount) -> None:
+    limit = limits.rlimits(Resources(tasks_max=30))[resource.RLIMIT_NPROC]
+    bomb = Tree(account, BOMB, 1, limit)
+    wait_for(lambda: len(account.processes()) > 10)  # what an earlier test has ended may still count
+    assert len(account.processes()) <= 30
+    assert kill_tree(bomb.process) > 10
+    assert bomb.wait() == -signal.SIGKILL
+    wait_for(lambda: not account.processes())
+
+
+def test_nobody_else_is_killed(account: LocalAccount) -> None:
+    """Not another session of the account, not who has the pid now, not another account's."""
+    tree, other = Tree(account, SLEEP, 1), Tree(account, SLEEP, 1)
+    for stranger in (replace(tree.process, start_time=tree.process.start_time - 1), replace(tree.process, uid=0)):
+        assert kill_tree(stranger) == 0
+    assert kill_tree(tree.process) == 1
+    assert tree.wait() == -signal.SIGKILL
+    assert account.processes() == [other.root.pid]
+    assert kill_tree(other.process) == 1
+    assert other.wait() == -signal.SIGKILL
+
+
+def test_a_child_that_is_still_root_is_not_touched(account: LocalAccount) -> None:
+    tree = Tree(account, STILL_ROOT, 1, account.uid, uid=0)
+    assert kill_tree(tree.process) == 1, "its child, which is not root any more"
+    wait_for(lambda: not account.processes())
+    assert psutil.Process(tree.root.pid).status() != psutil.STATUS_STOPPED
+    assert tree.root.poll() is None
+    tree.root.kill()
+    tree.wait()
