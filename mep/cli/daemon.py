@@ -8,10 +8,9 @@ import setproctitle
 
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
-from mep.profile.config import ManagerConfig
 from mep.profile.mapping_documents import MappingLook, Stamp
 from mep.profile.profile import Profile
-from mep.reader import config_reader, loader, mapping_watch, outside
+from mep.reader import loader, mapping_watch, outside
 from mep.registration.registration import Registration
 from mep.worker.consumer import CommandConsumer
 from mep.worker.event_loop import EventLoop
@@ -56,9 +55,6 @@ class _Reader:
         profile = loader.load(directory)
         outside.check(profile)
         return profile
-
-    def reloaded(self, old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:
-        return config_reader.reloaded(old, new)
 
     def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
         return mapping_watch.next_mapping(path, seen)

@@ -17,7 +17,7 @@ from typing import Protocol
 from mep.monitor.status import Status
 from mep.privileged import session
 from mep.processes import forked
-from mep.profile.config import ManagerConfig
+from mep.profile.config import reloaded
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
 from mep.profile.profile import Profile
@@ -33,9 +33,6 @@ class Reader(Protocol):
 
     def load(self, directory: Path) -> Profile:
         """The profile in a folder; what it relies on outside of the folder is in order, too. Raises ConfigError."""
-
-    def reloaded(self, old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:
-        """What of the edited configuration a running manager takes over; the keys whose change needs a restart."""
 
     def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
         """Waits until the mapping file differs from what was seen, and reads it."""
@@ -86,7 +83,7 @@ class ProfileInForce:
             self._status.profile(f"edited profile refused, the old one is in force: {e}")
             return
         before = self.profile
-        settings, waiting = self._reader.reloaded(before.config, edited.config)
+        settings, waiting = reloaded(before.config, edited.config)
         self.profile = replace(edited, config=settings)
         self._changed(before)
         self._status.mapping("")

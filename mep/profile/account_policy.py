@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mep.profile.keys import Takes, key
+
 
 @dataclass(frozen=True)
 class AccountPolicy:
-    """The key `accounts` of config.yaml. The lists are those of sshd_config(5): each that is set must be passed.
+    """Which accounts may have user endpoints. The lists are as in sshd_config(5): each that is set must be passed."""
 
-    min_uid: accounts below are system accounts.
-    allow_nologin: whether accounts whose shell forbids login may have user endpoints.
-    allow_users, allow_groups: names of the only accounts, and groups of the only accounts, that may; None: not set.
-    deny_users, deny_groups: names of accounts, and groups of accounts, that may not, whatever else says yes.
-    """
-
-    min_uid: int = 1000
-    allow_nologin: bool = False
-    allow_users: tuple[str, ...] | None = None
-    deny_users: tuple[str, ...] = ()
-    allow_groups: tuple[str, ...] | None = None
-    deny_groups: tuple[str, ...] = ()
+    min_uid: int = key(1000, Takes.UID, "accounts below never get a user endpoint")
+    allow_nologin: bool = key(False, Takes.FLAG, "whether accounts whose shell forbids login may")
+    allow_users: tuple[str, ...] | None = key(
+        None, Takes.ALLOWED_USERS, "the only accounts that may; see below", shown="everybody"
+    )
+    deny_users: tuple[str, ...] = key((), Takes.DENIED_USERS, "accounts that may not", shown="nobody")
+    allow_groups: tuple[str, ...] | None = key(
+        None, Takes.ALLOWED_GROUPS, "the groups of the only accounts that may", shown="everybody"
+    )
+    deny_groups: tuple[str, ...] = key((), Takes.DENIED_GROUPS, "groups of accounts that may not", shown="nobody")
 
     def group_names(self) -> tuple[str, ...]:
         """The groups whose ids `admit` needs; each once."""

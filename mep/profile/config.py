@@ -1,59 +1,104 @@
-"""`ManagerConfig`: config.yaml once it is read. `reader.config_reader` reads it."""
+"""`ManagerConfig`: config.yaml once it is read, and the one table of its keys. `reader.config_reader` reads it.
+
+A new key is a line here, with its default, what it takes, whether a reload takes it over, and its sentence in the
+reference (docs/configuration.md, printed by `python -m tests.mep.profile.reference`).
+"""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mep.profile.account_policy import AccountPolicy
+from mep.profile.keys import Takes, declared, key, section
 from mep.profile.limits import Limits
+from mep.profile.pam import PamConfig
 from mep.profile.resources import Resources
 
 
 @dataclass(frozen=True)
-class PamConfig:
-    """The key `pam`: whether a user endpoint runs in a PAM session, and which file in /etc/pam.d has the rules."""
-
-    enable: bool = False
-    service_name: str = "globus-compute-endpoint"
-
-
-@dataclass(frozen=True)
 class ManagerConfig:
-    """The keys of config.yaml, with the public package's names, meanings and defaults where it has them.
+    """The keys of config.yaml, with the public package's names, meanings and defaults where it has them."""
 
-    heartbeat_period, mu_child_ep_grace_period_s, start_timeout: seconds.
-    uep_command: program and first arguments of a user endpoint; its name is added as the last argument.
-    client_credentials_path: a file with `client_id` and `client_secret`, for registering without a login.
-    start_timeout: how long a user endpoint may take from its start to its first heartbeat.
-    on_stop: whether a manager that is stopped ends its user endpoints ("end"), or leaves them to the next one ("keep").
-    """
+    identity_mapping_config_path: Path | None = key(
+        None, Takes.PATH, "absolute path of the mapping documents", reload=True, shown="mandatory"
+    )
+    display_name: str | None = key(None, Takes.DISPLAY_NAME, "the endpoint's name for people")
+    email: str | None = key(None, Takes.TEXT, "whom people write to about the endpoint")
+    public: bool = key(
+        False, Takes.FLAG, "whether others can find the endpoint; who may use it is decided by the mapping"
+    )
+    accounts: AccountPolicy = section(AccountPolicy)
+    limits: Limits = section(Limits)
+    resources: Resources = section(Resources)
+    pam: PamConfig = section(PamConfig, enable=True)  # who writes the key wants it, as in the public package
+    audit_log_path: Path | None = key(None, Takes.PATH, "the audit trail, see [operation.md](operation.md)")
+    high_assurance: bool = key(False, Takes.FLAG, "nothing starts that cannot be audited; needs `audit_log_path`")
+    client_credentials_path: Path | None = key(
+        None, Takes.PATH, "a file with `client_id` and `client_secret`, mode 0600; else the login of `mep login`"
+    )
+    uep_command: tuple[str, ...] = key(
+        (str(Path(sys.executable).parent / "mep-uep"),),
+        Takes.COMMAND,
+        "program and first arguments of a user endpoint; its name is added at the end",
+        reload=True,
+        shown="`mep-uep` beside `mep`",
+    )
+    start_timeout: float = key(
+        60.0,
+        Takes.PERIOD,
+        "seconds that our user endpoint has to its first heartbeat before it is killed and its user told",
+        reload=True,
+    )
+    heartbeat_period: float = key(30.0, Takes.PERIOD, "seconds between the manager's heartbeats", reload=True)
+    mu_child_ep_grace_period_s: float = key(
+        30.0,
+        Takes.GRACE_PERIOD,
+        "seconds that a command for a running user endpoint is remembered, to start it again",
+        reload=True,
+    )
+    on_stop: str = key(
+        "end",
+        Takes.ON_STOP,
+        "`keep`: user endpoints outlive a stop of the manager, too, not only a restart",
+        reload=True,
+    )
+    render_account: str = key(
+        "nobody",
+        Takes.TEXT,
+        "the account under which templates are rendered and accounts looked up; one of this host's own (not LDAP's), "
+        "best one that nothing else uses",
+    )
+    allowed_functions: tuple[str, ...] | None = key(
+        None, Takes.UUIDS, "UUIDs of the only functions that may run", shown="all"
+    )
+    amqp_port: int | None = key(
+        None,
+        Takes.PORT,
+        "port of the broker, for example 443. The manager's only: the template has a key of this name for user "
+        "endpoints",
+        shown="the service's",
+    )
+    authentication_policy: str | None = key(None, Takes.UUID, "passed to the service")
+    subscription_id: str | None = key(None, Takes.UUID, "passed to the service")
+    admins: tuple[str, ...] | None = key(None, Takes.UUIDS, "passed to the service")
+    user_config_template_path: Path | None = key(
+        None, Takes.PATH, "the template, when it is elsewhere", reload=True, shown="in the folder"
+    )
+    user_config_schema_path: Path | None = key(
+        None, Takes.PATH, "the schema, when it is elsewhere", reload=True, shown="in the folder"
+    )
+    environment: str | None = key(None, Takes.TEXT, "another environment of Globus than production; for development")
+    local_compute_services: bool = key(
+        False, Takes.FLAG, "whether the service is the one at port 5000 of this host; for development"
+    )
+    debug: bool = key(False, Takes.FLAG, "whether details are logged that mostly developers need")
 
-    display_name: str | None = None
-    email: str | None = None
-    public: bool = False
-    high_assurance: bool = False
-    allowed_functions: tuple[str, ...] | None = None
-    authentication_policy: str | None = None
-    subscription_id: str | None = None
-    admins: tuple[str, ...] | None = None
-    amqp_port: int | None = None
-    heartbeat_period: float = 30.0
-    environment: str | None = None
-    local_compute_services: bool = False
-    debug: bool = False
-    user_config_template_path: Path | None = None
-    user_config_schema_path: Path | None = None
-    identity_mapping_config_path: Path | None = None
-    audit_log_path: Path | None = None
-    pam: PamConfig = field(default_factory=PamConfig)
-    mu_child_ep_grace_period_s: float = 30.0
-    accounts: AccountPolicy = field(default_factory=AccountPolicy)
-    limits: Limits = field(default_factory=Limits)
-    resources: Resources = field(default_factory=Resources)
-    uep_command: tuple[str, ...] = (str(Path(sys.executable).parent / "mep-uep"),)
-    client_credentials_path: Path | None = None
-    render_account: str = "nobody"
-    start_timeout: float = 60.0
-    on_stop: str = "end"
+
+def reloaded(old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:
+    """`old` with what a reload takes over from `new`, and the names of the keys whose change waits for a restart."""
+    keys = declared(ManagerConfig)
+    fresh = {name: getattr(new, name) for name, each in keys.items() if each.reload}
+    changed = [name for name in keys if getattr(new, name) != getattr(old, name)]
+    return replace(old, **fresh), tuple(name for name in changed if not keys[name].reload)

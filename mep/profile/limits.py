@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mep.profile.keys import Takes, key
+
 
 @dataclass(frozen=True)
 class Limits:
-    """Numbers of user endpoints; None means no limit.
+    """How many user endpoints there may be, those that are being started included; None means no limit."""
 
-    max_ueps: of all users together. max_ueps_per_user: of one account. Both count those that run and those that are
-    being started. starts_per_minute_per_user: starts of one account in any 60 seconds, whatever becomes of them.
-    """
-
-    max_ueps: int | None = None
-    max_ueps_per_user: int | None = None
-    starts_per_minute_per_user: int | None = None
+    max_ueps: int | None = key(None, Takes.LIMIT, "user endpoints of all users together", shown="no limit")
+    max_ueps_per_user: int | None = key(None, Takes.LIMIT, "user endpoints of one account", shown="no limit")
+    starts_per_minute_per_user: int | None = key(
+        None, Takes.LIMIT, "starts of one account in any 60 seconds, whatever becomes of them", shown="no limit"
+    )

@@ -1,23 +1,24 @@
-"""What the user endpoints of one account may use together: the key `resources` of config.yaml.
-
-`config` reads it, `containment` has it enforced.
-"""
+"""`Resources`: the key `resources` of config.yaml. `monitor.containment` has it enforced."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mep.profile.keys import Takes, key
+
 
 @dataclass(frozen=True)
 class Resources:
-    """Limits; None means none.
+    """What the user endpoints of one account may use together; None means no limit.
 
-    memory_max: bytes. tasks_max: processes and threads. cpu_quota: processors; 1.5 is one and a half.
+    memory_max: bytes. cpu_quota: processors; 1.5 is one and a half.
     """
 
-    memory_max: int | None = None
-    tasks_max: int | None = None
-    cpu_quota: float | None = None
+    memory_max: int | None = key(
+        None, Takes.MEMORY, "memory of the user endpoints of one account, for example `8G`", shown="no limit"
+    )
+    tasks_max: int | None = key(None, Takes.TASKS, "their processes and threads", shown="no limit")
+    cpu_quota: float | None = key(None, Takes.CPU_QUOTA, "their processors: `150%`, or 1.5", shown="no limit")
 
     def __bool__(self) -> bool:
         """Whether there is any limit."""

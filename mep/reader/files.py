@@ -20,7 +20,7 @@ from identity.documents import EXTERNAL
 from mep.profile import programs as reach
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments, MappingHint
-from mep.reader.config_reader import load_yaml
+from mep.reader.yaml_text import load_yaml
 
 PAM_FOLDER = Path("/etc/pam.d")
 

@@ -27,7 +27,7 @@ from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
 from mep.profile.profile import Profile
 from mep.reader import files, registered
-from mep.reader.config_reader import load_yaml
+from mep.reader.yaml_text import load_yaml
 from wire.queues import QueueInfoError, Source, Target, read_source, read_target
 from wire.redaction import redact
 

@@ -1,0 +1,202 @@
+"""What the keys of config.yaml take: a value as YAML has it -> the value of the field, or `Wrong`.
+
+`READERS` has a function for each kind of value. `config_reader` calls them.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from identity import account_name
+from mep.profile.keys import Takes
+
+LEAST_MEMORY = 64 * 2**20
+LEAST_TASKS = 8
+LEAST_CPU = 0.1
+"""With less, no user endpoint would come as far as its first heartbeat."""
+
+
+class Wrong(Exception):
+    """A value is not what its key takes; the text says what it takes. Several texts: of a key with keys of its own."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value or not _is_unicode(value):
+        raise Wrong("expected text")
+    return value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def _display_name(value: Any) -> str | None:
+    # The public package wrote the word None into its profiles for a while.
+    return None if value == "None" else _text(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong("expected true or false")
+    return value
+
+
+def _uuid(value: Any) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except (ValueError, AttributeError, TypeError):
+        raise Wrong(f"expected a UUID, got {value!r:.80}") from None
+
+
+def _uuids(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise Wrong("expected a list of UUIDs")
+    return tuple(map(_uuid, value))
+
+
+def _seconds(least: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e9:
+            raise Wrong(f"expected a number of seconds, at least {least:g}")
+        return float(value)
+
+    return read
+
+
+def _port(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+        raise Wrong("expected a port number, 1 to 65535")
+    return value
+
+
+def _path(value: Any) -> Path:
+    path = Path(_text(value))
+    if not path.is_absolute():
+        raise Wrong("expected an absolute path")
+    return path
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise Wrong("expected a list: the program's absolute path, then its arguments")
+    for item in value:
+        _text(item or "-")  # an argument may be empty
+    if not value[0].startswith("/"):
+        raise Wrong(f"the program must be an absolute path, got {value[0]!r}")
+    return tuple(value)
+
+
+def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
+
+
+def _whole(least: int, why: str = "") -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**32:
+            raise Wrong(f"expected a whole number, at least {least}{why}")
+        return value
+
+    return read
+
+
+def _names(problem: Callable[[str], str | None], least: int = 0) -> Callable[[Any], tuple[str, ...]]:
+    """Reads a list of names; `problem` says what is wrong with one. A name that could never match is an error."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise Wrong("expected a list of names; leave the key out if there are none")
+        if len(value) < least:
+            raise Wrong("an empty list would keep out everybody; name somebody, or leave the key out")
+        for name in value:
+            if (isinstance(name, (int, float)) and not isinstance(name, bool)) or str(name).isdecimal():
+                raise Wrong(f"names are meant, not numbers: got {name!r:.80}")
+            if not isinstance(name, str):
+                raise Wrong(f"expected names, in quotes where YAML sees something else: got {name!r:.80}")
+            if wrong := problem(name):
+                raise Wrong(f"no name, or more than one: {wrong}")
+        return tuple(value)
+
+    return read
+
+
+def _user_problem(name: str) -> str | None:
+    """An account of another name is never mapped to, so it need not be denied, and cannot be allowed."""
+    return None if name == "root" else account_name.problem(name)
+
+
+def _group_problem(name: str) -> str | None:
+    """Directories have groups with spaces and capital letters in their names; patterns and marks there are none."""
+    if _GROUP.fullmatch(name) and name == name.strip() and _is_unicode(name):
+        return None
+    return f"{account_name.shown(name)} is not a group's plain name"
+
+
+_GROUP = re.compile(r"[^!%+@#-][^\0-\x1f\x7f*?:,/]*")
+
+
+def _memory(value: Any) -> int:
+    number = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", value) if isinstance(value, str) else None
+    if number is not None:
+        value = int(number[1]) * 1024 ** " KMGT".index(number[2] or " ")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise Wrong("expected a size such as 8G (whole numbers with K, M, G, T; powers of 1024), or bytes")
+    if value < LEAST_MEMORY:
+        raise Wrong(f"{value} bytes are too little: a user endpoint alone, without tasks, needs more than 64M")
+    return value
+
+
+def _cpu_quota(value: Any) -> float:
+    percent = re.fullmatch(r"([0-9]{1,9})%", value) if isinstance(value, str) else None
+    if percent is not None:
+        value = int(percent[1]) / 100
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value < 1e6:
+        raise Wrong("expected a percentage of one processor, such as 150%, or a number of processors")
+    if value < LEAST_CPU:
+        raise Wrong("a tenth of a processor (10%) is the least with which a user endpoint starts in time")
+    return float(value)
+
+
+def _service_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", value) or not value.strip("."):
+        raise Wrong("expected the name of a file in /etc/pam.d: letters, digits, `_`, `.` and `-`")
+    return value
+
+
+def _on_stop(value: Any) -> str:
+    if value not in ("end", "keep"):
+        raise Wrong("expected `end` or `keep`: what becomes of user endpoints when the manager is stopped")
+    return str(value)
+
+
+READERS: Mapping[Takes, Callable[[Any], Any]] = {
+    Takes.TEXT: _text,
+    Takes.DISPLAY_NAME: _display_name,
+    Takes.FLAG: _flag,
+    Takes.UUID: _uuid,
+    Takes.UUIDS: _uuids,
+    Takes.PERIOD: _seconds(1),
+    Takes.GRACE_PERIOD: _seconds(0),
+    Takes.PORT: _port,
+    Takes.PATH: _path,
+    Takes.COMMAND: _command,
+    Takes.UID: _whole(1),
+    Takes.ALLOWED_USERS: _names(_user_problem, least=1),
+    Takes.DENIED_USERS: _names(_user_problem),
+    Takes.ALLOWED_GROUPS: _names(_group_problem, least=1),
+    Takes.DENIED_GROUPS: _names(_group_problem),
+    Takes.LIMIT: _or_none(_whole(1)),
+    Takes.MEMORY: _or_none(_memory),
+    Takes.TASKS: _or_none(_whole(LEAST_TASKS, ": with fewer processes and threads no user endpoint can start")),
+    Takes.CPU_QUOTA: _or_none(_cpu_quota),
+    Takes.PAM_SERVICE: _service_name,
+    Takes.ON_STOP: _on_stop,
+}
+"""Each returns the value, or raises Wrong."""
