@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from mep.profile.errors import ConfigError
-from mep.reader import files
+from mep.reader.trusted import read_trusted
 
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
@@ -21,7 +21,7 @@ def load(path: Path) -> None:
     """Sets the variables that are not set already; none from a file that is not there for us. Raises ConfigError."""
     if not os.access(path, os.R_OK) and not os.path.islink(path):  # noqa: PTH114 - in a folder that we may not enter
         return
-    for number, line in enumerate(files.read_trusted(path, "restore it, or remove the link").splitlines(), start=1):
+    for number, line in enumerate(read_trusted(path, "restore it, or remove the link").splitlines(), start=1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

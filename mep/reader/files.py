@@ -1,92 +1,24 @@
-"""The files that decide what root does, one at a time: read if they are root's alone, else refused with the remedy.
+"""The files of a profile but for config.yaml, each checked as a whole: template, schema, environment, mapping.
 
-`profile` reads a whole profile with these, when the manager starts and whenever it reloads; the manager rereads a
-mapping by itself. Every part of the way to a file is looked at (`identity.trust`), and then it is opened by its path:
-between the two it cannot become another file, because only root could change the way.
+`loader` reads a profile with these, when the manager starts and whenever it reloads; `mapping_watch` rereads a mapping.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
 import identity
-from identity import trust
 from identity.documents import EXTERNAL
-from mep.profile import programs as reach
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments, MappingHint
+from mep.reader.trusted import check_program, read_trusted
 from mep.reader.yaml_text import load_yaml
-
-PAM_FOLDER = Path("/etc/pam.d")
 
 _FIXED = ("HOME", "USER", "LOGNAME", "SHELL", "PWD")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def check_folder(directory: Path) -> None:
-    """Raises ConfigError if others than root may change what is in the folder, or is not there."""
-    _status(directory, "make it")
-
-
-def read_trusted(path: Path, remedy: str = "`mep configure` writes a commented one") -> str:
-    """The text of a file that decides what root does: trusted, or refused. `remedy` is for one that is not there.
-
-    Raises ConfigError.
-    """
-    _check_file(path, remedy)
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise ConfigError(path, [f"not UTF-8 text (byte {e.start}); save it as UTF-8"]) from None
-    except OSError as e:
-        raise ConfigError(path, [f"cannot be read: {e.strerror}"]) from None
-
-
-def check_program(program: Path) -> None:
-    """Returns if nobody but root can change the program, or what executes it if it is a script. Raises ConfigError."""
-    at = program
-    try:
-        for at in reach.chain(program):
-            if not _check_file(at, "it cannot be executed; install it, or correct its path").st_mode & 0o111:
-                raise ConfigError(at, [f"is not executable; mend it: chmod a+rx {at}"])
-    except OSError as e:
-        raise ConfigError(at, [f"cannot be read: {e.strerror}"]) from None
-
-
-def check_pam_service(service_name: str, folder: Path = PAM_FOLDER) -> None:
-    """Returns if PAM has a file for the service, which nobody but root can change.
-
-    Without one PAM would go by the rules of `other`, whatever they are. Raises ConfigError.
-    """
-    path = folder / service_name.lower()  # as PAM does
-    if path.parent != folder or path.name == "..":
-        raise ConfigError(folder, [f"pam.service_name: {service_name!r} cannot name a file here; write a plain name"])
-    _check_file(
-        path, "the package installs /etc/pam.d/mep; copy that, or set pam.service_name to a service that exists"
-    )
-
-
-def _check_file(path: Path, remedy: str) -> os.stat_result:
-    status = _status(path, remedy)
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(path, ["is a folder, or another thing that is not a file; put a file there"])
-    return status
-
-
-def _status(path: Path, remedy: str) -> os.stat_result:
-    try:
-        return trust.check(path)
-    except FileNotFoundError:
-        raise ConfigError(path, [f"no such file; {remedy}"]) from None
-    except trust.Untrusted as e:
-        raise ConfigError(path, [str(e)]) from None
-    except OSError as e:
-        raise ConfigError(path, [f"cannot be looked at: {e.strerror}"]) from None
 
 
 def read_templates(template: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A profile: the folder of one endpoint (`/etc/mep/NAME`), read and checked as a whole, before anything starts.
 
-`profile.profile` has the list of its files; `files` reads each, and sees to it that only root can change it.
+`profile.profile` has the list of its files. `config_reader` and `files` read each; `trusted` sees to it that only root
+can change it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import TypeVar
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import CONFIG, ENVIRONMENT, REGISTERED, SCHEMA, TEMPLATE, Profile
-from mep.reader import files as profile_files
+from mep.reader import files
 from mep.reader.config_reader import read_config
-from mep.reader.files import check_folder, read_mapping, read_trusted
 from mep.reader.registered import endpoint_id
+from mep.reader.trusted import check_folder, read_trusted
 
 T = TypeVar("T")
 
@@ -58,12 +59,12 @@ def examine(directory: Path) -> tuple[Profile | None, list[Finding]]:
     schema = config.user_config_schema_path or directory / SCHEMA
     environment = directory / ENVIRONMENT
     # Whether there should be one in its usual place is not known when the configuration could not be read.
-    templates = findings.of(template, profile_files.read_templates) if read or _is_there(template) else None
+    templates = findings.of(template, files.read_templates) if read or _is_there(template) else None
     wants_schema = config.user_config_schema_path is not None or _is_there(schema)
-    read_schema = findings.of(schema, profile_files.read_schema) if wants_schema else None
-    variables = findings.of(environment, profile_files.read_environment) if _is_there(environment) else {}
+    read_schema = findings.of(schema, files.read_schema) if wants_schema else None
+    variables = findings.of(environment, files.read_environment) if _is_there(environment) else {}
     mapping = config.identity_mapping_config_path
-    documents = findings.of(mapping, read_mapping) if mapping is not None else None
+    documents = findings.of(mapping, files.read_mapping) if mapping is not None else None
     if _is_there(directory / REGISTERED):
         findings.of(directory / REGISTERED, lambda _: endpoint_id(directory))
     if read is None or findings.bad or templates is None or variables is None or documents is None:

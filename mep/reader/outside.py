@@ -8,7 +8,9 @@ from pathlib import Path
 from mep.profile import programs
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import Profile
-from mep.reader.files import check_pam_service, check_program
+from mep.reader.trusted import check_file, check_program
+
+PAM_FOLDER = Path("/etc/pam.d")
 
 
 def check(profile: Profile) -> None:
@@ -42,3 +44,14 @@ def pam_problem(service_name: str) -> str | None:
     except ConfigError as e:
         return str(e)
     return None
+
+
+def check_pam_service(service_name: str, folder: Path = PAM_FOLDER) -> None:
+    """Returns if PAM has a file for the service, which nobody but root can change.
+
+    Without one PAM would go by the rules of `other`, whatever they are. Raises ConfigError.
+    """
+    path = folder / service_name.lower()  # as PAM does
+    if path.parent != folder or path.name == "..":
+        raise ConfigError(folder, [f"pam.service_name: {service_name!r} cannot name a file here; write a plain name"])
+    check_file(path, "the package installs /etc/pam.d/mep; copy that, or set pam.service_name to a service that exists")

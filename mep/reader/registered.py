@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from mep.profile.errors import ConfigError
 from mep.profile.profile import REGISTERED
-from mep.reader.files import read_trusted
+from mep.reader.trusted import read_trusted
 
 
 def endpoint_id(directory: Path) -> str | None:

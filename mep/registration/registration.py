@@ -26,7 +26,8 @@ from mep import __version__
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
 from mep.profile.profile import Profile
-from mep.reader import files, registered
+from mep.reader import registered
+from mep.reader.trusted import read_trusted
 from mep.reader.yaml_text import load_yaml
 from wire.queues import QueueInfoError, Source, Target, read_source, read_target
 from wire.redaction import redact
@@ -244,7 +245,7 @@ def _client_credentials(config: ManagerConfig) -> tuple[str, str] | None:
 
 def _read_credentials(path: Path) -> tuple[str, str]:
     expected = "two lines of text: `client_id: UUID` and `client_secret: SECRET`"
-    text = files.read_trusted(path, f"make it, with mode 0600 and {expected}")
+    text = read_trusted(path, f"make it, with mode 0600 and {expected}")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(path, [f"others may read this secret (mode {mode:04o}); mend it: chmod 600 {path}"])

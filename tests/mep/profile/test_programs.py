@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mep.profile import programs as reach
+from mep.profile import programs
 
 
 def test_a_program_that_users_can_execute() -> None:
-    assert reach.obstacle(Path("/bin/sh")) is None
+    assert programs.obstacle(Path("/bin/sh")) is None
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_a_closed_folder_is_found(program: Path) -> None:
-    assert reach.obstacle(program) is None
+    assert programs.obstacle(program) is None
     program.parent.chmod(0o700)
-    assert f"{program.parent} has mode 0700" in str(reach.obstacle(program))
+    assert f"{program.parent} has mode 0700" in str(programs.obstacle(program))
 
 
 def test_a_closed_program_is_found(program: Path) -> None:
     program.chmod(0o700)
-    assert "chmod a+rx" in str(reach.obstacle(program))
+    assert "chmod a+rx" in str(programs.obstacle(program))
 
 
 def test_a_closed_interpreter_is_found(program: Path, tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ def test_a_closed_interpreter_is_found(program: Path, tmp_path: Path) -> None:
     interpreter.parent.mkdir(mode=0o700)
     interpreter.symlink_to("/bin/sh")
     program.write_text(f"#!{interpreter}\n")
-    assert str(interpreter) in str(reach.obstacle(program))
+    assert str(interpreter) in str(programs.obstacle(program))
 
 
 def test_a_missing_program_is_found(tmp_path: Path) -> None:
-    assert "No such file" in str(reach.obstacle(tmp_path / "no"))
+    assert "No such file" in str(programs.obstacle(tmp_path / "no"))

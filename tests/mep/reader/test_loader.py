@@ -9,35 +9,35 @@ from pathlib import Path
 
 import pytest
 
-from mep.profile import profile
 from mep.profile.errors import ConfigError
-from mep.reader import files, loader, registered
+from mep.profile.profile import check_name
+from mep.reader import loader, registered
 
 
 def test_a_profile_is_read_whole(profile_directory: Path) -> None:
-    site = loader.load(profile_directory)
-    assert site.name == "prod"
-    assert site.config.display_name == "Prod"
-    assert "ThreadPoolEngine" in site.templates[site.template_name]
-    assert site.schema == {"type": "object"}
-    assert site.environment == {"SITE": "here", "NUMBER": "5"}
-    assert site.mapping.text
+    profile = loader.load(profile_directory)
+    assert profile.name == "prod"
+    assert profile.config.display_name == "Prod"
+    assert "ThreadPoolEngine" in profile.templates[profile.template_name]
+    assert profile.schema == {"type": "object"}
+    assert profile.environment == {"SITE": "here", "NUMBER": "5"}
+    assert profile.mapping.text
 
 
 def test_the_template_may_have_its_older_name_and_neighbours(profile_directory: Path) -> None:
     (profile_directory / "user_config_template.yaml.j2").rename(profile_directory / "user_config_template.yaml")
     (profile_directory / "common.j2").write_text("{# shared #}")
-    site = loader.load(profile_directory)
-    assert site.template_name == "user_config_template.yaml"
-    assert set(site.templates) == {"user_config_template.yaml", "common.j2"}
+    profile = loader.load(profile_directory)
+    assert profile.template_name == "user_config_template.yaml"
+    assert set(profile.templates) == {"user_config_template.yaml", "common.j2"}
 
 
 def test_schema_and_environment_are_optional(profile_directory: Path) -> None:
     (profile_directory / "user_config_schema.json").unlink()
     (profile_directory / "user_environment.yaml").unlink()
-    site = loader.load(profile_directory)
-    assert site.schema is None
-    assert site.environment == {}
+    profile = loader.load(profile_directory)
+    assert profile.schema is None
+    assert profile.environment == {}
 
 
 MAPPING = (
@@ -72,9 +72,9 @@ def test_the_digest_changes_with_each_file(profile_directory: Path, edit: Callab
 
 
 def test_the_digest_changes_with_what_is_in_force(profile_directory: Path) -> None:
-    site = loader.load(profile_directory)
-    on_hold = dataclasses.replace(site, config=dataclasses.replace(site.config, render_account="somebody"))
-    assert on_hold.digest != site.digest
+    profile = loader.load(profile_directory)
+    on_hold = dataclasses.replace(profile, config=dataclasses.replace(profile.config, render_account="somebody"))
+    assert on_hold.digest != profile.digest
 
 
 def test_the_digest_is_the_same_in_every_process_and_whatever_the_order(profile_directory: Path) -> None:
@@ -152,7 +152,7 @@ def test_no_profile_of_that_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b", "é", "x" * 200])
 def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot name"):
-        profile.check_name(name)
+        check_name(name)
 
 
 def test_a_file_of_somebody_else_is_refused(profile_directory: Path, root: None) -> None:
@@ -170,39 +170,3 @@ def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
     (profile_directory / "endpoint.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"endpoint\.json"):
         registered.endpoint_id(profile_directory)
-
-
-@pytest.fixture
-def pam_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "pam.d"
-    folder.mkdir(mode=0o755)
-    (folder / "mep").write_text("auth required pam_deny.so\n")
-    return folder
-
-
-def test_a_pam_service_that_is_there(pam_folder: Path) -> None:
-    files.check_pam_service("mep", pam_folder)
-    files.check_pam_service("MEP", pam_folder)  # PAM reads the same file
-
-
-@pytest.mark.parametrize("name", ["nosuch", "", ".", "..", "../pam.d/mep", "/etc/passwd", "sub/mep"])
-def test_a_pam_service_that_is_not_there(pam_folder: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"pam\.service_name|put a file there") as caught:
-        files.check_pam_service(name, pam_folder)
-    assert str(pam_folder) in str(caught.value)
-
-
-def test_the_package_installs_a_pam_service(pam_folder: Path) -> None:
-    (pam_folder / "mep").unlink()
-    with pytest.raises(ConfigError, match=rf"^{pam_folder}/mep: no such file; the package installs /etc/pam\.d/mep"):
-        files.check_pam_service("mep", pam_folder)
-
-
-def test_a_pam_service_that_others_can_change(pam_folder: Path) -> None:
-    (pam_folder / "mep").chmod(0o664)
-    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}/mep$"):
-        files.check_pam_service("mep", pam_folder)
-    (pam_folder / "mep").chmod(0o644)
-    pam_folder.chmod(0o777)
-    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}$"):
-        files.check_pam_service("mep", pam_folder)

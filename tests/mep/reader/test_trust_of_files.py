@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mep.profile import programs as reach
+from mep.profile import programs
 from mep.profile.errors import ConfigError
 from mep.reader import files, loader, outside
 
@@ -191,7 +191,7 @@ def test_scripts_that_interpret_each_other_have_an_end(site: Path) -> None:
     path = site / FILES["uep program"]
     path.write_text(f"#!{path}\n")
     assert "too many scripts" in str(refusal(site))
-    assert "too many scripts" in str(reach.obstacle(path))
+    assert "too many scripts" in str(programs.obstacle(path))
 
 
 def test_a_reread_mapping_has_its_programs_checked(site: Path) -> None:

@@ -1,0 +1,46 @@
+"""What a profile relies on outside of its folder. Programs: tests/mep/reader/test_trust_of_files.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mep.profile.errors import ConfigError
+from mep.reader.outside import check_pam_service
+
+
+@pytest.fixture
+def pam_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "pam.d"
+    folder.mkdir(mode=0o755)
+    (folder / "mep").write_text("auth required pam_deny.so\n")
+    return folder
+
+
+def test_a_pam_service_that_is_there(pam_folder: Path) -> None:
+    check_pam_service("mep", pam_folder)
+    check_pam_service("MEP", pam_folder)  # PAM reads the same file
+
+
+@pytest.mark.parametrize("name", ["nosuch", "", ".", "..", "../pam.d/mep", "/etc/passwd", "sub/mep"])
+def test_a_pam_service_that_is_not_there(pam_folder: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"pam\.service_name|put a file there") as caught:
+        check_pam_service(name, pam_folder)
+    assert str(pam_folder) in str(caught.value)
+
+
+def test_the_package_installs_a_pam_service(pam_folder: Path) -> None:
+    (pam_folder / "mep").unlink()
+    with pytest.raises(ConfigError, match=rf"^{pam_folder}/mep: no such file; the package installs /etc/pam\.d/mep"):
+        check_pam_service("mep", pam_folder)
+
+
+def test_a_pam_service_that_others_can_change(pam_folder: Path) -> None:
+    (pam_folder / "mep").chmod(0o664)
+    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}/mep$"):
+        check_pam_service("mep", pam_folder)
+    (pam_folder / "mep").chmod(0o644)
+    pam_folder.chmod(0o777)
+    with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}$"):
+        check_pam_service("mep", pam_folder)
