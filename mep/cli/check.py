@@ -26,9 +26,10 @@ from mep.processes.supervised import WorkerUnavailable
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Places
 from mep.profile.profile import Profile
-from mep.reader import loader, outside, registered
-from mep.registration import registration
-from mep.registration.registration import RegistrationError
+from mep.reader import client_credentials, loader, outside, registered
+from mep.registration.errors import RegistrationError
+from mep.registration.login import login_app
+from mep.registration.version import ask_version
 from mep.request.refusal import Refused
 from mep.worker.commands import MAX_SKEW
 
@@ -141,8 +142,9 @@ def _rendering(profile: Profile) -> Line:
 
 def _service(profile: Profile, places: Places) -> Iterator[Line]:
     try:
-        with registration.login_app(places.state, profile.config) as app:
-            answer = registration.ask_version(profile.config, app)
+        credentials = client_credentials.find(profile.config.client_credentials_path)
+        with login_app(places.state, profile.config, credentials) as app:
+            answer = ask_version(profile.config, app)
     except ConfigError as e:
         yield _failed("login", str(e))
         return

@@ -64,7 +64,7 @@ def load(directory: Path) -> Profile:
 def orderly(action: Callable[[], T]) -> T:
     """Runs `action`; an error that the admin can mend becomes its text and its exit code."""
     from mep.profile.errors import ConfigError
-    from mep.registration.registration import RegistrationError
+    from mep.registration.errors import RegistrationError
 
     try:
         return action()

@@ -193,7 +193,6 @@ def list_() -> None:
     """List the profiles: name, whether a manager runs, endpoint id, user endpoints."""
     from mep.cli import unmanaged as orphans
     from mep.monitor import run_lock as runlock
-    from mep.registration import registration
 
     root = here().config
     profiles = sorted(path.parent for path in root.glob("*/config.yaml")) if root.is_dir() else []
@@ -207,7 +206,7 @@ def list_() -> None:
             count = str(orphans.count(here().run / path.name))
         except (PermissionError, runlock.NoPlace):
             state = count = "?"
-        print(f"{path.name:<32} {state:<8} {registration.shown_id(path):<36} {count}")
+        print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
 
 
 @app.command()
@@ -243,10 +242,16 @@ def whoami() -> None:
 
 
 def _register(profile: Profile) -> Registration:
-    from mep.registration import registration
+    from mep.reader import client_credentials, registered
+    from mep.registration.login import login_app
+    from mep.registration.registration import register
 
-    with registration.login_app(here().state, profile.config) as app:
-        return registration.register(profile, app)
+    credentials = client_credentials.find(profile.config.client_credentials_path)
+    known = registered.endpoint_id(profile.directory)
+    with login_app(here().state, profile.config, credentials) as app:
+        registration = register(profile, app, known)
+    registered.remember(profile.directory, registration.endpoint_id, registration.broker)
+    return registration
 
 
 def _keeps(directory: Path) -> bool:
@@ -262,9 +267,21 @@ def _keeps(directory: Path) -> bool:
 
 def _login_app() -> globus_sdk.GlobusApp:
     from mep.profile.config import ManagerConfig
-    from mep.registration import registration
+    from mep.reader import client_credentials
+    from mep.registration.login import login_app
 
-    return orderly(lambda: registration.login_app(here().state, ManagerConfig()))
+    return orderly(lambda: login_app(here().state, ManagerConfig(), client_credentials.find(None)))
+
+
+def _shown_id(directory: Path) -> str:
+    """The id of a profile for people to read: a dash before the first registration, `?` when it cannot be read."""
+    from mep.profile.errors import ConfigError
+    from mep.reader import registered
+
+    try:
+        return registered.endpoint_id(directory) or "-"
+    except ConfigError:
+        return "?"
 
 
 @contextmanager

@@ -18,8 +18,7 @@ import pytest
 
 from lab.manager import MEP
 from mep.profile.errors import ConfigError
-from mep.reader import loader
-from mep.registration import registration
+from mep.reader import client_credentials, loader
 
 UUID = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
 NOBODY = 65534
@@ -152,8 +151,7 @@ def problems(site: Path, file: str) -> list[str]:
     elif file == "client":
         assert not texts
         try:
-            with registration.login_app(site / "state", found.config):
-                pass
+            client_credentials.find(found.config.client_credentials_path)
         except ConfigError as e:
             texts = [str(e)]
     return "\n".join(texts).splitlines()

@@ -1,0 +1,70 @@
+"""With which login we speak to the service, and where the service is.
+
+Tokens of client credentials live in memory only; those of a login (`mep login`) in `storage.db` of the state folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import globus_sdk
+from globus_sdk.token_storage import MemoryTokenStorage, SQLiteTokenStorage
+
+from mep.profile.client_credentials import ClientCredentials
+from mep.profile.config import ManagerConfig
+from mep.registration.errors import RegistrationError
+
+PUBLIC_CLIENT_ID = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
+"""The native client of Globus Compute, under which people log in."""
+_LOCAL_SERVICE = "http://localhost:5000"
+
+
+def login_app(storage: Path, config: ManagerConfig, credentials: ClientCredentials | None) -> globus_sdk.GlobusApp:
+    """The Globus app that holds our tokens: of the client credentials, or without any of the login stored in `storage`.
+
+    Raises:
+        RegistrationError: the stored login cannot be used.
+    """
+    requirements = {
+        globus_sdk.ComputeClientV3.scopes.resource_server: globus_sdk.ComputeClientV3.default_scope_requirements,
+        globus_sdk.AuthClient.scopes.resource_server: [globus_sdk.AuthClient.scopes.openid],
+    }
+    if credentials is not None:
+        return globus_sdk.ClientApp(
+            "mep",
+            client_id=credentials.client_id,
+            client_secret=credentials.secret,
+            config=globus_sdk.GlobusAppConfig(token_storage=MemoryTokenStorage()),
+            scope_requirements=requirements,
+        )
+    try:
+        storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tokens = SQLiteTokenStorage(storage / "storage.db", namespace=f"user/{_environment(config)}")
+    except (OSError, sqlite3.Error) as e:
+        text = f"the stored login {storage / 'storage.db'} cannot be used: {e}; delete it, and log in again"
+        raise RegistrationError(os.EX_CONFIG, text) from None
+    return globus_sdk.UserApp(
+        "mep",
+        client_id=PUBLIC_CLIENT_ID,
+        config=globus_sdk.GlobusAppConfig(token_storage=tokens, request_refresh_tokens=True),
+        scope_requirements=requirements,
+    )
+
+
+def check_login(app: globus_sdk.GlobusApp) -> None:
+    """Raises RegistrationError when somebody has to log in first."""
+    if isinstance(app, globus_sdk.UserApp) and app.login_required():
+        raise RegistrationError(os.EX_NOPERM, "not logged in; run `mep login`, or set client_credentials_path")
+
+
+def service_url(config: ManagerConfig) -> str | None:
+    """Where the service is: None lets globus_sdk decide by the environment."""
+    if config.local_compute_services or _environment(config) == "local":
+        return _LOCAL_SERVICE
+    return None
+
+
+def _environment(config: ManagerConfig) -> str:
+    return config.environment or os.environ.get("GLOBUS_SDK_ENVIRONMENT", "production")
