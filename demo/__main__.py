@@ -22,7 +22,7 @@ from lab.broker import BrokerFailed
 from lab.client import ClientFailed
 from lab.hub import HubFailed
 from lab.manager import MEP, ManagerFailed
-from mep.monitor import run_lock as runlock
+from mep.monitor import run_lock
 
 KEEPER = Path("/run/mep-demo")
 """Where a kept demo leaves its pid."""
@@ -42,9 +42,9 @@ def main() -> int:
     if options.stop:
         return _stop()
     try:
-        with runlock.hold(KEEPER):
+        with run_lock.hold(KEEPER):
             return _keep() if options.keep else _run_once()
-    except runlock.AlreadyRunning:
+    except run_lock.AlreadyRunning:
         print("demo: one is running already; stop it with `make demo-stop`", file=sys.stderr)
         return os.EX_TEMPFAIL
 
@@ -69,7 +69,7 @@ def _keep() -> int:
         os._exit(int(answer) if answer else 1)  # the lock file is the child's now
     os.close(told)
     os.setsid()
-    runlock.moved(KEEPER)
+    run_lock.moved(KEEPER)
     try:
         with _site() as site:
             good = _tell(site)
@@ -99,7 +99,7 @@ def _site() -> Iterator[Site]:
 
 def _stop() -> int:
     try:
-        stopped = runlock.stop(KEEPER)
+        stopped = run_lock.stop(KEEPER)
     except TimeoutError as e:
         print(f"demo: {e}", file=sys.stderr)
         return os.EX_TEMPFAIL

@@ -1,38 +1,37 @@
 """What the commands of `mep` share: where things lie, and how a command fails.
 
-`cli` and `questions` use it; `cli.common` sets the places, which the option --config-dir may change.
+`main` chooses the paths, which the option --config-dir may change, before a command runs.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mep.profile import paths as places
-from mep.profile.paths import Places
+from mep.profile.paths import Paths, find_paths
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
 
-T = TypeVar("T")
 Name = Annotated[str, typer.Argument(help="The endpoint's name: a folder in the configuration folder.")]
 
-_places = places.find(None)
+_paths = find_paths(None)
 
 
-def here() -> Places:
-    """The places of this call."""
-    return _places
+def paths() -> Paths:
+    """Where things lie for this call of `mep`."""
+    return _paths
 
 
-def settle(config_dir: Path | None) -> None:
-    """Finds the places anew, with the option --config-dir and the environment as they are now."""
-    global _places  # one for each process: a command line has one option --config-dir
-    _places = places.find(config_dir)
+def choose_paths(config_dir: Path | None) -> None:
+    """Finds the paths anew, with the option --config-dir and the environment as they are now."""
+    global _paths  # one for each process: a command line has one option --config-dir
+    _paths = find_paths(config_dir)
 
 
 class Failed(Exception):
@@ -43,35 +42,41 @@ class Failed(Exception):
         self.exit_code = exit_code
 
 
-def profile_directory(name: str) -> Path:
-    """The folder of profile `name`, whether there is one or not. Raises Failed."""
-    from mep.profile import profile
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Ends the command with text and exit code when a profile is wrong, or the service does not take us.
+
+    Raises:
+        Failed: in place of ConfigError and RegistrationError.
+    """
+    from mep.profile.errors import ConfigError
+    from mep.registration.errors import RegistrationError
 
     try:
-        profile.check_name(name)
+        yield
+    except ConfigError as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except RegistrationError as e:
+        raise Failed(e.exit_code, str(e)) from None
+
+
+def profile_directory(name: str) -> Path:
+    """The folder of profile `name`, whether there is one or not. Raises Failed."""
+    from mep.profile.profile import check_name
+
+    try:
+        check_name(name)
     except ValueError as e:
         raise Failed(os.EX_USAGE, str(e)) from None
-    return _places.config / name
+    return _paths.config / name
 
 
 def load(directory: Path) -> Profile:
     """The profile in a folder. Raises Failed."""
     from mep.reader import loader
 
-    return orderly(lambda: loader.load(directory))
-
-
-def orderly(action: Callable[[], T]) -> T:
-    """Runs `action`; an error that the admin can mend becomes its text and its exit code."""
-    from mep.profile.errors import ConfigError
-    from mep.registration.errors import RegistrationError
-
-    try:
-        return action()
-    except ConfigError as e:
-        raise Failed(os.EX_CONFIG, str(e)) from None
-    except RegistrationError as e:
-        raise Failed(e.exit_code, str(e)) from None
+    with exit_codes():
+        return loader.load(directory)
 
 
 def need_root(why: str) -> None:

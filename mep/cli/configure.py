@@ -1,80 +1,48 @@
-"""Makes a profile: a folder of commented files, from the templates of the package or from files that are given."""
+"""The command that makes a profile: `mep configure`."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shutil
-from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
-from mep.profile import profile
+import typer
 
-USES = {
-    profile.CONFIG: "the manager's configuration",
-    profile.MAPPING: "who becomes which local account; edit this first",
-    profile.TEMPLATE: "template of the user endpoints' configuration",
-    profile.SCHEMA: "what users may pass into the template",
-    profile.ENVIRONMENT: "environment of the user endpoints",
-}
-"""The files of a profile, in the order in which people meet them."""
+from mep.cli.common import Failed, Name, profile_directory
 
 
-class NotMade(Exception):
-    """No profile was made, and nothing was changed. `exit_code` is one of os.EX_*."""
+def configure(
+    name: Name,
+    display_name: Annotated[str | None, typer.Option(help="A name for people, shown by the service.")] = None,
+    contact_email: Annotated[str | None, typer.Option(help="Whom to write to about this endpoint.")] = None,
+    multi_user: Annotated[bool, typer.Option(help="Accepted for compatibility; there is no other kind.")] = True,
+    endpoint_config: Annotated[
+        Path | None, typer.Option("--endpoint-config", "--core-config", help="Use this file as config.yaml.")
+    ] = None,
+    template_config: Annotated[Path | None, typer.Option(help="Use this file as the template.")] = None,
+    schema_config: Annotated[Path | None, typer.Option(help="Use this file as the schema.")] = None,
+    user_env_config: Annotated[Path | None, typer.Option(help="Use this file as user_environment.yaml.")] = None,
+    id_mapping_config: Annotated[Path | None, typer.Option(help="Use this file as identity mapping.")] = None,
+) -> None:
+    """Make a profile: a folder of commented files. Nothing that exists is overwritten."""
+    from mep.cli import new_profile
+    from mep.profile import profile
 
-    def __init__(self, exit_code: int, text: str) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
-def make(directory: Path, given: Mapping[str, Path | None], display_name: str | None, email: str | None) -> None:
-    """Makes the profile `directory`. `given` names files to use instead of the package's, by their name in a profile.
-
-    Raises:
-        NotMade: the folder exists, cannot be written, or a given file cannot be read.
-    """
-    if "" in (display_name, email):
-        raise NotMade(os.EX_USAGE, "an empty name or address: leave the option out, or give it a value")
-    texts = {file: _default_text(file) if (path := given.get(file)) is None else _given_text(path) for file in USES}
-    if given.get(profile.CONFIG) is None:
-        values = {"MAPPING": str(directory / profile.MAPPING), "DISPLAY_NAME": display_name, "EMAIL": email}
-        texts[profile.CONFIG] = re.sub("@([A-Z_]+)@", lambda mark: _quoted(values[mark[1]]), texts[profile.CONFIG])
-    _write(directory, texts)
-
-
-def _quoted(value: str | None) -> str:
-    """As YAML: JSON is, but for characters that JSON writes as two."""
-    return json.dumps(value, ensure_ascii=value is not None and not value.isprintable())
-
-
-def _default_text(file: str) -> str:
-    return resources.files("mep.templates").joinpath("default").joinpath(file).read_text(encoding="utf-8")
-
-
-def _given_text(path: Path) -> str:
+    if not multi_user:
+        raise Failed(os.EX_USAGE, "only multi-user endpoints exist here; leave --no-multi-user out")
+    directory = profile_directory(name)
+    given = {
+        profile.CONFIG: endpoint_config,
+        profile.TEMPLATE: template_config,
+        profile.SCHEMA: schema_config,
+        profile.ENVIRONMENT: user_env_config,
+        profile.MAPPING: id_mapping_config,
+    }
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-        raise NotMade(os.EX_NOINPUT, f"{path}: cannot be read: {reason}") from None
-
-
-def _write(directory: Path, texts: Mapping[str, str]) -> None:
-    """All files or none: they are written into a new folder, which then gets its name."""
-    if directory.exists():
-        raise NotMade(os.EX_CANTCREAT, f"{directory} exists already; nothing was changed")
-    building = directory.with_name(f".{directory.name}.new-{os.getpid()}")
-    try:
-        for folder in [*reversed([parent for parent in building.parents if not parent.exists()]), building]:
-            folder.mkdir()
-            folder.chmod(0o755)  # whatever the umask: others may not write to what decides who becomes whom
-        for file, text in texts.items():
-            (building / file).write_text(text, encoding="utf-8")
-            (building / file).chmod(0o644)
-        building.rename(directory)
-    except OSError as e:
-        shutil.rmtree(building, ignore_errors=True)
-        raise NotMade(os.EX_CANTCREAT, f"{directory}: cannot be made: {e.strerror}") from None
+        new_profile.make(directory, given, display_name, contact_email)
+    except new_profile.NotMade as e:
+        raise Failed(e.exit_code, str(e)) from None
+    print(f"Made the profile of endpoint {name}: {directory}\n")
+    for file, use in new_profile.USES.items():
+        print(f"  {file:<38} {use}")
+    print(f"\nEdit the identity mapping, look at it with `mep check {name}`, then start it:\n\n  mep start {name}")

@@ -12,8 +12,7 @@ from typing import Any
 from identity import Decision
 from mep.accounts import look_up
 from mep.mapper.mapping import IdentityMapper
-from mep.monitor.requests import admission
-from mep.monitor.requests import plan as planning
+from mep.monitor.requests import admission, plan
 from mep.monitor.requests.name_service import of_exactly_that_name
 from mep.monitor.requests.renderer import Renderer
 from mep.profile.profile import Profile
@@ -54,7 +53,9 @@ async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) 
     return identity, owner
 
 
-async def plan(profile: Profile, identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> LaunchPlan:
+async def launch_plan(
+    profile: Profile, identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> LaunchPlan:
     """What would be started for these identities with these options.
 
     Raises:
@@ -63,7 +64,7 @@ async def plan(profile: Profile, identity_set: Sequence[Mapping[str, Any]], opti
     """
     identity, owner = await identify(profile, identity_set)
     command = _command(identity_set, options)
-    return planning.make(profile, command, identity, owner, await _render(profile, command, identity, owner))
+    return plan.make(profile, command, identity, owner, await _render(profile, command, identity, owner))
 
 
 async def render(profile: Profile, username: str, options: Mapping[str, Any]) -> RenderedConfig:
@@ -96,8 +97,8 @@ async def _render(profile: Profile, command: StartEndpoint, identity: MappedIden
 def _command(identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> StartEndpoint:
     requester = identity_set[0] if identity_set else {}
     return StartEndpoint(
-        request_id="rehearsal",
-        name="rehearsal",
+        request_id="dry-run",
+        name="dry-run",
         endpoint_id=_NOBODY,
         user_options=options,
         user_runtime={},

@@ -1,6 +1,6 @@
 """The commands that ask and change nothing: `mep status`, `check`, `map`, `explain`, `render`.
 
-They call what the running manager calls (`check`, `rehearsal`), and end with 1 where it would refuse.
+They call what the running manager calls (`checks`, `dry_run`), and end with 1 where it would refuse.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import Failed, Name, here, load, need_root, profile_directory
+from mep.cli.common import Failed, Name, load, need_root, paths, profile_directory
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
@@ -29,17 +29,17 @@ Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object,
 
 def status(name: Name) -> None:
     """Show how the running manager of an endpoint is doing; ends with 3 when none runs."""
-    from mep.monitor import run_lock as runlock
+    from mep.monitor import run_lock
 
-    run_directory = here().run / name
+    run_directory = paths().run / name
     profile_directory(name)
     pid, line = None, ""
     try:
-        pid = runlock.holder(run_directory)
+        pid = run_lock.holder(run_directory)
         line = (run_directory / "status").read_text(encoding="utf-8").strip()
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to look at a manager") from None
-    except (OSError, runlock.NoPlace):  # no folder, or nothing said yet
+    except (OSError, run_lock.NoPlace):  # no folder, or nothing said yet
         pass
     if not pid:
         print(f"Endpoint {name} is not running.")
@@ -52,13 +52,13 @@ def check(
     files: Annotated[bool, typer.Option("--files", help="Only the files of the profile, and the programs.")] = False,
 ) -> None:
     """Try everything that could fail later: files, programs, template, login, service, broker. Changes nothing."""
-    from mep.cli import check as checking
+    from mep.cli import checks
 
     directory = profile_directory(name)
     if os.geteuid() != 0 and not files:
         raise Failed(os.EX_NOPERM, "must be root to try everything; --files needs no rights")
     codes = []
-    for line in checking.lines(directory, here(), files_only=files):
+    for line in checks.lines(directory, paths(), files_only=files):
         print(f"{line.verdict:<4}  {line.what}: {line.text}", flush=True)
         codes += [line.exit_code] if line.exit_code else []
     if codes:
@@ -73,13 +73,13 @@ def map_(name: Name, identity: Identity = None, identity_set: IdentitySet = None
 
 def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = None, options: Options = "{}") -> None:
     """Show what a user's start would come to: account, program, configuration; or at which stage it is refused."""
-    from mep.cli import dry_run as rehearsal
+    from mep.cli import dry_run
     from mep.monitor.containment import limits
 
     need_root("templates are rendered under another account")
     profile, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
     _show_mapping(profile, records)
-    plan = _rehearsed(rehearsal.plan(profile, records, given))
+    plan = _answer(dry_run.launch_plan(profile, records, given))
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
     print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
     print(f"limits    {limits.describe(profile.config.resources)}, for all user endpoints of the account")
@@ -94,24 +94,24 @@ def render(
     options: Options = "{}",
 ) -> None:
     """Show the configuration that a user endpoint would get."""
-    from mep.cli import dry_run as rehearsal
+    from mep.cli import dry_run
 
     need_root("templates are rendered under another account")
     given = _given_options(options)
-    print(_rehearsed(rehearsal.render(load(profile_directory(name)), user, given)).text)
+    print(_answer(dry_run.render(load(profile_directory(name)), user, given)).text)
 
 
 def _show_mapping(profile: Profile, records: list[dict[str, Any]]) -> None:
-    from mep.cli import dry_run as rehearsal
+    from mep.cli import dry_run
 
-    for passed in _rehearsed(rehearsal.decide(profile, records)).passed_over:
+    for passed in _answer(dry_run.decide(profile, records)).passed_over:
         print(f"passed over  {passed.identity}: {passed.where}: {passed.reason}")
-    found, owner = _rehearsed(rehearsal.identify(profile, records))
+    found, owner = _answer(dry_run.identify(profile, records))
     print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
     print(f"identity  {found.identity}\nrule      {found.rule}")
 
 
-def _rehearsed(stage: Coroutine[Any, Any, T]) -> T:
+def _answer(stage: Coroutine[Any, Any, T]) -> T:
     """The answer of a stage; a refusal is an answer, too, with exit code 1."""
     from mep.processes.supervised import WorkerUnavailable
     from mep.request.refusal import Refused
@@ -127,9 +127,9 @@ def _rehearsed(stage: Coroutine[Any, Any, T]) -> T:
 
 
 def _records(identity: list[str] | None, identity_set: Path | None) -> list[dict[str, Any]]:
-    from mep.cli import dry_run as rehearsal
+    from mep.cli import dry_run
 
-    records = [rehearsal.identity_record(username) for username in identity or []]
+    records = [dry_run.identity_record(username) for username in identity or []]
     if identity_set is not None:
         records += _json(str(identity_set), _given_text(identity_set), list)
     if not records:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Places:
+class Paths:
     """log: None when a profile's log lies in the profile."""
 
     config: Path
@@ -30,14 +30,14 @@ class Places:
         return (profile if self.log is None else self.log / profile.name) / "endpoint.log"
 
 
-def find(config_dir: Path | None) -> Places:
-    """The places for this call of `mep`; `config_dir` is its option --config-dir."""
+def find_paths(config_dir: Path | None) -> Paths:
+    """The paths for this call of `mep`; `config_dir` is its option --config-dir."""
     run, state = _named("MEP_RUN_DIR"), _named("MEP_STATE_DIR")
     config = config_dir or _named("MEP_CONFIG_DIR")
     if config is None and os.geteuid() == 0:
-        return Places(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
+        return Paths(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
     config = (config or Path.home() / ".globus_compute").absolute()
-    return Places(config, state or config, run or _RUN, None)
+    return Paths(config, state or config, run or _RUN, None)
 
 
 _RUN = Path("/run/mep")

@@ -22,11 +22,12 @@ pytestmark = pytest.mark.system
 
 # The hub refuses to register what it cannot enforce; so its answer is for an ordinary endpoint. All else is real.
 PROGRAM = """
-from mep import cli, registration
+from mep.cli.main import main
+from mep.registration import registration
 
 document = registration._document
-registration._document = lambda site: {**document(site), "high_assurance": False}
-cli.main()
+registration._document = lambda profile: {**document(profile), "high_assurance": False}
+main()
 """
 TASKS = """
 import json, sys

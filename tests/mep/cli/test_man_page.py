@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from lab.manager import MEP
-from mep.cli import inspect as questions
+from mep.cli.inspect import NOT_RUNNING
 from mep.cli.main import app
 from tests.conftest import need
 
@@ -86,7 +86,7 @@ def codes_of_the_program() -> set[int]:
     return {
         0,
         1,
-        questions.NOT_RUNNING,
+        NOT_RUNNING,
         *(getattr(os, name) for text in sources for name in re.findall(r"os\.(EX_[A-Z]+)", text)),
     }
 

@@ -8,22 +8,21 @@ from pathlib import Path
 import pytest
 
 from lab.manager import MEP
-from mep.profile import paths as places
-from mep.profile.paths import Places
+from mep.profile.paths import Paths, find_paths
 
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment without a word about places."""
+    """An environment without a word about paths."""
     for name in ("MEP_CONFIG_DIR", "MEP_STATE_DIR", "MEP_RUN_DIR"):
         monkeypatch.delenv(name, raising=False)
 
 
-SYSTEM = Places(Path("/etc/mep"), Path("/var/lib/mep"), Path("/run/mep"), Path("/var/log/mep"))
+SYSTEM = Paths(Path("/etc/mep"), Path("/var/lib/mep"), Path("/run/mep"), Path("/var/log/mep"))
 
 
 def test_roots_installation_is_spread_over_the_system(root: None) -> None:
-    found = places.find(None)
+    found = find_paths(None)
     assert found == SYSTEM
     assert found.log_file(Path("/etc/mep/prod")) == Path("/var/log/mep/prod/endpoint.log")
 
@@ -34,38 +33,38 @@ def test_a_folder_that_is_named_keeps_everything(
 ) -> None:
     if not by_option:
         monkeypatch.setenv("MEP_CONFIG_DIR", str(tmp_path))
-    found = places.find(tmp_path if by_option else None)
-    assert found == Places(tmp_path, tmp_path, Path("/run/mep"), None)
+    found = find_paths(tmp_path if by_option else None)
+    assert found == Paths(tmp_path, tmp_path, Path("/run/mep"), None)
     assert found.log_file(tmp_path / "prod") == tmp_path / "prod" / "endpoint.log"
 
 
 def test_the_option_comes_before_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEP_CONFIG_DIR", "/elsewhere")
-    assert places.find(tmp_path).config == tmp_path
+    assert find_paths(tmp_path).config == tmp_path
 
 
 def test_an_empty_variable_names_no_folder(monkeypatch: pytest.MonkeyPatch, root: None) -> None:
     monkeypatch.setenv("MEP_CONFIG_DIR", "")
-    assert places.find(None) == SYSTEM
+    assert find_paths(None) == SYSTEM
 
 
 @pytest.mark.parametrize("name", ["MEP_RUN_DIR", "MEP_STATE_DIR"])
 def test_other_empty_variables_name_no_folder_either(monkeypatch: pytest.MonkeyPatch, root: None, name: str) -> None:
     monkeypatch.setenv(name, "")
-    assert places.find(None) == SYSTEM
+    assert find_paths(None) == SYSTEM
 
 
 def test_run_and_state_have_variables_of_their_own(monkeypatch: pytest.MonkeyPatch, root: None) -> None:
     monkeypatch.setenv("MEP_RUN_DIR", "/r")
     monkeypatch.setenv("MEP_STATE_DIR", "/s")
-    assert places.find(None) == Places(Path("/etc/mep"), Path("/s"), Path("/r"), Path("/var/log/mep"))
-    assert places.find(Path("/c")) == Places(Path("/c"), Path("/s"), Path("/r"), None)
+    assert find_paths(None) == Paths(Path("/etc/mep"), Path("/s"), Path("/r"), Path("/var/log/mep"))
+    assert find_paths(Path("/c")) == Paths(Path("/c"), Path("/s"), Path("/r"), None)
 
 
 def test_a_relative_folder_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--detach` changes the working directory."""
     monkeypatch.chdir(tmp_path)
-    found = places.find(Path("profiles"))
+    found = find_paths(Path("profiles"))
     monkeypatch.chdir("/")
     assert found.config == found.state == tmp_path / "profiles"
 
@@ -74,7 +73,7 @@ def test_a_relative_folder_stays_where_it_was_meant(tmp_path: Path, monkeypatch:
 def test_so_do_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, place: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, "there")
-    assert getattr(places.find(tmp_path), place) == tmp_path / "there"
+    assert getattr(find_paths(tmp_path), place) == tmp_path / "there"
 
 
 def test_other_users_have_theirs_at_home(tmp_path: Path, root: None) -> None:
@@ -85,18 +84,18 @@ def test_other_users_have_theirs_at_home(tmp_path: Path, root: None) -> None:
             os.environ["HOME"] = str(tmp_path)
             os.setgid(65534)
             os.setuid(65534)
-            os.write(writing, repr(places.find(None)).encode())
+            os.write(writing, repr(find_paths(None)).encode())
             os._exit(0)
         finally:
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading) as answer:
         home = tmp_path / ".globus_compute"
-        assert answer.read() == repr(Places(home, home, Path("/run/mep"), None))
+        assert answer.read() == repr(Paths(home, home, Path("/run/mep"), None))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_the_file_environment_can_name_places(tmp_path: Path, root: None) -> None:
+def test_the_file_environment_can_name_paths(tmp_path: Path, root: None) -> None:
     (tmp_path / "environment").write_text(f"MEP_RUN_DIR={tmp_path}/elsewhere\n")
     (tmp_path / "prod").mkdir(mode=0o755)
     (tmp_path / "prod" / "config.yaml").write_text("")

@@ -18,13 +18,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from identity import trust
-from mep.cli import dry_run as rehearsal
+from mep.cli import dry_run
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
 from mep.processes.supervised import WorkerUnavailable
 from mep.profile.errors import ConfigError
-from mep.profile.paths import Places
+from mep.profile.paths import Paths
 from mep.profile.profile import Profile
 from mep.reader import client_credentials, loader, outside, registered
 from mep.registration.errors import RegistrationError
@@ -48,7 +48,7 @@ class Line:
     exit_code: int = os.EX_OK
 
 
-def lines(directory: Path, places: Places, *, files_only: bool = False) -> Iterator[Line]:
+def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterator[Line]:
     """Checks the profile in `directory`: its files, and unless `files_only` also what is outside of them."""
     profile, findings = loader.examine(directory)
     for finding in findings:
@@ -62,11 +62,11 @@ def lines(directory: Path, places: Places, *, files_only: bool = False) -> Itera
     for warning in profile.mapping.hints:
         yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
     if not files_only:
-        yield _folders(profile, places, directory)
+        yield _folders(profile, paths, directory)
         yield _pam(profile)
         yield _containment(profile)
         yield _rendering(profile)
-        yield from _service(profile, places)
+        yield from _service(profile, paths)
         yield _broker(profile)
 
 
@@ -85,9 +85,9 @@ def _programs(programs: list[Path]) -> Iterator[Line]:
         yield fine if problem is None else _failed(what, problem)
 
 
-def _folders(profile: Profile, places: Places, directory: Path) -> Line:
+def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
     audit = profile.config.audit_log_path
-    files = [places.log_file(directory), places.run / profile.name / "manager.pid", *([audit] if audit else [])]
+    files = [paths.log_file(directory), paths.run / profile.name / "manager.pid", *([audit] if audit else [])]
     for file in files:
         nearest = next(folder for folder in file.parents if folder.exists())
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -129,7 +129,7 @@ def _containment(profile: Profile) -> Line:
 
 def _rendering(profile: Profile) -> Line:
     try:
-        asyncio.run(rehearsal.render(profile, profile.config.render_account, {}))
+        asyncio.run(dry_run.render(profile, profile.config.render_account, {}))
     except WorkerUnavailable as e:
         return _failed("template, rendered", str(e))
     except Refused as e:
@@ -140,10 +140,10 @@ def _rendering(profile: Profile) -> Line:
     return Line(OK, "template, rendered", "without any options")
 
 
-def _service(profile: Profile, places: Places) -> Iterator[Line]:
+def _service(profile: Profile, paths: Paths) -> Iterator[Line]:
     try:
         credentials = client_credentials.find(profile.config.client_credentials_path)
-        with login_app(places.state, profile.config, credentials) as app:
+        with login_app(paths.state, profile.config, credentials) as app:
             answer = ask_version(profile.config, app)
     except ConfigError as e:
         yield _failed("login", str(e))

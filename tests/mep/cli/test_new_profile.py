@@ -13,8 +13,8 @@ import yaml
 
 import templates
 from lab.manager import MEP
-from mep.cli import configure
-from mep.cli.configure import NotMade
+from mep.cli import new_profile
+from mep.cli.new_profile import NotMade
 from mep.profile import profile
 from mep.reader import loader
 
@@ -26,20 +26,20 @@ def packaged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fresh_profile_can_be_loaded(tmp_path: Path) -> None:
-    configure.make(tmp_path / "prod", {}, None, None)
-    assert {path.name for path in (tmp_path / "prod").iterdir()} == set(configure.USES)
-    site = loader.load(tmp_path / "prod")
-    assert site.config.identity_mapping_config_path == tmp_path / "prod" / profile.MAPPING
-    assert site.config.display_name is None
-    assert site.config.email is None
-    assert site.schema is not None
+    new_profile.make(tmp_path / "prod", {}, None, None)
+    assert {path.name for path in (tmp_path / "prod").iterdir()} == set(new_profile.USES)
+    loaded = loader.load(tmp_path / "prod")
+    assert loaded.config.identity_mapping_config_path == tmp_path / "prod" / profile.MAPPING
+    assert loaded.config.display_name is None
+    assert loaded.config.email is None
+    assert loaded.schema is not None
     assert [path.name for path in tmp_path.iterdir()] == ["prod"], "nothing else is left"
 
 
 def test_modes(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        configure.make(tmp_path / "new" / "prod", {}, None, None)
+        new_profile.make(tmp_path / "new" / "prod", {}, None, None)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755
@@ -51,7 +51,7 @@ def test_modes(tmp_path: Path) -> None:
 def test_it_can_be_loaded_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        configure.make(tmp_path / "etc" / "mep" / "prod", {}, None, None)
+        new_profile.make(tmp_path / "etc" / "mep" / "prod", {}, None, None)
     finally:
         os.umask(before)
     assert loader.load(tmp_path / "etc" / "mep" / "prod").name == "prod"
@@ -77,27 +77,27 @@ def test_it_can_be_loaded_whatever_the_umask(tmp_path: Path, umask: int) -> None
     ],
 )
 def test_any_name_is_read_back(tmp_path: Path, name: str) -> None:
-    configure.make(tmp_path / "prod", {}, name, f"{name}@example.org")
-    site = loader.load(tmp_path / "prod")
-    assert (site.config.display_name or "") == name
-    assert site.config.email == f"{name}@example.org"
+    new_profile.make(tmp_path / "prod", {}, name, f"{name}@example.org")
+    loaded = loader.load(tmp_path / "prod")
+    assert (loaded.config.display_name or "") == name
+    assert loaded.config.email == f"{name}@example.org"
     name.encode()
 
 
 def test_a_strange_folder_is_read_back(tmp_path: Path) -> None:
     folder = tmp_path / 'a "b" \\ é: #'
     folder.mkdir(mode=0o755)
-    configure.make(folder / "prod", {}, None, None)
+    new_profile.make(folder / "prod", {}, None, None)
     assert loader.load(folder / "prod").config.identity_mapping_config_path == folder / "prod" / profile.MAPPING
 
 
-@pytest.mark.parametrize("file", configure.USES)
+@pytest.mark.parametrize("file", new_profile.USES)
 def test_a_given_file_is_taken_as_it_is(tmp_path: Path, file: str) -> None:
     given = tmp_path / "given"
     given.write_text("# ünchanged @DISPLAY_NAME@\n")
-    configure.make(tmp_path / "prod", {file: given}, "x", None)
+    new_profile.make(tmp_path / "prod", {file: given}, "x", None)
     assert (tmp_path / "prod" / file).read_text() == given.read_text()
-    configure.make(tmp_path / "other", {file: None}, "x", None)
+    new_profile.make(tmp_path / "other", {file: None}, "x", None)
     assert "ünchanged" not in (tmp_path / "other" / file).read_text()
 
 
@@ -110,7 +110,7 @@ def test_a_given_file_that_cannot_be_read(tmp_path: Path, kind: str) -> None:
         given.write_bytes(b"\xff")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(NotMade, match="cannot be read") as caught:
-        configure.make(tmp_path / "prod", {profile.TEMPLATE: given}, None, None)
+        new_profile.make(tmp_path / "prod", {profile.TEMPLATE: given}, None, None)
     assert caught.value.exit_code == os.EX_NOINPUT
     assert str(given) in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
@@ -120,7 +120,7 @@ def test_a_given_file_that_cannot_be_read(tmp_path: Path, kind: str) -> None:
 def test_what_exists_is_left_alone(tmp_path: Path, kind: str) -> None:
     directory = tmp_path / "prod"
     if kind == "profile":
-        configure.make(directory, {}, None, None)
+        new_profile.make(directory, {}, None, None)
         (directory / "config.yaml").write_text("mine")
     elif kind == "empty folder":
         directory.mkdir()
@@ -133,7 +133,7 @@ def test_what_exists_is_left_alone(tmp_path: Path, kind: str) -> None:
         directory.symlink_to("nosuch" if kind == "link to nothing" else "prod")
     before, status = sorted(tmp_path.rglob("*")), directory.lstat()
     with pytest.raises(NotMade) as caught:
-        configure.make(directory, {}, None, None)
+        new_profile.make(directory, {}, None, None)
     assert caught.value.exit_code == os.EX_CANTCREAT
     assert str(directory) in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
@@ -146,7 +146,7 @@ def test_what_exists_is_left_alone(tmp_path: Path, kind: str) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotMade, match="cannot be made: Not a directory") as caught:
-        configure.make(tmp_path / "file" / "prod", {}, None, None)
+        new_profile.make(tmp_path / "file" / "prod", {}, None, None)
     assert caught.value.exit_code == os.EX_CANTCREAT
 
 
@@ -167,10 +167,10 @@ def test_several_at_once_make_one(tmp_path: Path) -> None:
     made = yaml.safe_load((tmp_path / "prod" / "config.yaml").read_text())
     assert made["display_name"] == f"maker {codes.index(0)}"
     assert [path.name for path in tmp_path.iterdir()] == ["prod"]
-    assert len(list((tmp_path / "prod").iterdir())) == len(configure.USES)
+    assert len(list((tmp_path / "prod").iterdir())) == len(new_profile.USES)
 
 
 def test_an_empty_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(configure.NotMade, match="empty name"):
-        configure.make(tmp_path / "prod", {}, "", None)
+    with pytest.raises(NotMade, match="empty name"):
+        new_profile.make(tmp_path / "prod", {}, "", None)
     assert not (tmp_path / "prod").exists()

@@ -1,0 +1,198 @@
+"""The commands about what runs: `mep start`, `stop`, `list`."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mep.cli.common import Failed, Name, exit_codes, load, need_root, paths, profile_directory
+
+if TYPE_CHECKING:
+    from mep.profile.profile import Profile
+    from mep.registration.registration import Registration
+
+
+def start(
+    name: Name,
+    debug: Annotated[bool, typer.Option("--debug", help="Log details that mostly developers need.")] = False,
+    log_to_console: Annotated[
+        bool, typer.Option("--log-to-console", help="Also log to standard error when detached from it.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Go into the background once registered.")] = False,
+) -> None:
+    """Start the manager of an endpoint. Runs in the foreground unless --detach."""
+    from mep.cli import composition, logs
+    from mep.privileged import kernel
+
+    directory = profile_directory(name)
+    need_root("the manager becomes the users that it starts endpoints for")
+    os.umask(0o077)
+    kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
+    profile = load(directory)
+    debug = debug or profile.config.debug
+    logs.send_to([logging.StreamHandler()], debug)
+    _check_what_it_needs(profile)
+    run_directory = paths().run / name
+    with _running_once(run_directory, name):
+        registration = _register(profile)
+        print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
+        handlers = [logs.file(paths().log_file(directory))]
+        if log_to_console or not detach:
+            handlers.append(logging.StreamHandler())
+        if detach:
+            _detach(run_directory, handlers)
+        logs.send_to(handlers, debug)
+        with _exit_codes_of_the_manager():
+            composition.run(profile, registration, run_directory)
+
+
+def stop(
+    name: Name,
+    user_endpoints: Annotated[
+        bool, typer.Option("--user-endpoints", help="End user endpoints whatever `on_stop` says.")
+    ] = False,
+) -> None:
+    """Stop the running manager of an endpoint and wait; its user endpoints end, unless `on_stop: keep`."""
+    from mep.cli import unmanaged
+    from mep.monitor import run_lock
+    from mep.monitor.containment.systemd import ContainmentError
+
+    directory = profile_directory(name)
+    run_directory = paths().run / name
+    ended = 0
+    try:
+        stopped = run_lock.stop(run_directory)
+        if unmanaged.count(run_directory) and (user_endpoints or not (stopped or _keeps(directory))):
+            with _running_once(run_directory, name):
+                ended = unmanaged.end(run_directory)
+    except PermissionError:
+        raise Failed(os.EX_NOPERM, "must be root to stop a manager") from None
+    except run_lock.NoPlace as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except ContainmentError as e:
+        raise Failed(os.EX_TEMPFAIL, f"not everything has ended: {e}") from None
+    except TimeoutError as e:
+        raise Failed(os.EX_TEMPFAIL, f"{e}; see {paths().log_file(directory)}") from None
+    print(f"Endpoint {name} stopped." if stopped else f"Endpoint {name} is not running.")
+    if ended:
+        print(f"Ended {ended} user endpoints that no manager looked after.")
+    if kept := unmanaged.count(run_directory):
+        print(f"{kept} user endpoints go on; the next manager adopts them.")
+
+
+def list_() -> None:
+    """List the profiles: name, whether a manager runs, endpoint id, user endpoints."""
+    from mep.cli import unmanaged
+    from mep.monitor import run_lock
+
+    root = paths().config
+    profiles = sorted(path.parent for path in root.glob("*/config.yaml")) if root.is_dir() else []
+    if not profiles:
+        print(f"No profiles in {root}; make one with `mep configure NAME`.")
+    else:
+        print(f"{'PROFILE':<32} {'MANAGER':<8} {'ENDPOINT ID':<36} USER ENDPOINTS")
+    for path in profiles:
+        try:
+            state = "running" if run_lock.holder(paths().run / path.name) else "stopped"
+            count = str(unmanaged.count(paths().run / path.name))
+        except (PermissionError, run_lock.NoPlace):
+            state = count = "?"
+        print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
+
+
+def _check_what_it_needs(profile: Profile) -> None:
+    """Raises Failed when something outside of the profile would keep user endpoints from starting."""
+    from mep.privileged import session
+    from mep.reader import outside
+
+    with exit_codes():
+        outside.check(profile)
+    if profile.config.pam.enable and (problem := session.problem()):
+        raise Failed(os.EX_CONFIG, problem)
+
+
+def _register(profile: Profile) -> Registration:
+    """Registers the endpoint, under the id that it has had before, and remembers the id. Raises Failed."""
+    from mep.reader import client_credentials, registered
+    from mep.registration.login import login_app
+    from mep.registration.registration import register
+
+    with exit_codes():
+        credentials = client_credentials.find(profile.config.client_credentials_path)
+        known = registered.endpoint_id(profile.directory)
+        with login_app(paths().state, profile.config, credentials) as app:
+            registration = register(profile, app, known)
+        registered.remember(profile.directory, registration.endpoint_id, registration.broker)
+    return registration
+
+
+@contextmanager
+def _exit_codes_of_the_manager() -> Iterator[None]:
+    """Raises Failed in place of what ends a manager that has started."""
+    from mep.monitor.audit import AuditError
+    from mep.processes.supervised import WorkerUnavailable
+    from wire.amqp import BrokerError
+
+    try:
+        yield
+    except BrokerError as e:
+        raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
+    except WorkerUnavailable as e:
+        raise Failed(e.exit_code, str(e)) from None
+    except AuditError as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except OSError as e:
+        raise Failed(os.EX_OSERR, str(e)) from None
+
+
+@contextmanager
+def _running_once(run_directory: Path, name: str) -> Iterator[None]:
+    from mep.monitor import run_lock
+
+    try:
+        with run_lock.hold(run_directory):
+            yield
+    except run_lock.AlreadyRunning as e:
+        raise Failed(os.EX_TEMPFAIL, f"endpoint {name} is running already (pid {e.pid}); stop it first") from None
+    except run_lock.NoPlace as e:
+        raise Failed(os.EX_CANTCREAT, str(e)) from None
+
+
+def _detach(run_directory: Path, handlers: list[logging.Handler]) -> None:
+    import daemon  # the package python-daemon
+
+    from mep.monitor import run_lock
+
+    gc.collect()  # what is garbage closes its descriptors now, not when their numbers belong to somebody else
+    kept = [handler.stream for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    daemon.DaemonContext(detach_process=True, umask=0o077, files_preserve=[*kept, *run_lock.descriptors()]).open()
+    run_lock.moved(run_directory)
+
+
+def _keeps(directory: Path) -> bool:
+    """Whether user endpoints are to outlive a stop; not when the profile cannot be read any more."""
+    from mep.profile.errors import ConfigError
+    from mep.reader import loader
+
+    try:
+        return loader.load(directory).config.on_stop == "keep"
+    except ConfigError:
+        return False
+
+
+def _shown_id(directory: Path) -> str:
+    """The id of a profile for people to read: a dash before the first registration, `?` when it cannot be read."""
+    from mep.profile.errors import ConfigError
+    from mep.reader import registered
+
+    try:
+        return registered.endpoint_id(directory) or "-"
+    except ConfigError:
+        return "?"

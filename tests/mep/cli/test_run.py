@@ -1,0 +1,37 @@
+"""What `mep start` and `mep list` say before anything runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WITHOUT_PAM = "import sys; sys.modules['pamela'] = None; from mep.cli.main import main; main()"
+"""The program where the binding of PAM is not installed."""
+ID = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "MEP_CONFIG_DIR": str(folder), "MEP_RUN_DIR": str(folder / "run")}
+    command = [sys.executable, "-c", WITHOUT_PAM, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_start_with_pam_where_there_is_none(profile_directory: Path, root: None) -> None:
+    config = profile_directory / "config.yaml"
+    config.write_text(f"{config.read_text()}pam: {{service_name: other}}\n")
+    done = run(profile_directory.parent, "start", "prod")
+    assert done.returncode == os.EX_CONFIG, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "mep: PAM cannot be loaded" in done.stderr
+
+
+@pytest.mark.parametrize(("text", "shown"), [(None, "-"), (f'{{"endpoint_id": "{ID}"}}', ID), ("{}", "?")])
+def test_a_list_shows_the_id_that_is_known(profile_directory: Path, text: str | None, shown: str) -> None:
+    if text is not None:
+        (profile_directory / "endpoint.json").write_text(text)
+    done = run(profile_directory.parent, "list")
+    assert done.stdout.splitlines()[1].split() == ["prod", "stopped", shown, "0"], done.stderr
