@@ -40,7 +40,7 @@ from mep.request.account import Account
 from mep.request.refusal import Refused
 from mep.request.rendered_config import RenderedConfig
 from mep.request.start_endpoint import StartEndpoint
-from tests.mep.conftest import MANAGER
+from tests.mep.commands import MANAGER
 
 from .conftest import ALICE, BOB, expression, external, record, text
 

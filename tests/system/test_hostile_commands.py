@@ -23,7 +23,7 @@ from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.mep.conftest import COMMAND
+from tests.mep.commands import COMMAND
 from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
 from tests.system.test_chain import descriptors, edited
 from tests.system.test_hostile_users import IDLE, moved_away, submit, wait_until

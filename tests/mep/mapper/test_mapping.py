@@ -11,7 +11,7 @@ from mep.profile.mapping_documents import MappingDocuments
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
-from tests.mep.conftest import ALICE, MANAGER, MAPPING
+from tests.mep.commands import ALICE, MANAGER, MAPPING
 
 
 def mapped(command: StartEndpoint, documents: object, source: str = "mapping.json") -> MappedIdentity:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mep.request.refusal import Refused
 from mep.worker import notices
 from mep.worker.commands import credentials_in, decode
-from tests.mep.conftest import ALICE, UEP, delivery
+from tests.mep.commands import ALICE, UEP, delivery
 
 NOW = time.time()
 JSON = st.recursive(
