@@ -42,15 +42,15 @@ def login_app(storage: Path, config: ManagerConfig, credentials: ClientCredentia
     try:
         storage.mkdir(mode=0o700, parents=True, exist_ok=True)
         tokens = SQLiteTokenStorage(storage / "storage.db", namespace=f"user/{_environment(config)}")
+        return globus_sdk.UserApp(
+            "mep",
+            client_id=PUBLIC_CLIENT_ID,
+            config=globus_sdk.GlobusAppConfig(token_storage=tokens, request_refresh_tokens=True),
+            scope_requirements=requirements,
+        )
     except (OSError, sqlite3.Error) as e:
         text = f"the stored login {storage / 'storage.db'} cannot be used: {e}; delete it, and log in again"
         raise RegistrationError(os.EX_CONFIG, text) from None
-    return globus_sdk.UserApp(
-        "mep",
-        client_id=PUBLIC_CLIENT_ID,
-        config=globus_sdk.GlobusAppConfig(token_storage=tokens, request_refresh_tokens=True),
-        scope_requirements=requirements,
-    )
 
 
 def check_login(app: globus_sdk.GlobusApp) -> None:

@@ -24,6 +24,8 @@ from wire.queues import QueueInfoError, Source, Target, read_source, read_target
 COMPATIBLE_VERSION = "4.19.0"
 """The version of the public package that we are like: the service compares it with its `min_ep_version`."""
 
+_PORTS = {"amqp": 5672, "amqps": 5671}
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -70,7 +72,7 @@ def _read(answer: Any, port: int | None) -> Registration:
             endpoint_id=str(answer["endpoint_id"]),
             commands=commands,
             heartbeats=read_target(answer["heartbeat_queue_info"], "heartbeat_queue_info", port),
-            broker=_without_secrets(commands.connection_url),
+            broker=_address(commands.connection_url),
         )
     except (KeyError, TypeError) as e:
         text = f"the service's answer to the registration lacks {e}; is it a Globus Compute service?"
@@ -79,9 +81,11 @@ def _read(answer: Any, port: int | None) -> Registration:
         raise RegistrationError(os.EX_PROTOCOL, f"the service's answer to the registration: {e}") from None
 
 
-def _without_secrets(connection_url: str) -> str:
+def _address(connection_url: str) -> str:
+    """Scheme, host and port of a broker's URL; the port that the scheme has when it names none."""
     parts = urlsplit(connection_url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return address if parts.port else f"{address.rstrip(':')}:{_PORTS[parts.scheme]}"
 
 
 def _document(profile: Profile) -> dict[str, Any]:

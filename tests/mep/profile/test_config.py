@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mep.profile.keys import declared
 from mep.profile.limits import Limits
 from mep.profile.pam import PamConfig
 from mep.profile.resources import Resources
+from tests.mep.loading import loaded_by, rooms
 
 KEYS = declared(ManagerConfig)
 
@@ -90,11 +90,7 @@ def test_every_value_is_plain_enough_for_a_template() -> None:
 
 def test_only_the_profile_and_the_standard_library_are_loaded_with_it() -> None:
     """The monitor, which is root, has it in memory: what reads files and runs patterns stays out."""
-    program = "import sys; before = set(sys.modules); import mep.profile.config; print(*set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    ours = {name for name in loaded if name.partition(".")[0] == "mep"}
-    assert "mep.profile.config" in ours
-    assert {name for name in ours if not name.startswith("mep.profile")} <= {"mep"}
-    assert {name.partition(".")[0] for name in loaded - ours} <= sys.stdlib_module_names
-    assert not loaded & {"ctypes", "_ctypes", "ssl", "subprocess", "json"}
+    loaded = loaded_by("mep.profile.config", "mep.profile.profile")
+    assert rooms(loaded) == {"profile"}
+    assert {name.partition(".")[0] for name in loaded} <= {"mep", *sys.stdlib_module_names}
+    assert not loaded & {"ctypes", "_ctypes", "ssl", "subprocess"}

@@ -12,6 +12,7 @@ import pytest
 from mep.profile.errors import ConfigError
 from mep.profile.profile import check_name
 from mep.reader import loader, registered
+from tests.mep.loading import loaded_by, rooms
 
 
 def test_a_profile_is_read_whole(profile_directory: Path) -> None:
@@ -170,3 +171,9 @@ def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
     (profile_directory / "endpoint.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"endpoint\.json"):
         registered.endpoint_id(profile_directory)
+
+
+def test_nothing_privileged_is_loaded_with_it() -> None:
+    loaded = loaded_by("mep.reader.loader", "mep.reader.outside", "mep.reader.client_credentials")
+    assert not rooms(loaded) & {"privileged", "monitor", "worker", "registration", "cli"}
+    assert "pamela" not in loaded

@@ -1,0 +1,181 @@
+"""The registration: what the service is told, and what becomes of its answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mep import __version__
+from mep.profile.client_credentials import ClientCredentials
+from mep.profile.config import ManagerConfig
+from mep.profile.profile import Profile
+from mep.registration.errors import RegistrationError
+from mep.registration.login import login_app
+from mep.registration.registration import COMPATIBLE_VERSION, Registration, _document, _read, register
+from mep.registration.version import ask_version
+from tests.mep.commands import MANAGER, UEP, URL, target
+from tests.mep.loading import loaded_by, rooms
+from tests.mep.registration.service import Service
+
+CREDENTIALS = ClientCredentials(UEP, "the secret")
+
+
+def answer(**changes: Any) -> dict[str, Any]:
+    """What the service says of a registered endpoint."""
+    commands = {"connection_url": URL, "exchange": "commands", "queue": "q"}
+    return {
+        "endpoint_id": MANAGER,
+        "command_queue_info": commands,
+        "heartbeat_queue_info": target("heartbeats"),
+        **changes,
+    }
+
+
+def registered(profile: Profile, known: str | None = None) -> Registration:
+    with login_app(profile.directory, profile.config, CREDENTIALS) as app:
+        return register(profile, app, known)
+
+
+def refusal(action: Callable[[], object]) -> tuple[int, str]:
+    with pytest.raises(RegistrationError) as caught:
+        action()
+    return caught.value.exit_code, str(caught.value)
+
+
+def test_a_first_registration(service: Service, profile: Profile) -> None:
+    service.answer = answer()
+    registration = registered(profile)
+    assert registration.endpoint_id == MANAGER
+    assert (registration.commands.queue, registration.commands.connection_url) == ("q", URL)
+    assert registration.heartbeats.exchange == "heartbeats"
+    assert registration.broker == "amqp://127.0.0.1:5672"
+    assert service.requests == [("POST", "/v3/endpoints", _document(profile))]
+    assert service.headers[0]["Authorization"] == "Bearer token-of-funcx_service"
+    assert "hunter2" not in repr(registration)
+
+
+def test_a_later_registration_is_for_the_same_endpoint(service: Service, profile: Profile) -> None:
+    service.answer = answer()
+    assert registered(profile, MANAGER).endpoint_id == MANAGER
+    assert [(method, path) for method, path, _ in service.requests] == [("PUT", f"/v3/endpoints/{MANAGER}")]
+
+
+def test_an_answer_for_another_endpoint(service: Service, profile: Profile) -> None:
+    service.answer = answer(endpoint_id=UEP)
+    code, text = refusal(lambda: registered(profile, MANAGER))
+    assert code == os.EX_SOFTWARE
+    assert MANAGER in text
+    assert UEP in text
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [
+        (400, os.EX_DATAERR, "see the text of the service"),
+        (401, os.EX_NOPERM, "mep login"),
+        (403, os.EX_NOPERM, "may not register endpoints"),
+        (404, os.EX_UNAVAILABLE, f"endpoint {MANAGER}; delete endpoint.json"),
+        (409, os.EX_UNAVAILABLE, "stop that one first"),
+        (422, os.EX_DATAERR, "see the text of the service"),
+        (423, os.EX_UNAVAILABLE, "locked"),
+    ],
+)
+def test_a_refusal_has_the_words_of_the_service_and_a_remedy(
+    service: Service, profile: Profile, status: int, code: int, remedy: str
+) -> None:
+    service.status, service.answer = status, {"code": "NO", "reason": "because"}
+    said = refusal(lambda: registered(profile, MANAGER))
+    assert said[0] == code
+    assert f"(HTTP {status})" in said[1]
+    assert "because" in said[1]
+    assert remedy in said[1]
+
+
+def test_a_refusal_that_quotes_a_password_does_not_tell_it(service: Service, profile: Profile) -> None:
+    service.status, service.answer = 400, {"code": "NO", "reason": f"cannot connect to {URL}"}
+    assert "hunter2" not in refusal(lambda: registered(profile))[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ([], "is it a Globus Compute service?"),
+        (5, "is it a Globus Compute service?"),
+        ({}, "command_queue_info"),
+        ({key: value for key, value in answer().items() if key != "endpoint_id"}, "endpoint_id"),
+        (answer(command_queue_info=None), "command_queue_info: missing 'connection_url'"),
+        (answer(command_queue_info={"connection_url": "http://h", "queue": "q"}), "expected amqp"),
+        (answer(command_queue_info={"connection_url": "amqp://h:port", "queue": "q"}), "not a URL"),
+        (answer(heartbeat_queue_info={"connection_url": URL}), "heartbeat_queue_info"),
+    ],
+)
+def test_an_answer_that_is_none(said: Any, names: str) -> None:
+    code, text = refusal(lambda: _read(said, None))
+    assert code == os.EX_PROTOCOL
+    assert names in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "broker"),
+    [
+        (URL, None, "amqp://127.0.0.1:5672"),
+        (URL, 443, "amqp://127.0.0.1:443"),
+        ("amqps://user:pass@word@broker.example.org:5671/v", None, "amqps://broker.example.org:5671"),
+        ("amqps://user:secret@broker.example.org", None, "amqps://broker.example.org:5671"),
+        ("amqp://user:secret@[::1]/", None, "amqp://[::1]:5672"),
+        ("amqps://user:secret@[::1]/", 443, "amqps://[::1]:443"),
+    ],
+)
+def test_the_address_of_the_broker_has_a_port_and_no_secret(url: str, port: int | None, broker: str) -> None:
+    assert _read(answer(command_queue_info={"connection_url": url, "queue": "q"}), port).broker == broker
+
+
+def test_the_service_is_told_what_the_profile_says(profile: Profile) -> None:
+    document = _document(profile)
+    assert document["endpoint_name"] == "prod"
+    assert document["display_name"] == "Prod"
+    assert (document["multi_user"], document["public"], document["high_assurance"]) == (True, False, False)
+    assert not {"allowed_functions", "authentication_policy", "subscription_uuid", "admins"} & set(document), "not set"
+    metadata = document["metadata"]
+    assert (metadata["endpoint_version"], metadata["mep_version"]) == (COMPATIBLE_VERSION, __version__)
+    assert metadata["endpoint_config"] == profile.config_text
+    assert "ThreadPoolEngine" in metadata["user_config_template"]
+    assert metadata["user_config_schema"] == {"type": "object"}
+
+
+def test_lists_of_the_profile_are_lists_of_json(profile: Profile) -> None:
+    config = replace(profile.config, allowed_functions=(UEP,), admins=(), subscription_id=UEP, public=True)
+    document = _document(replace(profile, config=config))
+    assert (document["allowed_functions"], document["admins"]) == ([UEP], [])
+    assert (document["subscription_uuid"], document["public"]) == (UEP, True)
+
+
+def test_the_version_of_the_service(service: Service, profile: Profile) -> None:
+    for said, version in (("1.0.28", "1.0.28"), ({"api": "1.0.28"}, "1.0.28")):
+        service.answer = said
+        with login_app(profile.directory, ManagerConfig(), CREDENTIALS) as app:
+            found = ask_version(ManagerConfig(), app)
+        assert found.version == version
+        assert found.date is not None
+    assert {(method, path.partition("?")[0]) for method, path, _ in service.requests} == {("GET", "/v2/version")}
+
+
+def test_a_service_that_does_not_take_the_login(service: Service, profile: Profile) -> None:
+    service.status, service.answer = 403, {"code": "NO", "reason": "because"}
+    with login_app(profile.directory, ManagerConfig(), CREDENTIALS) as app:
+        assert refusal(lambda: ask_version(ManagerConfig(), app))[0] == os.EX_NOPERM
+
+
+def test_it_reads_no_files_of_the_profile_and_has_no_rights() -> None:
+    loaded = loaded_by("mep.registration.registration", "mep.registration.version")
+    assert rooms(loaded) <= {"registration", "profile", "request"}
+    assert "yaml" not in loaded
+
+
+def test_who_only_tells_its_errors_loads_no_client() -> None:
+    assert "globus_sdk" not in loaded_by("mep.registration.errors")
