@@ -59,8 +59,8 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
     yield from _programs([Path(sys.executable)] if profile is None else [Path(sys.executable), _uep(profile)])
     if profile is None:
         return
-    for warning in profile.mapping.hints:
-        yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
+    for hint in profile.mapping.hints:
+        yield Line(NOTE, f"mapping, {hint.where}", f"{hint.text}; {hint.suggestion}")
     if not files_only:
         yield _folders(profile, paths, directory)
         yield _pam(profile)
@@ -175,7 +175,6 @@ def _broker(profile: Profile) -> Line:
             if parts.scheme == "amqps":
                 ssl.create_default_context().wrap_socket(connection, server_hostname=host).close()
     except (OSError, ValueError) as e:  # ssl.SSLError is one of the first, a host that is no name one of the second
-        return _failed(
-            "broker", f"cannot connect to {host} port {port}: {e}; is it up, and may this host reach it?", 75
-        )
+        text = f"cannot connect to {host} port {port}: {e}; is it up, and may this host reach it?"
+        return _failed("broker", text, os.EX_TEMPFAIL)
     return Line(OK, "broker", f"{host} port {port} can be reached")

@@ -1,0 +1,61 @@
+"""What the commands share: how they fail, and what the program loads before it knows which command it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mep.cli.common import Failed, choose_paths, exit_codes, load, paths, profile_directory
+from mep.profile.errors import ConfigError
+from mep.registration.errors import RegistrationError
+from tests.mep.loading import loaded_by, rooms
+
+
+@pytest.fixture(autouse=True)
+def chosen(tmp_path: Path) -> Iterator[None]:
+    """As with --config-dir; taken back afterwards."""
+    choose_paths(tmp_path)
+    yield
+    choose_paths(None)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError(Path("/etc/mep/prod/config.yaml"), ["wrong"]), os.EX_CONFIG),
+        (RegistrationError(os.EX_NOPERM, "not logged in"), os.EX_NOPERM),
+        (RegistrationError(os.EX_TEMPFAIL, "cannot reach the service"), os.EX_TEMPFAIL),
+    ],
+)
+def test_what_an_admin_can_mend_ends_with_its_text_and_code(error: Exception, code: int) -> None:
+    with pytest.raises(Failed) as caught, exit_codes():
+        raise error
+    assert (str(caught.value), caught.value.exit_code) == (str(error), code)
+    assert caught.value.__suppress_context__
+
+
+def test_a_defect_stays_one() -> None:
+    with pytest.raises(ZeroDivisionError), exit_codes():
+        raise ZeroDivisionError
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    assert paths().config == tmp_path
+    with pytest.raises(Failed, match="mep configure prod") as caught:
+        load(profile_directory("prod"))
+    assert caught.value.exit_code == os.EX_CONFIG
+
+
+def test_a_name_that_is_none_is_wrong_usage() -> None:
+    with pytest.raises(Failed, match="cannot name an endpoint") as caught:
+        profile_directory("../prod")
+    assert caught.value.exit_code == os.EX_USAGE
+
+
+def test_the_program_loads_what_a_command_needs_only_with_the_command() -> None:
+    loaded = loaded_by("mep.cli.main")
+    assert rooms(loaded) == {"cli", "profile"}
+    assert not loaded & {"yaml", "jinja2", "jsonschema", "globus_sdk", "pika", "identity"}
