@@ -9,7 +9,7 @@ from typing import Any
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker.consumer import PREFETCH, CommandConsumer
-from tests.mep.conftest import COMMAND, UEP, delivery
+from tests.mep.commands import COMMAND, UEP, delivery
 from wire.queues import Source
 
 QUEUE = Source("amqp://guest:guest@127.0.0.1/%2F", "commands")

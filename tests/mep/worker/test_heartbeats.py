@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from mep.worker.heartbeats import Heartbeats
-from tests.mep.conftest import MANAGER, target
+from tests.mep.commands import MANAGER, target
 from wire.messages import StatusReport, unpack
 from wire.queues import Target, read_target
 
