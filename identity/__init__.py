@@ -13,7 +13,7 @@
 `documents`       JSON (`jsontext`) to typed documents, and what is wrong with them
 `lookup`          which mappings of a document are worth trying on an identity
 `expression`      one mapping, one identity: `template` for texts with tokens, `pattern` for matches
-`pattern`         parsed by `pattern_syntax`, decided by `shape` if it is an ordinary one and by `machine` if not
+`pattern`         parsed by `pattern_syntax`, decided by `shape` if it is an ordinary one and by `nfa` if not
 `external`        mapping programs and their answers; `program` runs them under limits
 `identities`      the identity set: checks, limits, status
 `account_name`    what may be the name of an account
@@ -21,7 +21,7 @@
 Standard library only; imports nothing of the project.
 """
 
-from identity.documents import Rule, Warning
+from identity.documents import Hint, Rule
 from identity.identities import PassedOver
 from identity.jsontext import DocumentError
 from identity.mapper import POSIX_CONNECTOR, ZERO_UUID, Decision, Found, Mapper, load, parse
@@ -33,11 +33,11 @@ __all__ = [
     "Decision",
     "DocumentError",
     "Found",
+    "Hint",
     "Mapper",
     "MapperError",
     "PassedOver",
     "Rule",
-    "Warning",
     "load",
     "parse",
 ]

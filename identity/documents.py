@@ -1,7 +1,7 @@
 """Mapping documents: from JSON text to typed, frozen values, or an error that says what to correct.
 
     parse('[{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [...]}]', "mapping.json")
-        -> ((ExpressionDocument(...),), warnings)
+        -> ((ExpressionDocument(...),), hints)
 
 A file holds a list of documents, or one bare document. Two types exist, in version 1.0.0. All of a file is accepted or
 none of it: a document that was skipped would leave others to decide. Unknown keys such as `comment` are ignored.
@@ -51,7 +51,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Warning:
+class Hint:
     """Something legal that is probably not meant: where it is, what it does, what to write instead."""
 
     where: str
@@ -63,12 +63,12 @@ class Warning:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class ExpressionMapping:
     """One entry of an expression document."""
 
     rule: Rule
     source: template.Template
-    match: pattern.Pattern | pattern.Literal
+    match: pattern.PatternMatcher | pattern.LiteralMatcher
     output: template.Template
 
 
@@ -76,12 +76,14 @@ class Mapping:
 class ExpressionDocument:
     """Mappings, to be tried in order."""
 
-    mappings: tuple[Mapping, ...]
+    mappings: tuple[ExpressionMapping, ...]
 
     @cached_property
     def is_slow(self) -> bool:
         """Whether a pattern needs more than comparing and searching."""
-        return any(isinstance(mapping.match, pattern.Pattern) and mapping.match.is_slow for mapping in self.mappings)
+        return any(
+            isinstance(mapping.match, pattern.PatternMatcher) and mapping.match.is_slow for mapping in self.mappings
+        )
 
     @cached_property
     def lookup(self) -> Lookup:
@@ -139,7 +141,7 @@ def _check_owner(status: os.stat_result, source: str) -> None:
         raise DocumentError(source, None, "", "others can change the file", "chown root and chmod go-w it")
 
 
-def parse(text: str, source: str) -> tuple[tuple[Document, ...], tuple[Warning, ...]]:
+def parse(text: str, source: str) -> tuple[tuple[Document, ...], tuple[Hint, ...]]:
     """Reads all documents of a text.
 
     Raises:
@@ -149,13 +151,13 @@ def parse(text: str, source: str) -> tuple[tuple[Document, ...], tuple[Warning, 
         raise DocumentError(source, None, "", f"the text is longer than {MAX_TEXT} characters", "shorten it")
     reader = _Reader(source)
     documents = reader.documents(parse_json(text.removeprefix("\ufeff"), source))
-    return documents, tuple(reader.warnings)
+    return documents, tuple(reader.hints)
 
 
 class _Reader:
     def __init__(self, source: str) -> None:
         self._source = source
-        self.warnings: list[Warning] = []
+        self.hints: list[Hint] = []
 
     def _error(self, node: Node, problem: str, remedy: str) -> DocumentError:
         return DocumentError(self._source, node.line, node.path, problem, remedy)
@@ -239,7 +241,7 @@ class _Reader:
             raise self._error(found, f"this must be a number of seconds, at most {MAX_CACHE}", "write 0 for no cache")
         return float(value)
 
-    def _mapping(self, number: int, index: int, node: Node) -> Mapping:
+    def _mapping(self, number: int, index: int, node: Node) -> ExpressionMapping:
         match = self._key(node, "match")
         literal = self._flag(node, "literal")
         compiled = self._pattern(match, literal, self._flag(node, "ignore_case"))
@@ -247,17 +249,17 @@ class _Reader:
         output_node = self._key(node, "output")
         output = self._template(output_node, compiled.groups)
         if not literal:
-            self._warn(match, pattern_syntax.hints(self._string(match)))
+            self._hint(match, pattern_syntax.hints(self._string(match)))
         begin = self._string(match) if literal else pattern_syntax.fixed_beginning(self._string(match))
-        self._warn(node, _unverified(source, output, begin))
+        self._hint(node, _unverified(source, output, begin))
         text = f"{self._string(match)!r} -> {self._string(output_node)!r}"
-        return Mapping(Rule(self._source, node.line, number, index, text), source, compiled, output)
+        return ExpressionMapping(Rule(self._source, node.line, number, index, text), source, compiled, output)
 
-    def _pattern(self, node: Node, literal: bool, ignore_case: bool) -> pattern.Pattern | pattern.Literal:
+    def _pattern(self, node: Node, literal: bool, ignore_case: bool) -> pattern.PatternMatcher | pattern.LiteralMatcher:
         if not self._string(node) and not literal:
             raise self._error(node, "the pattern is empty", "write what the value must be; (.*) is any text")
         try:
-            return pattern.compile(self._string(node), literal=literal, ignore_case=ignore_case)
+            return pattern.compile_match(self._string(node), literal=literal, ignore_case=ignore_case)
         except pattern_syntax.PatternError as e:
             raise self._error(node, f"the pattern {e.problem}", e.remedy) from None
 
@@ -267,13 +269,13 @@ class _Reader:
         except template.TemplateError as e:
             raise self._error(node, f"the text {e.problem}", e.remedy) from None
 
-    def _warn(self, node: Node, hints: list[tuple[str, str]]) -> None:
+    def _hint(self, node: Node, hints: list[tuple[str, str]]) -> None:
         where = f"{self._source}:{node.line}: {node.path}"
-        self.warnings += [Warning(where, text, suggestion) for text, suggestion in hints]
+        self.hints += [Hint(where, text, suggestion) for text, suggestion in hints]
 
 
 def _unverified(source: template.Template, output: template.Template, begin: str) -> list[tuple[str, str]]:
-    """Warns of fields that people may set themselves, unless the identity provider is pinned.
+    """Hints at fields that people may set themselves, unless the identity provider is pinned.
 
     begin: the fixed text that the match begins with.
     """

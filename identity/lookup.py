@@ -12,29 +12,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from identity.machine import TooMuchWork
+from identity.nfa import TooMuchWork
 from identity.pattern import MAX_VALUE, fold
 from identity.template import Template, Unfillable
 
 if TYPE_CHECKING:
     from identity import documents
 
-Value: TypeAlias = "str | Unfillable | TooMuchWork"
+Filled: TypeAlias = "str | Unfillable | TooMuchWork"
 """A filled source, or why there is none."""
 
 
 class Lookup:
     """The mappings of a document, by their sources and by how their patterns end."""
 
-    def __init__(self, mappings: tuple[documents.Mapping, ...]) -> None:
+    def __init__(self, mappings: tuple[documents.ExpressionMapping, ...]) -> None:
         self._mappings = mappings
         self._sources: dict[Template, _Source] = {}
         for number, mapping in enumerate(mappings):
             self._sources.setdefault(mapping.source, _Source(mapping.source)).add(number, mapping)
 
-    def candidates(self, record: Mapping[str, object]) -> Iterator[tuple[documents.Mapping, Value]]:
+    def candidates(self, record: Mapping[str, object]) -> Iterator[tuple[documents.ExpressionMapping, Filled]]:
         """Each with its filled source, or with why there is none; that once for all mappings that share it."""
-        found: list[tuple[int, Value]] = []
+        found: list[tuple[int, Filled]] = []
         for source in self._sources.values():
             found += source.candidates(record)
         if len(self._sources) > 1:
@@ -52,14 +52,14 @@ class _Source:
         self._plain: dict[int, dict[str, list[int]]] = {}
         self._folded: dict[int, dict[str, list[int]]] = {}
 
-    def add(self, number: int, mapping: documents.Mapping) -> None:
+    def add(self, number: int, mapping: documents.ExpressionMapping) -> None:
         """Numbers come in order."""
         self._numbers.append(number)
         by_length = self._folded if mapping.match.ignore_case else self._plain
         for tail in mapping.match.tails:
             by_length.setdefault(len(tail), {}).setdefault(tail, []).append(number)
 
-    def candidates(self, record: Mapping[str, object]) -> list[tuple[int, Value]]:
+    def candidates(self, record: Mapping[str, object]) -> list[tuple[int, Filled]]:
         """Their numbers, in order, with the value."""
         try:
             value = self._source.fill(record)

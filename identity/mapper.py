@@ -19,7 +19,7 @@ from typing import Any
 
 from identity import documents, external
 from identity.account_name import shown
-from identity.documents import Document, ExpressionDocument, ExternalDocument, Rule, Warning
+from identity.documents import Document, ExpressionDocument, ExternalDocument, Hint, Rule
 from identity.expression import Applied, accepted, apply
 from identity.identities import Identity, PassedOver, SetRefused, canonical_id, read
 from identity.jsontext import DocumentError
@@ -77,14 +77,14 @@ class Mapper:
 
     Users come again and again with the same identities, and without programs the answer depends on nothing else.
 
-    warnings: what is legal but probably not meant. digest: SHA-256 of the text, for the log.
+    hints: what is legal but probably not meant. digest: SHA-256 of the text, for the log.
     """
 
-    def __init__(self, loaded: tuple[Document, ...], warnings: tuple[Warning, ...], digest: str) -> None:
+    def __init__(self, loaded: tuple[Document, ...], hints: tuple[Hint, ...], digest: str) -> None:
         self._documents = loaded
         self._at_once = not any(isinstance(document, ExternalDocument) for document in loaded)
         self._answers: dict[bytes, Decision] = {}
-        self.warnings = warnings
+        self.hints = hints
         self.digest = digest
 
     async def amap(
@@ -251,8 +251,8 @@ def parse(text: str, source: str = "<text>") -> Mapper:
         data = text.encode("utf-8")
     except UnicodeEncodeError:
         raise DocumentError(source, None, "", "the text holds half a surrogate pair", "save it as UTF-8") from None
-    loaded, warnings = documents.parse(text, source)
-    return Mapper(loaded, warnings, hashlib.sha256(data).hexdigest())
+    loaded, hints = documents.parse(text, source)
+    return Mapper(loaded, hints, hashlib.sha256(data).hexdigest())
 
 
 def load(path: str | os.PathLike[str]) -> Mapper:

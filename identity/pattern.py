@@ -1,15 +1,15 @@
 """The matching language of mapping documents, in time linear in the length of the value.
 
-    pattern = compile(r"(.*)@example\\.org")
-    pattern.fullmatch("alice@example.org")  -> ("alice",)
-    pattern.fullmatch("alice@example.net")  -> None
+    matcher = compile_match(r"(.*)@example\\.org")
+    matcher.fullmatch("alice@example.org")  -> ("alice",)
+    matcher.fullmatch("alice@example.net")  -> None
 
 The language: `.` any character but newline; `*` and `?` repeat, greedily, the character, escape or group before them;
 `|` alternatives, the leftmost that leads to a match; `( )` numbered groups; a backslash before one of `. ? * | ( ) \\`
 makes it plain. Everything else, `^ $ + [ ] { }` included, is plain text. A match always covers the whole value.
 
 Patterns meet values that strangers choose, so nothing here backtracks. Ordinary ones are compared and searched
-(`shape`); of the others all ways to match are followed at once (`machine`). The parser is in `pattern_syntax`.
+(`shape`); of the others all ways to match are followed at once (`nfa`). The parser is in `pattern_syntax`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from identity import shape
-from identity.machine import Machine, TooMuchWork
+from identity.nfa import Nfa, TooMuchWork
 from identity.pattern_syntax import Node, PatternError, parse
 
 MAX_VALUE = 1024
@@ -38,7 +38,7 @@ def fold(text: str) -> str:
     return text.translate(_LOWER)
 
 
-class Pattern:
+class PatternMatcher:
     """A compiled match text. `groups` is the number of its groups.
 
     tails: texts with one of which every matching value ends, folded when case is ignored.
@@ -57,9 +57,9 @@ class Pattern:
         return self._shapes is None
 
     @cached_property
-    def _machine(self) -> Machine:
+    def _nfa(self) -> Nfa:
         """Made when it is first needed."""
-        return Machine(self._tree, self.groups)
+        return Nfa(self._tree, self.groups)
 
     def fullmatch(self, value: str) -> Groups | None:
         """The text of every group (None where a group took no part), or None when the whole value does not match.
@@ -70,7 +70,7 @@ class Pattern:
         if len(value) > MAX_VALUE:
             raise TooMuchWork(f"the source is longer than {MAX_VALUE} characters")
         subject = fold(value) if self.ignore_case else value
-        marks = self._machine.run(subject) if self._shapes is None or "\n" in value else _shaped(self._shapes, subject)
+        marks = self._nfa.run(subject) if self._shapes is None or "\n" in value else _shaped(self._shapes, subject)
         return None if marks is None else self._texts(value, marks)
 
     def _texts(self, value: str, marks: _Marks) -> Groups:
@@ -86,7 +86,7 @@ def _shaped(shapes: tuple[shape.Shape, ...], subject: str) -> _Marks | None:
     return None
 
 
-class Literal:
+class LiteralMatcher:
     """A match text that is compared as it stands. It has no groups."""
 
     groups = 0
@@ -101,7 +101,7 @@ class Literal:
         return () if (fold(value) if self.ignore_case else value) == self._text else None
 
 
-def compile(match: str, *, literal: bool = False, ignore_case: bool = False) -> Pattern | Literal:
+def compile_match(match: str, *, literal: bool = False, ignore_case: bool = False) -> PatternMatcher | LiteralMatcher:
     """Prepares a match text.
 
     Raises:
@@ -110,6 +110,6 @@ def compile(match: str, *, literal: bool = False, ignore_case: bool = False) -> 
     if len(match) > MAX_MATCH:
         raise PatternError(f"is longer than {MAX_MATCH} characters", "split it into several mappings")
     if literal:
-        return Literal(match, ignore_case)
+        return LiteralMatcher(match, ignore_case)
     tree, groups = parse(fold(match) if ignore_case else match)
-    return Pattern(tree, groups, ignore_case)
+    return PatternMatcher(tree, groups, ignore_case)

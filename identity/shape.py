@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
 
-from identity.pattern_syntax import Any, Branches, Char, Group, Node, Optional, Repeat, Sequence
+from identity.pattern_syntax import Alternation, AnyChar, Capture, Char, Concat, Maybe, Node, Star
 
 MAX_TEXTS = 1000
 """Most fixed texts that a part with alternatives may stand for."""
@@ -26,7 +26,7 @@ _Text: TypeAlias = "tuple[str, Marks]"
 _Texts: TypeAlias = "tuple[_Text, ...]"
 """What a part may stand for, the preferred first."""
 
-_STAR = Repeat(Any())
+_STAR = Star(AnyChar())
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _preference(begin: int, starts: list[int], texts: _Texts, ranks: tuple[int, 
 
 def of(tree: Node, groups: int) -> tuple[Shape, ...] | None:
     """The shapes of a pattern, one for each of its alternatives, to be tried in order; None when it has none."""
-    branches = tree.branches if isinstance(tree, Branches) else (tree,)
+    branches = tree.branches if isinstance(tree, Alternation) else (tree,)
     shapes = [_shape(branch, groups) for branch in branches]
     return None if None in shapes else tuple(shape for shape in shapes if shape)
 
@@ -113,12 +113,12 @@ def of(tree: Node, groups: int) -> tuple[Shape, ...] | None:
 def tails(tree: Node) -> frozenset[str]:
     """Texts with one of which every matching value ends; the empty one if nothing is known."""
     match tree:
-        case Branches(branches):
+        case Alternation(branches):
             found = frozenset(tail for branch in branches for tail in tails(branch))
             return found if len(found) <= MAX_TEXTS else frozenset({""})
-        case Group(_, body):
+        case Capture(_, body):
             return tails(body)
-        case Sequence(parts):
+        case Concat(parts):
             ends: _Texts = (("", ()),)
             for part in reversed(parts):
                 texts = _texts(part)
@@ -151,20 +151,20 @@ def _shape(tree: Node, groups: int) -> Shape | None:
     return Shape(parts[0], ways, 2 * groups)
 
 
-def _flat(node: Node) -> list[_Texts | Repeat | None]:
+def _flat(node: Node) -> list[_Texts | Star | None]:
     """The parts of a pattern one after the other: fixed texts, `.*`, and None for what is neither."""
     texts = _texts(node)
     if texts is not None:
         return [texts]
     match node:
-        case Sequence(parts):
+        case Concat(parts):
             return [item for part in parts for item in _flat(part)]
-        case Group(number, body):
+        case Capture(number, body):
             begin, end = (("", ((2 * number, 0),)),), (("", ((2 * number + 1, 0),)),)
             return [begin, *_flat(body), end]
-        case Repeat(Any()):
+        case Star(AnyChar()):
             return [_STAR]
-        case Repeat(Group(number, Repeat(Any()))):  # the last pass of (.*)* is an empty one
+        case Star(Capture(number, Star(AnyChar()))):  # the last pass of (.*)* is an empty one
             return [_STAR, (("", ((2 * number, 0), (2 * number + 1, 0))),)]
         case _:
             return [None]
@@ -175,25 +175,25 @@ def _texts(node: Node) -> _Texts | None:
     match node:
         case Char(char):
             return ((char, ()),)
-        case Sequence(parts):
+        case Concat(parts):
             joined: _Texts = (("", ()),)
             for part in parts:
                 texts = _texts(part)
                 if texts is None or len(joined := _joined(joined, texts)) > MAX_TEXTS:
                     return None
             return joined
-        case Branches(branches):
+        case Alternation(branches):
             found = [_texts(branch) for branch in branches]
             every = tuple(text for texts in found if texts is not None for text in texts)
             return None if None in found or len(every) > MAX_TEXTS else every
-        case Group(number, body):
+        case Capture(number, body):
             texts = _texts(body)
             return (
                 None
                 if texts is None
                 else tuple((text, (*marks, (2 * number, 0), (2 * number + 1, len(text)))) for text, marks in texts)
             )
-        case Optional(body):
+        case Maybe(body):
             texts = _texts(body)
             return None if texts is None else (*texts, ("", ()))
         case _:

@@ -56,8 +56,8 @@ def lines(directory: Path, places: Places, *, files_only: bool = False) -> Itera
     yield from _programs([Path(sys.executable)] if site is None else [Path(sys.executable), _uep(site)])
     if site is None:
         return
-    for warning in site.mapper.warnings:
-        yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
+    for hint in site.mapper.hints:
+        yield Line(NOTE, f"mapping, {hint.where}", f"{hint.text}; {hint.suggestion}")
     if not files_only:
         yield _folders(site, places, directory)
         yield _pam(site)

@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import identity
-from identity import machine, pattern
+from identity import nfa, pattern
 
 from .conftest import ALICE, BOB, expression, record
 from .generator import IDS, Case, Generator
@@ -557,9 +557,9 @@ def test_random_patterns_with_repeats_in_repeats_end() -> None:
         generator = Generator(seed, traps=False)
         tree = generator.alternatives(0, 50)
         if tree.level >= 2 and library_load(usual_mapping(tree.text)):
-            compiled = pattern.compile(tree.text)
+            compiled = pattern.compile_match(tree.text)
             value = "".join(tree.sample() or "a" for _ in range(1024))[:1000] + tree.sample()[:24]
-            with limited(0.3), contextlib.suppress(machine.TooMuchWork):
+            with limited(0.3), contextlib.suppress(nfa.TooMuchWork):
                 compiled.fullmatch(value)
             tried += 1
     assert tried > 50
@@ -602,7 +602,7 @@ def test_plain_patterns_match_and_capture_alike() -> None:
         values += [generator.other_case(values[0]), "".join(generator.random.choices("ab-k", k=seed % 9))]
         theirs = library_load(usual_mapping(tree.text, ignore_case=ignore_case))
         try:
-            ours = pattern.compile(tree.text, ignore_case=ignore_case)
+            ours = pattern.compile_match(tree.text, ignore_case=ignore_case)
         except pattern.PatternError:
             assert theirs is None or tree.groups > 20, tree.text
             continue

@@ -23,7 +23,7 @@ def refused(content: str) -> str:
 
 
 def test_list_and_bare_object() -> None:
-    assert identity.parse(text(expression(), external("/bin/true"))).warnings == ()
+    assert identity.parse(text(expression(), external("/bin/true"))).hints == ()
     assert identity.parse(json.dumps(expression())).map([]).account is None
 
 
@@ -146,11 +146,11 @@ def test_row_34_files(tmp_path: Path, root: None) -> None:
         ({"output": "{organization}"}, "owner"),
     ],
 )
-def test_rows_03_21_25_27_warnings(mapping: dict[str, object], word: str) -> None:
-    (warning,) = identity.parse(text(expression(mapping)), "m.json").warnings
-    assert word in warning.text
-    assert warning.where.startswith("m.json:1: [0].mappings[0]")
-    assert warning.suggestion in str(warning)
+def test_rows_03_21_25_27_hints(mapping: dict[str, object], word: str) -> None:
+    (hint,) = identity.parse(text(expression(mapping)), "m.json").hints
+    assert word in hint.text
+    assert hint.where.startswith("m.json:1: [0].mappings[0]")
+    assert hint.suggestion in str(hint)
 
 
 def test_row_21_provider_pinned() -> None:
@@ -158,7 +158,7 @@ def test_row_21_provider_pinned() -> None:
         "source": "{identity_provider}:{email}",
         "match": r"41143743-f3c8-4d60-bbdb-eeecaba85bd9:(.*)@example\.org",
     }
-    assert identity.parse(text(expression(mapping))).warnings == ()
+    assert identity.parse(text(expression(mapping))).hints == ()
 
 
 json_values = st.recursive(
@@ -213,15 +213,15 @@ def test_row_23_tokens_that_only_look_like_numbers(token: str) -> None:
         ("(.*)@(a.org|b.org)", r"(.*)@(a\\.org|b\\.org)"),
     ],
 )
-def test_warnings_offer_a_corrected_pattern(match: str, meant: str) -> None:
-    found = identity.parse(text(expression({"source": "{username}", "match": match, "output": "x"}))).warnings
-    assert any(f'"match": "{meant}"' in str(warning) for warning in found)
+def test_hints_offer_a_corrected_pattern(match: str, meant: str) -> None:
+    found = identity.parse(text(expression({"source": "{username}", "match": match, "output": "x"}))).hints
+    assert any(f'"match": "{meant}"' in str(hint) for hint in found)
 
 
 @pytest.mark.parametrize("match", ["(.*)", "(.*)@.*", "(a|.*)"])
-def test_patterns_that_accept_everybody_are_warned_of(match: str) -> None:
-    (warning,) = identity.parse(text(expression({"source": "{username}", "match": match, "output": "x"}))).warnings
-    assert "accepts every value" in str(warning)
+def test_patterns_that_accept_everybody_get_a_hint(match: str) -> None:
+    (hint,) = identity.parse(text(expression({"source": "{username}", "match": match, "output": "x"}))).hints
+    assert "accepts every value" in str(hint)
 
 
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:

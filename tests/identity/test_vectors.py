@@ -33,7 +33,7 @@ import pytest
 import identity
 from identity import DocumentError, documents, external, program
 from identity.account_name import problem
-from identity.documents import Document, ExpressionDocument, Mapping
+from identity.documents import Document, ExpressionDocument, ExpressionMapping
 from identity.expression import accepted, apply
 from identity.identities import Identity, SetRefused, canonical_id, read
 
@@ -54,7 +54,7 @@ STRICT = {
     **dict.fromkeys(("true_literal", "refuse_or_linear", "refuse_result", "ignore_stderr"), "answers"),
     **dict.fromkeys(("compare_as_uuid", "skip_mapping", "skip_identity", "filter_before_call"), "answers"),
     **dict.fromkeys(("deny_output", "deny_empty", "deny_unless_used_or_private"), "answers"),
-    "lint_warn": "warned",
+    "lint_warn": "hinted",
     "deny": "nobody is found",
     "refuse_load": "not loaded",
 }
@@ -143,7 +143,7 @@ class Vector:
         return {self.number(found.identity): found.account for found in decision.found}
 
 
-def name(mapping: Mapping, who: Identity, value: Any) -> str | int | None:
+def name(mapping: ExpressionMapping, who: Identity, value: Any) -> str | int | None:
     """The answer of one mapping, before names are refused; that they are is asserted here."""
     applied = apply(mapping, who, value)
     if applied is None or applied.name is not None:
@@ -265,7 +265,7 @@ def test_vector(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         check_picked(vector)
     else:
         check_answers(vector)
-        assert kind != "warned" or identity.parse(vector.text).warnings
+        assert kind != "hinted" or identity.parse(vector.text).hints
 
 
 def test_exceptions_are_documented() -> None:

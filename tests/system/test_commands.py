@@ -49,7 +49,7 @@ def test_configure_tells_what_it_made_and_what_to_do_next(site: ManagerProcess) 
 
     loaded = load(profile)
     assert (loaded.config.display_name, loaded.config.email) == ('Say "hi"', "a@example.org")
-    assert loaded.mapper.warnings == ()
+    assert loaded.mapper.hints == ()
 
 
 def test_files_can_be_given(site: ManagerProcess, tmp_path: Path) -> None:
