@@ -13,7 +13,7 @@
 `documents`       JSON (`jsontext`) to typed documents, and what is wrong with them
 `lookup`          which mappings of a document are worth trying on an identity
 `expression`      one mapping, one identity: `template` for texts with tokens, `pattern` for matches
-`pattern`         parsed by `pattern_syntax`, decided by `shape` if it is an ordinary one and by `nfa` if not
+`pattern`         parsed by `pattern_syntax`, decided by `nfa`; `tails` tells `lookup` how matching values end
 `external`        mapping programs and their answers; `program` runs them under limits
 `identities`      the identity set: checks, limits, status
 `account_name`    what may be the name of an account

@@ -79,13 +79,6 @@ class ExpressionDocument:
     mappings: tuple[ExpressionMapping, ...]
 
     @cached_property
-    def is_slow(self) -> bool:
-        """Whether a pattern needs more than comparing and searching."""
-        return any(
-            isinstance(mapping.match, pattern.PatternMatcher) and mapping.match.is_slow for mapping in self.mappings
-        )
-
-    @cached_property
     def lookup(self) -> Lookup:
         """The mappings by what they can match."""
         return Lookup(self.mappings)

@@ -32,7 +32,7 @@ _Moves: TypeAlias = "tuple[tuple[int, tuple[int, ...]], ...]"
 _OTHER = "other"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Step:
     """One instruction. `char` consumes (None: anything but newline); the other kinds move on without consuming.
 

@@ -8,8 +8,8 @@ The language: `.` any character but newline; `*` and `?` repeat, greedily, the c
 `|` alternatives, the leftmost that leads to a match; `( )` numbered groups; a backslash before one of `. ? * | ( ) \\`
 makes it plain. Everything else, `^ $ + [ ] { }` included, is plain text. A match always covers the whole value.
 
-Patterns meet values that strangers choose, so nothing here backtracks. Ordinary ones are compared and searched
-(`shape`); of the others all ways to match are followed at once (`nfa`). The parser is in `pattern_syntax`.
+Patterns meet values that strangers choose, so nothing here backtracks: all ways to match are followed at once (`nfa`).
+The parser is in `pattern_syntax`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import string
 from functools import cached_property
 from typing import TypeAlias
 
-from identity import shape
 from identity.nfa import Nfa, TooMuchWork
 from identity.pattern_syntax import Node, PatternError, parse
+from identity.tails import tails
 
 MAX_VALUE = 1024
 """Longest value, in characters, that a pattern is tried on."""
@@ -28,7 +28,6 @@ MAX_MATCH = 8192
 """Longest match text, in characters."""
 
 Groups: TypeAlias = "tuple[str | None, ...]"
-_Marks: TypeAlias = "tuple[int, ...]"
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -46,15 +45,9 @@ class PatternMatcher:
 
     def __init__(self, tree: Node, groups: int, ignore_case: bool) -> None:
         self._tree = tree
-        self._shapes = shape.of(tree, groups)
         self.ignore_case = ignore_case
         self.groups = groups
-        self.tails = shape.tails(tree)
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether it has no simple shape, so that matching may take milliseconds."""
-        return self._shapes is None
+        self.tails = tails(tree)
 
     @cached_property
     def _nfa(self) -> Nfa:
@@ -69,21 +62,11 @@ class PatternMatcher:
         """
         if len(value) > MAX_VALUE:
             raise TooMuchWork(f"the source is longer than {MAX_VALUE} characters")
-        subject = fold(value) if self.ignore_case else value
-        marks = self._nfa.run(subject) if self._shapes is None or "\n" in value else _shaped(self._shapes, subject)
-        return None if marks is None else self._texts(value, marks)
-
-    def _texts(self, value: str, marks: _Marks) -> Groups:
+        marks = self._nfa.run(fold(value) if self.ignore_case else value)
+        if marks is None:
+            return None
         pairs = zip(marks[::2], marks[1::2], strict=True)
         return tuple(value[start:end] if end >= 0 else None for start, end in pairs)
-
-
-def _shaped(shapes: tuple[shape.Shape, ...], subject: str) -> _Marks | None:
-    for one in shapes:
-        marks = one.match(subject)
-        if marks is not None:
-            return marks
-    return None
 
 
 class LiteralMatcher:

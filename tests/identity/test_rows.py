@@ -101,7 +101,7 @@ def test_row_01_cost_of_matching() -> None:
     assert name({"source": "{name}{name}", "match": "(.*)", "output": "x"}, name="a" * 513) is None
     assert "8192" in refused({"match": "a" * 8193})
     assert "20 groups" in refused({"match": "(a)" * 21})
-    for part in ("pattern", "pattern_syntax", "shape", "lookup", "expression", "template"):
+    for part in ("pattern", "pattern_syntax", "nfa", "tails", "lookup", "expression", "template"):
         assert not hasattr(sys.modules[f"identity.{part}"], "re"), "no Python `re` on administrators' patterns"
 
 
