@@ -10,14 +10,12 @@ pattern ends. What is left out could not have matched; what is left in is still 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from identity.documents import ExpressionMapping
 from identity.nfa import TooMuchWork
 from identity.pattern import MAX_VALUE, fold
 from identity.template import Template, Unfillable
-
-if TYPE_CHECKING:
-    from identity import documents
 
 Filled: TypeAlias = "str | Unfillable | TooMuchWork"
 """A filled source, or why there is none."""
@@ -26,13 +24,13 @@ Filled: TypeAlias = "str | Unfillable | TooMuchWork"
 class Lookup:
     """The mappings of a document, by their sources and by how their patterns end."""
 
-    def __init__(self, mappings: tuple[documents.ExpressionMapping, ...]) -> None:
+    def __init__(self, mappings: tuple[ExpressionMapping, ...]) -> None:
         self._mappings = mappings
         self._sources: dict[Template, _Source] = {}
         for number, mapping in enumerate(mappings):
             self._sources.setdefault(mapping.source, _Source(mapping.source, number)).add(number, mapping)
 
-    def candidates(self, record: Mapping[str, object]) -> Iterator[tuple[documents.ExpressionMapping, Filled]]:
+    def candidates(self, record: Mapping[str, object]) -> Iterator[tuple[ExpressionMapping, Filled]]:
         """Each with its filled source, or with why there is none; that once for all mappings that share it."""
         found: list[tuple[int, Filled]] = []
         for source in self._sources.values():
@@ -55,7 +53,7 @@ class _Source:
         self._by_tail: dict[str, list[int]] = {}
         self._lengths: set[int] = set()
 
-    def add(self, number: int, mapping: documents.ExpressionMapping) -> None:
+    def add(self, number: int, mapping: ExpressionMapping) -> None:
         """Numbers come in order."""
         for tail in {fold(tail) for tail in mapping.match.tails}:
             self._by_tail.setdefault(tail, []).append(number)

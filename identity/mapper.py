@@ -17,12 +17,13 @@ from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from identity import documents, external
+from identity import document_parser, external
 from identity.account_name import shown
 from identity.documents import Document, ExpressionDocument, ExternalDocument, Hint, Rule
 from identity.expression import Applied, accepted, apply
 from identity.identities import Identity, PassedOver, SetRefused, canonical_id, read
 from identity.jsontext import DocumentError
+from identity.lookup import Lookup
 from identity.program import MapperError
 
 POSIX_CONNECTOR = "145812c8-decc-41f1-83cf-bb2a85a2a70b"
@@ -82,6 +83,7 @@ class Mapper:
 
     def __init__(self, loaded: tuple[Document, ...], hints: tuple[Hint, ...], digest: str) -> None:
         self._documents = loaded
+        self._steps = tuple(_step(document) for document in loaded)
         self._at_once = not any(isinstance(document, ExternalDocument) for document in loaded)
         self._answers: dict[bytes, Decision] = {}
         self.hints = hints
@@ -112,9 +114,9 @@ class Mapper:
         except SetRefused as e:
             return self._refused(str(e))
         search = _Search(identities, skipped, canonical_id(requester))
-        for document in self._documents:
+        for step in self._steps:
             if search.open:
-                await search.consider(document, connector_id, gateway_id)
+                await search.consider(step, connector_id, gateway_id)
         return self._keep(question, search.decision(len(self._documents)))
 
     def map(
@@ -163,6 +165,10 @@ def _finish(mapped: Coroutine[Any, Any, Decision]) -> Decision:
             return decision
 
 
+def _step(document: Document) -> Lookup | ExternalDocument:
+    return Lookup(document.mappings) if isinstance(document, ExpressionDocument) else document
+
+
 class _Search:
     """One request on its way through the documents."""
 
@@ -177,22 +183,22 @@ class _Search:
         """Whether a further document could change the answer."""
         return bool(self._undecided) and self._requester not in self._found
 
-    async def consider(self, document: Document, connector_id: str, gateway_id: str) -> None:
+    async def consider(self, step: Lookup | ExternalDocument, connector_id: str, gateway_id: str) -> None:
         undecided = list(self._undecided.values())
-        if isinstance(document, ExternalDocument):
+        if isinstance(step, ExternalDocument):
             try:
-                names = await external.ask(document, undecided, connector_id, gateway_id)
+                names = await external.ask(step, undecided, connector_id, gateway_id)
             except MapperError as e:
-                if not document.may_fail:
+                if not step.may_fail:
                     raise
-                self._passed_over += [PassedOver(each.id, str(document.rule), f"failed: {e}") for each in undecided]
+                self._passed_over += [PassedOver(each.id, str(step.rule), f"failed: {e}") for each in undecided]
                 return
             for identity_id, name in names.items():
-                self._enter(identity_id, document.rule, accepted(name))
+                self._enter(identity_id, step.rule, accepted(name))
             return
         for identity in undecided:
             await asyncio.sleep(0)  # a large pattern takes hundredths of a second; others are served between identities
-            for rule, applied in _attempts(document, identity):
+            for rule, applied in _attempts(step, identity):
                 self._enter(identity.id, rule, applied)
 
     def _enter(self, identity_id: str, rule: Rule, applied: Applied) -> None:
@@ -230,9 +236,9 @@ class _Search:
         return f"no mapping gives an account{f' ({reasons})' if reasons else ''}"
 
 
-def _attempts(document: ExpressionDocument, identity: Identity) -> Iterator[tuple[Rule, Applied]]:
+def _attempts(lookup: Lookup, identity: Identity) -> Iterator[tuple[Rule, Applied]]:
     """What the mappings say about the identity, until one of them has the last word."""
-    for mapping, value in document.lookup.candidates(identity.fields):
+    for mapping, value in lookup.candidates(identity.fields):
         applied = apply(mapping, identity, value)
         if applied is not None:
             yield mapping.rule, applied
@@ -250,7 +256,7 @@ def parse(text: str, source: str = "<text>") -> Mapper:
         data = text.encode("utf-8")
     except UnicodeEncodeError:
         raise DocumentError(source, None, "", "the text holds half a surrogate pair", "save it as UTF-8") from None
-    loaded, hints = documents.parse(text, source)
+    loaded, hints = document_parser.parse(text, source)
     return Mapper(loaded, hints, hashlib.sha256(data).hexdigest())
 
 
@@ -260,4 +266,4 @@ def load(path: str | os.PathLike[str]) -> Mapper:
     Raises:
         DocumentError: as `parse`, or the file is not readable or not safe.
     """
-    return parse(documents.read(path), os.fspath(path))
+    return parse(document_parser.read(path), os.fspath(path))

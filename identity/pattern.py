@@ -84,7 +84,10 @@ class LiteralMatcher:
         return () if (fold(value) if self.ignore_case else value) == self._text else None
 
 
-def compile_match(match: str, *, literal: bool = False, ignore_case: bool = False) -> PatternMatcher | LiteralMatcher:
+Matcher: TypeAlias = "PatternMatcher | LiteralMatcher"
+
+
+def compile_match(match: str, *, literal: bool = False, ignore_case: bool = False) -> Matcher:
     """Prepares a match text.
 
     Raises:

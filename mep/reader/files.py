@@ -16,7 +16,7 @@ from typing import Any
 
 import identity
 from identity import trust
-from identity.documents import EXTERNAL
+from identity.document_parser import EXTERNAL
 from mep.profile import programs as reach
 from mep.profile.config import ConfigError, load_yaml
 

@@ -31,11 +31,12 @@ from typing import Any
 import pytest
 
 import identity
-from identity import DocumentError, documents, external, program
+from identity import DocumentError, document_parser, external, program
 from identity.account_name import problem
-from identity.documents import Document, ExpressionDocument, ExpressionMapping
+from identity.documents import Document, ExpressionDocument, ExpressionMapping, ExternalDocument
 from identity.expression import accepted, apply
 from identity.identities import Identity, SetRefused, canonical_id, read
+from identity.lookup import Lookup
 
 HERE = Path(__file__).parent
 GATEWAY = "22222222-3333-4444-8555-666666666666"
@@ -157,7 +158,7 @@ def name(mapping: ExpressionMapping, who: Identity, value: Any) -> str | int | N
     return raw
 
 
-def ask(program: documents.ExternalDocument, who: list[Identity]) -> dict[str, str] | None:
+def ask(program: ExternalDocument, who: list[Identity]) -> dict[str, str] | None:
     try:
         return asyncio.run(external.ask(program, who, identity.POSIX_CONNECTOR, GATEWAY))
     except identity.MapperError:
@@ -167,7 +168,7 @@ def ask(program: documents.ExternalDocument, who: list[Identity]) -> dict[str, s
 def each(of: Document, who: Identity) -> str | int | None:
     """As `map_identity` of the library: the first mapping that matches, or whose texts cannot be built."""
     if isinstance(of, ExpressionDocument):
-        answers = (name(mapping, who, value) for mapping, value in of.lookup.candidates(who.fields))
+        answers = (name(mapping, who, value) for mapping, value in Lookup(of.mappings).candidates(who.fields))
         return next((answer for answer in answers if answer is not None), None)
     found = ask(of, [who])
     return ERROR if found is None else found.get(who.id)
@@ -178,7 +179,7 @@ def every(of: Document, vector: Vector, usable: list[Identity]) -> Any:
     if isinstance(of, ExpressionDocument):
         by_mapping: dict[int, dict[str, list[Any]]] = {id(mapping): {} for mapping in of.mappings}
         for who in usable:
-            for mapping, value in of.lookup.candidates(who.fields):
+            for mapping, value in Lookup(of.mappings).candidates(who.fields):
                 answer = name(mapping, who, value)
                 if answer == ERROR:
                     return ERROR
@@ -204,13 +205,13 @@ def usable(identity_set: Any) -> list[Identity] | None:
 
 
 def check_answers(vector: Vector) -> None:
-    loaded, _ = documents.parse(vector.text, "v")
+    loaded, _ = document_parser.parse(vector.text, "v")
     if "load" in vector.expected:
         assert [type(one).__name__.removesuffix("Document").lower() for one in loaded] == vector.expected["load"]
     if "each" in vector.expected:
         check_each(vector, loaded)
     if "all" in vector.expected and (counting := usable(vector.set)) is not None:
-        expected = [answer or [{}] if isinstance(of, documents.ExternalDocument) and answer != ERROR else answer
+        expected = [answer or [{}] if isinstance(of, ExternalDocument) and answer != ERROR else answer
                     for of, answer in zip(loaded, vector.expected["all"], strict=True)]  # fmt: skip
         assert [every(of, vector, counting) for of in loaded] == expected
 
