@@ -9,16 +9,12 @@ none of it: a document that was skipped would leave others to decide. Unknown ke
 
 from __future__ import annotations
 
-import os
-import pwd
-import stat
-
 from identity import pattern, pattern_syntax, template
-from identity.account_name import shown
 from identity.documents import Document, ExpressionDocument, ExpressionMapping, ExternalDocument, Hint, Rule
 from identity.identities import canonical_id
 from identity.jsontext import DocumentError, Node
 from identity.jsontext import parse as parse_json
+from identity.printable import shown
 
 MAX_TEXT = 1 << 20
 """Largest document file, in characters."""
@@ -27,37 +23,6 @@ MAX_CACHE = 3600
 EXPRESSION = "expression_identity_mapping#1.0.0"
 EXTERNAL = "external_identity_mapping#1.0.0"
 _UNVERIFIED = frozenset({"email", "name", "organization"})
-
-
-def read(path: str | os.PathLike[str]) -> str:
-    """The text of a document file, which only root or this process's user may be able to write.
-
-    Raises:
-        DocumentError: not readable, not UTF-8, too large, or writable by others.
-    """
-    source = os.fspath(path)
-    try:
-        # Not blocking, so that a FIFO put there by mistake is refused and not waited for.
-        with open(path, "rb", opener=_open) as file:
-            _check_owner(os.fstat(file.fileno()), source)
-            data = file.read(4 * MAX_TEXT + 1)
-        return data.decode("utf-8")
-    except OSError as e:
-        raise DocumentError(source, None, "", f"the file cannot be read ({e.strerror})", "check the path") from None
-    except UnicodeDecodeError as e:
-        line = data.count(b"\n", 0, e.start) + 1
-        raise DocumentError(source, line, "", "the text is not UTF-8", "save the file as UTF-8") from None
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _check_owner(status: os.stat_result, source: str) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise DocumentError(source, None, "", "this is not a plain file", "name a file")
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        raise DocumentError(source, None, "", "others can change the file", "chown root and chmod go-w it")
 
 
 def parse(text: str, source: str) -> tuple[tuple[Document, ...], tuple[Hint, ...]]:
@@ -143,13 +108,7 @@ class _Reader:
 
     def _account(self, node: Node) -> str | None:
         found = self._object(node).get("run_as")
-        if found is None:
-            return None
-        try:
-            pwd.getpwnam(self._string(found))
-        except (KeyError, ValueError):
-            raise self._error(found, f"there is no account {shown(found.value)}", "name a local account") from None
-        return self._string(found)
+        return None if found is None else self._string(found)
 
     def _seconds(self, node: Node, key: str) -> float:
         found = self._object(node).get(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from identity.pattern import Matcher
@@ -60,8 +60,8 @@ class ExpressionDocument:
 class ExternalDocument:
     """A program to ask; `command` begins with its absolute path.
 
-    run_as: the account that it runs as; None for that of this process. may_fail: whether later documents decide when
-    it fails. cache_seconds: how long an answer is good for the same question. answers: those, with their last moment.
+    run_as: the account that it runs as; None for the runner's own. may_fail: whether later documents decide when
+    it fails. cache_seconds: how long an answer is good for the same question.
     """
 
     rule: Rule
@@ -69,7 +69,6 @@ class ExternalDocument:
     run_as: str | None = None
     may_fail: bool = False
     cache_seconds: float = 0.0
-    answers: dict[bytes, tuple[float, dict[str, str]]] = field(default_factory=dict, compare=False, repr=False)
 
 
 Document: TypeAlias = "ExpressionDocument | ExternalDocument"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from identity import trust
+from mep import trust
 from mep.cli import dry_run as rehearsal
 from mep.monitor.containment.containment import Containment, ContainmentError
 from mep.processes.supervised import WorkerUnavailable

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identity import Decision, MapperError
-from mep.mapper import mapping
+from identity.decision import Decision
+from identity.runner import MapperError
+from mep.mapper import mapping, program
 from mep.mapper.mapping import MappedIdentity
 from mep.monitor.requests import admission
 from mep.monitor.requests import name_service as account
@@ -40,7 +41,7 @@ async def decide(site: Profile, identity_set: Sequence[Mapping[str, Any]]) -> De
     """
     command = _command(identity_set, {})
     try:
-        return await site.mapper.amap(command.identity_set, requester=command.requester)
+        return await site.mapper.amap(command.identity_set, requester=command.requester, run=program.run)
     except MapperError as e:
         raise Refused("identity", str(e), "Your identity could not be mapped because of a temporary failure.") from None
 

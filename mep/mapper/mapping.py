@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from identity import Mapper, MapperError
+from identity.mapper import Mapper
+from identity.runner import MapperError
+from mep.mapper import program
 from mep.request.refusal import Refused
 from mep.worker.commands import StartEndpoint
 
@@ -30,7 +32,9 @@ async def identify(command: StartEndpoint, mapper: Mapper, endpoint_id: str) -> 
     """
     who = f"{command.requester_name!r} (identity {command.requester})"
     try:
-        decision = await mapper.amap(command.identity_set, requester=command.requester, gateway_id=endpoint_id)
+        decision = await mapper.amap(
+            command.identity_set, requester=command.requester, gateway_id=endpoint_id, run=program.run
+        )
     except MapperError as e:
         raise Refused(
             "identity",

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from identity import account_name
+from identity.printable import shown
 from mep.monitor.requests.admission import AccountPolicy
 from mep.monitor.requests.quota import Limits
 from mep.profile.resources import Resources
@@ -310,7 +311,7 @@ def _group_problem(name: str) -> str | None:
     """Directories have groups with spaces and capital letters in their names; patterns and marks there are none."""
     if _GROUP.fullmatch(name) and name == name.strip() and _is_unicode(name):
         return None
-    return f"{account_name.shown(name)} is not a group's plain name"
+    return f"{shown(name)} is not a group's plain name"
 
 
 _GROUP = re.compile(r"[^!%+@#-][^\0-\x1f\x7f*?:,/]*")

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import identity
+from identity.mapper import Mapper
 from mep.privileged import session
 from mep.profile import programs as reach
 from mep.profile.config import ConfigError, ConfigErrors, ManagerConfig, read_config
@@ -67,7 +67,7 @@ class Profile:
     template_name: str
     schema: Mapping[str, Any] | None = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)
-    mapper: identity.Mapper = field(repr=False)
+    mapper: Mapper = field(repr=False)
 
     @functools.cached_property
     def digest(self) -> str:

@@ -30,13 +30,18 @@ from typing import Any
 
 import pytest
 
-import identity
-from identity import DocumentError, document_parser, external, program
+from identity import document_parser, external
 from identity.account_name import problem
 from identity.documents import Document, ExpressionDocument, ExpressionMapping, ExternalDocument
 from identity.expression import accepted, apply
 from identity.identities import Identity, SetRefused, canonical_id, read
+from identity.jsontext import DocumentError
 from identity.lookup import Lookup
+from identity.mapper import POSIX_CONNECTOR, Mapper
+from identity.runner import MapperError
+from mep.mapper import program
+
+from .samples import decide
 
 HERE = Path(__file__).parent
 GATEWAY = "22222222-3333-4444-8555-666666666666"
@@ -140,7 +145,7 @@ class Vector:
         return str([isinstance(one, dict) and str(one.get("id")).lower() for one in self.set].index(identity_id))
 
     def found(self) -> dict[str, str]:
-        decision = identity.parse(self.text).map(self.set, gateway_id=GATEWAY)
+        decision = decide(Mapper.parse(self.text), self.set, gateway_id=GATEWAY)
         return {self.number(found.identity): found.account for found in decision.found}
 
 
@@ -158,10 +163,10 @@ def name(mapping: ExpressionMapping, who: Identity, value: Any) -> str | int | N
     return raw
 
 
-def ask(program: ExternalDocument, who: list[Identity]) -> dict[str, str] | None:
+def ask(document: ExternalDocument, who: list[Identity]) -> dict[str, str] | None:
     try:
-        return asyncio.run(external.ask(program, who, identity.POSIX_CONNECTOR, GATEWAY))
-    except identity.MapperError:
+        return asyncio.run(external.Program(document).ask(who, POSIX_CONNECTOR, GATEWAY, program.run))
+    except MapperError:
         return None
 
 
@@ -217,7 +222,7 @@ def check_answers(vector: Vector) -> None:
 
 
 def check_each(vector: Vector, loaded: tuple[Document, ...]) -> None:
-    mapper = identity.parse(vector.text)
+    mapper = Mapper.parse(vector.text)
     for number, one in enumerate(vector.set):
         wanted = [answers[number] for answers in vector.expected["each"]]
         counting = usable([one])
@@ -227,7 +232,7 @@ def check_each(vector: Vector, loaded: tuple[Document, ...]) -> None:
         first = next((answer for answer in wanted if answer is not None), None)
         if first != ERROR and all(isinstance(of, ExpressionDocument) for of in loaded):
             good = counting and isinstance(first, str) and problem(first) is None
-            assert mapper.map([one]).account == (first if good else None)
+            assert decide(mapper, [one]).account == (first if good else None)
 
 
 def check_matches(line: dict[str, Any]) -> None:
@@ -240,7 +245,7 @@ def check_matches(line: dict[str, Any]) -> None:
 
 def check_picked(vector: Vector) -> None:
     who, account = vector.expected["picked"] or (None, None)
-    decision = identity.parse(vector.text).map(vector.set, requester=who)
+    decision = decide(Mapper.parse(vector.text), vector.set, requester=who)
     assert decision.account == (None if account is None or problem(account) else account)
 
 
@@ -252,11 +257,11 @@ def test_vector(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     kind = KIND.get(line["name"]) or STRICT[line.get("strict", "")]
     if kind == "not loaded" or vector.expected.get("load") == 0:
         with pytest.raises(DocumentError):
-            identity.parse(vector.text)
+            Mapper.parse(vector.text)
         if line["name"].startswith("random/tokens") and "each" in line:
             check_matches(line)
     elif kind == "failure":
-        with pytest.raises(identity.MapperError):
+        with pytest.raises(MapperError):
             check_picked(vector)
     elif kind == "nobody is found":
         assert vector.found() == {}
@@ -266,7 +271,7 @@ def test_vector(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         check_picked(vector)
     else:
         check_answers(vector)
-        assert kind != "hinted" or identity.parse(vector.text).hints
+        assert kind != "hinted" or Mapper.parse(vector.text).hints
 
 
 def test_exceptions_are_documented() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import identity
+from identity.mapper import Mapper
 from mep.mapper.mapping import MappedIdentity, identify
 from mep.request.refusal import Refused
 from mep.worker.commands import StartEndpoint
@@ -14,7 +14,7 @@ from tests.mep.conftest import ALICE, MANAGER, MAPPING
 
 
 def mapped(command: StartEndpoint, documents: object, source: str = "mapping.json") -> MappedIdentity:
-    mapper = identity.parse(json.dumps(documents, indent=1), source)
+    mapper = Mapper.parse(json.dumps(documents, indent=1), source)
     return asyncio.run(identify(command, mapper, MANAGER))
 
 
