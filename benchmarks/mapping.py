@@ -3,8 +3,8 @@
 First, identity sets decided per second, with 1, 100 and 10,000 rules, where the first, the last or no rule matches.
 The library is called both ways: `map_identity`, which stops at the first match as ours does, and `map_identities`,
 which Globus Compute calls and which always tries everything. Then, hostile values: milliseconds that one value of 1 KiB
-takes with patterns that make backtracking explode. Medians of interleaved repetitions; ratios are ours to the library's speed, so
-more than 1x is in our favour. Nothing is asserted of the figures: machines are noisy.
+takes with patterns that make backtracking explode. Medians of interleaved repetitions; ratios are ours to the library's
+speed, so more than 1x is in our favour. Nothing is asserted of the figures: machines are noisy.
 """
 
 from __future__ import annotations

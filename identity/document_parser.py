@@ -9,7 +9,7 @@ none of it: a document that was skipped would leave others to decide. Unknown ke
 
 from __future__ import annotations
 
-from identity import pattern, pattern_syntax, template
+from identity import pattern, pattern_hints, pattern_syntax, template
 from identity.documents import Document, ExpressionDocument, ExpressionMapping, ExternalDocument, Hint, Rule
 from identity.identities import canonical_id
 from identity.jsontext import DocumentError, Node
@@ -127,8 +127,8 @@ class _Reader:
         output_node = self._key(node, "output")
         output = self._template(output_node, compiled.groups)
         if not literal:
-            self._hint(match, pattern_syntax.hints(self._string(match)))
-        begin = self._string(match) if literal else pattern_syntax.fixed_beginning(self._string(match))
+            self._hint(match, pattern_hints.hints(self._string(match)))
+        begin = self._string(match) if literal else pattern_hints.fixed_beginning(self._string(match))
         self._hint(node, _unverified(source, output, begin))
         text = f"{self._string(match)!r} -> {self._string(output_node)!r}"
         return ExpressionMapping(Rule(self._source, node.line, number, index, text), source, compiled, output)

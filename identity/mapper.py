@@ -86,7 +86,7 @@ class Mapper:
             return self._refused(str(e))
         search = _Search(identities, skipped, canonical_id(requester))
         for document in self._documents:
-            if not search.open:
+            if not search.is_open:
                 break
             if isinstance(document, Lookup):
                 await search.look_up(document)
@@ -110,7 +110,7 @@ class _Search:
         self._found: dict[str, Found] = {}
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether a further document could change the answer."""
         return bool(self._undecided) and self._requester not in self._found
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity import nfa, pattern
-from identity.pattern_syntax import PatternError, hints
+from identity.pattern_hints import hints
+from identity.pattern_syntax import PatternError
 
 atoms = st.sampled_from(["a", "b", ".", r"\.", r"\*"])
 
