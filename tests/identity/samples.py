@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def record(identity_id: str = ALICE, username: str = "alice@example.org", **more
     return {"id": identity_id, "username": username, "status": "used", **more}
 
 
-def expression(*mappings: dict[str, object]) -> dict[str, object]:
+def expression(*mappings: Mapping[str, object]) -> dict[str, object]:
     """An expression document; what a mapping leaves out takes the user name of example.org."""
     usual = {"source": "{username}", "match": r"(.*)@example\.org", "output": "{0}"}
     return {
