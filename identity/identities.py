@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from identity.account_name import shown
+from identity.printable import shown
 
 MAX_IDENTITIES = 64
 MAX_FIELD = 1024
@@ -25,6 +25,7 @@ MAX_RECORD = 16384
 MAX_DEPTH = 8
 MAX_NUMBER = 1 << 63
 _USABLE = frozenset({"used", "private"})
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UUID = re.compile("[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -83,19 +84,8 @@ def read(identity_set: object) -> tuple[list[Identity], list[PassedOver]]:
         else:
             skipped.append(PassedOver(found.id, "identity set", "its status is neither 'used' nor 'private'"))
     for identity in usable.values():
-        if not _is_plain(identity.fields):
-            _check_texts(identity)
+        _check_texts(identity)
     return list(usable.values()), skipped
-
-
-def _is_plain(fields: Mapping[str, object]) -> bool:
-    """What nearly every record is, seen at a glance: a few short texts that can be printed, and nulls."""
-    values = [value for value in fields.values() if value is not None]
-    try:
-        text = "".join(values) + "".join(fields)  # type: ignore[arg-type]
-    except TypeError:  # a value of another kind
-        return False
-    return len(text) <= MAX_FIELD and len(fields) <= MAX_VALUES // 2 and text.isprintable()
 
 
 def _read_record(number: int, record: object) -> Identity | PassedOver:
@@ -160,12 +150,10 @@ def _unacceptable(value: object, text: str) -> str | None:
         return "a number is not finite, or too large"
     if len(text) > MAX_FIELD:
         return f"a field is longer than {MAX_FIELD} characters"
-    bad = next((c for c in text if _is_control(c)), None)
-    return None if bad is None else f"a field holds the control character or lone surrogate {shown(bad)}: {shown(text)}"
-
-
-def _is_control(char: str) -> bool:
-    return char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff"
+    bad = _CONTROL.search(text)
+    if bad is None:
+        return None
+    return f"a field holds the control character or lone surrogate {shown(bad[0])}: {shown(text)}"
 
 
 def _values(value: object) -> Iterator[object]:

@@ -15,7 +15,8 @@ MAX_DEPTH = 20
 _SPACE = " \t\n\r"
 _IDENTIFIER_START = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 
-Value: TypeAlias = "str | int | float | bool | list[Node] | dict[str, Node] | None"
+Scalar: TypeAlias = "str | int | float | bool | None"
+Value: TypeAlias = "Scalar | list[Node] | dict[str, Node]"
 
 
 class DocumentError(ValueError):
@@ -90,10 +91,9 @@ class _Reader:
         found: dict[str, Node] = {}
         self._at += 1
         while not self._ends("}", path, first=not found):
-            if self.peek() != '"':
+            key = self._scalar(path) if self.peek() == '"' else None
+            if not isinstance(key, str):
                 raise self.error(path, "a key in double quotes is missing", "JSON has no comments or trailing commas")
-            key = self._scalar(path)
-            assert isinstance(key, str)
             inner = f"{path}.{key}" if key and _IDENTIFIER_START.issuperset(key) else f"{path}[{json.dumps(key)}]"
             if key in found:
                 raise self.error(inner, "the key is given twice", "keep one; which of them counts is not defined")
@@ -124,7 +124,8 @@ class _Reader:
             raise self.error(path, f"{char!r} is missing", "correct the JSON")
         self._at += 1
 
-    def _scalar(self, path: str) -> str | int | float | bool | None:
+    def _scalar(self, path: str) -> Scalar:
+        value: Scalar
         try:
             value, end = self._decoder.raw_decode(self._text, self._at)
         except ValueError as e:
@@ -134,7 +135,6 @@ class _Reader:
         self._at = end
         if isinstance(value, float) and value in (float("inf"), float("-inf")):
             raise self.error(path, "a number is too large", "correct the number")
-        assert value is None or isinstance(value, (str, int, float))
         return value
 
 

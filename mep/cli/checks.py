@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from identity import trust
 from mep.cli import dry_run
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
 from mep.processes.supervised import WorkerUnavailable
+from mep.profile import trust
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
 from mep.profile.profile import Profile

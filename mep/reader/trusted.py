@@ -1,6 +1,6 @@
 """Files that decide what root does: read if they are root's alone, else refused with the remedy.
 
-Every part of the way to a file is looked at (`identity.trust`), and then it is opened by its path: between the two it
+Every part of the way to a file is looked at (`profile.trust`), and then it is opened by its path: between the two it
 cannot become another file, because only root could change the way.
 """
 
@@ -10,8 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from identity import trust
-from mep.profile import programs
+from mep.profile import programs, trust
 from mep.profile.errors import ConfigError
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from identity import account_name
+from identity.printable import shown
 from mep.profile.keys import Takes
 
 LEAST_MEMORY = 64 * 2**20
@@ -136,7 +137,7 @@ def _group_problem(name: str) -> str | None:
     """Directories have groups with spaces and capital letters in their names; patterns and marks there are none."""
     if _GROUP.fullmatch(name) and name == name.strip() and _is_unicode(name):
         return None
-    return f"{account_name.shown(name)} is not a group's plain name"
+    return f"{shown(name)} is not a group's plain name"
 
 
 _GROUP = re.compile(r"[^!%+@#-][^\0-\x1f\x7f*?:,/]*")

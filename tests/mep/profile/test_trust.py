@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from identity import trust
+from mep.profile import trust
 
 
 @pytest.fixture
