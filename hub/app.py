@@ -11,19 +11,19 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.config import HubConfig
 from hub.heartbeats import Heartbeats
 from hub.outcomes import Outcomes
-from hub.passwords import Passwords
 from hub.registration import Registration
-from hub.routes_auth import AuthRoutes
-from hub.routes_broker import BrokerRoutes
-from hub.routes_endpoints import EndpointRoutes
-from hub.routes_functions import FunctionRoutes
-from hub.routes_tasks import TaskRoutes
+from hub.routes.auth import AuthRoutes
+from hub.routes.broker import BrokerRoutes
+from hub.routes.endpoints import EndpointRoutes
+from hub.routes.functions import FunctionRoutes
+from hub.routes.tasks import TaskRoutes
 from hub.store import Store
 from hub.submission import Submitter
 from hub.tokens import Tokens

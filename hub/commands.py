@@ -13,11 +13,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from hub import endpoints, topology
-from hub.broker import Broker
+from hub import endpoints
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.clients import Client
 from hub.config import Broker as BrokerConfig
-from hub.passwords import Passwords
 from hub.store import Store
 from wire.amqp import BrokerError, NotDelivered
 

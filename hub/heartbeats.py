@@ -8,11 +8,11 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.outcomes import Outcomes
-from hub.passwords import Passwords
 from hub.store import Store
 from wire import messages
 from wire.amqp import Delivery

@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.clients import Client
 from hub.config import Broker as BrokerConfig
 from hub.endpoints import Manager
 from hub.outcomes import Outcomes
-from hub.passwords import Passwords
 from hub.store import Store
 from hub.web import ApiError, Invalid, field, uuid_field
 

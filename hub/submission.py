@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hub import endpoints, topology
-from hub.broker import Broker
+from hub import endpoints
+from hub.amqp import topology
+from hub.amqp.broker import Broker
 from hub.clients import Client
 from hub.commands import Commands
 from hub.endpoints import Manager

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hub import topology
+from hub.amqp import topology
 from wire.amqp import BrokerError, Connection, ConnectionLost, Delivery, Publisher, stay_connected
 from wire.queues import Target
 

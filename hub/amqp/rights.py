@@ -1,13 +1,13 @@
 """What an AMQP account may do: read its own queues and publish under its own routing keys, nothing else.
 
-The broker asks for every queue, exchange and routing key that a connection uses (`routes_broker`). Nobody but the hub
-may configure anything.
+The broker asks for every queue, exchange and routing key that a connection uses (`hub.routes.broker`). Nobody but the
+hub may configure anything.
 """
 
 from __future__ import annotations
 
-from hub import topology
-from hub.topology import HEARTBEATS, RESULTS
+from hub.amqp import topology
+from hub.amqp.topology import HEARTBEATS, RESULTS
 
 
 def may(account: str, kind: str, name: str, permission: str) -> bool:

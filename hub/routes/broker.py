@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from hub import rights
-from hub.passwords import Passwords
+from hub.amqp import rights
+from hub.amqp.passwords import Passwords
 from hub.web import form
 
 

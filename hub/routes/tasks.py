@@ -8,11 +8,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.clients import Client
 from hub.config import Broker as BrokerConfig
-from hub.passwords import Passwords
 from hub.store import Store
 from hub.tokens import Tokens
 from hub.web import Json, NotFound, field, json_object, path_id
