@@ -28,7 +28,8 @@ from hub.store import Store
 from hub.submission import Submitter
 from hub.tokens import Tokens
 from hub.web import ApiError, Json, error_response
-from wire.amqp import BrokerError, Connection
+from wire.connection import Connection
+from wire.errors import BrokerError
 
 log = logging.getLogger(__name__)
 

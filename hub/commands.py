@@ -20,7 +20,7 @@ from hub.amqp.passwords import Passwords
 from hub.clients import Client
 from hub.config import Broker as BrokerConfig
 from hub.store import Store
-from wire.amqp import BrokerError, NotDelivered
+from wire.errors import BrokerError, NotDelivered
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from hub.commands import Commands
 from hub.outcomes import Outcomes
 from hub.store import Store
 from wire import messages
-from wire.amqp import Delivery
+from wire.consumer import Delivery
 from wire.messages import StatusReport
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from hub.amqp import topology
 from hub.amqp.broker import Broker
 from hub.store import Store
 from wire import messages
-from wire.amqp import Delivery, NotDelivered
+from wire.consumer import Delivery
+from wire.errors import NotDelivered
 from wire.messages import ErrorDetails, Result
 
 log = logging.getLogger(__name__)

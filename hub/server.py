@@ -20,7 +20,8 @@ import uvicorn
 from hub.app import Hub
 from hub.config import HubConfig
 from hub.store import Store
-from wire.amqp import BrokerError, Connection
+from wire.connection import Connection
+from wire.errors import BrokerError
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from hub.endpoints import Manager
 from hub.store import Store
 from hub.web import ApiError, Forbidden, Invalid, NotFound, field, uuid_field
 from wire import messages
-from wire.amqp import BrokerError
+from wire.errors import BrokerError
 from wire.messages import Task
 
 

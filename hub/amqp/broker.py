@@ -14,8 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from hub.amqp import topology
-from wire.amqp import BrokerError, Connection, ConnectionLost, Delivery, Publisher, stay_connected
+from wire.connection import Connection
+from wire.consumer import Delivery
+from wire.errors import BrokerError, ConnectionLost
+from wire.publisher import Publisher
 from wire.queues import Target
+from wire.reconnect import stay_connected
 
 log = logging.getLogger(__name__)
 

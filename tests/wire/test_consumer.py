@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from lab.broker import PrivateBroker
-from tests.wire.test_amqp import run
-from wire.amqp import Connection, Delivery, Publisher
-from wire.consumer import FEWEST
+from tests.wire.session import run
+from wire.connection import Connection
+from wire.consumer import FEWEST, Delivery
+from wire.publisher import Publisher
 from wire.queues import Target
 
 pytestmark = pytest.mark.system
