@@ -120,7 +120,7 @@ def start(
     from mep.privileged import kernel, session
     from mep.processes.supervised import WorkerUnavailable
     from mep.reader import outside
-    from wire.amqp import BrokerError
+    from wire.errors import BrokerError
 
     directory = profile_directory(name)
     need_root("the manager becomes the users that it starts endpoints for")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wire import backoff
-from wire.amqp import AccessRefused, publish_once
+from wire.errors import AccessRefused
+from wire.failure_notice import publish_once
 from wire.messages import StatusReport, pack
 from wire.queues import QueueInfoError, Target, read_endpoint_id, read_target
 

@@ -17,7 +17,7 @@ from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker.commands import decode
-from wire.amqp import Delivery
+from wire.consumer import Delivery
 
 MANAGER = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
 UEP = "feef5f81-edd9-5023-9ac5-7510955c05a6"
