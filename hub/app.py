@@ -18,7 +18,7 @@ from hub.commands import Commands
 from hub.config import HubConfig
 from hub.heartbeats import Heartbeats
 from hub.outcomes import Outcomes
-from hub.registration import Registration
+from hub.registration import Registrar
 from hub.routes.auth import AuthRoutes
 from hub.routes.broker import BrokerRoutes
 from hub.routes.endpoints import EndpointRoutes
@@ -53,14 +53,14 @@ class Hub:
         commands = Commands(store, self._broker, config.broker, config.clients)
         self._outcomes = Outcomes(store, self._broker)
         self._heartbeats = Heartbeats(store, self._broker, passwords, commands, self._outcomes)
-        registration = Registration(store, self._broker, config.broker, self._outcomes)
+        registrar = Registrar(store, self._broker, config.broker, self._outcomes)
         submitter = Submitter(store, self._broker, commands)
         self.app = Starlette(
             routes=[
                 Route("/v2/version", version, methods=["GET"]),
                 *AuthRoutes(tokens, config.clients).routes(),
                 *FunctionRoutes(store, tokens).routes(),
-                *EndpointRoutes(store, tokens, registration, submitter).routes(),
+                *EndpointRoutes(store, tokens, registrar, submitter).routes(),
                 *TaskRoutes(store, tokens, self._broker, config.broker).routes(),
                 *BrokerRoutes(passwords, config.broker.vhost).routes(),
             ],

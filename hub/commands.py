@@ -18,7 +18,7 @@ from hub.amqp import topology
 from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
 from hub.clients import Client
-from hub.config import Broker as BrokerConfig
+from hub.config import BrokerConfig
 from hub.store import Store
 from wire.errors import BrokerError, NotDelivered
 
@@ -106,22 +106,22 @@ class Commands:
         await self.send(user_endpoint, password)
 
     def _command(self, row: sqlite3.Row, client: Client, password: str) -> dict[str, Any]:
-        id = row["id"]
-        url = self._config.url_for(topology.user_endpoint_account(id), password)
+        user_endpoint = row["id"]
+        url = self._config.url_for(topology.user_endpoint_account(user_endpoint), password)
         return {
             "globus_username": client.identity.username,
             "globus_effective_identity": client.identity.id,
             "globus_identity_set": [identity.set_entry() for identity in client.identities],
             "command": "cmd_start_endpoint",
             "kwargs": {
-                "name": f"uep.{row['manager']}.{id}",
+                "name": f"uep.{row['manager']}.{user_endpoint}",
                 "user_opts": json.loads(row["user_opts"]),
                 "user_runtime": json.loads(row["user_runtime"]),
                 "amqp_creds": {
-                    "endpoint_id": id,
-                    "task_queue_info": topology.source_info(url, topology.TASKS, topology.task_queue(id)),
-                    "result_queue_info": topology.target_info(url, topology.RESULTS, id),
-                    "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, id),
+                    "endpoint_id": user_endpoint,
+                    "task_queue_info": topology.source_info(url, topology.TASKS, topology.task_queue(user_endpoint)),
+                    "result_queue_info": topology.target_info(url, topology.RESULTS, user_endpoint),
+                    "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, user_endpoint),
                 },
             },
         }

@@ -59,27 +59,27 @@ class Manager:
         }
 
 
-def read_manager(store: Store, id: str) -> Manager:
+def read_manager(store: Store, endpoint_id: str) -> Manager:
     """The manager with this id. Raises ApiError (404)."""
-    row = store.one("SELECT * FROM endpoint WHERE id = ?", id)
+    row = store.one("SELECT * FROM endpoint WHERE id = ?", endpoint_id)
     if row is None:
-        raise NotFound("endpoint", id)
+        raise NotFound("endpoint", endpoint_id)
     return manager_of(row)
 
 
-def open_manager(store: Store, id: str, client: Client) -> Manager:
+def open_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
     """The manager with this id, for seeing and submitting. Raises ApiError (404, 403)."""
-    manager = read_manager(store, id)
+    manager = read_manager(store, endpoint_id)
     if not manager.is_open_to(client):
-        raise Forbidden(f"Endpoint {id} is not public and not yours")
+        raise Forbidden(f"Endpoint {endpoint_id} is not public and not yours")
     return manager
 
 
-def own_manager(store: Store, id: str, client: Client) -> Manager:
+def own_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
     """The manager with this id, for changing it. Raises ApiError (404, 403)."""
-    manager = read_manager(store, id)
+    manager = read_manager(store, endpoint_id)
     if not manager.is_run_by(client):
-        raise Forbidden(f"Endpoint {id} is registered to somebody else")
+        raise Forbidden(f"Endpoint {endpoint_id} is registered to somebody else")
     return manager
 
 

@@ -75,38 +75,38 @@ class Heartbeats:
         await self._outcomes.fail_waiting(user_endpoint, START_FAILED, text)
 
     def _note(self, db: sqlite3.Connection, report: StatusReport, now: float) -> _Seen | None:
-        id, state = report.endpoint_id, json.dumps(dict(report.global_state))
+        endpoint, state = report.endpoint_id, json.dumps(dict(report.global_state))
         changed = db.execute(
             "UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
-            (now, _period(report), state, id),
+            (now, _period(report), state, endpoint),
         ).rowcount
         if changed:
-            self._passwords.renew(db, topology.manager_account(id), now)
-            return _Seen(id, None)
-        row = db.execute("SELECT manager FROM user_endpoint WHERE id = ?", (id,)).fetchone()
+            self._passwords.renew(db, topology.manager_account(endpoint), now)
+            return _Seen(endpoint, None)
+        row = db.execute("SELECT manager FROM user_endpoint WHERE id = ?", (endpoint,)).fetchone()
         if row is None:
             return None
         db.execute(
             "UPDATE user_endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
-            (now, _period(report), state, id),
+            (now, _period(report), state, endpoint),
         )
         _note_start(db, report, now)
-        self._passwords.renew(db, topology.user_endpoint_account(id), now)
-        return _Seen(row["manager"], id)
+        self._passwords.renew(db, topology.user_endpoint_account(endpoint), now)
+        return _Seen(row["manager"], endpoint)
 
 
 def _note_start(db: sqlite3.Connection, report: StatusReport, now: float) -> None:
-    id, error = report.endpoint_id, _error(report)
+    endpoint, error = report.endpoint_id, _error(report)
     if error is not None or report.global_state.get("active") is False:
         db.execute(
             "UPDATE start SET ended_at = ?, error = ? WHERE user_endpoint = ? AND ended_at IS NULL",
-            (now, error, id),
+            (now, error, endpoint),
         )
     else:
         db.execute(
             "UPDATE start SET first_heartbeat_at = ? WHERE user_endpoint = ? AND ended_at IS NULL"
             " AND first_heartbeat_at IS NULL",
-            (now, id),
+            (now, endpoint),
         )
 
 

@@ -52,7 +52,7 @@ async def serve(config: HubConfig) -> None:
             raise CannotStart(f"database: {config.database}: {e}") from None
         hub = Hub(config, store)
         loops = asyncio.ensure_future(hub.run(connection))
-        server = _Server(
+        server = _WebServer(
             uvicorn.Config(
                 hub.app,
                 loop="asyncio",
@@ -74,7 +74,7 @@ async def serve(config: HubConfig) -> None:
             await _end(loops)
 
 
-class _Server(uvicorn.Server):
+class _WebServer(uvicorn.Server):
     """Without uvicorn's signal handlers: they end the process by the signal, which is no clean exit."""
 
     @contextlib.contextmanager

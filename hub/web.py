@@ -31,8 +31,8 @@ class ApiError(Exception):
 class NotFound(ApiError):
     """404: `what` with this id does not exist, or is none of the caller's business."""
 
-    def __init__(self, what: str, id: str) -> None:
-        super().__init__(404, f"{what.upper().replace(' ', '_')}_NOT_FOUND", f"There is no {what} {id}")
+    def __init__(self, what: str, which: str) -> None:
+        super().__init__(404, f"{what.upper().replace(' ', '_')}_NOT_FOUND", f"There is no {what} {which}")
 
 
 class Forbidden(ApiError):

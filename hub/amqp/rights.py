@@ -28,16 +28,16 @@ def may_publish(account: str, exchange: str, permission: str, routing_key: str) 
 
 
 def _may_consume(account: str, queue: str) -> bool:
-    kind, _, id = account.partition(".")
+    kind, _, owner = account.partition(".")
     if kind == "mep":
-        return queue == topology.command_queue(id)
+        return queue == topology.command_queue(owner)
     if kind == "uep":
-        return queue == topology.task_queue(id)
-    return kind == "client" and queue.startswith(topology.client_queue_prefix(id))
+        return queue == topology.task_queue(owner)
+    return kind == "client" and queue.startswith(topology.client_queue_prefix(owner))
 
 
 def _published(account: str) -> dict[str, str]:
     """The exchanges that `account` publishes to, each with its one routing key."""
-    kind, _, id = account.partition(".")
+    kind, _, owner = account.partition(".")
     exchanges = {"mep": (HEARTBEATS,), "uep": (RESULTS, HEARTBEATS)}.get(kind, ())
-    return {exchange: topology.routing_key(id, exchange) for exchange in exchanges}
+    return {exchange: topology.routing_key(owner, exchange) for exchange in exchanges}

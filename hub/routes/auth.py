@@ -67,7 +67,7 @@ class AuthRoutes:
         """Identity records by `ids` or `usernames` (comma-separated); unknown ones are left out."""
         self._tokens.caller(request, AUTH)
         asked = request.query_params
-        ids = [id.strip().lower() for id in asked.get("ids", "").split(",")]
+        ids = [text.strip().lower() for text in asked.get("ids", "").split(",")]
         names = [name.strip() for name in asked.get("usernames", "").split(",")]
         found = [i for i in self._identities.values() if i.id in ids or i.username in names]
         return Json({"identities": [identity.record() for identity in found]})

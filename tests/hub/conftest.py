@@ -11,7 +11,7 @@ from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 from globus_compute_sdk.sdk.executor import _ResultWatcher
 
 from lab.hub import HubProcess
-from tests.hub.peer import Manager, wait_until
+from tests.hub.peer import PeerManager, wait_until
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def _end(watcher: _ResultWatcher) -> None:
 
 
 @pytest.fixture
-def manager(client: Callable[[str], Client]) -> Iterator[Manager]:
+def manager(client: Callable[[str], Client]) -> Iterator[PeerManager]:
     """A registered public endpoint of `admin`, whose manager is this test."""
     answer = client("admin").register_endpoint("demo", None, {"hostname": "here"}, multi_user=True, public=True)
-    manager = Manager(answer)
+    manager = PeerManager(answer)
     yield manager
     manager.close()

@@ -12,7 +12,7 @@ from globus_compute_sdk.serialize import ComputeSerializer
 from wire import messages
 from wire.messages import ErrorDetails, Result, StatusReport, Task
 
-Delivery = tuple[Any, Any, bytes]
+Message = tuple[Any, Any, bytes]
 
 
 class Link:
@@ -23,7 +23,7 @@ class Link:
         self._connection = pika.BlockingConnection(pika.URLParameters(info["connection_url"]))
         self.channel = self._connection.channel()
 
-    def get(self, timeout: float = 5.0, *, ack: bool = True) -> Delivery | None:
+    def get(self, timeout: float = 5.0, *, ack: bool = True) -> Message | None:
         """The next message of the queue; None when none comes in time."""
         for method, properties, body in self.channel.consume(self.info["queue"], inactivity_timeout=timeout):
             if method is None:
@@ -52,7 +52,7 @@ class Link:
             self._connection.close()
 
 
-class Manager:
+class PeerManager:
     """A manager that only reads its commands."""
 
     def __init__(self, registered: dict[str, Any]) -> None:

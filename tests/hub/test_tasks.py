@@ -14,7 +14,7 @@ from globus_compute_sdk import Client, Executor
 from globus_compute_sdk.errors import TaskExecutionFailed
 
 from lab.hub import HubProcess
-from tests.hub.peer import Manager, UserEndpoint, wait_until
+from tests.hub.peer import PeerManager, UserEndpoint, wait_until
 from wire.messages import Result
 
 pytestmark = pytest.mark.system
@@ -32,7 +32,7 @@ def fail():
 
 
 @pytest.fixture
-def executor(client: Callable[[str], Client], manager: Manager) -> Iterator[Executor]:
+def executor(client: Callable[[str], Client], manager: PeerManager) -> Iterator[Executor]:
     """Alice's executor on the manager of this test."""
     Executor._default_task_group_id = None  # the public client shares it between executors, also of other users
     with Executor(manager.id, client=client("alice")) as executor:
@@ -42,7 +42,7 @@ def executor(client: Callable[[str], Client], manager: Manager) -> Iterator[Exec
 
 
 @pytest.fixture
-def endpoint(manager: Manager) -> Iterator[Callable[..., UserEndpoint]]:
+def endpoint(manager: PeerManager) -> Iterator[Callable[..., UserEndpoint]]:
     """Starts the user endpoint that the next command asks for, or one that does not check in."""
     started = []
 
