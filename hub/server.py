@@ -65,7 +65,7 @@ async def serve(config: HubConfig) -> None:
             )
         )
         _stop_on_signals(server)
-        loops.add_done_callback(lambda _: setattr(server, "should_exit", True))
+        loops.add_done_callback(lambda _: server.stop())
         await asyncio.wait({loops, asyncio.ensure_future(hub.connected())}, return_when=asyncio.FIRST_COMPLETED)
         log.info("Ready at http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, config.port)
         try:
@@ -75,17 +75,21 @@ async def serve(config: HubConfig) -> None:
 
 
 class _WebServer(uvicorn.Server):
-    """Without uvicorn's signal handlers: they end the process by the signal, which is no clean exit."""
+    """Leaves signals to us: uvicorn's own handlers end the process by the signal, which is no clean exit."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def stop(self) -> None:
+        """Takes no more requests; `serve` returns within GRACE seconds."""
+        self.should_exit = True
 
-def _stop_on_signals(server: uvicorn.Server) -> None:
+
+def _stop_on_signals(server: _WebServer) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        loop.add_signal_handler(number, server.stop)
 
 
 async def _end(loops: asyncio.Future[None]) -> None:

@@ -106,8 +106,7 @@ class Submitter:
             await self._publish(caller, submission, calls, codes, group, user_endpoint)
             await self._commands.send(user_endpoint, password)
         except BrokerError:
-            ids = [(call.task,) for call in calls]
-            await self._store.write(lambda db: db.executemany("DELETE FROM task WHERE id = ?", ids) and None)
+            await self._store.write(lambda db: _take_back(db, calls))
             raise _unavailable() from None
         tasks: dict[str, list[str]] = {}
         for call in calls:
@@ -207,6 +206,10 @@ class Submitter:
         ]
         for confirm in confirms:
             await confirm
+
+
+def _take_back(db: sqlite3.Connection, calls: list[_Call]) -> None:
+    db.executemany("DELETE FROM task WHERE id = ?", [(call.task,) for call in calls])
 
 
 def _packed_source(name: str, source: str) -> str:
