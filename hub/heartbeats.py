@@ -17,6 +17,7 @@ from hub.store import Store
 from wire import messages
 from wire.consumer import Delivery
 from wire.messages import StatusReport
+from wire.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ START_FAILED = "ENDPOINT_START_FAILED"
 """The error code of tasks whose endpoint could not start."""
 LONGEST_PERIOD = 86400
 """Seconds; a longer heartbeat period is not believed."""
+LONGEST_LOGGED = 1000
+"""Characters of an endpoint's words that reach the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Heartbeats:
 
     async def _fail(self, user_endpoint: str, text: str) -> None:
         """Purges first: a task that comes in between is failed in the store, at worst it also runs for nothing."""
-        log.info("User endpoint %s could not start: %s", user_endpoint, text)
+        log.info("User endpoint %s could not start: %s", user_endpoint, printable(text, LONGEST_LOGGED))
         queue = topology.task_queue(user_endpoint)
         await self._broker.declare_queue(queue)
         await self._broker.purge_queue(queue)

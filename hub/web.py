@@ -16,7 +16,12 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from wire.printable import printable
+
 log = logging.getLogger(__name__)
+
+LONGEST_LOGGED = 200
+"""Characters of what a caller sent that reach the log."""
 
 
 class ApiError(Exception):
@@ -60,7 +65,8 @@ def error_response(request: Request, error: Exception) -> Json:
     """Starlette's handler for `ApiError`."""
     assert isinstance(error, ApiError)
     request_id = str(uuid.uuid4())
-    log.info("%s %s: %d %s (request %s)", request.method, request.url.path, error.status, error, request_id)
+    path, text = printable(request.url.path, LONGEST_LOGGED), printable(str(error), LONGEST_LOGGED)
+    log.info("%s %s: %d %s (request %s)", request.method, path, error.status, text, request_id)
     body = {
         "status": "Failed",
         "code": error.code,

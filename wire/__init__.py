@@ -10,6 +10,7 @@
 `pending`, `pika_errors`   parts of a connection: what waits for an answer; pika's errors in our words
 `failure_notice`   tells the service that a user endpoint could not start
 `redaction`    keeps passwords out of every text that people read
+`printable`    makes text from strangers fit for logs and people
 
 Nothing here knows who is talking. `mep`, `uep` and `hub` import this package; it imports none of them.
 """

@@ -1,17 +1,27 @@
-"""Real clients of the hub, and a manager that does what a test tells it."""
+"""For unit tests a database of their own; for the others real clients, and a manager that does what a test tells it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from globus_compute_sdk import Client
 from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 from globus_compute_sdk.sdk.executor import _ResultWatcher
 
+from hub.store import Store
 from lab.hub import HubProcess
 from tests.hub.peer import PeerManager, wait_until
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A database of this test's own."""
+    with closing(Store(tmp_path / "hub.db")) as opened:
+        yield opened
 
 
 @pytest.fixture
