@@ -14,7 +14,8 @@ from globus_compute_sdk.sdk.executor import _ResultWatcher
 
 from hub.store import Store
 from lab.hub import HubProcess
-from tests.hub.peer import PeerManager, wait_until
+from lab.waiting import until
+from tests.hub.peer import PeerManager
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def client(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 def _end(watcher: _ResultWatcher) -> None:
     """Ends the public client's AMQP thread, which would read until the interpreter ends, and closes what it leaves."""
-    wait_until(lambda: watcher.ident is not None)  # it may be about to start
-    connection = wait_until(lambda: watcher._connection or not watcher.is_alive())
+    until(lambda: watcher.ident is not None, "the thread to start")
+    connection = until(lambda: watcher._connection or not watcher.is_alive(), "its connection, or its end")
     watcher.shutdown(cancel_futures=True)
     watcher.join(10)
     if connection is not True:

@@ -8,6 +8,7 @@ import pytest
 
 from lab.broker import PrivateBroker
 from lab.proxy import Proxy
+from lab.waiting import aiountil
 from wire.connection import Connection
 from wire.errors import ConnectionLost
 from wire.reconnect import stay_connected
@@ -54,12 +55,10 @@ def test_waits_grow_and_begin_small_again_after_a_good_connection(
             stay_connected(lambda: Connection.open(url), session, lambda _, wait: waits[-1].append(wait))
         )
         for outage in range(3):
-            while len(waits[outage]) < 4:
-                await asyncio.sleep(0.01)
+            await aiountil(lambda outage=outage: len(waits[outage]) >= 4, "four attempts in vain")
             network.resume()
-            while len(waits) < outage + 2:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(1)
+            await aiountil(lambda outage=outage: len(waits) >= outage + 2, "a connection")
+            await asyncio.sleep(1)  # longer than STABLE
             network.cut()
         staying.cancel()
         await asyncio.gather(staying, return_exceptions=True)
