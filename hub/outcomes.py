@@ -25,6 +25,14 @@ from wire.messages import ErrorDetails, Result
 
 log = logging.getLogger(__name__)
 
+SLICE = 100
+"""Stored results that are read and forwarded together: all of them may be more than memory holds."""
+
+_STORED = (
+    "SELECT t.id, t.result, g.id AS task_group, g.owner, g.has_queue FROM task t"
+    " JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Forward:
@@ -61,11 +69,11 @@ class Outcomes:
 
     async def forward_remaining(self) -> None:
         """Forwards what was stored but not confirmed before the connection, or the hub, went away."""
-        rows = self._store.read(
-            "SELECT t.id, t.result, g.id AS task_group, g.owner, g.has_queue FROM task t"
-            " JOIN task_group g ON g.id = t.task_group WHERE t.ended_at IS NOT NULL AND NOT t.forwarded"
-        )
-        await self._forward([_forward(row, row["result"]) for row in rows])
+        rows = self._store.read("SELECT id FROM task WHERE ended_at IS NOT NULL AND NOT forwarded")
+        tasks = [row["id"] for row in rows]
+        for start in range(0, len(tasks), SLICE):
+            stored = [self._store.one(_STORED, task) for task in tasks[start : start + SLICE]]
+            await self._forward([_forward(row, row["result"]) for row in stored if row is not None])
 
     async def _forward(self, forwards: Sequence[_Forward]) -> None:
         if not forwards:

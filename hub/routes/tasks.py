@@ -20,6 +20,8 @@ from wire import messages
 
 BATCH_LIMIT = 5000
 """Tasks in one `batch_status`; more are left out of the answer, which clients take for not ended yet."""
+BATCH_BYTES = 16 * 2**20
+"""Bytes of results after which the rest is left out likewise: nobody else is served while an answer is made."""
 
 _TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
 
@@ -55,7 +57,13 @@ class TaskRoutes:
         """The same for many tasks; those that are not the caller's are left out."""
         caller = self._tokens.caller(request)
         ids = [str(text).lower() for text in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
-        rows = {task_id: row for task_id in ids if (row := self._task(task_id, caller)) is not None}
+        rows: dict[str, sqlite3.Row] = {}
+        size = 0
+        for task_id in ids:
+            row = self._task(task_id, caller) if size < BATCH_BYTES else None
+            if row is not None:
+                rows[task_id] = row
+                size += len(row["result"] or b"")
         return Json({"response": "batch", "results": {task_id: _shown(row) for task_id, row in rows.items()}})
 
     async def group(self, request: Request) -> Json:

@@ -112,6 +112,30 @@ def test_what_was_not_forwarded_is_forwarded_on_the_next_connection_and_once(sto
     run(scenario())
 
 
+def test_what_was_not_forwarded_is_read_in_slices(store, broker, outcomes, user_endpoint, monkeypatch):
+    """More may be stored than memory holds: no second result is read before the first is on its way."""
+    monkeypatch.setattr("hub.outcomes.SLICE", 1)
+    sent_before_read = []
+
+    async def scenario():
+        ended = [await add_task(store, user_endpoint) for _ in range(3)]
+        for task, _ in ended:
+            await store.execute("UPDATE task SET ended_at = 1, result = ? WHERE id = ?", b"%d" % len(task), task)
+        reading = store.one
+
+        def one(sql, *values):
+            sent_before_read.append(len(broker.sent))
+            return reading(sql, *values)
+
+        monkeypatch.setattr(store, "one", one)
+        await outcomes.forward_remaining()
+        assert [forwarded for *_, forwarded in await tasks(store)] == [True] * 3
+        assert {target.routing_key for target, _ in broker.sent} == {queue_of(group) for _, group in ended}
+
+    run(scenario())
+    assert sent_before_read == [0, 1, 2]
+
+
 def test_a_client_queue_that_is_gone_holds_nobody_up(store, broker, outcomes, user_endpoint, caplog):
     async def scenario():
         (first, group), (second, other) = await add_task(store, user_endpoint), await add_task(store, user_endpoint)

@@ -78,6 +78,18 @@ def test_many_tasks_in_one_call(rest, store, task, monkeypatch):
     assert run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": "x"})).status == 422
 
 
+def test_many_large_results_come_in_several_calls(rest, store, monkeypatch):
+    """However many are asked for, at least one comes: whoever asks for the rest again gets all in the end."""
+    mine = [run(add_task(store, new_id()))[0] for _ in range(3)]
+    for task in mine:
+        end(store, task, data="x" * 1000)
+    monkeypatch.setattr(module, "BATCH_BYTES", 1500)
+    told = run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": mine})).json["results"]
+    assert list(told) == mine[:2]
+    told = run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": mine[2:]})).json["results"]
+    assert told[mine[2]]["result"] == "x" * 1000
+
+
 def test_who_asks_for_a_group_gets_a_queue_for_what_is_to_come(rest, store, broker, task):
     path = f"/v2/taskgroup/{task[1]}"
     told = run(rest("GET", path, ALICE)).json
