@@ -72,7 +72,7 @@ class Hub:
         )
 
     async def run(self, first: Connection) -> None:
-        """Never returns. `first` is an open connection to the broker."""
+        """Serves the queues, and never returns. `first` is an open connection to the broker."""
         handlers = {topology.RESULTS: self._outcomes.on_results, topology.HEARTBEATS: self._heartbeats.on_reports}
         await asyncio.gather(
             self._broker.run(first, handlers, self._outcomes.forward_remaining),
@@ -94,7 +94,7 @@ class Hub:
 
 
 async def version(request: Request) -> Json:
-    """`GET /v2/version`: needs no token, so that it also tells whether the hub is up."""
+    """Answers `GET /v2/version`; needs no token, so that it also tells whether the hub is up."""
     return Json({"api": API_VERSION, "min_ep_version": MIN_VERSION, "min_sdk_version": MIN_VERSION})
 
 

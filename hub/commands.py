@@ -39,7 +39,7 @@ class Commands:
         self._soon: set[asyncio.Task[None]] = set()
 
     def write_down(self, db: sqlite3.Connection, user_endpoint: str, now: float) -> str:
-        """Part of a change of the store: notes the start, and returns a fresh password for the command."""
+        """Notes the start, as part of a larger change of the store; returns a fresh password for the command."""
         row = db.execute("SELECT * FROM user_endpoint WHERE id = ?", (user_endpoint,)).fetchone()
         last = db.execute(
             "SELECT rowid, * FROM start WHERE user_endpoint = ? ORDER BY rowid DESC LIMIT 1", (user_endpoint,)
@@ -84,7 +84,7 @@ class Commands:
         await asyncio.gather(*(self._revive_one(row["id"]) for row in waiting))
 
     def revive_soon(self, manager: str) -> None:
-        """`revive` after REPEAT_AFTER: a user endpoint that says goodbye still reads its queue for a moment."""
+        """Calls `revive` after REPEAT_AFTER: a user endpoint that says goodbye still reads its queue for a moment."""
 
         async def wait_and_revive() -> None:
             await asyncio.sleep(REPEAT_AFTER)

@@ -37,7 +37,7 @@ class BrokerConfig:
     vhost: str
 
     def url_for(self, account: str, password: str) -> str:
-        """The connection URL to hand to an endpoint or a client."""
+        """Makes the connection URL to hand to an endpoint or a client."""
         return f"{self.scheme}://{account}:{password}@{self.host}:{self.port}/{quote(self.vhost, safe='')}"
 
 

@@ -70,7 +70,7 @@ class Heartbeats:
             self._commands.revive_soon(seen.manager)
 
     async def _fail(self, user_endpoint: str, text: str) -> None:
-        """Purges first: a task that comes in between is failed in the store, at worst it also runs for nothing."""
+        """Fails what waits. Purges first: a task that comes in between fails too, and at worst also runs."""
         log.info("User endpoint %s could not start: %s", user_endpoint, printable(text, LONGEST_LOGGED))
         queue = topology.task_queue(user_endpoint)
         await self._broker.declare_queue(queue)
@@ -114,13 +114,13 @@ def _note_start(db: sqlite3.Connection, report: StatusReport, now: float) -> Non
 
 
 def _error(report: StatusReport) -> str | None:
-    """The text of a failed start. A lone surrogate, which JSON allows and SQLite does not, becomes `?`."""
+    """Returns the text of a failed start. A lone surrogate, which JSON allows and SQLite does not, becomes `?`."""
     error = report.global_state.get("error")
     return None if error is None else str(error).encode("utf-8", "replace").decode()
 
 
 def _period(report: StatusReport) -> float:
-    """Seconds until the next report is due; 0 when none is: the endpoint stops, did not start, or talks nonsense."""
+    """Returns the seconds until the next report; 0 when none is due: the endpoint stops, failed, or talks nonsense."""
     period = report.global_state.get("heartbeat_period")
     if report.global_state.get("active") is False or _error(report) is not None:
         return 0.0

@@ -57,7 +57,7 @@ class Outcomes:
         await self._forward(forwards)
 
     async def fail_waiting(self, user_endpoint: str, code: str, text: str) -> None:
-        """Ends all tasks of a user endpoint that have not ended with the same failure."""
+        """Ends with the same failure all tasks of a user endpoint that have not ended."""
 
         def fail(db: sqlite3.Connection) -> list[_Forward]:
             rows = db.execute("SELECT id FROM task WHERE user_endpoint = ? AND ended_at IS NULL", (user_endpoint,))
@@ -96,7 +96,7 @@ class Outcomes:
 
 
 def _read(delivery: Delivery) -> tuple[str, str, bytes] | None:
-    """Sender, task id and body of a result; None, with a log line, when it is no result."""
+    """Returns sender, task id and body of a result; None, with a log line, when it is no result."""
     sender = topology.sender(delivery.routing_key)
     try:
         message = messages.unpack(delivery.body)

@@ -24,7 +24,11 @@ LOCK_TIME = 60.0
 
 
 def decode(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The record to keep of a registration's body. Raises ApiError (422) that names the field."""
+    """Makes the record to keep of a registration's body.
+
+    Raises:
+        Invalid: the body does not fit; the text names the field.
+    """
     if body.get("high_assurance") or body.get("authentication_policy"):
         raise Invalid("high_assurance, authentication_policy: this service cannot enforce them")
     return {
@@ -54,7 +58,7 @@ class Registrar:
         self._outcomes = outcomes
 
     async def register(self, caller: Client, known: Manager | None, record: Mapping[str, Any]) -> dict[str, Any]:
-        """A new endpoint, or `known` again; the answer holds fresh credentials.
+        """Registers a new endpoint, or `known` again; the answer holds fresh credentials.
 
         Raises:
             ApiError: 423 while it is locked.

@@ -102,7 +102,11 @@ async def _end(loops: asyncio.Future[None]) -> None:
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
-    """A listening socket for each address of `host`: `localhost` may be both 127.0.0.1 and ::1. Raises CannotStart."""
+    """Listens on each address of `host`: `localhost` may be both 127.0.0.1 and ::1.
+
+    Raises:
+        CannotStart: an address cannot be used; no socket is left open then.
+    """
     sockets: list[socket.socket] = []
     try:
         addresses = {info[4][:2]: info[0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}

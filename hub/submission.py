@@ -53,7 +53,11 @@ class _Call:
 
 
 def decode(body: Mapping[str, Any]) -> Submission:
-    """Raises ApiError (422) that names the field."""
+    """Reads the body of a submission.
+
+    Raises:
+        Invalid: the body does not fit; the text names the field.
+    """
     calls = field(body, "tasks", dict)
     if not calls or not all(
         isinstance(packed, list) and packed and all(isinstance(arguments, str) for arguments in packed)
@@ -148,7 +152,7 @@ class Submitter:
         group: str,
         user_endpoint: str,
     ) -> str:
-        """The change of the store; returns the password of the start command."""
+        """Changes the store; returns the password of the start command."""
         now = time.time()
         db.execute(
             "INSERT INTO task_group VALUES (?, ?, ?)"
@@ -213,7 +217,7 @@ def _take_back(db: sqlite3.Connection, calls: list[_Call]) -> None:
 
 
 def _packed_source(name: str, source: str) -> str:
-    """A function that was registered as text, in the form that workers read (the SDK's PureSourceTextInspect)."""
+    """Packs a function that was registered as text as workers read it (the SDK's PureSourceTextInspect)."""
     packed = f"st\n{name}:{source}"
     return f"{len(packed)}\n{packed}"
 

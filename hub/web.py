@@ -62,7 +62,7 @@ class Json(JSONResponse):
 
 
 def error_response(request: Request, error: Exception) -> Json:
-    """Starlette's handler for `ApiError`."""
+    """Answers a request that ended with an `ApiError`, as Starlette's handler for it."""
     assert isinstance(error, ApiError)
     request_id = str(uuid.uuid4())
     path, text = printable(request.url.path, LONGEST_LOGGED), printable(str(error), LONGEST_LOGGED)
@@ -80,7 +80,11 @@ def error_response(request: Request, error: Exception) -> Json:
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """The request's body. Raises ApiError when it is not a JSON object."""
+    """Reads the request's body.
+
+    Raises:
+        Invalid: it is not a JSON object.
+    """
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
@@ -91,13 +95,17 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """A form-encoded body; the first value of each field."""
+    """Reads a form-encoded body; returns the first value of each field."""
     fields = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
     return {key: values[0] for key, values in fields.items()}
 
 
 def path_id(request: Request, what: str) -> str:
-    """The id in the path, canonical. Raises NotFound when it is not a UUID."""
+    """Returns the id in the path, canonical.
+
+    Raises:
+        NotFound: it is not a UUID.
+    """
     text = request.path_params["id"]
     try:
         return str(uuid.UUID(text))
@@ -106,7 +114,11 @@ def path_id(request: Request, what: str) -> str:
 
 
 def field(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-    """`body[key]`, of type `kind`; null counts as not given. Raises ApiError (422) when it is missing or wrong."""
+    """Returns `body[key]`, of type `kind`; null counts as not given.
+
+    Raises:
+        Invalid: it is missing and there is no default, or of another type.
+    """
     value = body.get(key)
     if value is None:
         if default is ...:
@@ -118,7 +130,11 @@ def field(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], defa
 
 
 def uuid_field(value: Any, key: str) -> str:
-    """`value` as a canonical UUID. Raises ApiError (422)."""
+    """Returns `value` as a canonical UUID.
+
+    Raises:
+        Invalid: it is none.
+    """
     try:
         return str(uuid.UUID(value))
     except (ValueError, TypeError, AttributeError):

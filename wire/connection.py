@@ -113,7 +113,11 @@ class Connection:
         return consumer
 
     async def publisher(self) -> Publisher:
-        """A channel to publish on, with confirms. Raises ConnectionLost."""
+        """Opens a channel to publish on, with confirms.
+
+        Raises:
+            ConnectionLost: the connection is gone.
+        """
         channel = await self.channel()
         confirming: asyncio.Future[None] = self._pending.future()
         publisher = Publisher(channel, self._pending)
@@ -123,7 +127,7 @@ class Connection:
         return publisher
 
     async def channel(self) -> Any:
-        """A bare pika channel; the hub, which declares exchanges and queues, is the only program to ask for one.
+        """Opens a bare pika channel; the hub, which declares exchanges and queues, is the only program to ask for one.
 
         Raises:
             ConnectionLost: the connection is gone.

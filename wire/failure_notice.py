@@ -16,7 +16,7 @@ HEARTBEAT_PERIOD = 3
 
 
 def failure_notice(endpoint_id: str, text: str) -> bytes:
-    """The packed notice: a status report with an error."""
+    """Packs the notice: a status report with an error."""
     return pack(StatusReport(endpoint_id, {"error": text, "heartbeat_period": HEARTBEAT_PERIOD}))
 
 

@@ -19,7 +19,7 @@ class PendingAnswers:
         self._futures: set[asyncio.Future[Any]] = set()
 
     def future(self) -> asyncio.Future[Any]:
-        """A future that fails when the connection is lost, also when nobody awaits it any more."""
+        """Makes a future that fails when the connection is lost, also when nobody awaits it any more."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)

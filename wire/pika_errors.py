@@ -22,7 +22,7 @@ _REMEDIES = {
 
 
 def not_opened(error: BaseException) -> BrokerError:
-    """Why no connection could be made."""
+    """Says why no connection could be made."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ProbableAuthenticationError) or (
@@ -36,12 +36,12 @@ def not_opened(error: BaseException) -> BrokerError:
 
 
 def connection_closed(error: BaseException) -> ConnectionLost:
-    """Why a connection ended."""
+    """Says why a connection ended."""
     return ConnectionLost(_text(error))
 
 
 def channel_closed(error: BaseException) -> ConnectionLost:
-    """Why the broker closed a channel. RabbitMQ tells the largest message that it takes in words only."""
+    """Says why the broker closed a channel. RabbitMQ tells the largest message that it takes in words only."""
     text = _text(error)
     largest = re.search(r"message size \d+ is larger than \D*(\d+)", text)
     text = f"channel closed: {text}"
@@ -50,7 +50,7 @@ def channel_closed(error: BaseException) -> ConnectionLost:
 
 @contextlib.contextmanager
 def as_lost() -> Iterator[None]:
-    """Around an operation on a channel: pika refuses it when the broker has just closed that. Raises ConnectionLost."""
+    """Turns into ConnectionLost what pika raises on a channel that the broker has just closed."""
     try:
         yield
     except AMQPError as e:
@@ -58,7 +58,7 @@ def as_lost() -> Iterator[None]:
 
 
 def _tls_text(error: ssl.SSLError) -> str:
-    """Why, and what to do about it."""
+    """Says why, and what to do about it."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS failed ({error.reason or error}); is the port one for amqps (5671, 443), not for amqp?"
     remedy = _REMEDIES.get(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: str, longest: int) -> str:
-    """At most `longest` characters of `text`, each either printable or written as Python writes it in a literal.
+    """Returns at most `longest` characters of `text`, each printable or written as in a literal of Python.
 
     Line breaks, escape sequences, marks that turn the direction of writing, and lone surrogates, which no log can hold,
     are thus shown instead of obeyed.

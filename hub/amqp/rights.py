@@ -11,7 +11,7 @@ from hub.amqp.topology import HEARTBEATS, RESULTS
 
 
 def may(account: str, kind: str, name: str, permission: str) -> bool:
-    """Whether `account` has `permission` (configure, write, read) on the `kind` (queue, exchange) called `name`."""
+    """Tells whether `account` has `permission` (configure, write, read) on the `kind` (queue, exchange) `name`."""
     if kind == "queue" and permission == "read":
         return _may_consume(account, name)
     if permission == "write":
@@ -23,7 +23,7 @@ def may(account: str, kind: str, name: str, permission: str) -> bool:
 
 
 def may_publish(account: str, exchange: str, permission: str, routing_key: str) -> bool:
-    """Whether `account` may use `routing_key` on `exchange`."""
+    """Tells whether `account` may use `routing_key` on `exchange`."""
     return permission == "write" and routing_key == _published(account).get(exchange)
 
 
@@ -37,7 +37,7 @@ def _may_consume(account: str, queue: str) -> bool:
 
 
 def _published(account: str) -> dict[str, str]:
-    """The exchanges that `account` publishes to, each with its one routing key."""
+    """Returns the exchanges that `account` publishes to, each with its one routing key."""
     kind, _, owner = account.partition(".")
     exchanges = {"mep": (HEARTBEATS,), "uep": (RESULTS, HEARTBEATS)}.get(kind, ())
     return {exchange: topology.routing_key(owner, exchange) for exchange in exchanges}

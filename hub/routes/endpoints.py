@@ -28,7 +28,7 @@ class EndpointRoutes:
         self._submitter = submitter
 
     def routes(self) -> list[Route]:
-        """The calls."""
+        """Lists the calls."""
         return [
             Route("/v2/endpoints", self.list_endpoints, methods=["GET"]),
             Route("/v2/endpoints", self.register, methods=["POST"]),
@@ -45,27 +45,27 @@ class EndpointRoutes:
         ]
 
     async def register(self, request: Request) -> Json:
-        """A new endpoint."""
+        """Registers a new endpoint."""
         caller = self._tokens.caller(request)
         record = registration.decode(await json_object(request))
         return Json(await self._registrar.register(caller, None, record))
 
     async def register_again(self, request: Request) -> Json:
-        """An endpoint that has an id already."""
+        """Registers an endpoint that has an id already."""
         caller = self._tokens.caller(request)
         manager = endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
         record = registration.decode(await json_object(request))
         return Json(await self._registrar.register(caller, manager, record))
 
     async def list_endpoints(self, request: Request) -> Json:
-        """The caller's endpoints, or with `role=any` all that are open to the caller."""
+        """Lists the caller's endpoints, or with `role=any` all that are open to the caller."""
         caller = self._tokens.caller(request)
         managers = [endpoints.manager_of(row) for row in self._store.read("SELECT * FROM endpoint ORDER BY rowid")]
         every = request.query_params.get("role") == "any"
         return Json([m.shown() for m in managers if m.is_run_by(caller) or (every and m.is_open_to(caller))])
 
     async def show(self, request: Request) -> Json:
-        """What an endpoint registered with; its configuration only to those who run it."""
+        """Shows what an endpoint registered with; its configuration only to those who run it."""
         caller = self._tokens.caller(request)
         manager = endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         metadata = dict(manager.record["metadata"])
@@ -81,7 +81,7 @@ class EndpointRoutes:
         return Json({"endpoint_id": manager.id})
 
     async def status(self, request: Request) -> Json:
-        """Online or offline, and the last status report; also of a user endpoint, to its user and its manager."""
+        """Tells online or offline, and the last status report; also of a user endpoint, to its user and its manager."""
         caller = self._tokens.caller(request)
         endpoint_id = path_id(request, "endpoint")
         row = self._user_endpoint(endpoint_id, caller)
@@ -99,7 +99,7 @@ class EndpointRoutes:
         return Json({"endpoint_id": manager.id})
 
     async def allowed_functions(self, request: Request) -> Json:
-        """The only functions that an endpoint runs, if it is so restricted."""
+        """Lists the only functions that an endpoint runs, if it is so restricted."""
         caller = self._tokens.caller(request)
         manager = endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         allowed = manager.allowed_functions
@@ -115,7 +115,7 @@ class EndpointRoutes:
         return Json(await self._submitter.submit(caller, manager, submission))
 
     async def timeline(self, request: Request) -> Json:
-        """Of a manager: its user endpoints, each with its starts. Of a user endpoint: its starts.
+        """Lists of a manager its user endpoints, each with its starts; of a user endpoint its starts.
 
         A start is `{"commanded_at", "commands", "first_heartbeat_at", "first_result_at", "ended_at", "error"}`, times
         in seconds since the epoch, null when it has not happened.
@@ -139,7 +139,11 @@ class EndpointRoutes:
         }
 
     def _user_endpoint(self, endpoint_id: str, caller: Client) -> sqlite3.Row | None:
-        """The user endpoint with this id, if it is one. Raises ApiError (403) when it is none of the caller's."""
+        """Returns the user endpoint with this id; None when the id is none of a user endpoint.
+
+        Raises:
+            Forbidden: it is not the caller's, and the caller does not run its manager.
+        """
         row = self._store.one("SELECT * FROM user_endpoint WHERE id = ?", endpoint_id)
         if row is None or caller.is_one_of(row["identity"]):
             return row

@@ -21,7 +21,7 @@ class FunctionRoutes:
         self._tokens = tokens
 
     def routes(self) -> list[Route]:
-        """The calls."""
+        """Lists the calls."""
         return [
             Route("/v2/functions", self.register, methods=["POST"]),
             Route("/v3/functions", self.register, methods=["POST"]),
@@ -54,7 +54,7 @@ class FunctionRoutes:
         return Json({"function_uuid": function_id})
 
     async def show(self, request: Request) -> Json:
-        """All about a function, its code included."""
+        """Shows all about a function, its code included."""
         caller = self._tokens.caller(request)
         function_id = path_id(request, "function")
         row = self._store.one("SELECT * FROM function WHERE id = ?", function_id)

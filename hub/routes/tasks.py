@@ -36,7 +36,7 @@ class TaskRoutes:
         self._config = config
 
     def routes(self) -> list[Route]:
-        """The calls."""
+        """Lists the calls."""
         return [
             Route("/v2/tasks/{id}", self.show, methods=["GET"]),
             Route("/v2/batch_status", self.batch, methods=["POST"]),
@@ -45,7 +45,7 @@ class TaskRoutes:
         ]
 
     async def show(self, request: Request) -> Json:
-        """State and, when it has ended, result of a task."""
+        """Shows the state and, when it has ended, the result of a task."""
         caller = self._tokens.caller(request)
         task_id = path_id(request, "task")
         row = self._task(task_id, caller)
@@ -54,7 +54,7 @@ class TaskRoutes:
         return Json(_shown(row))
 
     async def batch(self, request: Request) -> Json:
-        """The same for many tasks; those that are not the caller's are left out."""
+        """Shows the same of many tasks; those that are not the caller's are left out."""
         caller = self._tokens.caller(request)
         ids = [str(text).lower() for text in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
         rows: dict[str, sqlite3.Row] = {}
@@ -67,7 +67,7 @@ class TaskRoutes:
         return Json({"response": "batch", "results": {task_id: _shown(row) for task_id, row in rows.items()}})
 
     async def group(self, request: Request) -> Json:
-        """The tasks of a group. Who asks wants to wait for them: results that are still to come go to its queue."""
+        """Lists the tasks of a group. Who asks wants to wait for them: results that are to come go to its queue."""
         caller = self._tokens.caller(request)
         group = path_id(request, "task group")
         row = self._store.one("SELECT owner FROM task_group WHERE id = ?", group)
@@ -79,7 +79,7 @@ class TaskRoutes:
         return Json({"taskgroup_id": group, "tasks": [{"id": task["id"]} for task in tasks]})
 
     async def result_connection(self, request: Request) -> Json:
-        """An AMQP account that reads the result queues of the caller, and of nobody else."""
+        """Gives an AMQP account that reads the result queues of the caller, and of nobody else."""
         caller = self._tokens.caller(request)
         account = topology.client_account(caller.identity.id)
         password = await self._store.write(lambda db: Passwords.add(db, account))
@@ -96,7 +96,7 @@ class TaskRoutes:
 
 
 def _shown(row: sqlite3.Row) -> dict[str, Any]:
-    """A task as clients read it: it has ended exactly when there is a `completion_t`."""
+    """Shows a task as clients read it: it has ended exactly when there is a `completion_t`."""
     shown = {"task_id": row["id"], "task_group_id": row["task_group"]}
     if row["ended_at"] is None:
         return {**shown, "status": "waiting-for-ep"}
