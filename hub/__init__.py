@@ -6,9 +6,10 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `cli`, `server`       start and stop
 `config`, `clients`   hub.yaml; who a client credential stands for
 `store`               SQLite: reads on the loop, writes in group commits
-`app`, `web`, `routes_*`  the REST calls
+`app`, `web`          all parts put together; what every REST call shares
+`routes/`             the REST calls
 `tokens`              bearer tokens
-`topology`, `rights`, `passwords`   AMQP names; what each AMQP account may do; its passwords
-`broker`              the connection to RabbitMQ
+`amqp/`               the connection to RabbitMQ, its names, and what its accounts may do
+`endpoints`, `registration`   managers and user endpoints as rows of the store; how managers come and go
 `submission`, `commands`, `outcomes`, `heartbeats`   the way of a task: in, start its endpoint, out, and who is alive
 """

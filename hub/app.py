@@ -11,24 +11,25 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.config import HubConfig
 from hub.heartbeats import Heartbeats
 from hub.outcomes import Outcomes
-from hub.passwords import Passwords
-from hub.registration import Registration
-from hub.routes_auth import AuthRoutes
-from hub.routes_broker import BrokerRoutes
-from hub.routes_endpoints import EndpointRoutes
-from hub.routes_functions import FunctionRoutes
-from hub.routes_tasks import TaskRoutes
+from hub.registration import Registrar
+from hub.routes.auth import AuthRoutes
+from hub.routes.broker import BrokerRoutes
+from hub.routes.endpoints import EndpointRoutes
+from hub.routes.functions import FunctionRoutes
+from hub.routes.tasks import TaskRoutes
 from hub.store import Store
 from hub.submission import Submitter
 from hub.tokens import Tokens
 from hub.web import ApiError, Json, error_response
-from wire.amqp import BrokerError, Connection
+from wire.connection import Connection
+from wire.errors import BrokerError
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,14 @@ class Hub:
         commands = Commands(store, self._broker, config.broker, config.clients)
         self._outcomes = Outcomes(store, self._broker)
         self._heartbeats = Heartbeats(store, self._broker, passwords, commands, self._outcomes)
-        registration = Registration(store, self._broker, config.broker, self._outcomes)
+        registrar = Registrar(store, self._broker, config.broker, self._outcomes)
         submitter = Submitter(store, self._broker, commands)
         self.app = Starlette(
             routes=[
                 Route("/v2/version", version, methods=["GET"]),
                 *AuthRoutes(tokens, config.clients).routes(),
                 *FunctionRoutes(store, tokens).routes(),
-                *EndpointRoutes(store, tokens, registration, submitter).routes(),
+                *EndpointRoutes(store, tokens, registrar, submitter).routes(),
                 *TaskRoutes(store, tokens, self._broker, config.broker).routes(),
                 *BrokerRoutes(passwords, config.broker.vhost).routes(),
             ],
@@ -71,7 +72,7 @@ class Hub:
         )
 
     async def run(self, first: Connection) -> None:
-        """Never returns. `first` is an open connection to the broker."""
+        """Serves the queues, and never returns. `first` is an open connection to the broker."""
         handlers = {topology.RESULTS: self._outcomes.on_results, topology.HEARTBEATS: self._heartbeats.on_reports}
         await asyncio.gather(
             self._broker.run(first, handlers, self._outcomes.forward_remaining),
@@ -93,7 +94,7 @@ class Hub:
 
 
 async def version(request: Request) -> Json:
-    """`GET /v2/version`: needs no token, so that it also tells whether the hub is up."""
+    """Answers `GET /v2/version`; needs no token, so that it also tells whether the hub is up."""
     return Json({"api": API_VERSION, "min_ep_version": MIN_VERSION, "min_sdk_version": MIN_VERSION})
 
 

@@ -49,7 +49,7 @@ def new_client() -> None:
 
 
 def main() -> None:
-    """The `mep-hub` program."""
+    """Runs the `mep-hub` program."""
     cli(prog_name="mep-hub")
 
 

@@ -28,7 +28,7 @@ class Identity:
     last_authentication: int | None = None
 
     def record(self) -> dict[str, Any]:
-        """As Globus Auth's `GET /v2/api/identities` shows it."""
+        """Shows the identity as Globus Auth's `GET /v2/api/identities` does."""
         return {
             "id": self.id,
             "username": self.username,
@@ -40,7 +40,7 @@ class Identity:
         }
 
     def set_entry(self) -> dict[str, Any]:
-        """As an entry of `globus_identity_set` in a start command, and of `identity_set` in userinfo."""
+        """Makes an entry of `globus_identity_set` in a start command, and of `identity_set` in userinfo."""
         return {
             "sub": self.id,
             "id": self.id,
@@ -69,9 +69,9 @@ class Client:
         return self.identities[0]
 
     def is_secret(self, secret: str) -> bool:
-        """Compares in constant time."""
+        """Tells whether `secret` is this client's; compares in constant time."""
         return hmac.compare_digest(hashlib.sha256(secret.encode()).digest(), self.secret_sha256)
 
     def is_one_of(self, identity_id: str) -> bool:
-        """Whether `identity_id` is the effective identity or linked to it."""
+        """Tells whether `identity_id` is the effective identity or linked to it."""
         return any(identity.id == identity_id for identity in self.identities)

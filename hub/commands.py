@@ -13,13 +13,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from hub import endpoints, topology
-from hub.broker import Broker
+from hub import endpoints
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.clients import Client
-from hub.config import Broker as BrokerConfig
-from hub.passwords import Passwords
+from hub.config import BrokerConfig
 from hub.store import Store
-from wire.amqp import BrokerError, NotDelivered
+from wire.errors import BrokerError, NotDelivered
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Commands:
         self._soon: set[asyncio.Task[None]] = set()
 
     def write_down(self, db: sqlite3.Connection, user_endpoint: str, now: float) -> str:
-        """Part of a change of the store: notes the start, and returns a fresh password for the command."""
+        """Notes the start, as part of a larger change of the store; returns a fresh password for the command."""
         row = db.execute("SELECT * FROM user_endpoint WHERE id = ?", (user_endpoint,)).fetchone()
         last = db.execute(
             "SELECT rowid, * FROM start WHERE user_endpoint = ? ORDER BY rowid DESC LIMIT 1", (user_endpoint,)
@@ -83,7 +84,7 @@ class Commands:
         await asyncio.gather(*(self._revive_one(row["id"]) for row in waiting))
 
     def revive_soon(self, manager: str) -> None:
-        """`revive` after REPEAT_AFTER: a user endpoint that says goodbye still reads its queue for a moment."""
+        """Calls `revive` after REPEAT_AFTER: a user endpoint that says goodbye still reads its queue for a moment."""
 
         async def wait_and_revive() -> None:
             await asyncio.sleep(REPEAT_AFTER)
@@ -105,22 +106,22 @@ class Commands:
         await self.send(user_endpoint, password)
 
     def _command(self, row: sqlite3.Row, client: Client, password: str) -> dict[str, Any]:
-        id = row["id"]
-        url = self._config.url_for(topology.user_endpoint_account(id), password)
+        user_endpoint = row["id"]
+        url = self._config.url_for(topology.user_endpoint_account(user_endpoint), password)
         return {
             "globus_username": client.identity.username,
             "globus_effective_identity": client.identity.id,
             "globus_identity_set": [identity.set_entry() for identity in client.identities],
             "command": "cmd_start_endpoint",
             "kwargs": {
-                "name": f"uep.{row['manager']}.{id}",
+                "name": f"uep.{row['manager']}.{user_endpoint}",
                 "user_opts": json.loads(row["user_opts"]),
                 "user_runtime": json.loads(row["user_runtime"]),
                 "amqp_creds": {
-                    "endpoint_id": id,
-                    "task_queue_info": topology.source_info(url, topology.TASKS, topology.task_queue(id)),
-                    "result_queue_info": topology.target_info(url, topology.RESULTS, id),
-                    "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, id),
+                    "endpoint_id": user_endpoint,
+                    "task_queue_info": topology.source_info(url, topology.TASKS, topology.task_queue(user_endpoint)),
+                    "result_queue_info": topology.target_info(url, topology.RESULTS, user_endpoint),
+                    "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, user_endpoint),
                 },
             },
         }

@@ -27,7 +27,7 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class BrokerConfig:
     """RabbitMQ as the hub sees it (`url`, with the hub's own password) and as endpoints and clients see it."""
 
     url: str = field(repr=False)
@@ -37,7 +37,7 @@ class Broker:
     vhost: str
 
     def url_for(self, account: str, password: str) -> str:
-        """The connection URL to hand to an endpoint or a client."""
+        """Makes the connection URL to hand to an endpoint or a client."""
         return f"{self.scheme}://{account}:{password}@{self.host}:{self.port}/{quote(self.vhost, safe='')}"
 
 
@@ -48,7 +48,7 @@ class HubConfig:
     host: str
     port: int
     database: Path
-    broker: Broker
+    broker: BrokerConfig
     clients: Mapping[str, Client]
 
 
@@ -118,7 +118,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _broker(value: Any) -> Broker:
+def _broker(value: Any) -> BrokerConfig:
     where = "broker"
     known = _mapping(value, where, required=("url",), optional=("endpoint_host", "endpoint_port", "scheme"))
     url = _text(known, "url", where)
@@ -137,7 +137,7 @@ def _broker(value: Any) -> Broker:
         raise ConfigError("broker.endpoint_port: expected a port number")
     endpoint_host = _text(known, "endpoint_host", where, f"[{host}]" if ":" in host else host)
     vhost = unquote(parts.path.removeprefix("/")) or "/"
-    return Broker(url, scheme, endpoint_host, endpoint_port, vhost)
+    return BrokerConfig(url, scheme, endpoint_host, endpoint_port, vhost)
 
 
 def _clients(value: Any) -> dict[str, Client]:

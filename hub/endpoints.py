@@ -34,21 +34,21 @@ class Manager:
     report: Mapping[str, Any]
 
     def is_run_by(self, client: Client) -> bool:
-        """Whether the client may change it: its owner, or one of the `admins` it registered with."""
+        """Tells whether the client may change the manager: its owner, or one of the `admins` it registered with."""
         return client.is_one_of(self.owner) or any(client.is_one_of(a) for a in self.record.get("admins") or ())
 
     def is_open_to(self, client: Client) -> bool:
-        """Whether the client may see it and submit to it."""
+        """Tells whether the client may see the manager and submit to it."""
         return (self.multi_user and self.public) or self.is_run_by(client)
 
     @property
     def allowed_functions(self) -> list[str] | None:
-        """The only functions it runs; None when it runs any."""
+        """The only functions that the manager runs; None when it runs any."""
         allowed: list[str] | None = self.record.get("allowed_functions")
         return allowed
 
     def shown(self) -> dict[str, Any]:
-        """As `GET /v2/endpoints` shows it to those it is open to; its configuration is its owner's business."""
+        """Shows the manager to those it is open to; its configuration is its owner's business."""
         return {
             "uuid": self.id,
             "name": self.record["endpoint_name"],
@@ -59,32 +59,44 @@ class Manager:
         }
 
 
-def read_manager(store: Store, id: str) -> Manager:
-    """The manager with this id. Raises ApiError (404)."""
-    row = store.one("SELECT * FROM endpoint WHERE id = ?", id)
+def read_manager(store: Store, endpoint_id: str) -> Manager:
+    """Returns the manager with this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = store.one("SELECT * FROM endpoint WHERE id = ?", endpoint_id)
     if row is None:
-        raise NotFound("endpoint", id)
+        raise NotFound("endpoint", endpoint_id)
     return manager_of(row)
 
 
-def open_manager(store: Store, id: str, client: Client) -> Manager:
-    """The manager with this id, for seeing and submitting. Raises ApiError (404, 403)."""
-    manager = read_manager(store, id)
+def open_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
+    """Returns the manager with this id, for seeing it and submitting to it.
+
+    Raises:
+        NotFound, Forbidden: there is none, or it is not open to the client.
+    """
+    manager = read_manager(store, endpoint_id)
     if not manager.is_open_to(client):
-        raise Forbidden(f"Endpoint {id} is not public and not yours")
+        raise Forbidden(f"Endpoint {endpoint_id} is not public and not yours")
     return manager
 
 
-def own_manager(store: Store, id: str, client: Client) -> Manager:
-    """The manager with this id, for changing it. Raises ApiError (404, 403)."""
-    manager = read_manager(store, id)
+def own_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
+    """Returns the manager with this id, for changing it.
+
+    Raises:
+        NotFound, Forbidden: there is none, or the client does not run it.
+    """
+    manager = read_manager(store, endpoint_id)
     if not manager.is_run_by(client):
-        raise Forbidden(f"Endpoint {id} is registered to somebody else")
+        raise Forbidden(f"Endpoint {endpoint_id} is registered to somebody else")
     return manager
 
 
 def manager_of(row: sqlite3.Row) -> Manager:
-    """A row of table `endpoint`."""
+    """Makes a manager of a row of table `endpoint`."""
     return Manager(
         id=row["id"],
         owner=row["owner"],
@@ -98,23 +110,23 @@ def manager_of(row: sqlite3.Row) -> Manager:
 
 
 def is_online(row: sqlite3.Row) -> bool:
-    """Whether an endpoint (a row of `endpoint` or `user_endpoint`) is alive by its last heartbeat."""
+    """Tells whether an endpoint (a row of `endpoint` or `user_endpoint`) is alive by its last heartbeat."""
     if row["heartbeat_at"] is None or not row["heartbeat_period"]:
         return False
     return bool(time.time() - row["heartbeat_at"] <= MISSED_PERIODS * row["heartbeat_period"])
 
 
 def canonical(options: Mapping[str, Any]) -> str:
-    """The same text for equal options, whatever the order of their keys."""
+    """Makes the same text of equal options, whatever the order of their keys."""
     return json.dumps(options, sort_keys=True, separators=(",", ":"))
 
 
 def user_endpoint_id(manager_id: str, identity_id: str, options: Mapping[str, Any]) -> str:
-    """The id of a user's endpoint with these options: the same at every submission."""
+    """Makes the id of a user's endpoint with these options: the same at every submission."""
     return str(uuid.uuid5(_NAMESPACE, "\n".join((manager_id, identity_id, canonical(options)))))
 
 
 def timeline(store: Store, user_endpoint_id: str) -> list[dict[str, Any]]:
-    """When a user endpoint was told to start, checked in and gave its first result; oldest start first."""
+    """Lists when a user endpoint was told to start, checked in and gave its first result; oldest start first."""
     rows = store.read("SELECT * FROM start WHERE user_endpoint = ? ORDER BY rowid", user_endpoint_id)
     return [{key: row[key] for key in row.keys() if key != "user_endpoint"} for row in rows]  # noqa: SIM118

@@ -8,15 +8,16 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.outcomes import Outcomes
-from hub.passwords import Passwords
 from hub.store import Store
 from wire import messages
-from wire.amqp import Delivery
+from wire.consumer import Delivery
 from wire.messages import StatusReport
+from wire.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ START_FAILED = "ENDPOINT_START_FAILED"
 """The error code of tasks whose endpoint could not start."""
 LONGEST_PERIOD = 86400
 """Seconds; a longer heartbeat period is not believed."""
+LONGEST_LOGGED = 1000
+"""Characters of an endpoint's words that reach the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,57 +70,57 @@ class Heartbeats:
             self._commands.revive_soon(seen.manager)
 
     async def _fail(self, user_endpoint: str, text: str) -> None:
-        """Purges first: a task that comes in between is failed in the store, at worst it also runs for nothing."""
-        log.info("User endpoint %s could not start: %s", user_endpoint, text)
+        """Fails what waits. Purges first: a task that comes in between fails too, and at worst also runs."""
+        log.info("User endpoint %s could not start: %s", user_endpoint, printable(text, LONGEST_LOGGED))
         queue = topology.task_queue(user_endpoint)
         await self._broker.declare_queue(queue)
         await self._broker.purge_queue(queue)
         await self._outcomes.fail_waiting(user_endpoint, START_FAILED, text)
 
     def _note(self, db: sqlite3.Connection, report: StatusReport, now: float) -> _Seen | None:
-        id, state = report.endpoint_id, json.dumps(dict(report.global_state))
+        endpoint, state = report.endpoint_id, json.dumps(dict(report.global_state))
         changed = db.execute(
             "UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
-            (now, _period(report), state, id),
+            (now, _period(report), state, endpoint),
         ).rowcount
         if changed:
-            self._passwords.renew(db, topology.manager_account(id), now)
-            return _Seen(id, None)
-        row = db.execute("SELECT manager FROM user_endpoint WHERE id = ?", (id,)).fetchone()
+            self._passwords.renew(db, topology.manager_account(endpoint), now)
+            return _Seen(endpoint, None)
+        row = db.execute("SELECT manager FROM user_endpoint WHERE id = ?", (endpoint,)).fetchone()
         if row is None:
             return None
         db.execute(
             "UPDATE user_endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
-            (now, _period(report), state, id),
+            (now, _period(report), state, endpoint),
         )
         _note_start(db, report, now)
-        self._passwords.renew(db, topology.user_endpoint_account(id), now)
-        return _Seen(row["manager"], id)
+        self._passwords.renew(db, topology.user_endpoint_account(endpoint), now)
+        return _Seen(row["manager"], endpoint)
 
 
 def _note_start(db: sqlite3.Connection, report: StatusReport, now: float) -> None:
-    id, error = report.endpoint_id, _error(report)
+    endpoint, error = report.endpoint_id, _error(report)
     if error is not None or report.global_state.get("active") is False:
         db.execute(
             "UPDATE start SET ended_at = ?, error = ? WHERE user_endpoint = ? AND ended_at IS NULL",
-            (now, error, id),
+            (now, error, endpoint),
         )
     else:
         db.execute(
             "UPDATE start SET first_heartbeat_at = ? WHERE user_endpoint = ? AND ended_at IS NULL"
             " AND first_heartbeat_at IS NULL",
-            (now, id),
+            (now, endpoint),
         )
 
 
 def _error(report: StatusReport) -> str | None:
-    """The text of a failed start. A lone surrogate, which JSON allows and SQLite does not, becomes `?`."""
+    """Returns the text of a failed start. A lone surrogate, which JSON allows and SQLite does not, becomes `?`."""
     error = report.global_state.get("error")
     return None if error is None else str(error).encode("utf-8", "replace").decode()
 
 
 def _period(report: StatusReport) -> float:
-    """Seconds until the next report is due; 0 when none is: the endpoint stops, did not start, or talks nonsense."""
+    """Returns the seconds until the next report; 0 when none is due: the endpoint stops, failed, or talks nonsense."""
     period = report.global_state.get("heartbeat_period")
     if report.global_state.get("active") is False or _error(report) is not None:
         return 0.0

@@ -15,14 +15,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
 from hub.store import Store
 from wire import messages
-from wire.amqp import Delivery, NotDelivered
+from wire.consumer import Delivery
+from wire.errors import NotDelivered
 from wire.messages import ErrorDetails, Result
 
 log = logging.getLogger(__name__)
+
+SLICE = 100
+"""Stored results that are read and forwarded together: all of them may be more than memory holds."""
+
+_STORED = (
+    "SELECT t.id, t.result, g.id AS task_group, g.owner, g.has_queue FROM task t"
+    " JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Outcomes:
         await self._forward(forwards)
 
     async def fail_waiting(self, user_endpoint: str, code: str, text: str) -> None:
-        """Ends all tasks of a user endpoint that have not ended with the same failure."""
+        """Ends with the same failure all tasks of a user endpoint that have not ended."""
 
         def fail(db: sqlite3.Connection) -> list[_Forward]:
             rows = db.execute("SELECT id FROM task WHERE user_endpoint = ? AND ended_at IS NULL", (user_endpoint,))
@@ -60,11 +69,11 @@ class Outcomes:
 
     async def forward_remaining(self) -> None:
         """Forwards what was stored but not confirmed before the connection, or the hub, went away."""
-        rows = self._store.read(
-            "SELECT t.id, t.result, g.id AS task_group, g.owner, g.has_queue FROM task t"
-            " JOIN task_group g ON g.id = t.task_group WHERE t.ended_at IS NOT NULL AND NOT t.forwarded"
-        )
-        await self._forward([_forward(row, row["result"]) for row in rows])
+        rows = self._store.read("SELECT id FROM task WHERE ended_at IS NOT NULL AND NOT forwarded")
+        tasks = [row["id"] for row in rows]
+        for start in range(0, len(tasks), SLICE):
+            stored = [self._store.one(_STORED, task) for task in tasks[start : start + SLICE]]
+            await self._forward([_forward(row, row["result"]) for row in stored if row is not None])
 
     async def _forward(self, forwards: Sequence[_Forward]) -> None:
         if not forwards:
@@ -87,7 +96,7 @@ class Outcomes:
 
 
 def _read(delivery: Delivery) -> tuple[str, str, bytes] | None:
-    """Sender, task id and body of a result; None, with a log line, when it is no result."""
+    """Returns sender, task id and body of a result; None, with a log line, when it is no result."""
     sender = topology.sender(delivery.routing_key)
     try:
         message = messages.unpack(delivery.body)

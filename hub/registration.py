@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.clients import Client
-from hub.config import Broker as BrokerConfig
+from hub.config import BrokerConfig
 from hub.endpoints import Manager
 from hub.outcomes import Outcomes
-from hub.passwords import Passwords
 from hub.store import Store
 from hub.web import ApiError, Invalid, field, uuid_field
 
@@ -24,7 +24,11 @@ LOCK_TIME = 60.0
 
 
 def decode(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The record to keep of a registration's body. Raises ApiError (422) that names the field."""
+    """Makes the record to keep of a registration's body.
+
+    Raises:
+        Invalid: the body does not fit; the text names the field.
+    """
     if body.get("high_assurance") or body.get("authentication_policy"):
         raise Invalid("high_assurance, authentication_policy: this service cannot enforce them")
     return {
@@ -41,10 +45,10 @@ def decode(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ids(body: Mapping[str, Any], key: str) -> list[str] | None:
     value = field(body, key, list, None)
-    return None if value is None else [uuid_field(id, key) for id in value]
+    return None if value is None else [uuid_field(item, key) for item in value]
 
 
-class Registration:
+class Registrar:
     """Carries registrations, locks and deletions out."""
 
     def __init__(self, store: Store, broker: Broker, config: BrokerConfig, outcomes: Outcomes) -> None:
@@ -54,7 +58,7 @@ class Registration:
         self._outcomes = outcomes
 
     async def register(self, caller: Client, known: Manager | None, record: Mapping[str, Any]) -> dict[str, Any]:
-        """A new endpoint, or `known` again; the answer holds fresh credentials.
+        """Registers a new endpoint, or `known` again; the answer holds fresh credentials.
 
         Raises:
             ApiError: 423 while it is locked.
@@ -62,25 +66,25 @@ class Registration:
         """
         if known is not None and known.locked_until > time.time():
             raise ApiError(423, "RESOURCE_LOCKED", f"Endpoint {known.id} is locked for now; try again in a minute")
-        id = str(uuid.uuid4()) if known is None else known.id
+        endpoint_id = str(uuid.uuid4()) if known is None else known.id
         owner = caller.identity.id if known is None else known.owner
-        await self._broker.declare_queue(topology.command_queue(id))
+        await self._broker.declare_queue(topology.command_queue(endpoint_id))
 
         def keep(db: sqlite3.Connection) -> str:
             db.execute(
                 "INSERT INTO endpoint(id, owner, multi_user, public, record) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT(id) DO UPDATE SET multi_user = excluded.multi_user, public = excluded.public,"
                 " record = excluded.record",
-                (id, owner, record["multi_user"], record["public"], json.dumps(record)),
+                (endpoint_id, owner, record["multi_user"], record["public"], json.dumps(record)),
             )
-            return Passwords.add(db, topology.manager_account(id))
+            return Passwords.add(db, topology.manager_account(endpoint_id))
 
-        url = self._config.url_for(topology.manager_account(id), await self._store.write(keep))
+        url = self._config.url_for(topology.manager_account(endpoint_id), await self._store.write(keep))
         return {
-            "endpoint_id": id,
+            "endpoint_id": endpoint_id,
             "name": record["endpoint_name"],
-            "command_queue_info": topology.source_info(url, topology.COMMANDS, topology.command_queue(id)),
-            "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, id),
+            "command_queue_info": topology.source_info(url, topology.COMMANDS, topology.command_queue(endpoint_id)),
+            "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, endpoint_id),
         }
 
     async def lock(self, manager: Manager) -> None:

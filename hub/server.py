@@ -20,7 +20,8 @@ import uvicorn
 from hub.app import Hub
 from hub.config import HubConfig
 from hub.store import Store
-from wire.amqp import BrokerError, Connection
+from wire.connection import Connection
+from wire.errors import BrokerError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ async def serve(config: HubConfig) -> None:
             raise CannotStart(f"database: {config.database}: {e}") from None
         hub = Hub(config, store)
         loops = asyncio.ensure_future(hub.run(connection))
-        server = _Server(
+        server = _WebServer(
             uvicorn.Config(
                 hub.app,
                 loop="asyncio",
@@ -64,7 +65,7 @@ async def serve(config: HubConfig) -> None:
             )
         )
         _stop_on_signals(server)
-        loops.add_done_callback(lambda _: setattr(server, "should_exit", True))
+        loops.add_done_callback(lambda _: server.stop())
         await asyncio.wait({loops, asyncio.ensure_future(hub.connected())}, return_when=asyncio.FIRST_COMPLETED)
         log.info("Ready at http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, config.port)
         try:
@@ -73,18 +74,22 @@ async def serve(config: HubConfig) -> None:
             await _end(loops)
 
 
-class _Server(uvicorn.Server):
-    """Without uvicorn's signal handlers: they end the process by the signal, which is no clean exit."""
+class _WebServer(uvicorn.Server):
+    """Leaves signals to us: uvicorn's own handlers end the process by the signal, which is no clean exit."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def stop(self) -> None:
+        """Takes no more requests; `serve` returns within GRACE seconds."""
+        self.should_exit = True
 
-def _stop_on_signals(server: uvicorn.Server) -> None:
+
+def _stop_on_signals(server: _WebServer) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        loop.add_signal_handler(number, server.stop)
 
 
 async def _end(loops: asyncio.Future[None]) -> None:
@@ -97,7 +102,11 @@ async def _end(loops: asyncio.Future[None]) -> None:
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
-    """A listening socket for each address of `host`: `localhost` may be both 127.0.0.1 and ::1. Raises CannotStart."""
+    """Listens on each address of `host`: `localhost` may be both 127.0.0.1 and ::1.
+
+    Raises:
+        CannotStart: an address cannot be used; no socket is left open then.
+    """
     sockets: list[socket.socket] = []
     try:
         addresses = {info[4][:2]: info[0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}

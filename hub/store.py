@@ -77,11 +77,11 @@ class Store:
         self._thread.start()
 
     def read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """All rows of a query."""
+        """Returns all rows of a query."""
         return self._reader.execute(sql, values).fetchall()
 
     def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        """The first row of a query, or None."""
+        """Returns the first row of a query, or None."""
         row: sqlite3.Row | None = self._reader.execute(sql, values).fetchone()
         return row
 
@@ -96,7 +96,7 @@ class Store:
         return await done
 
     async def execute(self, sql: str, *values: Any) -> int:
-        """`write` for a single statement; the number of rows that it changed."""
+        """Writes by a single statement; returns the number of rows that it changed."""
         return await self.write(lambda db: db.execute(sql, values).rowcount)
 
     def close(self) -> None:

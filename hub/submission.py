@@ -16,15 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hub import endpoints, topology
-from hub.broker import Broker
+from hub import endpoints
+from hub.amqp import topology
+from hub.amqp.broker import Broker
 from hub.clients import Client
 from hub.commands import Commands
 from hub.endpoints import Manager
 from hub.store import Store
 from hub.web import ApiError, Forbidden, Invalid, NotFound, field, uuid_field
 from wire import messages
-from wire.amqp import BrokerError
+from wire.errors import BrokerError
 from wire.messages import Task
 
 
@@ -52,7 +53,11 @@ class _Call:
 
 
 def decode(body: Mapping[str, Any]) -> Submission:
-    """Raises ApiError (422) that names the field."""
+    """Reads the body of a submission.
+
+    Raises:
+        Invalid: the body does not fit; the text names the field.
+    """
     calls = field(body, "tasks", dict)
     if not calls or not all(
         isinstance(packed, list) and packed and all(isinstance(arguments, str) for arguments in packed)
@@ -105,8 +110,7 @@ class Submitter:
             await self._publish(caller, submission, calls, codes, group, user_endpoint)
             await self._commands.send(user_endpoint, password)
         except BrokerError:
-            ids = [(call.task,) for call in calls]
-            await self._store.write(lambda db: db.executemany("DELETE FROM task WHERE id = ?", ids) and None)
+            await self._store.write(lambda db: _take_back(db, calls))
             raise _unavailable() from None
         tasks: dict[str, list[str]] = {}
         for call in calls:
@@ -148,7 +152,7 @@ class Submitter:
         group: str,
         user_endpoint: str,
     ) -> str:
-        """The change of the store; returns the password of the start command."""
+        """Changes the store; returns the password of the start command."""
         now = time.time()
         db.execute(
             "INSERT INTO task_group VALUES (?, ?, ?)"
@@ -208,8 +212,12 @@ class Submitter:
             await confirm
 
 
+def _take_back(db: sqlite3.Connection, calls: list[_Call]) -> None:
+    db.executemany("DELETE FROM task WHERE id = ?", [(call.task,) for call in calls])
+
+
 def _packed_source(name: str, source: str) -> str:
-    """A function that was registered as text, in the form that workers read (the SDK's PureSourceTextInspect)."""
+    """Packs a function that was registered as text as workers read it (the SDK's PureSourceTextInspect)."""
     packed = f"st\n{name}:{source}"
     return f"{len(packed)}\n{packed}"
 

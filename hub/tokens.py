@@ -47,7 +47,11 @@ class Tokens:
         self._clients = clients
 
     def client_of_basic(self, request: Request) -> Client:
-        """The client whose id and secret the request carries (HTTP Basic). Raises ApiError (401)."""
+        """Returns the client whose id and secret the request carries (HTTP Basic).
+
+        Raises:
+            ApiError: 401 when there is none.
+        """
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         try:
             decoded = base64.b64decode(encoded, validate=True).decode() if scheme.lower() == "basic" else ""
@@ -60,7 +64,11 @@ class Tokens:
         return client
 
     async def issue(self, client: Client, scopes: Iterable[str]) -> list[Grant]:
-        """One new token for each resource server that `scopes` name. Raises ApiError (400) for an unknown scope."""
+        """Makes one new token for each resource server that `scopes` name.
+
+        Raises:
+            ApiError: 400 for an unknown scope, or none.
+        """
         by_server: dict[str, list[str]] = {}
         for scope in scopes:
             by_server.setdefault(_resource_server(scope), []).append(scope)
@@ -77,7 +85,11 @@ class Tokens:
         return grants
 
     def caller(self, request: Request, resource_server: str = COMPUTE) -> Client:
-        """The client whose token the request carries. Raises ApiError (401, 403)."""
+        """Returns the client whose token the request carries.
+
+        Raises:
+            ApiError: 401 without a valid token, 403 when it is for another resource server.
+        """
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         row = None
         if scheme.lower() == "bearer":

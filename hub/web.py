@@ -16,7 +16,12 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from wire.printable import printable
+
 log = logging.getLogger(__name__)
+
+LONGEST_LOGGED = 200
+"""Characters of what a caller sent that reach the log."""
 
 
 class ApiError(Exception):
@@ -31,8 +36,8 @@ class ApiError(Exception):
 class NotFound(ApiError):
     """404: `what` with this id does not exist, or is none of the caller's business."""
 
-    def __init__(self, what: str, id: str) -> None:
-        super().__init__(404, f"{what.upper().replace(' ', '_')}_NOT_FOUND", f"There is no {what} {id}")
+    def __init__(self, what: str, which: str) -> None:
+        super().__init__(404, f"{what.upper().replace(' ', '_')}_NOT_FOUND", f"There is no {what} {which}")
 
 
 class Forbidden(ApiError):
@@ -57,10 +62,11 @@ class Json(JSONResponse):
 
 
 def error_response(request: Request, error: Exception) -> Json:
-    """Starlette's handler for `ApiError`."""
+    """Answers a request that ended with an `ApiError`, as Starlette's handler for it."""
     assert isinstance(error, ApiError)
     request_id = str(uuid.uuid4())
-    log.info("%s %s: %d %s (request %s)", request.method, request.url.path, error.status, error, request_id)
+    path, text = printable(request.url.path, LONGEST_LOGGED), printable(str(error), LONGEST_LOGGED)
+    log.info("%s %s: %d %s (request %s)", request.method, path, error.status, text, request_id)
     body = {
         "status": "Failed",
         "code": error.code,
@@ -74,7 +80,11 @@ def error_response(request: Request, error: Exception) -> Json:
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """The request's body. Raises ApiError when it is not a JSON object."""
+    """Reads the request's body.
+
+    Raises:
+        Invalid: it is not a JSON object.
+    """
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):
@@ -85,13 +95,17 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """A form-encoded body; the first value of each field."""
+    """Reads a form-encoded body; returns the first value of each field."""
     fields = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
     return {key: values[0] for key, values in fields.items()}
 
 
 def path_id(request: Request, what: str) -> str:
-    """The id in the path, canonical. Raises NotFound when it is not a UUID."""
+    """Returns the id in the path, canonical.
+
+    Raises:
+        NotFound: it is not a UUID.
+    """
     text = request.path_params["id"]
     try:
         return str(uuid.UUID(text))
@@ -100,7 +114,11 @@ def path_id(request: Request, what: str) -> str:
 
 
 def field(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-    """`body[key]`, of type `kind`; null counts as not given. Raises ApiError (422) when it is missing or wrong."""
+    """Returns `body[key]`, of type `kind`; null counts as not given.
+
+    Raises:
+        Invalid: it is missing and there is no default, or of another type.
+    """
     value = body.get(key)
     if value is None:
         if default is ...:
@@ -112,7 +130,11 @@ def field(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], defa
 
 
 def uuid_field(value: Any, key: str) -> str:
-    """`value` as a canonical UUID. Raises ApiError (422)."""
+    """Returns `value` as a canonical UUID.
+
+    Raises:
+        Invalid: it is none.
+    """
     try:
         return str(uuid.UUID(value))
     except (ValueError, TypeError, AttributeError):

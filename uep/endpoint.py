@@ -31,7 +31,9 @@ from uep.outbox import Outbox
 from uep.pulse import Pulse, set_title
 from uep.results import ResultStore
 from uep.tenancy import Occupied, move_in
-from wire.amqp import AccessRefused, BrokerError, Connection, stay_connected
+from wire.connection import Connection
+from wire.errors import AccessRefused, BrokerError
+from wire.reconnect import stay_connected
 
 log = logging.getLogger(__name__)
 

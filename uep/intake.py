@@ -30,8 +30,7 @@ from uep.grouped import Grouped
 from uep.journal import Journal
 from uep.outbox import Outbox
 from wire import messages
-from wire.amqp import Delivery
-from wire.consumer import Consumer
+from wire.consumer import Consumer, Delivery
 
 log = logging.getLogger(__name__)
 

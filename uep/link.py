@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from wire.amqp import Connection, Delivery, Publisher
-from wire.consumer import Consumer
+from wire.connection import Connection
+from wire.consumer import Consumer, Delivery
+from wire.publisher import Publisher
 from wire.queues import EndpointCredentials
 
 

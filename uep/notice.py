@@ -11,7 +11,8 @@ import logging
 
 from uep import config, report
 from uep.handover import HandOver
-from wire.amqp import BrokerError, publish_once
+from wire.errors import BrokerError
+from wire.failure_notice import publish_once
 from wire.queues import read_credentials
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from typing import TypeAlias
 from uep import answers
 from uep.grouped import Grouped
 from uep.results import ResultStore
-from wire.amqp import ConnectionLost, Publisher, TooLarge
+from wire.errors import ConnectionLost, TooLarge
+from wire.publisher import Publisher
 from wire.queues import Target
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from uep import report
 from uep.config import EndpointConfig
 from uep.engines.base import Engine
 from uep.handover import HandOver
-from wire.amqp import BrokerError, Publisher
+from wire.errors import BrokerError
+from wire.publisher import Publisher
 from wire.queues import Target
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,16 @@
 """What the manager, the user endpoint and the hub say to each other, and how.
 
-`messages`  the task, result and status messages (protocol v1: one version byte, then JSON)
-`queues`    where to consume and publish, as it arrives from the service
-`amqp`      one AMQP connection on the running asyncio loop
-`consumer`  deliveries from one queue, bounded in number and in bytes
-`backoff`   how long to wait before the next attempt to connect
-`redaction` keeps passwords out of every text that people read
+`messages`     the task, result and status messages (protocol v1: one version byte, then JSON)
+`queues`       where to consume and publish, as it arrives from the service
+`connection`   one AMQP connection on the running asyncio loop
+`consumer`     deliveries from one queue, bounded in number and in bytes
+`publisher`    messages to the broker, each confirmed
+`reconnect`    stays connected; `backoff` is how long to wait before the next attempt
+`errors`       what the broker or the network refused
+`pending`, `pika_errors`   parts of a connection: what waits for an answer; pika's errors in our words
+`failure_notice`   tells the service that a user endpoint could not start
+`redaction`    keeps passwords out of every text that people read
+`printable`    makes text from strangers fit for logs and people
 
 Nothing here knows who is talking. `mep`, `uep` and `hub` import this package; it imports none of them.
 """

@@ -12,15 +12,31 @@ the whole channel could be changed without consuming anew, but quorum queues do 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 FEWEST = 8
 """Messages that may always be on their way, however large they are; with these it begins."""
 
-
 CALM = 4
 """Windows of small messages after which it grows again, once it had to shrink."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message from a queue. `timestamp` is in seconds since the epoch; `tag` is what `Consumer.ack` takes.
+
+    The broker lets each account publish under its own routing keys only: `routing_key` tells who sent the message.
+    """
+
+    tag: int
+    body: bytes
+    content_type: str | None = None
+    timestamp: int | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    redelivered: bool = False
+    routing_key: str = ""
 
 
 class Consumer:
@@ -37,11 +53,11 @@ class Consumer:
         self._bytes = 0
         self._seen = self._largest = 0
         self._calm, self._calm_needed = 0, 1
-        self._receive: Callable[[Any, Any, Any, bytes], None]
+        self._receive: Callable[[Delivery], None]
         self._tag = ""
 
-    def start(self, receive: Callable[[Any, Any, Any, bytes], None], consuming: Callable[[Any], None]) -> None:
-        """Consumes; pika calls `receive` with each message, and `consuming` when the broker has agreed."""
+    def start(self, receive: Callable[[Delivery], None], consuming: Callable[[Any], None]) -> None:
+        """Consumes; calls `receive` with each message, and `consuming` when the broker has agreed."""
         self._receive = receive
         self._consume(consuming)
 
@@ -68,10 +84,10 @@ class Consumer:
             self._queue, self._received, exclusive=self._exclusive, callback=consuming
         )
 
-    def _received(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+    def _received(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         if self._most_bytes is not None:
             self._count(method.delivery_tag, len(body), self._most_bytes)
-        self._receive(channel, method, properties, body)
+        self._receive(_delivery(method, properties, body))
 
     def _count(self, tag: int, size: int, most_bytes: int) -> None:
         self._unacked[tag] = size
@@ -94,3 +110,15 @@ class Consumer:
             self._prefetch = prefetch
             self.cancel()
             self._consume()
+
+
+def _delivery(method: Any, properties: Any, body: bytes) -> Delivery:
+    return Delivery(
+        tag=method.delivery_tag,
+        body=body,
+        content_type=properties.content_type,
+        timestamp=properties.timestamp,
+        headers=properties.headers or {},
+        redelivered=method.redelivered,
+        routing_key=method.routing_key,
+    )

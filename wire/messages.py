@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from wire.printable import printable
+
 _VERSION = b"\x01"
 
 
@@ -98,7 +100,7 @@ def unpack(raw: bytes) -> Message:
     kind = envelope.get("message_type") if isinstance(envelope, dict) else None
     reader = _READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
-        raise MessageError(f"unknown message_type {kind!r}; known: {', '.join(_READERS)}")
+        raise MessageError(f"unknown message_type {printable(repr(kind), 64)}; known: {', '.join(_READERS)}")
     return reader(_require(envelope, "data", dict))
 
 

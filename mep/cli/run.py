@@ -138,7 +138,7 @@ def _exit_codes_of_the_manager() -> Iterator[None]:
     """Raises Failed in place of what ends a manager that has started."""
     from mep.monitor.audit import AuditError
     from mep.processes.supervised import WorkerUnavailable
-    from wire.amqp import BrokerError
+    from wire.errors import BrokerError
 
     try:
         yield

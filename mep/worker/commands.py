@@ -14,7 +14,7 @@ from typing import Any
 
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
-from wire.amqp import Delivery
+from wire.consumer import Delivery
 from wire.queues import QueueInfoError, read_credentials
 
 MAX_SKEW = 180

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from mep.request.refusal import Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker import commands
-from wire.amqp import Connection, Delivery
-from wire.consumer import Consumer
+from wire.connection import Connection
+from wire.consumer import Consumer, Delivery
 from wire.queues import Source
 
 PREFETCH = 64

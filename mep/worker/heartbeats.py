@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from wire.amqp import Connection, Publisher
+from wire.connection import Connection
 from wire.messages import StatusReport, pack
+from wire.publisher import Publisher
 from wire.queues import Target
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wire import backoff
-from wire.amqp import AccessRefused, publish_once
-from wire.messages import StatusReport, pack
+from wire.errors import AccessRefused
+from wire.failure_notice import publish_failure_notice
 from wire.queues import QueueInfoError, Target, read_endpoint_id, read_target
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,6 @@ ATTEMPTS = 5
 """How often a notice is tried, with growing pauses: about 6 s in all."""
 ATTEMPT_TIMEOUT = 20.0
 """Seconds for one attempt: a broker short of memory takes messages and never confirms them."""
-_HEARTBEAT_PERIOD = 3
-"""What a failed endpoint reports as its period, as the public package does: the service forgets it soon."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,9 @@ class Notices:
 
 
 async def _deliver(whom: NoticeAddress, text: str, request_id: str) -> bool:
-    report = StatusReport(whom.endpoint_id, {"error": text, "heartbeat_period": _HEARTBEAT_PERIOD})
     for wait, _ in zip(backoff.delays(), range(ATTEMPTS), strict=False):
         try:
-            await asyncio.wait_for(publish_once(whom.target, pack(report)), ATTEMPT_TIMEOUT)
+            await asyncio.wait_for(publish_failure_notice(whom.target, whom.endpoint_id, text), ATTEMPT_TIMEOUT)
         except AccessRefused as e:
             log.error("[%s] failure notice not sent: %s", request_id, e)
             return False

@@ -9,7 +9,9 @@ from typing import Protocol
 
 from mep.worker.consumer import CommandConsumer
 from mep.worker.heartbeats import Heartbeats
-from wire.amqp import BrokerError, Connection, stay_connected
+from wire.connection import Connection
+from wire.errors import BrokerError
+from wire.reconnect import stay_connected
 
 log = logging.getLogger(__name__)
 

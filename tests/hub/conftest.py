@@ -1,17 +1,28 @@
-"""Real clients of the hub, and a manager that does what a test tells it."""
+"""For unit tests a database of their own; for the others real clients, and a manager that does what a test tells it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from globus_compute_sdk import Client
 from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 from globus_compute_sdk.sdk.executor import _ResultWatcher
 
+from hub.store import Store
 from lab.hub import HubProcess
-from tests.hub.peer import Manager, wait_until
+from lab.waiting import until
+from tests.hub.peer import PeerManager
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A database of this test's own."""
+    with closing(Store(tmp_path / "hub.db")) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -31,8 +42,8 @@ def client(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 def _end(watcher: _ResultWatcher) -> None:
     """Ends the public client's AMQP thread, which would read until the interpreter ends, and closes what it leaves."""
-    wait_until(lambda: watcher.ident is not None)  # it may be about to start
-    connection = wait_until(lambda: watcher._connection or not watcher.is_alive())
+    until(lambda: watcher.ident is not None, "the thread to start")
+    connection = until(lambda: watcher._connection or not watcher.is_alive(), "its connection, or its end")
     watcher.shutdown(cancel_futures=True)
     watcher.join(10)
     if connection is not True:
@@ -40,9 +51,9 @@ def _end(watcher: _ResultWatcher) -> None:
 
 
 @pytest.fixture
-def manager(client: Callable[[str], Client]) -> Iterator[Manager]:
+def manager(client: Callable[[str], Client]) -> Iterator[PeerManager]:
     """A registered public endpoint of `admin`, whose manager is this test."""
     answer = client("admin").register_endpoint("demo", None, {"hostname": "here"}, multi_user=True, public=True)
-    manager = Manager(answer)
+    manager = PeerManager(answer)
     yield manager
     manager.close()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pika
 from globus_compute_sdk.serialize import ComputeSerializer
 
+from lab.waiting import until
 from wire import messages
 from wire.messages import ErrorDetails, Result, StatusReport, Task
 
-Delivery = tuple[Any, Any, bytes]
+Message = tuple[Any, Any, bytes]
 
 
 class Link:
@@ -23,7 +23,7 @@ class Link:
         self._connection = pika.BlockingConnection(pika.URLParameters(info["connection_url"]))
         self.channel = self._connection.channel()
 
-    def get(self, timeout: float = 5.0, *, ack: bool = True) -> Delivery | None:
+    def get(self, timeout: float = 5.0, *, ack: bool = True) -> Message | None:
         """The next message of the queue; None when none comes in time."""
         for method, properties, body in self.channel.consume(self.info["queue"], inactivity_timeout=timeout):
             if method is None:
@@ -52,7 +52,7 @@ class Link:
             self._connection.close()
 
 
-class Manager:
+class PeerManager:
     """A manager that only reads its commands."""
 
     def __init__(self, registered: dict[str, Any]) -> None:
@@ -65,6 +65,17 @@ class Manager:
         delivery = self._commands.get(timeout)
         assert delivery is not None, "no command came"
         return delivery[1], json.loads(delivery[2])
+
+    def command_after_heartbeats(self) -> dict[str, Any]:
+        """The next command; the hub sends it when it has waited long enough and then hears that the manager lives."""
+
+        def command() -> Message | None:
+            self.heartbeat()
+            return self._commands.get(0.5)
+
+        message = until(command, "the hub to command a start again")
+        assert message is not None
+        return json.loads(message[2])
 
     def no_command(self, seconds: float) -> bool:
         return self._commands.get(seconds) is None
@@ -113,12 +124,3 @@ class UserEndpoint:
     def close(self) -> None:
         for link in (self.tasks, self._results, self._heartbeats):
             link.close()
-
-
-def wait_until(condition: Any, timeout: float = 10.0) -> Any:
-    """The first true value of `condition()`."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-    return value

@@ -125,21 +125,21 @@ def test_tasks_are_shown_to_their_owner_only(client, refused, manager):
 
 def test_registering_again_keeps_the_id(client, refused):
     admin = client("admin")
-    id = admin.register_endpoint("e", None, {"a": 1}, multi_user=True, public=False)["endpoint_id"]
-    assert admin.register_endpoint("e", id, {"a": 2}, multi_user=True, public=False)["endpoint_id"] == id
-    assert admin.get_endpoint_metadata(id)["a"] == 2
-    refused(403, client("bob").register_endpoint, "e", id, {}, multi_user=True)
+    own = admin.register_endpoint("e", None, {"a": 1}, multi_user=True, public=False)["endpoint_id"]
+    assert admin.register_endpoint("e", own, {"a": 2}, multi_user=True, public=False)["endpoint_id"] == own
+    assert admin.get_endpoint_metadata(own)["a"] == 2
+    refused(403, client("bob").register_endpoint, "e", own, {}, multi_user=True)
     refused(404, client("bob").register_endpoint, "e", str(uuid.uuid4()), {}, multi_user=True)
     refused(422, client("bob").register_endpoint, "e", None, {}, multi_user=True, high_assurance=True)
 
 
 def test_private_endpoint_is_its_owners(client, refused):
     owner = client("admin")
-    id = owner.register_endpoint("e", None, {}, multi_user=True, public=False)["endpoint_id"]
+    own = owner.register_endpoint("e", None, {}, multi_user=True, public=False)["endpoint_id"]
     single = owner.register_endpoint("e", None, {}, multi_user=False, public=True)["endpoint_id"]
     bob = client("bob")
     function = bob.register_function(square, public=True)
-    for endpoint in (id, single):
+    for endpoint in (own, single):
         refused(403, bob.run, 1, endpoint_id=endpoint, function_id=function)
         refused(403, bob.get_endpoint_status, endpoint)
         refused(403, bob.delete_endpoint, endpoint)
@@ -149,12 +149,12 @@ def test_private_endpoint_is_its_owners(client, refused):
 def test_allowed_functions(client, refused):
     alice = client("alice")
     allowed, other = alice.register_function(square), alice.register_function(square)
-    id = client("admin").register_endpoint("e", None, {}, multi_user=True, public=True, allowed_functions=[allowed])[
-        "endpoint_id"
-    ]
-    assert client("alice").get_allowed_functions(id)["functions"] == [allowed]
-    assert client("alice").run(1, endpoint_id=id, function_id=allowed)
-    refused(403, client("alice").run, 1, endpoint_id=id, function_id=other)
+    restricted = client("admin").register_endpoint(
+        "e", None, {}, multi_user=True, public=True, allowed_functions=[allowed]
+    )["endpoint_id"]
+    assert client("alice").get_allowed_functions(restricted)["functions"] == [allowed]
+    assert client("alice").run(1, endpoint_id=restricted, function_id=allowed)
+    refused(403, client("alice").run, 1, endpoint_id=restricted, function_id=other)
 
 
 def test_lock_cuts_off_and_delete_forgets(client, refused, manager):

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import globus_sdk
 import pytest
@@ -14,7 +15,8 @@ from globus_compute_sdk import Client, Executor
 from globus_compute_sdk.errors import TaskExecutionFailed
 
 from lab.hub import HubProcess
-from tests.hub.peer import Manager, UserEndpoint, wait_until
+from lab.waiting import until
+from tests.hub.peer import PeerManager, UserEndpoint
 from wire.messages import Result
 
 pytestmark = pytest.mark.system
@@ -32,7 +34,7 @@ def fail():
 
 
 @pytest.fixture
-def executor(client: Callable[[str], Client], manager: Manager) -> Iterator[Executor]:
+def executor(client: Callable[[str], Client], manager: PeerManager) -> Iterator[Executor]:
     """Alice's executor on the manager of this test."""
     Executor._default_task_group_id = None  # the public client shares it between executors, also of other users
     with Executor(manager.id, client=client("alice")) as executor:
@@ -42,12 +44,12 @@ def executor(client: Callable[[str], Client], manager: Manager) -> Iterator[Exec
 
 
 @pytest.fixture
-def endpoint(manager: Manager) -> Iterator[Callable[..., UserEndpoint]]:
-    """Starts the user endpoint that the next command asks for, or one that does not check in."""
+def endpoint(manager: PeerManager) -> Iterator[Callable[..., UserEndpoint]]:
+    """Starts the user endpoint that `command`, or the next one, asks for, or one that does not check in."""
     started = []
 
-    def start(*, check_in: bool = True) -> UserEndpoint:
-        started.append(UserEndpoint(manager.next_command()[1]))
+    def start(command: dict[str, Any] | None = None, *, check_in: bool = True) -> UserEndpoint:
+        started.append(UserEndpoint(command or manager.next_command()[1]))
         if check_in:
             started[-1].heartbeat()
         return started[-1]
@@ -129,7 +131,7 @@ def test_client_run_get_task_and_batch(client, manager, endpoint):
     uep = endpoint()
     uep.run(uep.take()[1])
 
-    wait_until(lambda: not gcc.get_task(done)["pending"])
+    until(lambda: not gcc.get_task(done)["pending"], "the end of the task")
     assert gcc.get_result(done) == 8
     batch = client("alice").get_batch_result([done, waiting])
     assert batch[done]["result"] == 8
@@ -188,9 +190,7 @@ def test_tasks_wait_for_a_manager_that_comes_back(client, executor, manager, end
     first.heartbeat(active=False)
     first.close()  # the broker takes the task back
 
-    time.sleep(5.5)
-    manager.heartbeat()
-    second = endpoint()
+    second = endpoint(manager.command_after_heartbeats())
     second.run(second.take()[1])
     assert future.result(timeout=10) == 10
     manager.heartbeat()
@@ -199,22 +199,30 @@ def test_tasks_wait_for_a_manager_that_comes_back(client, executor, manager, end
 
 def test_status_and_timeline(client, executor, manager, endpoint):
     gcc = client("alice")
-    assert gcc.get_endpoint_status(manager.id)["status"] == "offline"
+
+    def is_online():
+        status = gcc.get_endpoint_status(manager.id)["status"]
+        assert status in ("online", "offline")
+        return status == "online"
+
+    assert not is_online()
     manager.heartbeat(0.4)
-    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "online")
-    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "offline")
+    until(is_online, "the manager to be online")
+    until(lambda: not is_online(), "its heartbeat to be too old")
     manager.heartbeat(30)
-    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "online")
+    until(is_online, "the manager to be online again")
     manager.heartbeat(0)
-    wait_until(lambda: gcc.get_endpoint_status(manager.id)["status"] == "offline")
+    until(lambda: not is_online(), "its goodbye")
 
     executor.submit(double, 1)
     uep = endpoint()
     uep.run(uep.take()[1])
     timeline = f"/hub/v1/endpoints/{uep.id}/timeline"
-    start = wait_until(lambda: [s for s in gcc._compute_web_client.v2.get(timeline)["starts"] if s["first_result_at"]])[
-        0
-    ]
+
+    def with_results():
+        return [s for s in gcc._compute_web_client.v2.get(timeline)["starts"] if s["first_result_at"]]
+
+    start = until(with_results, "a start with a result")[0]
     assert start["commanded_at"] <= start["first_heartbeat_at"] <= start["first_result_at"]
     whole = client("admin")._compute_web_client.v2.get(f"/hub/v1/endpoints/{manager.id}/timeline")
     assert [u["endpoint_id"] for u in whole["user_endpoints"]] == [uep.id]
@@ -233,7 +241,7 @@ def test_reload_tasks_reattaches(client, manager, endpoint):
     group = gcc.batch_run(manager.id, batch)["task_group_id"]
     uep = endpoint()
     uep.run(uep.take()[1])
-    wait_until(lambda: gcc._compute_web_client.v2.get_task_group(group)["tasks"])
+    until(lambda: gcc._compute_web_client.v2.get_task_group(group)["tasks"], "the tasks of the group")
     with Executor(manager.id, client=gcc, task_group_id=group) as executor:
         futures = list(executor.reload_tasks())
         uep.run(uep.take()[1])

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from wire.amqp import Delivery
+from wire.consumer import Delivery
 
 MANAGER = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
 UEP = "feef5f81-edd9-5023-9ac5-7510955c05a6"

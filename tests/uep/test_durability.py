@@ -28,7 +28,7 @@ from uep import answers, config, endpoint, engines, outbox
 from uep.engines.base import Place
 from uep.handover import HandOver
 from uep.worker import RESULT_LIMIT
-from wire import amqp, messages
+from wire import messages
 
 pytestmark = pytest.mark.system
 
@@ -228,8 +228,8 @@ def test_connection_stalled(
     tally: Tally, network: Proxy, broker: PrivateBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the missing heartbeats tell. The broker has to miss them too: until then the task queue is taken."""
-    monkeypatch.setattr(amqp, "HEARTBEAT", 2)
-    monkeypatch.setattr(amqp, "OPEN_TIMEOUT", 3)
+    monkeypatch.setattr("wire.connection.HEARTBEAT", 2)
+    monkeypatch.setattr("wire.connection.OPEN_TIMEOUT", 3)
 
     def play() -> None:
         tally.send(MANY)

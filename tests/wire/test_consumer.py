@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from lab.broker import PrivateBroker
-from tests.wire.test_amqp import run
-from wire.amqp import Connection, Delivery, Publisher
-from wire.consumer import FEWEST
+from lab.waiting import aiountil
+from tests.wire.session import run
+from wire.connection import Connection
+from wire.consumer import FEWEST, Delivery
+from wire.publisher import Publisher
 from wire.queues import Target
 
 pytestmark = pytest.mark.system
@@ -61,9 +63,12 @@ class Queue:
 
     async def drain(self, count: int) -> None:
         """Acknowledges what comes until so many messages have come in all."""
-        while len(self.order) < count:
+
+        def all_came() -> bool:
             self.acknowledge()
-            await asyncio.sleep(0.01)
+            return len(self.order) >= count
+
+        await aiountil(all_came, f"{count} messages")
         self.acknowledge()
 
 

@@ -58,6 +58,14 @@ def test_what_is_packed_is_unpacked(data: str, code: str, stamp: int) -> None:
     assert unpack(pack(result)) == result
 
 
+def test_what_is_told_of_an_unknown_message_is_short() -> None:
+    for kind in ("x" * 10**6, ["\n" * 10**6], "\x1b[2J"):
+        with pytest.raises(MessageError) as caught:
+            unpack(b"\x01" + json.dumps({"message_type": kind}).encode())
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 200
+
+
 def test_unknown_fields_are_ignored() -> None:
     envelope = {"message_type": "task", "data": {"task_id": ID, "task_buffer": "x", "new": 1}, "new": 2}
     assert unpack(b"\x01" + json.dumps(envelope).encode()) == Task(ID, "x")

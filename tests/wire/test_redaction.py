@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import io
-import itertools
 import logging
 
 import pytest
 
-from wire import backoff
 from wire.redaction import Redactor, redact
 
 
@@ -51,10 +49,3 @@ def test_the_filter_covers_arguments_and_tracebacks() -> None:
     logger.removeHandler(handler)
     assert "hunter2" not in stream.getvalue()
     assert "ValueError" in stream.getvalue()
-
-
-def test_waits_grow_to_the_cap_and_vary() -> None:
-    waits = list(itertools.islice(backoff.delays(first=1, factor=2, cap=8), 50))
-    for wait, ceiling in zip(waits, [1, 2, 4, 8, 8], strict=False):
-        assert ceiling / 2 <= wait <= ceiling
-    assert len(set(waits[5:])) > 10

@@ -11,7 +11,8 @@ import pytest
 from lab.broker import PROGRAM, PrivateBroker
 from lab.certificates import Authority, Certificate
 from tests.conftest import need
-from wire.amqp import Connection, Unreachable
+from wire.connection import Connection
+from wire.errors import Unreachable
 from wire.queues import read_source
 
 pytestmark = pytest.mark.system

@@ -19,7 +19,7 @@ from mep.request.start_endpoint import StartEndpoint
 from mep.worker import notices
 from mep.worker.commands import credentials_in, decode
 from tests.mep.commands import COMMAND, delivery
-from wire.amqp import Delivery
+from wire.consumer import Delivery
 from wire.queues import QueueInfoError, Target
 
 NOW = time.time()

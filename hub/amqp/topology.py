@@ -30,52 +30,52 @@ CLIENT_QUEUE_LIFE = 14 * 86400
 
 
 def manager_account(endpoint_id: str) -> str:
-    """The AMQP user name of a manager."""
+    """Returns the AMQP user name of a manager."""
     return f"mep.{endpoint_id}"
 
 
 def user_endpoint_account(endpoint_id: str) -> str:
-    """The AMQP user name of a user endpoint."""
+    """Returns the AMQP user name of a user endpoint."""
     return f"uep.{endpoint_id}"
 
 
 def client_account(identity_id: str) -> str:
-    """The AMQP user name of a user's clients."""
+    """Returns the AMQP user name of a user's clients."""
     return f"client.{identity_id}"
 
 
 def client_queue_prefix(identity_id: str) -> str:
-    """The `queue_prefix` of a user; a task group's queue is this prefix and the group's id."""
+    """Returns the `queue_prefix` of a user; a task group's queue is this prefix and the group's id."""
     return f"{client_account(identity_id)}."
 
 
 def command_queue(endpoint_id: str) -> str:
-    """The queue a manager reads."""
+    """Returns the queue that a manager reads."""
     return f"{endpoint_id}.commands"
 
 
 def task_queue(endpoint_id: str) -> str:
-    """The queue a user endpoint reads."""
+    """Returns the queue that a user endpoint reads."""
     return f"{endpoint_id}.tasks"
 
 
 def routing_key(endpoint_id: str, exchange: str) -> str:
-    """What an endpoint publishes with to `results` or `heartbeats`; the broker lets it use no other."""
+    """Returns the only key with which the broker lets an endpoint publish to `results` or `heartbeats`."""
     return f"{endpoint_id}.{exchange}"
 
 
 def sender(routing_key: str) -> str:
-    """The endpoint that published with `routing_key`. The broker has checked that it was that endpoint."""
+    """Returns the endpoint that published with `routing_key`. The broker has checked that it was that endpoint."""
     return routing_key.partition(".")[0]
 
 
 def source_info(url: str, exchange: str, queue: str) -> dict[str, Any]:
-    """Queue info for a queue to consume."""
+    """Makes queue info for a queue to consume."""
     return {"connection_url": url, "exchange": exchange, "queue": queue}
 
 
 def target_info(url: str, exchange: str, endpoint_id: str) -> dict[str, Any]:
-    """Queue info for an exchange to publish to; its queue has the same name."""
+    """Makes queue info for an exchange to publish to; its queue has the same name."""
     return {
         **source_info(url, exchange, exchange),
         "queue_publish_kwargs": {
@@ -88,6 +88,6 @@ def target_info(url: str, exchange: str, endpoint_id: str) -> dict[str, Any]:
 
 
 def target(queue: str, content_type: str, **properties: Any) -> Target:
-    """Where the hub itself publishes. The URL is left out: it is for the hub's own connection."""
+    """Makes a target for what the hub itself publishes. It has no URL: the hub publishes over its own connection."""
     kept: Mapping[str, Any] = {"delivery_mode": 2, "content_type": content_type, **properties}
     return Target("", "", queue, mandatory=True, properties=kept)

@@ -8,11 +8,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hub import topology
-from hub.broker import Broker
+from hub.amqp import topology
+from hub.amqp.broker import Broker
+from hub.amqp.passwords import Passwords
 from hub.clients import Client
-from hub.config import Broker as BrokerConfig
-from hub.passwords import Passwords
+from hub.config import BrokerConfig
 from hub.store import Store
 from hub.tokens import Tokens
 from hub.web import Json, NotFound, field, json_object, path_id
@@ -20,6 +20,8 @@ from wire import messages
 
 BATCH_LIMIT = 5000
 """Tasks in one `batch_status`; more are left out of the answer, which clients take for not ended yet."""
+BATCH_BYTES = 16 * 2**20
+"""Bytes of results after which the rest is left out likewise: nobody else is served while an answer is made."""
 
 _TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
 
@@ -34,7 +36,7 @@ class TaskRoutes:
         self._config = config
 
     def routes(self) -> list[Route]:
-        """The calls."""
+        """Lists the calls."""
         return [
             Route("/v2/tasks/{id}", self.show, methods=["GET"]),
             Route("/v2/batch_status", self.batch, methods=["POST"]),
@@ -43,35 +45,41 @@ class TaskRoutes:
         ]
 
     async def show(self, request: Request) -> Json:
-        """State and, when it has ended, result of a task."""
+        """Shows the state and, when it has ended, the result of a task."""
         caller = self._tokens.caller(request)
-        id = path_id(request, "task")
-        row = self._task(id, caller)
+        task_id = path_id(request, "task")
+        row = self._task(task_id, caller)
         if row is None:
-            raise NotFound("task", id)
+            raise NotFound("task", task_id)
         return Json(_shown(row))
 
     async def batch(self, request: Request) -> Json:
-        """The same for many tasks; those that are not the caller's are left out."""
+        """Shows the same of many tasks; those that are not the caller's are left out."""
         caller = self._tokens.caller(request)
-        ids = [str(id).lower() for id in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
-        rows = {id: row for id in ids if (row := self._task(id, caller)) is not None}
-        return Json({"response": "batch", "results": {id: _shown(row) for id, row in rows.items()}})
+        ids = [str(text).lower() for text in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
+        rows: dict[str, sqlite3.Row] = {}
+        size = 0
+        for task_id in ids:
+            row = self._task(task_id, caller) if size < BATCH_BYTES else None
+            if row is not None:
+                rows[task_id] = row
+                size += len(row["result"] or b"")
+        return Json({"response": "batch", "results": {task_id: _shown(row) for task_id, row in rows.items()}})
 
     async def group(self, request: Request) -> Json:
-        """The tasks of a group. Who asks wants to wait for them: results that are still to come go to its queue."""
+        """Lists the tasks of a group. Who asks wants to wait for them: results that are to come go to its queue."""
         caller = self._tokens.caller(request)
-        id = path_id(request, "task group")
-        row = self._store.one("SELECT owner FROM task_group WHERE id = ?", id)
+        group = path_id(request, "task group")
+        row = self._store.one("SELECT owner FROM task_group WHERE id = ?", group)
         if row is None or row["owner"] != caller.identity.id:
-            raise NotFound("task group", id)
-        await self._broker.declare_client_queue(topology.client_queue_prefix(caller.identity.id) + id)
-        await self._store.execute("UPDATE task_group SET has_queue = 1 WHERE id = ? AND NOT has_queue", id)
-        tasks = self._store.read("SELECT id FROM task WHERE task_group = ? ORDER BY rowid", id)
-        return Json({"taskgroup_id": id, "tasks": [{"id": task["id"]} for task in tasks]})
+            raise NotFound("task group", group)
+        await self._broker.declare_client_queue(topology.client_queue_prefix(caller.identity.id) + group)
+        await self._store.execute("UPDATE task_group SET has_queue = 1 WHERE id = ? AND NOT has_queue", group)
+        tasks = self._store.read("SELECT id FROM task WHERE task_group = ? ORDER BY rowid", group)
+        return Json({"taskgroup_id": group, "tasks": [{"id": task["id"]} for task in tasks]})
 
     async def result_connection(self, request: Request) -> Json:
-        """An AMQP account that reads the result queues of the caller, and of nobody else."""
+        """Gives an AMQP account that reads the result queues of the caller, and of nobody else."""
         caller = self._tokens.caller(request)
         account = topology.client_account(caller.identity.id)
         password = await self._store.write(lambda db: Passwords.add(db, account))
@@ -82,13 +90,13 @@ class TaskRoutes:
             }
         )
 
-    def _task(self, id: str, caller: Client) -> sqlite3.Row | None:
-        row = self._store.one(_TASK, id)
+    def _task(self, task_id: str, caller: Client) -> sqlite3.Row | None:
+        row = self._store.one(_TASK, task_id)
         return row if row is not None and row["owner"] == caller.identity.id else None
 
 
 def _shown(row: sqlite3.Row) -> dict[str, Any]:
-    """A task as clients read it: it has ended exactly when there is a `completion_t`."""
+    """Shows a task as clients read it: it has ended exactly when there is a `completion_t`."""
     shown = {"task_id": row["id"], "task_group_id": row["task_group"]}
     if row["ended_at"] is None:
         return {**shown, "status": "waiting-for-ep"}

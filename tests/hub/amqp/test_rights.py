@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hub import rights
+from hub.amqp import rights
 
 A, B = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 

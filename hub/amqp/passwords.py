@@ -28,7 +28,7 @@ class Passwords:
 
     @staticmethod
     def add(db: sqlite3.Connection, account: str) -> str:
-        """A new password for `account`, as part of a larger change of the store."""
+        """Makes a new password for `account`, as part of a larger change of the store."""
         password = secrets.token_urlsafe(32)
         db.execute(
             "INSERT INTO password(account, hash, expires) VALUES (?, ?, ?)",
@@ -37,7 +37,7 @@ class Passwords:
         return password
 
     async def is_valid(self, account: str, password: str) -> bool:
-        """Whether `account` may log in with `password`; remembers that it did."""
+        """Tells whether `account` may log in with `password`; remembers that it did."""
         digest = _hash(password)
         row = self._store.one(
             "SELECT used FROM password WHERE account = ? AND hash = ? AND expires > ?", account, digest, time.time()
@@ -47,14 +47,14 @@ class Passwords:
         return row is not None
 
     def exists(self, account: str) -> bool:
-        """Whether `account` has a valid password."""
+        """Tells whether `account` has a valid password."""
         return (
             self._store.one("SELECT 1 FROM password WHERE account = ? AND expires > ? LIMIT 1", account, time.time())
             is not None
         )
 
     def renew(self, db: sqlite3.Connection, account: str, now: float) -> None:
-        """A heartbeat came: what the account has used stays valid. Writes at most once an hour."""
+        """Keeps valid what the account has used, because it sent a heartbeat. Writes at most once an hour."""
         if now - self._renewed.get(account, 0) < _RENEW_EVERY:
             return
         db.execute("UPDATE password SET expires = ? WHERE account = ? AND used", (now + LIFETIME, account))

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from hub import endpoints, registration
 from hub.clients import Client
-from hub.registration import Registration
+from hub.registration import Registrar
 from hub.store import Store
 from hub.submission import Submitter, decode
 from hub.tokens import Tokens
@@ -21,16 +21,16 @@ from hub.web import Forbidden, Json, json_object, path_id
 class EndpointRoutes:
     """Calls under `/v2/endpoints`, `/v3/endpoints` and `/hub/v1/endpoints`."""
 
-    def __init__(self, store: Store, tokens: Tokens, registration: Registration, submitter: Submitter) -> None:
+    def __init__(self, store: Store, tokens: Tokens, registrar: Registrar, submitter: Submitter) -> None:
         self._store = store
         self._tokens = tokens
-        self._registration = registration
+        self._registrar = registrar
         self._submitter = submitter
 
     def routes(self) -> list[Route]:
-        """The calls."""
+        """Lists the calls."""
         return [
-            Route("/v2/endpoints", self.list, methods=["GET"]),
+            Route("/v2/endpoints", self.list_endpoints, methods=["GET"]),
             Route("/v2/endpoints", self.register, methods=["POST"]),
             Route("/v3/endpoints", self.register, methods=["POST"]),
             Route("/v3/endpoints/{id}", self.register_again, methods=["PUT"]),
@@ -45,27 +45,27 @@ class EndpointRoutes:
         ]
 
     async def register(self, request: Request) -> Json:
-        """A new endpoint."""
+        """Registers a new endpoint."""
         caller = self._tokens.caller(request)
         record = registration.decode(await json_object(request))
-        return Json(await self._registration.register(caller, None, record))
+        return Json(await self._registrar.register(caller, None, record))
 
     async def register_again(self, request: Request) -> Json:
-        """An endpoint that has an id already."""
+        """Registers an endpoint that has an id already."""
         caller = self._tokens.caller(request)
         manager = endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
         record = registration.decode(await json_object(request))
-        return Json(await self._registration.register(caller, manager, record))
+        return Json(await self._registrar.register(caller, manager, record))
 
-    async def list(self, request: Request) -> Json:
-        """The caller's endpoints, or with `role=any` all that are open to the caller."""
+    async def list_endpoints(self, request: Request) -> Json:
+        """Lists the caller's endpoints, or with `role=any` all that are open to the caller."""
         caller = self._tokens.caller(request)
         managers = [endpoints.manager_of(row) for row in self._store.read("SELECT * FROM endpoint ORDER BY rowid")]
         every = request.query_params.get("role") == "any"
         return Json([m.shown() for m in managers if m.is_run_by(caller) or (every and m.is_open_to(caller))])
 
     async def show(self, request: Request) -> Json:
-        """What an endpoint registered with; its configuration only to those who run it."""
+        """Shows what an endpoint registered with; its configuration only to those who run it."""
         caller = self._tokens.caller(request)
         manager = endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         metadata = dict(manager.record["metadata"])
@@ -77,29 +77,29 @@ class EndpointRoutes:
         """Forgets an endpoint."""
         caller = self._tokens.caller(request)
         manager = endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
-        await self._registration.delete(manager)
+        await self._registrar.delete(manager)
         return Json({"endpoint_id": manager.id})
 
     async def status(self, request: Request) -> Json:
-        """Online or offline, and the last status report; also of a user endpoint, to its user and its manager."""
+        """Tells online or offline, and the last status report; also of a user endpoint, to its user and its manager."""
         caller = self._tokens.caller(request)
-        id = path_id(request, "endpoint")
-        row = self._user_endpoint(id, caller)
+        endpoint_id = path_id(request, "endpoint")
+        row = self._user_endpoint(endpoint_id, caller)
         if row is not None:
             details = json.loads(row["report"] or "{}")
             return Json({"status": _word(endpoints.is_online(row)), "details": details})
-        manager = endpoints.open_manager(self._store, id, caller)
+        manager = endpoints.open_manager(self._store, endpoint_id, caller)
         return Json({"status": _word(manager.online), "details": dict(manager.report)})
 
     async def lock(self, request: Request) -> Json:
         """Cuts an endpoint off for a minute."""
         caller = self._tokens.caller(request)
         manager = endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
-        await self._registration.lock(manager)
+        await self._registrar.lock(manager)
         return Json({"endpoint_id": manager.id})
 
     async def allowed_functions(self, request: Request) -> Json:
-        """The only functions that an endpoint runs, if it is so restricted."""
+        """Lists the only functions that an endpoint runs, if it is so restricted."""
         caller = self._tokens.caller(request)
         manager = endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         allowed = manager.allowed_functions
@@ -115,19 +115,19 @@ class EndpointRoutes:
         return Json(await self._submitter.submit(caller, manager, submission))
 
     async def timeline(self, request: Request) -> Json:
-        """Of a manager: its user endpoints, each with its starts. Of a user endpoint: its starts.
+        """Lists of a manager its user endpoints, each with its starts; of a user endpoint its starts.
 
         A start is `{"commanded_at", "commands", "first_heartbeat_at", "first_result_at", "ended_at", "error"}`, times
         in seconds since the epoch, null when it has not happened.
         """
         caller = self._tokens.caller(request)
-        id = path_id(request, "endpoint")
-        row = self._user_endpoint(id, caller)
+        endpoint_id = path_id(request, "endpoint")
+        row = self._user_endpoint(endpoint_id, caller)
         if row is not None:
-            return Json({"endpoint_id": id, "starts": endpoints.timeline(self._store, id)})
-        manager = endpoints.own_manager(self._store, id, caller)
+            return Json({"endpoint_id": endpoint_id, "starts": endpoints.timeline(self._store, endpoint_id)})
+        manager = endpoints.own_manager(self._store, endpoint_id, caller)
         rows = self._store.read("SELECT * FROM user_endpoint WHERE manager = ? ORDER BY rowid", manager.id)
-        return Json({"endpoint_id": id, "user_endpoints": [self._with_starts(row) for row in rows]})
+        return Json({"endpoint_id": endpoint_id, "user_endpoints": [self._with_starts(row) for row in rows]})
 
     def _with_starts(self, row: sqlite3.Row) -> dict[str, Any]:
         return {
@@ -138,13 +138,17 @@ class EndpointRoutes:
             "starts": endpoints.timeline(self._store, row["id"]),
         }
 
-    def _user_endpoint(self, id: str, caller: Client) -> sqlite3.Row | None:
-        """The user endpoint with this id, if it is one. Raises ApiError (403) when it is none of the caller's."""
-        row = self._store.one("SELECT * FROM user_endpoint WHERE id = ?", id)
+    def _user_endpoint(self, endpoint_id: str, caller: Client) -> sqlite3.Row | None:
+        """Returns the user endpoint with this id; None when the id is none of a user endpoint.
+
+        Raises:
+            Forbidden: it is not the caller's, and the caller does not run its manager.
+        """
+        row = self._store.one("SELECT * FROM user_endpoint WHERE id = ?", endpoint_id)
         if row is None or caller.is_one_of(row["identity"]):
             return row
         if not endpoints.read_manager(self._store, row["manager"]).is_run_by(caller):
-            raise Forbidden(f"Endpoint {id} is not yours")
+            raise Forbidden(f"Endpoint {endpoint_id} is not yours")
         return row
 
 

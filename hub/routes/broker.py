@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from hub import rights
-from hub.passwords import Passwords
+from hub.amqp import rights
+from hub.amqp.passwords import Passwords
 from hub.web import form
 
 
@@ -23,7 +23,7 @@ class BrokerRoutes:
         self._vhost = vhost
 
     def routes(self) -> list[Route]:
-        """The four questions."""
+        """Lists the four questions."""
         return [
             Route("/broker/user", self.user, methods=["POST"]),
             Route("/broker/vhost", self.vhost, methods=["POST"]),
@@ -32,23 +32,23 @@ class BrokerRoutes:
         ]
 
     async def user(self, request: Request) -> PlainTextResponse:
-        """Is this the account's password?"""
+        """Answers whether this is the account's password."""
         asked = await form(request)
         return _answer(await self._passwords.is_valid(asked.get("username", ""), asked.get("password", "")))
 
     async def vhost(self, request: Request) -> PlainTextResponse:
-        """May it enter this virtual host?"""
+        """Answers whether the account may enter this virtual host."""
         asked = await form(request)
         return _answer(asked.get("vhost") == self._vhost and self._passwords.exists(asked.get("username", "")))
 
     async def resource(self, request: Request) -> PlainTextResponse:
-        """May it use this queue or exchange?"""
+        """Answers whether the account may use this queue or exchange."""
         asked = await form(request)
         account, kind, name, permission = (asked.get(k, "") for k in ("username", "resource", "name", "permission"))
         return _answer(asked.get("vhost") == self._vhost and rights.may(account, kind, name, permission))
 
     async def topic(self, request: Request) -> PlainTextResponse:
-        """May it use this routing key?"""
+        """Answers whether the account may use this routing key."""
         asked = await form(request)
         account, name, permission, key = (asked.get(k, "") for k in ("username", "name", "permission", "routing_key"))
         return _answer(asked.get("vhost") == self._vhost and rights.may_publish(account, name, permission, key))

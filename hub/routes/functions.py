@@ -21,7 +21,7 @@ class FunctionRoutes:
         self._tokens = tokens
 
     def routes(self) -> list[Route]:
-        """The calls."""
+        """Lists the calls."""
         return [
             Route("/v2/functions", self.register, methods=["POST"]),
             Route("/v3/functions", self.register, methods=["POST"]),
@@ -42,30 +42,30 @@ class FunctionRoutes:
             "serialized": field(body, "serialized", bool, True),
             "meta": field(body, "meta", dict, None),
         }
-        id = str(uuid.uuid4())
+        function_id = str(uuid.uuid4())
         await self._store.execute(
             "INSERT INTO function VALUES (?, ?, ?, ?, ?)",
-            id,
+            function_id,
             caller.identity.id,
             field(body, "public", bool, False),
             code,
             json.dumps(record),
         )
-        return Json({"function_uuid": id})
+        return Json({"function_uuid": function_id})
 
     async def show(self, request: Request) -> Json:
-        """All about a function, its code included."""
+        """Shows all about a function, its code included."""
         caller = self._tokens.caller(request)
-        id = path_id(request, "function")
-        row = self._store.one("SELECT * FROM function WHERE id = ?", id)
+        function_id = path_id(request, "function")
+        row = self._store.one("SELECT * FROM function WHERE id = ?", function_id)
         if row is None:
-            raise NotFound("function", id)
+            raise NotFound("function", function_id)
         if not row["public"] and not caller.is_one_of(row["owner"]):
-            raise Forbidden(f"Function {id} is not public and not yours")
+            raise Forbidden(f"Function {function_id} is not public and not yours")
         record = json.loads(row["record"])
         return Json(
             {
-                "function_uuid": id,
+                "function_uuid": function_id,
                 **record,
                 "metadata": record["meta"],
                 "function_code": row["code"],
@@ -77,11 +77,11 @@ class FunctionRoutes:
     async def delete(self, request: Request) -> Json:
         """Forgets a function; tasks that were submitted before still run."""
         caller = self._tokens.caller(request)
-        id = path_id(request, "function")
-        row = self._store.one("SELECT owner FROM function WHERE id = ?", id)
+        function_id = path_id(request, "function")
+        row = self._store.one("SELECT owner FROM function WHERE id = ?", function_id)
         if row is None:
-            raise NotFound("function", id)
+            raise NotFound("function", function_id)
         if not caller.is_one_of(row["owner"]):
-            raise Forbidden(f"Function {id} is not yours")
-        await self._store.execute("DELETE FROM function WHERE id = ?", id)
-        return Json({"function_uuid": id})
+            raise Forbidden(f"Function {function_id} is not yours")
+        await self._store.execute("DELETE FROM function WHERE id = ?", function_id)
+        return Json({"function_uuid": function_id})

@@ -22,7 +22,7 @@ class AuthRoutes:
         self._identities = {i.id: i for client in clients.values() for i in client.identities}
 
     def routes(self) -> list[Route]:
-        """The calls."""
+        """Lists the calls."""
         return [
             Route("/v2/oauth2/token", self.token, methods=["POST"]),
             Route("/v2/oauth2/token/revoke", self.revoke, methods=["POST"]),
@@ -31,7 +31,7 @@ class AuthRoutes:
         ]
 
     async def token(self, request: Request) -> Json:
-        """Client id and secret for tokens."""
+        """Gives tokens for client id and secret."""
         client = self._tokens.client_of_basic(request)
         asked = await form(request)
         if asked.get("grant_type") != "client_credentials":
@@ -46,7 +46,7 @@ class AuthRoutes:
         return Json({"active": False})
 
     async def userinfo(self, request: Request) -> Json:
-        """Who the caller is, with all linked identities."""
+        """Tells who the caller is, with all linked identities."""
         client = self._tokens.caller(request, AUTH)
         main = client.identity
         return Json(
@@ -64,10 +64,10 @@ class AuthRoutes:
         )
 
     async def identities(self, request: Request) -> Json:
-        """Identity records by `ids` or `usernames` (comma-separated); unknown ones are left out."""
+        """Finds identity records by `ids` or `usernames` (comma-separated); unknown ones are left out."""
         self._tokens.caller(request, AUTH)
         asked = request.query_params
-        ids = [id.strip().lower() for id in asked.get("ids", "").split(",")]
+        ids = [text.strip().lower() for text in asked.get("ids", "").split(",")]
         names = [name.strip() for name in asked.get("usernames", "").split(",")]
         found = [i for i in self._identities.values() if i.id in ids or i.username in names]
         return Json({"identities": [identity.record() for identity in found]})

@@ -1,17 +1,17 @@
 """What an AMQP account may do: read its own queues and publish under its own routing keys, nothing else.
 
-The broker asks for every queue, exchange and routing key that a connection uses (`routes_broker`). Nobody but the hub
-may configure anything.
+The broker asks for every queue, exchange and routing key that a connection uses (`hub.routes.broker`). Nobody but the
+hub may configure anything.
 """
 
 from __future__ import annotations
 
-from hub import topology
-from hub.topology import HEARTBEATS, RESULTS
+from hub.amqp import topology
+from hub.amqp.topology import HEARTBEATS, RESULTS
 
 
 def may(account: str, kind: str, name: str, permission: str) -> bool:
-    """Whether `account` has `permission` (configure, write, read) on the `kind` (queue, exchange) called `name`."""
+    """Tells whether `account` has `permission` (configure, write, read) on the `kind` (queue, exchange) `name`."""
     if kind == "queue" and permission == "read":
         return _may_consume(account, name)
     if permission == "write":
@@ -23,21 +23,21 @@ def may(account: str, kind: str, name: str, permission: str) -> bool:
 
 
 def may_publish(account: str, exchange: str, permission: str, routing_key: str) -> bool:
-    """Whether `account` may use `routing_key` on `exchange`."""
+    """Tells whether `account` may use `routing_key` on `exchange`."""
     return permission == "write" and routing_key == _published(account).get(exchange)
 
 
 def _may_consume(account: str, queue: str) -> bool:
-    kind, _, id = account.partition(".")
+    kind, _, owner = account.partition(".")
     if kind == "mep":
-        return queue == topology.command_queue(id)
+        return queue == topology.command_queue(owner)
     if kind == "uep":
-        return queue == topology.task_queue(id)
-    return kind == "client" and queue.startswith(topology.client_queue_prefix(id))
+        return queue == topology.task_queue(owner)
+    return kind == "client" and queue.startswith(topology.client_queue_prefix(owner))
 
 
 def _published(account: str) -> dict[str, str]:
-    """The exchanges that `account` publishes to, each with its one routing key."""
-    kind, _, id = account.partition(".")
+    """Returns the exchanges that `account` publishes to, each with its one routing key."""
+    kind, _, owner = account.partition(".")
     exchanges = {"mep": (HEARTBEATS,), "uep": (RESULTS, HEARTBEATS)}.get(kind, ())
-    return {exchange: topology.routing_key(id, exchange) for exchange in exchanges}
+    return {exchange: topology.routing_key(owner, exchange) for exchange in exchanges}

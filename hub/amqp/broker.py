@@ -13,9 +13,13 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hub import topology
-from wire.amqp import BrokerError, Connection, ConnectionLost, Delivery, Publisher, stay_connected
+from hub.amqp import topology
+from wire.connection import Connection
+from wire.consumer import Delivery
+from wire.errors import BrokerError, ConnectionLost
+from wire.publisher import Publisher
 from wire.queues import Target
+from wire.reconnect import stay_connected
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,10 @@ class Broker:
     async def run(
         self, first: Connection, handlers: Mapping[str, Handler], on_connected: Callable[[], Awaitable[None]]
     ) -> None:
-        """Never returns. `first` is an open connection; `handlers` are by queue; `on_connected` runs on each one."""
+        """Stays connected, and never returns. `first` is an open connection; `handlers` are by queue.
+
+        `on_connected` runs on each connection before deliveries begin.
+        """
         waiting = [first]
 
         async def open_connection() -> Connection:
@@ -61,7 +68,7 @@ class Broker:
         return self._publisher.send(target, body)
 
     async def declare_queue(self, queue: str) -> tuple[int, int]:
-        """Makes a command or task queue unless it is there; how many messages wait in it, how many consumers read."""
+        """Makes a command or task queue unless it is there; returns how many messages and how many consumers it has."""
         frame = await self._call("queue_declare", queue=queue, durable=True)
         return frame.method.message_count, frame.method.consumer_count
 
@@ -95,7 +102,7 @@ class Broker:
             answer.set_exception(ConnectionLost("the connection to RabbitMQ was lost"))
 
     async def _call(self, method: str, **arguments: Any) -> Any:
-        """One synchronous AMQP method on the bare channel; its answer frame."""
+        """Calls a synchronous AMQP method on the bare channel; returns its answer frame."""
         if self._channel is None:
             raise ConnectionLost("not connected to RabbitMQ")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -138,7 +145,7 @@ async def _drain(connection: Connection, queue: str, handle: Handler) -> None:
 
 
 async def _handle(handle: Handler, batch: list[Delivery]) -> None:
-    """A message that no handler can digest is dropped alone: it must stop neither the others nor the hub."""
+    """Drops a message that the handler cannot digest, and that alone: it must stop neither the others nor the hub."""
     try:
         await handle(batch)
     except (BrokerError, sqlite3.Error):

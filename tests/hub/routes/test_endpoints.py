@@ -1,0 +1,147 @@
+"""Endpoints by REST: who sees and changes which, and what is said of a user endpoint."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hub.commands import Commands
+from hub.outcomes import Outcomes
+from hub.registration import Registrar
+from hub.routes.endpoints import EndpointRoutes
+from hub.submission import Submitter
+from hub.tokens import Tokens
+from tests.hub.units import (
+    ADMIN,
+    ALICE,
+    BOB,
+    CLIENTS,
+    CONFIG,
+    Rest,
+    StubBroker,
+    add_manager,
+    add_user_endpoint,
+    new_id,
+    run,
+)
+
+BODY = {"endpoint_name": "e", "multi_user": True, "public": True, "metadata": {"hostname": "h", "endpoint_config": "x"}}
+
+
+@pytest.fixture
+def broker():
+    return StubBroker()
+
+
+@pytest.fixture
+def rest(store, broker):
+    tokens = Tokens(store, CLIENTS)
+    registrar = Registrar(store, broker, CONFIG, Outcomes(store, broker))
+    submitter = Submitter(store, broker, Commands(store, broker, CONFIG, CLIENTS))
+    return Rest(EndpointRoutes(store, tokens, registrar, submitter).routes(), store)
+
+
+@pytest.fixture
+def registered(rest):
+    """The id of a public endpoint of the admin's."""
+    answer = run(rest("POST", "/v3/endpoints", ADMIN, body=BODY))
+    assert answer.status == 200
+    return answer.json["endpoint_id"]
+
+
+def test_registering_again_is_its_owners_business(rest, registered):
+    path = f"/v3/endpoints/{registered}"
+    assert run(rest("PUT", path, ADMIN, body={**BODY, "public": False})).json["endpoint_id"] == registered
+    assert run(rest("PUT", path, ALICE, body=BODY)).status == 403
+    assert run(rest("PUT", f"/v3/endpoints/{new_id()}", ADMIN, body=BODY)).status == 404
+    assert run(rest("PUT", path, ADMIN, body={})).status == 422
+
+
+def test_one_sees_ones_own_and_all_that_are_open(rest, registered):
+    def listed(caller, role=""):
+        return [e["uuid"] for e in run(rest("GET", f"/v2/endpoints?role={role}", caller)).json]
+
+    private = run(rest("POST", "/v2/endpoints", ALICE, body={**BODY, "public": False})).json["endpoint_id"]
+    assert listed(ADMIN) == listed(BOB, "any") == [registered]
+    assert listed(BOB) == []
+    assert listed(ALICE) == [private]
+    assert listed(ALICE, "any") == [registered, private]
+
+
+def test_the_configuration_is_shown_to_who_runs_it(rest, registered):
+    path = f"/v2/endpoints/{registered}"
+    mine, theirs = run(rest("GET", path, ADMIN)).json, run(rest("GET", path, BOB)).json
+    assert (mine["endpoint_config"], mine["metadata"]["endpoint_config"]) == ("x", "x")
+    assert theirs["hostname"] == "h"
+    assert "endpoint_config" not in theirs
+    assert "endpoint_config" not in theirs["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("method", "suffix"), [("DELETE", ""), ("POST", "/lock"), ("GET", "/status"), ("GET", "")], ids=lambda v: v or "-"
+)
+def test_a_private_one_is_closed_to_others(rest, store, method, suffix):
+    private = run(add_manager(store, public=False))
+    assert run(rest(method, f"/v2/endpoints/{private}{suffix}", BOB)).status == 403
+    assert run(rest(method, f"/v2/endpoints/{private}{suffix}")).status == 401
+    assert run(rest(method, f"/v2/endpoints/{private}{suffix}", ADMIN)).json
+
+
+def test_status_of_a_manager(rest, store, registered):
+    path = f"/v2/endpoints/{registered}/status"
+    assert run(rest("GET", path, BOB)).json == {"status": "offline", "details": {}}
+    change = "UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = 30, report = '{\"a\": 1}'"
+    run(store.execute(change, time.time()))
+    assert run(rest("GET", path, BOB)).json == {"status": "online", "details": {"a": 1}}
+
+
+def test_a_user_endpoint_is_shown_to_its_user_and_to_who_runs_its_manager(rest, store, registered):
+    user_endpoint = run(add_user_endpoint(store, registered))
+    run(store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 5)", user_endpoint))
+    status, timeline = f"/v2/endpoints/{user_endpoint}/status", f"/hub/v1/endpoints/{user_endpoint}/timeline"
+    for caller in (ALICE, ADMIN):
+        assert run(rest("GET", status, caller)).json["status"] == "offline"
+        assert run(rest("GET", timeline, caller)).json["starts"][0]["commanded_at"] == 5
+    for path in (status, timeline):
+        assert run(rest("GET", path, BOB)).status == 403
+
+
+def test_the_timeline_of_a_manager_is_its_owners(rest, store, registered):
+    user_endpoint = run(add_user_endpoint(store, registered))
+    path = f"/hub/v1/endpoints/{registered}/timeline"
+    (one,) = run(rest("GET", path, ADMIN)).json["user_endpoints"]
+    assert (one["endpoint_id"], one["user_opts"], one["starts"]) == (user_endpoint, {"a": 1}, [])
+    assert run(rest("GET", path, ALICE)).status == 403
+
+
+def test_allowed_functions(rest, store, registered):
+    def told(endpoint):
+        return run(rest("GET", f"/v3/endpoints/{endpoint}/allowed_functions", BOB)).json
+
+    function = new_id()
+    restricted = run(add_manager(store, allowed_functions=[function]))
+    assert told(registered) == {"endpoint_id": registered, "restricted": False, "functions": []}
+    assert told(restricted) == {"endpoint_id": restricted, "restricted": True, "functions": [function]}
+
+
+def test_lock_and_delete(rest, store, registered):
+    path = f"/v2/endpoints/{registered}"
+    assert run(rest("POST", f"/v3/endpoints/{registered}/lock", ADMIN)).json == {"endpoint_id": registered}
+    assert run(rest("PUT", f"/v3/endpoints/{registered}", ADMIN, body=BODY)).status == 423
+    assert run(rest("DELETE", path, ALICE)).status == 403
+    assert run(rest("DELETE", path, ADMIN)).json == {"endpoint_id": registered}
+    assert run(rest("GET", path, ADMIN)).status == 404
+
+
+def test_tasks_are_taken(rest, store, registered):
+    function = new_id()
+    record = '{"function_name": "f", "serialized": true}'
+    run(store.execute("INSERT INTO function VALUES (?, ?, 1, 'code', ?)", function, ALICE.identity.id, record))
+    path = f"/v3/endpoints/{registered}/submit"
+    answer = run(rest("POST", path, BOB, body={"tasks": {function: ["args"]}}))
+    assert answer.status == 200
+    (task,) = answer.json["tasks"][function]
+    assert store.one("SELECT id FROM task")["id"] == task
+    assert run(rest("POST", path, BOB, body={})).status == 422
+    assert run(rest("POST", path, BOB, raw=b"nonsense")).status == 422

@@ -1,0 +1,110 @@
+"""Tasks by REST: what clients read of them, and whose they are."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hub.amqp import topology
+from hub.amqp.passwords import Passwords
+from hub.routes import tasks as module
+from hub.routes.tasks import TaskRoutes
+from hub.tokens import Tokens
+from tests.hub.units import ALICE, BOB, CLIENTS, CONFIG, Rest, StubBroker, add_task, new_id, run
+from wire.messages import ErrorDetails, Result, pack
+
+
+@pytest.fixture
+def broker():
+    return StubBroker()
+
+
+@pytest.fixture
+def rest(store, broker):
+    return Rest(TaskRoutes(store, Tokens(store, CLIENTS), broker, CONFIG).routes(), store)
+
+
+@pytest.fixture
+def task(store):
+    """A waiting task of Alice's: its id and its group."""
+    return run(add_task(store, new_id(), has_queue=False))
+
+
+def end(store, task, **result):
+    body = pack(Result(task, **{"data": "value", **result}))
+    run(store.execute("UPDATE task SET ended_at = ?, result = ? WHERE id = ?", time.time(), body, task))
+
+
+def show(rest, task, caller=ALICE):
+    return run(rest("GET", f"/v2/tasks/{task}", caller))
+
+
+def test_a_task_has_ended_when_it_has_a_time_of_completion(rest, store, task):
+    told = show(rest, task[0]).json
+    assert told == {"task_id": task[0], "task_group_id": task[1], "status": "waiting-for-ep"}
+    end(store, task[0], details={"os": "Linux"})
+    told = show(rest, task[0]).json
+    assert (told["status"], told["result"], told["details"]) == ("success", "value", {"os": "Linux"})
+    assert float(told["completion_t"]) <= time.time()
+    assert "exception" not in told
+
+
+def test_a_failure_says_why(rest, store, task):
+    end(store, task[0], data="Traceback", error_details=ErrorDetails("CODE", "no such account"))
+    told = show(rest, task[0]).json
+    assert (told["status"], told["exception"], told["reason"]) == ("failed", "Traceback", "no such account")
+    assert "result" not in told
+
+
+def test_a_task_is_its_owners(rest, task):
+    for answer in (show(rest, task[0], BOB), show(rest, new_id()), show(rest, "x")):
+        assert (answer.status, answer.json["code"]) == (404, "TASK_NOT_FOUND")
+
+
+def test_many_tasks_in_one_call(rest, store, task, monkeypatch):
+    mine = [task[0], *(run(add_task(store, new_id()))[0] for _ in range(2))]
+    theirs, _ = run(add_task(store, new_id(), BOB))
+    end(store, mine[0])
+
+    def ask(ids):
+        return run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": ids})).json["results"]
+
+    told = ask([*(task.upper() for task in mine), theirs, new_id(), 7])
+    assert set(told) == set(mine)
+    assert [told[task]["status"] for task in mine] == ["success", "waiting-for-ep", "waiting-for-ep"]
+    monkeypatch.setattr(module, "BATCH_LIMIT", 2)
+    assert set(ask(mine)) == set(mine[:2])
+    assert run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": "x"})).status == 422
+
+
+def test_many_large_results_come_in_several_calls(rest, store, monkeypatch):
+    """However many are asked for, at least one comes: whoever asks for the rest again gets all in the end."""
+    mine = [run(add_task(store, new_id()))[0] for _ in range(3)]
+    for task in mine:
+        end(store, task, data="x" * 1000)
+    monkeypatch.setattr(module, "BATCH_BYTES", 1500)
+    told = run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": mine})).json["results"]
+    assert list(told) == mine[:2]
+    told = run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": mine[2:]})).json["results"]
+    assert told[mine[2]]["result"] == "x" * 1000
+
+
+def test_who_asks_for_a_group_gets_a_queue_for_what_is_to_come(rest, store, broker, task):
+    path = f"/v2/taskgroup/{task[1]}"
+    told = run(rest("GET", path, ALICE)).json
+    assert told == {"taskgroup_id": task[1], "tasks": [{"id": task[0]}]}
+    queue = topology.client_queue_prefix(ALICE.identity.id) + task[1]
+    assert broker.calls == [("declare for a client", queue)]
+    assert store.one("SELECT has_queue FROM task_group")["has_queue"] == 1
+    for answer in (run(rest("GET", path, BOB)), run(rest("GET", f"/v2/taskgroup/{new_id()}", ALICE))):
+        assert (answer.status, answer.json["code"]) == (404, "TASK_GROUP_NOT_FOUND")
+    assert len(broker.calls) == 1
+
+
+def test_where_results_are_read(rest, store):
+    told = run(rest("GET", "/v2/get_amqp_result_connection_url", ALICE)).json
+    account = topology.client_account(ALICE.identity.id)
+    assert told["queue_prefix"] == f"{account}."
+    password = told["connection_url"].removeprefix(f"amqps://{account}:").partition("@")[0]
+    assert run(Passwords(store).is_valid(account, password))

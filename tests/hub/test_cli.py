@@ -1,0 +1,26 @@
+"""`mep-hub new-client`: what it prints is what hub.yaml takes. Its other command is tried in test_server.py."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+import pytest
+import yaml
+
+from hub import cli
+
+
+def test_a_new_client_has_an_id_a_secret_and_its_hash(monkeypatch, capsys):
+    made = []
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["mep-hub", "new-client"])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
+        made.append(yaml.safe_load(capsys.readouterr().out))
+    first, second = made
+    assert uuid.UUID(first["client_id"])
+    assert first["client_secret_sha256"] == hashlib.sha256(first["client_secret"].encode()).hexdigest()
+    assert first["client_secret"] != second["client_secret"]
+    assert len(first["client_secret"]) >= 32

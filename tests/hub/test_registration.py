@@ -1,0 +1,133 @@
+"""Endpoints register, are locked and deleted: in the store and in RabbitMQ, or in neither."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hub import endpoints, registration
+from hub.amqp import topology
+from hub.amqp.passwords import Passwords
+from hub.outcomes import Outcomes
+from hub.registration import Registrar
+from hub.web import ApiError, Invalid
+from tests.hub.units import (
+    ADMIN,
+    ALICE,
+    CONFIG,
+    StubBroker,
+    add_manager,
+    add_task,
+    add_user_endpoint,
+    new_id,
+    run,
+)
+from wire.errors import ConnectionLost
+from wire.messages import unpack
+from wire.queues import read_source, read_target
+
+BODY = {"endpoint_name": "e", "multi_user": True, "public": True, "metadata": {"endpoint_config": "x"}}
+
+
+@pytest.fixture
+def broker():
+    return StubBroker()
+
+
+@pytest.fixture
+def registrar(store, broker):
+    return Registrar(store, broker, CONFIG, Outcomes(store, broker))
+
+
+def test_what_is_kept_of_a_registration():
+    allowed = new_id()
+    record = registration.decode({**BODY, "allowed_functions": [allowed.upper()], "more": 1})
+    assert record["allowed_functions"] == [allowed]
+    assert record["admins"] is None
+    assert "more" not in record
+    assert registration.decode({"endpoint_name": "e"})["multi_user"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"high_assurance": True}, "cannot enforce"),
+        ({"authentication_policy": new_id()}, "cannot enforce"),
+        ({"endpoint_name": None}, "endpoint_name: missing"),
+        ({"multi_user": "yes"}, "multi_user: wrong type"),
+        ({"metadata": []}, "metadata: wrong type"),
+        ({"allowed_functions": ["x"]}, "allowed_functions: expected a UUID"),
+        ({"admins": {}}, "admins: wrong type"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_with_the_field(change, text):
+    with pytest.raises(Invalid, match=text):
+        registration.decode({**BODY, **change})
+
+
+def test_a_new_endpoint_gets_an_id_a_queue_and_credentials(store, broker, registrar):
+    answer = run(registrar.register(ADMIN, None, registration.decode(BODY)))
+    manager = endpoints.read_manager(store, answer["endpoint_id"])
+    assert manager.owner == ADMIN.identity.id
+    assert broker.calls == [("declare", f"{manager.id}.commands")]
+    source = read_source(answer["command_queue_info"], "x")
+    assert source.queue == f"{manager.id}.commands"
+    assert read_target(answer["heartbeat_queue_info"], "x").routing_key == f"{manager.id}.heartbeats"
+    account, password = source.connection_url.removeprefix("amqps://").partition("@")[0].split(":")
+    assert account == topology.manager_account(manager.id)
+    assert run(Passwords(store).is_valid(account, password))
+
+
+def test_registering_again_keeps_id_and_owner(store, registrar):
+    first = run(registrar.register(ADMIN, None, registration.decode(BODY)))
+    known = endpoints.read_manager(store, first["endpoint_id"])
+    again = run(registrar.register(ALICE, known, registration.decode({**BODY, "public": False})))
+    assert again["endpoint_id"] == first["endpoint_id"]
+    now = endpoints.read_manager(store, known.id)
+    assert (now.owner, now.public) == (ADMIN.identity.id, False)
+
+
+def test_nothing_is_registered_without_a_broker(store, broker, registrar):
+    broker.lose()
+    with pytest.raises(ConnectionLost):
+        run(registrar.register(ADMIN, None, registration.decode(BODY)))
+    assert store.read("SELECT * FROM endpoint") == []
+
+
+def test_a_lock_cuts_off_for_a_minute(store, broker, registrar):
+    answer = run(registrar.register(ADMIN, None, registration.decode(BODY)))
+    locked_id = answer["endpoint_id"]
+    run(store.execute("UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = 30", time.time()))
+    run(registrar.lock(endpoints.read_manager(store, locked_id)))
+    locked = endpoints.read_manager(store, locked_id)
+    assert not locked.online
+    assert not Passwords(store).exists(topology.manager_account(locked_id))
+    assert broker.calls[-1] == ("delete", f"{locked_id}.commands")
+    with pytest.raises(ApiError) as refused:
+        run(registrar.register(ADMIN, locked, registration.decode(BODY)))
+    assert refused.value.status == 423
+    run(store.execute("UPDATE endpoint SET locked_until = ?", time.time() - 1))
+    run(registrar.register(ADMIN, endpoints.read_manager(store, locked_id), registration.decode(BODY)))
+
+
+def test_what_is_deleted_fails_its_tasks_and_leaves_nothing_but_them(store, broker, registrar):
+    async def scenario():
+        answer = await registrar.register(ADMIN, None, registration.decode(BODY))
+        user_endpoint = await add_user_endpoint(store, answer["endpoint_id"])
+        kept = await add_user_endpoint(store, await add_manager(store))
+        await store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 0)", user_endpoint)
+        await store.write(lambda db: Passwords.add(db, topology.user_endpoint_account(user_endpoint)))
+        task, _ = await add_task(store, user_endpoint)
+        await registrar.delete(endpoints.read_manager(store, answer["endpoint_id"]))
+        ((_, body),) = broker.sent
+        failure = unpack(body)
+        assert (failure.task_id, failure.error_details.code) == (task, "ENDPOINT_DELETED")
+        assert ("delete", topology.task_queue(user_endpoint)) in broker.calls
+        assert ("delete", topology.command_queue(answer["endpoint_id"])) in broker.calls
+        assert [row["id"] for row in store.read("SELECT id FROM user_endpoint")] == [kept]
+        assert len(store.read("SELECT id FROM endpoint")) == 1
+        assert store.read("SELECT * FROM start") == []
+        assert store.read("SELECT * FROM password") == []
+
+    run(scenario())

@@ -1,0 +1,166 @@
+"""Submissions: decoded, stored, published; or refused, or taken back when they cannot be published."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hub import endpoints, submission
+from hub.amqp import topology
+from hub.commands import Commands
+from hub.submission import Submitter, decode
+from hub.web import ApiError, Forbidden, Invalid, NotFound
+from tests.hub.units import ADMIN, ALICE, BOB, CLIENTS, CONFIG, StubBroker, add_manager, new_id, run
+from wire.messages import unpack
+
+
+@pytest.fixture
+def broker():
+    return StubBroker()
+
+
+class Site:
+    """A manager, Alice's function, and who takes submissions."""
+
+    def __init__(self, store, broker):
+        self.store = store
+        self.broker = broker
+        self.submitter = Submitter(store, broker, Commands(store, broker, CONFIG, CLIENTS))
+        self.function = new_id()
+
+    async def set_up(self, **record):
+        self.manager = await add_manager(self.store, ADMIN, **record)
+        await self.add_function(self.function)
+
+    async def add_function(self, function, *, public=False, serialized=True):
+        record = json.dumps({"function_name": "f", "serialized": serialized})
+        await self.store.execute(
+            "INSERT INTO function VALUES (?, ?, ?, 'CODE ', ?)", function, ALICE.identity.id, public, record
+        )
+
+    def submit(self, caller=ALICE, **body):
+        body = {"tasks": {self.function: ["args"]}, **body}
+        manager = endpoints.read_manager(self.store, self.manager)
+        return run(self.submitter.submit(caller, manager, decode(body)))
+
+    def tasks(self):
+        return [row["id"] for row in self.store.read("SELECT id FROM task ORDER BY rowid")]
+
+
+@pytest.fixture
+def site(store, broker):
+    made = Site(store, broker)
+    run(made.set_up())
+    return made
+
+
+def refusal(call, *arguments, **more):
+    with pytest.raises(ApiError) as refused:
+        call(*arguments, **more)
+    return refused.value
+
+
+def test_a_body_is_decoded_with_what_is_not_given():
+    read = decode({"tasks": {"f": ["a"]}, "user_endpoint_config": None, "more": 1})
+    assert read == submission.Submission({"f": ["a"]}, None, False, {}, {}, None, [])
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({}, "tasks: missing"),
+        ({"tasks": {}}, "tasks: expected"),
+        ({"tasks": {"f": []}}, "tasks: expected"),
+        ({"tasks": {"f": [1]}}, "tasks: expected"),
+        ({"tasks": {"f": "args"}}, "tasks: expected"),
+        ({"tasks": {"f": ["a"]}, "task_group_id": "x"}, "task_group_id: expected a UUID"),
+        ({"tasks": {"f": ["a"]}, "result_serializers": [1]}, "result_serializers: expected"),
+        ({"tasks": {"f": ["a"]}, "user_endpoint_config": []}, "user_endpoint_config: wrong type"),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_with_the_field(body, text):
+    with pytest.raises(Invalid, match=text):
+        decode(body)
+
+
+def test_tasks_reach_the_queue_of_the_user_endpoint_and_the_manager_its_command(site):
+    options = {"account": "x"}
+    asked = site.function.upper()
+    body = {"tasks": {asked: ["one", "two"]}, "user_endpoint_config": options, "create_queue": True}
+    answer = site.submit(**body, resource_specification={"num_nodes": 2})
+    user_endpoint = endpoints.user_endpoint_id(site.manager, ALICE.identity.id, options)
+    assert answer["endpoint_id"] == site.manager
+    assert answer["tasks"] == {asked: site.tasks()}
+    queue = topology.task_queue(user_endpoint)
+    sent = [unpack(body) for body in site.broker.sent_to(queue)]
+    assert [(task.task_id, task.task_buffer) for task in sent] == list(
+        zip(site.tasks(), ["CODE one", "CODE two"], strict=True)
+    )
+    headers = site.broker.sent[0][0].properties["headers"]
+    assert headers["function_uuid"] == site.function
+    assert json.loads(headers["resource_specification"]) == {"num_nodes": 2}
+    group_queue = topology.client_queue_prefix(ALICE.identity.id) + answer["task_group_id"]
+    assert site.broker.calls == [("declare for a client", group_queue), ("declare", queue)]
+    (command,) = site.broker.sent_to(topology.command_queue(site.manager))
+    assert json.loads(command)["kwargs"]["user_opts"] == options
+
+
+def test_the_same_options_go_to_the_same_user_endpoint(site):
+    for options in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}):
+        site.submit(user_endpoint_config=options)
+    assert len(site.store.read("SELECT * FROM user_endpoint")) == 2
+
+
+def test_a_function_that_was_registered_as_source_is_packed_as_workers_read_it(site):
+    source = new_id()
+    run(site.add_function(source, serialized=False))
+    site.submit(tasks={source: ["args"]})
+    assert unpack(site.broker.sent[0][1]).task_buffer == "10\nst\nf:CODE args"
+
+
+def test_who_may_run_what(site):
+    assert isinstance(refusal(site.submit, BOB), Forbidden), "not public"
+    assert isinstance(refusal(site.submit, tasks={new_id(): ["a"]}), NotFound)
+    public = new_id()
+    run(site.add_function(public, public=True))
+    assert site.tasks() == []
+    site.submit(BOB, tasks={public: ["a"]})
+    assert len(site.tasks()) == 1
+
+
+def test_an_endpoint_that_runs_some_functions_only(store, broker):
+    allowed = new_id()
+    site = Site(store, broker)
+    run(site.set_up(allowed_functions=[allowed]))
+    run(site.add_function(allowed))
+    assert "not permitted" in str(refusal(site.submit))
+    assert site.tasks() == []
+    site.submit(tasks={allowed: ["a"]})
+
+
+def test_a_task_group_is_its_owners(site):
+    group = site.submit()["task_group_id"]
+    assert site.submit(task_group_id=group.upper())["task_group_id"] == group
+    public = new_id()
+    run(site.add_function(public, public=True))
+    assert isinstance(refusal(site.submit, BOB, tasks={public: ["a"]}, task_group_id=group), NotFound)
+    assert isinstance(refusal(site.submit, task_group_id=new_id()), NotFound)
+
+
+def test_a_group_that_once_had_a_queue_keeps_it(site):
+    group = site.submit(create_queue=True)["task_group_id"]
+    site.submit(task_group_id=group)
+    assert site.store.one("SELECT has_queue FROM task_group WHERE id = ?", group)["has_queue"] == 1
+
+
+def test_what_cannot_be_published_is_taken_back(site):
+    user_endpoint = endpoints.user_endpoint_id(site.manager, ALICE.identity.id, {})
+    site.broker.unroutable = {topology.task_queue(user_endpoint)}
+    assert refusal(site.submit).status == 503
+    assert site.tasks() == []
+    site.broker.unroutable = set()
+    site.broker.lose()
+    assert refusal(site.submit).status == 503
+    assert site.tasks() == []
+    assert site.broker.sent == []

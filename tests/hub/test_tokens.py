@@ -1,0 +1,94 @@
+"""Bearer tokens: for whom, for which resource server, for how long; and never in the file."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.requests import Request
+
+from hub import tokens as module
+from hub.tokens import AUTH, COMPUTE, Tokens
+from hub.web import ApiError, Forbidden
+from tests.hub.units import ALICE, BOB, CLIENTS, COMPUTE_SCOPE, basic, run
+
+
+@pytest.fixture
+def tokens(store):
+    return Tokens(store, CLIENTS)
+
+
+def request(headers):
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return Request({"type": "http", "headers": raw})
+
+
+def bearer(token):
+    return request({"authorization": f"Bearer {token}"})
+
+
+def status(call, *arguments):
+    with pytest.raises(ApiError) as refused:
+        call(*arguments)
+    return refused.value.status
+
+
+def test_client_and_secret(tokens):
+    assert tokens.client_of_basic(request(basic(ALICE.client_id, "secret of alice"))) is ALICE
+    assert tokens.client_of_basic(request(basic(ALICE.client_id.upper(), "secret of alice"))) is ALICE
+    for headers in (
+        {},
+        basic(ALICE.client_id, "secret of bob"),
+        basic("", ""),
+        {"authorization": "Basic ???"},
+        {"authorization": "Basic /w=="},  # no UTF-8
+        {"authorization": "Bearer " + basic(ALICE.client_id, "secret of alice")["authorization"][6:]},
+    ):
+        assert status(tokens.client_of_basic, request(headers)) == 401
+
+
+def test_one_token_for_each_resource_server(tokens, store):
+    grants = run(tokens.issue(ALICE, [COMPUTE_SCOPE, "openid", "email"]))
+    assert {g.resource_server: g.scope for g in grants} == {COMPUTE: COMPUTE_SCOPE, AUTH: "openid email"}
+    for grant in grants:
+        assert tokens.caller(bearer(grant.access_token), grant.resource_server) is ALICE
+        assert grant.access_token not in repr(grant)
+    kept = [tuple(row) for row in store.read("SELECT * FROM token")]
+    assert all(grant.access_token not in str(kept) for grant in grants)
+    compute = next(g for g in grants if g.resource_server == COMPUTE)
+    with pytest.raises(Forbidden):
+        tokens.caller(bearer(compute.access_token), AUTH)
+
+
+@pytest.mark.parametrize("scopes", [[], ["nonsense"], ["openid", "urn:globus:auth:scope:transfer.api.globus.org:all"]])
+def test_other_scopes_are_refused_and_nothing_is_issued(tokens, store, scopes):
+    with pytest.raises(ApiError) as refused:
+        run(tokens.issue(ALICE, scopes))
+    assert (refused.value.status, refused.value.code) == (400, "invalid_scope")
+    assert len(str(refused.value)) < 300
+    assert store.read("SELECT * FROM token") == []
+
+
+def test_who_has_no_valid_token_is_nobody(tokens, store):
+    (grant,) = run(tokens.issue(ALICE, [COMPUTE_SCOPE]))
+    for headers in ({}, {"authorization": "Bearer x"}, {"authorization": f"Basic {grant.access_token}"}):
+        assert status(tokens.caller, request(headers)) == 401
+    run(store.execute("UPDATE token SET expires = 1"))
+    assert status(tokens.caller, bearer(grant.access_token)) == 401
+
+
+def test_a_credential_that_hub_yaml_no_longer_has_is_nobody(store):
+    (grant,) = run(Tokens(store, CLIENTS).issue(ALICE, [COMPUTE_SCOPE]))
+    without = Tokens(store, {BOB.client_id: BOB})
+    assert status(without.caller, bearer(grant.access_token)) == 401
+
+
+def test_only_its_own_client_revokes_a_token(tokens):
+    (grant,) = run(tokens.issue(ALICE, [COMPUTE_SCOPE]))
+    run(tokens.revoke(BOB, grant.access_token))
+    assert tokens.caller(bearer(grant.access_token)) is ALICE
+    run(tokens.revoke(ALICE, f" {grant.access_token}\n"))
+    assert status(tokens.caller, bearer(grant.access_token)) == 401
+    run(tokens.revoke(ALICE, "never issued"))
+
+
+def test_tokens_live_as_long_as_those_of_globus():
+    assert module.LIFETIME == 48 * 3600

@@ -1,0 +1,238 @@
+"""What unit tests of the hub share: clients, a broker that only remembers, and REST calls without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from starlette.applications import Starlette
+
+from hub.amqp import topology
+from hub.clients import Client, Identity
+from hub.config import BrokerConfig
+from hub.store import Store
+from hub.tokens import Tokens
+from hub.web import ApiError, error_response
+from wire.consumer import Delivery
+from wire.errors import ConnectionLost, NotDelivered
+from wire.queues import Target
+
+T = TypeVar("T")
+
+CONFIG = BrokerConfig("amqp://hub:s3cret@127.0.0.1:5672/%2F", "amqps", "broker.example.org", 5671, "/")
+COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` to its end in a loop of its own."""
+    return asyncio.run(work)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def identity(name: str, **more: Any) -> Identity:
+    fields = {"email": f"{name}@example.org", "name": name, "identity_provider": new_id()}
+    display = {"identity_provider_display_name": "Example", "organization": "Example"}
+    return Identity(**{"id": new_id(), "username": f"{name}@example.org", **fields, **display, **more})
+
+
+def client(name: str, *linked: Identity) -> Client:
+    """A client whose secret is `secret of NAME`."""
+    return Client(new_id(), hashlib.sha256(f"secret of {name}".encode()).digest(), (identity(name), *linked))
+
+
+ALICE = client("alice", identity("al", status="private"))
+BOB = client("bob")
+ADMIN = client("admin")
+CLIENTS: Mapping[str, Client] = {c.client_id: c for c in (ALICE, BOB, ADMIN)}
+
+
+class StubBroker:
+    """Stands for `hub.amqp.broker.Broker`: remembers what it is told, and fails when it is to."""
+
+    def __init__(self) -> None:
+        self.connected = asyncio.Event()
+        self.connected.set()
+        self.sent: list[tuple[Target, bytes]] = []
+        self.calls: list[tuple[str, str]] = []
+        self.waiting: dict[str, tuple[int, int]] = {}
+        self.unroutable: set[str] = set()
+
+    def lose(self) -> None:
+        """The connection is gone from now on."""
+        self.connected.clear()
+
+    def send(self, target: Target, body: bytes) -> asyncio.Future[None]:
+        self._check()
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if target.routing_key in self.unroutable:
+            confirmed.set_exception(NotDelivered("no queue"))
+        else:
+            self.sent.append((target, body))
+            confirmed.set_result(None)
+        return confirmed
+
+    async def declare_queue(self, queue: str) -> tuple[int, int]:
+        self._call("declare", queue)
+        return self.waiting.get(queue, (0, 0))
+
+    async def declare_client_queue(self, queue: str) -> None:
+        self._call("declare for a client", queue)
+
+    async def delete_queue(self, queue: str) -> None:
+        self._call("delete", queue)
+
+    async def purge_queue(self, queue: str) -> None:
+        self._call("purge", queue)
+
+    def sent_to(self, queue: str) -> list[bytes]:
+        return [body for target, body in self.sent if target.routing_key == queue]
+
+    def _call(self, what: str, queue: str) -> None:
+        self._check()
+        self.calls.append((what, queue))
+
+    def _check(self) -> None:
+        if not self.connected.is_set():
+            raise ConnectionLost("not connected to RabbitMQ")
+
+
+async def add_manager(store: Store, owner: Client = ADMIN, **changes: Any) -> str:
+    """A row of `endpoint`; its id."""
+    record = {"endpoint_name": "e", "multi_user": True, "public": True, "metadata": {}, **changes}
+    manager = new_id()
+    await store.execute(
+        "INSERT INTO endpoint(id, owner, multi_user, public, record) VALUES (?, ?, ?, ?, ?)",
+        manager,
+        owner.identity.id,
+        record["multi_user"],
+        record["public"],
+        json.dumps(record),
+    )
+    return manager
+
+
+async def add_user_endpoint(store: Store, manager: str, user: Client = ALICE) -> str:
+    """A row of `user_endpoint`; its id."""
+    user_endpoint = new_id()
+    await store.execute(
+        "INSERT INTO user_endpoint(id, manager, client, identity, user_opts, user_runtime)"
+        " VALUES (?, ?, ?, ?, '{\"a\": 1}', '{}')",
+        user_endpoint,
+        manager,
+        user.client_id,
+        user.identity.id,
+    )
+    return user_endpoint
+
+
+async def add_task(
+    store: Store, user_endpoint: str, user: Client = ALICE, *, has_queue: bool = True
+) -> tuple[str, str]:
+    """A task that waits, in a group of its own; the ids of both."""
+    task, group = new_id(), new_id()
+    await store.execute("INSERT INTO task_group VALUES (?, ?, ?)", group, user.identity.id, has_queue)
+    await store.execute(
+        "INSERT INTO task(id, user_endpoint, task_group, function, submitted_at) VALUES (?, ?, ?, '', 0)",
+        task,
+        user_endpoint,
+        group,
+    )
+    return task, group
+
+
+def from_endpoint(endpoint: str, exchange: str, body: bytes) -> Delivery:
+    """What `endpoint` published."""
+    return Delivery(1, body, routing_key=topology.routing_key(endpoint, exchange))
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Rest:
+    """REST calls to some routes, as one client or as nobody."""
+
+    def __init__(self, routes: list[Any], store: Store | None = None) -> None:
+        self._app: Callable[..., Awaitable[None]] = Starlette(
+            routes=routes, exception_handlers={ApiError: error_response}
+        )
+        self._tokens = None if store is None else Tokens(store, CLIENTS)
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        caller: Client | None = None,
+        *,
+        body: Any = None,
+        form: Mapping[str, str] | None = None,
+        raw: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        scope: str = COMPUTE_SCOPE,
+    ) -> Answer:
+        """`body` is sent as JSON, `form` as a form, `raw` as it is; `caller` gets a token for `scope` first."""
+        sent = dict(headers or {})
+        if caller is not None:
+            assert self._tokens is not None
+            (grant,) = await self._tokens.issue(caller, [scope])
+            sent["authorization"] = f"Bearer {grant.access_token}"
+        if raw is None:
+            raw = urlencode(form).encode() if form is not None else json.dumps(body).encode()
+        return await ask(self._app, method, path, raw, sent)
+
+
+def basic(client_id: str, secret: str) -> dict[str, str]:
+    """The header of HTTP Basic."""
+    return {"authorization": "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()}
+
+
+async def ask(
+    app: Callable[..., Awaitable[None]],
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """One request to an ASGI application."""
+    path, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "server": ("127.0.0.1", 5000),
+        "root_path": "",
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+    }
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    await app(scope, receive, send)
+    start, *rest = said
+    told = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], told, b"".join(part.get("body", b"") for part in rest))

@@ -1,0 +1,31 @@
+"""What can go wrong between a program and its broker. Every text is safe to log: none holds a URL."""
+
+from __future__ import annotations
+
+
+class BrokerError(Exception):
+    """Something that the broker or the network refused."""
+
+
+class Unreachable(BrokerError):
+    """No connection could be made."""
+
+
+class AccessRefused(BrokerError):
+    """The broker does not accept the user and password of the URL."""
+
+
+class ConnectionLost(BrokerError):
+    """The connection, or a channel of it, was closed; whatever was not confirmed may or may not have arrived."""
+
+
+class TooLarge(ConnectionLost):
+    """The broker closed the channel because a message has more than `limit` bytes; sent again, it would do so again."""
+
+    def __init__(self, text: str, limit: int) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
+class NotDelivered(BrokerError):
+    """The broker answered that it could not take or route the message."""
