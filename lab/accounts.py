@@ -25,6 +25,7 @@ COMMENT = "made by the mep lab"
 """The comment (GECOS) field of every account made here."""
 END_TIMEOUT = 10.0
 """Seconds for the account's processes to end after SIGKILL."""
+_LOCKS = Path("/run/lock")
 
 
 class AccountFailed(Exception):
@@ -57,7 +58,7 @@ class LocalAccount:
         return Path(self._entry.pw_dir)
 
     def __enter__(self) -> LocalAccount:
-        self._lock = Path(f"/run/lock/mep-lab-{self.name}").open("w")
+        self._lock = (_LOCKS / f"mep-lab-{self.name}").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -76,6 +77,10 @@ class LocalAccount:
         if self._lock is not None:
             Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
+
+    def change(self, *argv: str) -> None:
+        """Runs one of the system's tools for accounts, such as chage, on this one. Raises AccountFailed."""
+        _run([*argv, self.name])
 
     def processes(self) -> list[int]:
         """The pids of everything that runs as this account."""
@@ -108,6 +113,9 @@ def _is_alive(folder: Path) -> bool:
 
 
 def _run(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    """One at a time on this machine: the tools themselves wait for each other in steps of a second."""
+    with (_LOCKS / "mep-lab-tools").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise AccountFailed(f"{' '.join(argv)}: {done.stderr.strip()}")

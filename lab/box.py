@@ -99,6 +99,11 @@ Claims to be the base system.
 """
 
 
+_ACCOUNTS = ("etc/passwd", "etc/shadow", "etc/group", "etc/gshadow", "etc/subuid", "etc/subgid")
+# The kernel counts an account's processes by its number, inside and outside together.
+_NUMBERS = "UID_MIN 20000\nGID_MIN 20000\n"
+
+
 class BoxFailed(Exception):
     """The box did not boot or stop, or a command in it failed; the text has the end of what was said."""
 
@@ -378,6 +383,7 @@ def _furnish(root: Path, name: str) -> None:
         "etc/fstab": "",
         "etc/hostname": f"{name}\n",
         "etc/hosts": f"127.0.0.1 localhost {name}\n::1 localhost\n",
+        "etc/login.defs": f"{Path('/etc/login.defs').read_text()}\n{_NUMBERS}",
         "etc/machine-id": f"{uuid.uuid4().hex}\n",
         "etc/rpm/macros.box": "%_dbpath /var/lib/rpm\n",  # Debian's is in root's home
         "usr/lib/systemd/system-preset/99-default-disable.preset": "disable *\n",
@@ -385,6 +391,8 @@ def _furnish(root: Path, name: str) -> None:
     for path, content in files.items():
         (root / path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         (root / path).write_text(content)
+    for path in _ACCOUNTS:  # opened for writing, each becomes the box's own, whatever happens to the one below
+        (root / path).open("ab").close()
     units = root / "etc/systemd/system"
     units.mkdir(mode=0o755)
     (units / "default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")

@@ -1,7 +1,8 @@
 """What several test folders share: the need for root, and the parts of a whole site, each as one fixture.
 
-`broker`, `hub`, `accounts`, `manager` are real and live for the whole session. The session has a loopback interface of
-its own where the kernel allows it (`lab.loopback`), so port 5000 and every other one is free.
+`broker` and `hub` are real and live for the whole session. The session has a loopback interface of its own where the
+kernel allows it (`lab.loopback`), so port 5000 and every other one is free. In a parallel run (pytest-xdist) each
+worker is such a session, and a file runs in one of them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,44 @@ NAMES = ("admin", "alice", "bob", "mallory", "ghost", "rooty", "daemon")
 USERS = {name: [identity(f"{name}@example.org")] for name in NAMES}
 USERS["alice"].append(identity("al@other.example", status="private"))
 CI = os.environ.get("CI") == "true"
+LONGEST_FIRST = (
+    "system/test_box.py",
+    "uep/test_durability.py",
+    "uep/test_endpoint.py",
+    "system/test_hostile_users.py",
+    "compare/test_compare.py",
+    "system/test_chain.py",
+    "system/test_slurm.py",
+    "system/test_idle.py",
+    "system/test_restart.py",
+    "system/test_hostile_commands.py",
+    "renderer/test_hostile_options.py",
+    "uep/test_engines.py",
+    "wire/test_amqp.py",
+)
+"""The files that take longest. In a parallel run they begin before the others: what begins late ends late."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.geteuid() == 0 and not os.environ.get("MEP_BOX"):  # a box has a network of its own
-        loopback.enter_private_network()
+    if os.geteuid() != 0 or os.environ.get("MEP_BOX"):  # a box has a network of its own
+        return
+    if not loopback.enter_private_network() and "PYTEST_XDIST_WORKER" in os.environ:
+        raise pytest.UsageError("the kernel gives workers no networks of their own: not in parallel here (WORKERS=0)")
+
+
+@pytest.hookimpl(tryfirst=True)  # before items are selected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "root" in getattr(item, "fixturenames", ()):
+            item.add_marker("root")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=weight)  # within a file the order stays
+
+
+def weight(item: pytest.Item) -> int:
+    """The place of the item's file in LONGEST_FIRST, or after the last."""
+    name = str(item.path)
+    return next((place for place, end in enumerate(LONGEST_FIRST) if name.endswith(end)), len(LONGEST_FIRST))
 
 
 @pytest.fixture(scope="session")

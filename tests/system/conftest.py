@@ -13,11 +13,12 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from tests.accounts import ALICE, BOB, PREFIX
 
-ACCOUNTS = ("meptest_alice", "meptest_bob")
+ACCOUNTS = (ALICE, BOB)
 MAPPING = [
-    {"source": "{username}", "match": "(alice|bob)@example\\.org", "output": "meptest_{0}"},
-    {"source": "{username}", "match": "ghost@example\\.org", "output": "meptest_nosuch"},
+    {"source": "{username}", "match": "(alice|bob)@example\\.org", "output": f"{PREFIX}{{0}}"},
+    {"source": "{username}", "match": "ghost@example\\.org", "output": f"{PREFIX}nosuch"},
     {"source": "{username}", "match": "rooty@example\\.org", "output": "root"},
     {"source": "{username}", "match": "daemon@example\\.org", "output": "daemon"},
 ]

@@ -17,6 +17,7 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from tests.accounts import ALICE, BOB, PREFIX
 
 pytestmark = pytest.mark.system
 
@@ -25,7 +26,7 @@ TOUR = Path(__file__).parents[2] / "demo" / "clients" / "tour.py"
 
 @pytest.mark.parametrize("engine", ["ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine"])
 def test_a_task_runs_as_the_mapped_account(call: Any, accounts: dict[str, LocalAccount], engine: str) -> None:
-    account = accounts["meptest_alice"]
+    account = accounts[ALICE]
     said = call("alice", ENGINE=engine)
     assert (said["uid"], said["euid"], said["groups"]) == (account.uid, account.uid, [account.gid])
     assert said["cwd"].startswith(f"{account.home}/.globus_compute/uep.")
@@ -35,12 +36,12 @@ def test_two_users_are_two_accounts_and_cannot_read_each_other(
     call: Any, accounts: dict[str, LocalAccount], manager: ManagerProcess
 ) -> None:
     alice, bob = call("alice", RUN="two"), call("bob", RUN="two")
-    assert alice["uid"] == accounts["meptest_alice"].uid
-    assert bob["uid"] == accounts["meptest_bob"].uid
-    started = manager.wait_for("started", account="meptest_bob")
+    assert alice["uid"] == accounts[ALICE].uid
+    assert bob["uid"] == accounts[BOB].uid
+    started = manager.wait_for("started", account=BOB)
     assert started["username"] == "bob@example.org"
     assert "match" in started["rule"] or "mapping" in started["rule"]
-    home = accounts["meptest_alice"].home / ".globus_compute"
+    home = accounts[ALICE].home / ".globus_compute"
     assert home.stat().st_mode & 0o077 == 0
 
 
@@ -80,7 +81,7 @@ def test_a_refusal_reaches_the_future_with_its_reason(
     request = error.rsplit("(request ", 1)[1].rstrip(")")
     line = manager.wait_for("refused", request=request)
     assert line["stage"] in stage.split("|")
-    for secret in (str(manager.profile), "/home/", "meptest_", "Traceback"):
+    for secret in (str(manager.profile), "/home/", PREFIX, "Traceback"):
         assert secret not in error
 
 
@@ -142,8 +143,8 @@ def test_a_program_that_cannot_be_executed_after_the_start(folder: Path, manager
 
 
 def test_a_home_that_is_missing(call: Any, accounts: dict[str, LocalAccount], manager: ManagerProcess) -> None:
-    home = accounts["meptest_bob"].home
-    moved = home.rename(home.with_name("meptest_bob_moved"))
+    home = accounts[BOB].home
+    moved = home.rename(home.with_name(f"{BOB}_moved"))
     try:
         errors = [call("bob", RUN="homeless", TRY=n)["error"] for n in range(2)]
         open_after_one = descriptors(manager)

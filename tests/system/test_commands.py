@@ -15,6 +15,7 @@ import yaml
 from lab.accounts import LocalAccount
 from lab.hub import HubProcess, identity
 from lab.manager import ManagerProcess
+from tests.accounts import ALICE, BOB
 from tests.system.conftest import MAPPING
 
 pytestmark = pytest.mark.system
@@ -134,13 +135,13 @@ def test_check_finds_a_broker_that_cannot_be_reached(configured: ManagerProcess)
 def test_map(configured: ManagerProcess, accounts: dict[str, LocalAccount], tmp_path: Path) -> None:
     done = configured.run("map", configured.name, "--identity", "alice@example.org")
     assert done.returncode == 0, done.stderr
-    assert f"account   meptest_alice (uid {accounts['meptest_alice'].uid}," in done.stdout
+    assert f"account   {ALICE} (uid {accounts[ALICE].uid}," in done.stdout
     assert "_mapping_config.json" in done.stdout
     linked = configured.run("map", configured.name, "--identity", "x@other.example", "--identity", "bob@example.org")
-    assert "meptest_bob" in linked.stdout
+    assert BOB in linked.stdout
     records = tmp_path / "set.json"
     records.write_text(json.dumps([identity("bob@example.org", status="used")]))
-    assert "meptest_bob" in configured.run("map", configured.name, "--identity-set", str(records)).stdout
+    assert BOB in configured.run("map", configured.name, "--identity-set", str(records)).stdout
 
 
 def test_map_explains_itself(configured: ManagerProcess) -> None:
@@ -155,13 +156,13 @@ def test_explain_shows_what_would_be_started(configured: ManagerProcess) -> None
     who = ("explain", configured.name, "--identity", "alice@example.org")
     done = configured.run(*who, "--options", '{"workers": 3}')
     assert done.returncode == 0, done.stderr
-    for line in ("account   meptest_alice", "rule      ", "program   .*mep-uep", "variable  HOME=.*meptest_alice"):
+    for line in (f"account   {ALICE}", "rule      ", "program   .*mep-uep", f"variable  HOME=.*{ALICE}"):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout
     assert yaml.safe_load(done.stdout.split("configuration:\n")[1])["engine"]["max_workers_per_node"] == 3
     refused = configured.run(*who, "--options", '{"workers": "many"}')
     assert refused.returncode == 1
     assert "refused at stage options" in refused.stderr
-    assert "account   meptest_alice" in refused.stdout, "what was found before is told"
+    assert f"account   {ALICE}" in refused.stdout, "what was found before is told"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_map_refuses_as_the_manager_does(configured: ManagerProcess, username: s
 
 
 def test_render(configured: ManagerProcess, tmp_path: Path) -> None:
-    arguments = ("render", configured.name, "--user", "meptest_alice", "--options")
+    arguments = ("render", configured.name, "--user", ALICE, "--options")
     done = configured.run(*arguments, '{"workers": 3}')
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["engine"]["max_workers_per_node"] == 3

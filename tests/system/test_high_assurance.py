@@ -16,6 +16,7 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from tests.accounts import ALICE
 from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
 
 pytestmark = pytest.mark.system
@@ -81,7 +82,7 @@ def test_every_task_is_on_record(hub: HubProcess, site: ManagerProcess, accounts
     for task in tasks:
         lines = [line for line in site.audit("task") if line.get("task") == task]
         assert [line["action"] for line in lines] == ["RECEIVED", "EXEC_START", "EXEC_END"], lines
-        assert {(line["account"], line["uid"]) for line in lines} == {("meptest_alice", accounts["meptest_alice"].uid)}
+        assert {(line["account"], line["uid"]) for line in lines} == {(ALICE, accounts[ALICE].uid)}
     (started,) = site.audit("started")
     (exact,) = {line["configuration"] for line in site.audit() if "configuration" in line}
     assert len(exact) == 12

@@ -23,6 +23,7 @@ from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from tests.accounts import BOB
 from tests.mep.conftest import COMMAND
 from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
 from tests.system.test_chain import descriptors, edited
@@ -141,7 +142,7 @@ def go_through_all(
             "alice": [{"N": n, **bad} for n in many for bad in ({"PERIOD": "soon"}, {"BROKEN": 1})],
             "bob": [{"N": n} for n in many],
         }
-        with moved_away(accounts["meptest_bob"].home):
+        with moved_away(accounts[BOB].home):
             outcomes = list(pool.map(lambda kind: submit(hub, site, kind[0], *kind[1]), kinds.items()))
     assert all("(request " in said["error"] for said in itertools.chain(*outcomes)), outcomes
 

@@ -28,12 +28,12 @@ from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from mep.monitor.endpoints.credentials import CredentialFile
+from tests.accounts import ALICE, BOB
 from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
 from tests.system.test_chain import program
 
 pytestmark = pytest.mark.system
 
-ALICE, BOB = "meptest_alice", "meptest_bob"
 TIMEOUT = 30.0
 IDLE = {"PERIOD": 0.5, "SOFT": 2}
 """Options of a user endpoint that is soon gone."""

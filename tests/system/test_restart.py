@@ -17,6 +17,7 @@ import yaml
 from lab.accounts import LocalAccount
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from tests.accounts import ALICE
 from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
 
 pytestmark = pytest.mark.system
@@ -66,7 +67,7 @@ def test_a_restart_keeps_user_endpoints_and_the_next_manager_adopts_them(site: M
     before = run("alice", RUN="kept")["pid"]
     site.restart()
     adopted = site.wait_for("adopted", pid=before)
-    assert adopted["account"] == "meptest_alice"
+    assert adopted["account"] == ALICE
     assert run("alice", RUN="kept")["pid"] == before
     assert site.wait_for("refreshed", pid=before)
 
@@ -121,7 +122,7 @@ def test_a_pid_that_belongs_to_somebody_else_by_now_is_never_touched(
 ) -> None:
     """The state names a process of the same account and pid, but another start time: as after the pid was recycled."""
     name = site.wait_for("started", pid=run("alice", RUN="recycled")["pid"])["endpoint"]
-    stranger = subprocess.Popen(["/bin/sleep", "60"], user=accounts["meptest_alice"].uid)
+    stranger = subprocess.Popen(["/bin/sleep", "60"], user=accounts[ALICE].uid)
     try:
         site.kill()
         path = site.folder / "run" / site.name / name / "state.json"

@@ -10,7 +10,6 @@ import functools
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -250,11 +249,11 @@ def test_an_expired_account_is_refused_in_the_words_of_the_module(
 ) -> None:
     name = service(PERMIT.replace("account required pam_permit", "account required pam_unix"))
     assert run(name, account, "echo in") == "in\n"
-    subprocess.run(["chage", "-E", "0", account.name], check=True)
+    account.change("chage", "-E", "0")
     try:
         text = refusal(name, account)
     finally:
-        subprocess.run(["chage", "-E", "-1", account.name], check=True)
+        account.change("chage", "-E", "-1")
     assert "User account has expired" in text
     assert "modules said: Your account has expired" in text
 
@@ -263,11 +262,11 @@ def test_an_expired_password_is_refused_like_an_expired_account(
     service: Callable[[str], str], account: LocalAccount
 ) -> None:
     name = service(PERMIT.replace("account required pam_permit", "account required pam_unix"))
-    subprocess.run(["chage", "-d", "0", account.name], check=True)
+    account.change("chage", "-d", "0")
     try:
         text = refusal(name, account)
     finally:
-        subprocess.run(["chage", "-d", "-1", account.name], check=True)
+        account.change("chage", "-d", "-1")
     assert "the password has expired" in text
 
 
