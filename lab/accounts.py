@@ -16,10 +16,11 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+
+from lab.waiting import until
 
 COMMENT = "made by the mep lab"
 """The comment (GECOS) field of every account made here."""
@@ -92,20 +93,22 @@ class LocalAccount:
         return found
 
     def _remove(self) -> None:
-        self._end_processes()
+        self.end_processes()
         _run(["userdel", self.name])
         shutil.rmtree(self.home, ignore_errors=True)
         (Path("/var/mail") / self.name).unlink(missing_ok=True)
 
-    def _end_processes(self) -> None:
-        deadline = time.monotonic() + END_TIMEOUT
-        while left := self.processes():
-            if time.monotonic() > deadline:
-                raise AccountFailed(f"processes of {self.name} do not end: {left}")
+    def end_processes(self) -> None:
+        """Kills them until none is left: one may start others meanwhile. Raises AccountFailed."""
+
+        def none_left() -> bool:
+            left = self.processes()
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
+            return not left
+
+        until(none_left, f"the processes of {self.name} to end", END_TIMEOUT, failed=AccountFailed)
 
 
 def _is_alive(folder: Path) -> bool:

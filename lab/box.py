@@ -37,6 +37,7 @@ from pathlib import Path
 import psutil
 
 from lab.process import Running
+from lab.waiting import until
 
 BOOT_TIMEOUT = 60.0
 """Seconds until everything is started; it takes one or two."""
@@ -238,14 +239,21 @@ class Box(Running):
     def _wait_for_systemd(self) -> int:
         """The process id, outside, of the box's process 1, once it answers."""
         assert self._process is not None
-        deadline = time.monotonic() + BOOT_TIMEOUT
-        while self._process.poll() is None and time.monotonic() < deadline:
-            for pid in _inits_below(self._process.pid):
+        process = self._process
+
+        def failed(text: str) -> BoxFailed:
+            return BoxFailed(f"{text}:\n{self._console_end()}")
+
+        def answering() -> int:
+            for pid in _inits_below(process.pid):
                 with contextlib.suppress(OSError):
                     if Path(f"/proc/{pid}/root/run/systemd/private").exists():
                         return pid
-            time.sleep(0.02)
-        raise BoxFailed(f"the box does not boot:\n{self._console_end()}")
+            if process.poll() is not None:
+                raise failed("the box has ended")
+            return 0
+
+        return until(answering, "the box to boot", BOOT_TIMEOUT, failed=failed)
 
     def _clean_up(self) -> None:
         process, self._process, self._leader = self._process, None, 0
@@ -339,13 +347,14 @@ def _inits_below(pid: int) -> list[int]:
 def _sweep(cgroup: Path, name: str) -> None:
     """Removes a box's own cgroup and those below, if any. Waits for the kernel to be done with its last processes."""
     assert cgroup.name == name and _NAME.fullmatch(name), f"not the cgroup of a box: {cgroup}"
-    deadline = time.monotonic() + 5.0
-    while cgroup.exists():
+
+    def removed() -> bool:
         for folder, _, _ in os.walk(cgroup, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
-        if time.monotonic() > deadline:
-            raise BoxFailed(f"cannot remove {cgroup}")
+        return not cgroup.exists()
+
+    until(removed, f"{cgroup} to be empty", failed=BoxFailed)
 
 
 # From here on: what runs as process 1 of the box's outer namespaces, and becomes systemd-nspawn.

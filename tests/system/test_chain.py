@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
-import yaml
 
 from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from tests.accounts import ALICE, BOB, PREFIX
+from tests.system.sites import descriptors, edited, moved_away, program
 
 pytestmark = pytest.mark.system
 
@@ -91,29 +89,6 @@ def test_a_configuration_that_the_user_endpoint_cannot_use(call: Any) -> None:
     assert "ThreadPoolEngine" in error, "the valid names are told"
 
 
-@contextmanager
-def edited(manager: ManagerProcess, **config: Any) -> Iterator[ManagerProcess]:
-    """The manager restarted with other keys in config.yaml, and afterwards with the old ones."""
-    path = manager.profile / "config.yaml"
-    before = path.read_text()
-    manager.stop()
-    path.write_text(yaml.safe_dump({**yaml.safe_load(before), **config}))
-    try:
-        manager.start()
-        yield manager
-    finally:
-        manager.stop()
-        path.write_text(before)
-        manager.start()
-
-
-def program(folder: Path, name: str, text: str, mode: int = 0o755) -> str:
-    path = folder / name
-    path.write_text(text)
-    path.chmod(mode)
-    return str(path)
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -143,25 +118,12 @@ def test_a_program_that_cannot_be_executed_after_the_start(folder: Path, manager
 
 
 def test_a_home_that_is_missing(call: Any, accounts: dict[str, LocalAccount], manager: ManagerProcess) -> None:
-    home = accounts[BOB].home
-    moved = home.rename(home.with_name(f"{BOB}_moved"))
-    try:
+    with moved_away(accounts[BOB].home):
         errors = [call("bob", RUN="homeless", TRY=n)["error"] for n in range(2)]
         open_after_one = descriptors(manager)
         call("bob", RUN="homeless", TRY=3)
-    finally:
-        moved.rename(home)
     assert all("home folder cannot be entered: No such file or directory" in error for error in errors)
     assert descriptors(manager) <= open_after_one, "a refused launch keeps no descriptor"
-
-
-def descriptors(manager: ManagerProcess) -> int:
-    """How many descriptors the manager has open, once it is at rest."""
-    counts: list[int] = []
-    while len(counts) < 5 or len(set(counts[-5:])) > 1:
-        counts.append(len(list(Path(f"/proc/{manager.pid}/fd").iterdir())))
-        time.sleep(0.1)
-    return counts[-1]
 
 
 def test_an_idle_user_endpoint_stops_and_is_reaped(call: Any, manager: ManagerProcess) -> None:

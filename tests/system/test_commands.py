@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ import yaml
 from lab.accounts import LocalAccount
 from lab.hub import HubProcess, identity
 from lab.manager import ManagerProcess
+from lab.waiting import until
 from tests.accounts import ALICE, BOB
-from tests.system.conftest import MAPPING
+from tests.system.sites import MAPPING
 
 pytestmark = pytest.mark.system
 
@@ -75,10 +75,7 @@ def test_a_detached_manager_is_listed_and_stopped(site: ManagerProcess) -> None:
     assert started.returncode == 0, started.stderr
     assert "is registered" in started.stdout
     log = site.profile / "endpoint.log"
-    deadline = time.monotonic() + 20
-    while "consumes start commands" not in (log.read_text() if log.exists() else ""):
-        assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
-        time.sleep(0.05)
+    until(lambda: log.exists() and "consumes start commands" in log.read_text(), "it to consume commands")
     assert re.search(rf"^{site.name} +running +[0-9a-f-]{{36}} 0$", site.run("list").stdout, re.MULTILINE)
     status = site.run("status", site.name)
     assert re.search(r"runs \(pid \d+\)\. Endpoint [0-9a-f-]{36}: connected; 0 user endpoints", status.stdout)

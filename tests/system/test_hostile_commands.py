@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pika
@@ -23,11 +22,11 @@ from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.waiting import until
 from tests.accounts import BOB
 from tests.mep.conftest import COMMAND
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
-from tests.system.test_chain import descriptors, edited
-from tests.system.test_hostile_users import IDLE, moved_away, submit, wait_until
+from tests.system.clients import IDLE, submit
+from tests.system.sites import TEMPLATE, descriptors, edited, moved_away, own_site
 
 pytestmark = pytest.mark.system
 
@@ -35,20 +34,7 @@ DIES = TEMPLATE + "{%- if DIES is defined %}\nendpoint_setup: kill -KILL $PPID\n
 UTC = r"from \d\d:\d\d:\d\d UTC on"
 
 
-@pytest.fixture(scope="module")
-def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
-    """A manager of this file's own."""
-    with ManagerProcess(
-        folder / "flooded",
-        hub,
-        "admin",
-        mapping=MAPPING,
-        template=DIES,
-        schema=SCHEMA,
-        config={"public": True},
-        name="flooded",
-    ) as running:
-        yield running
+site = own_site("flooded", template=DIES)
 
 
 @pytest.fixture
@@ -133,7 +119,7 @@ def go_through_all(
         options: list[dict[str, Any]] = [IDLE | {"N": n} for n in some]
         outcomes = list(pool.map(lambda user: submit(hub, site, user, *options), ("alice", "bob")))
         assert all("uid" in said for said in itertools.chain(*outcomes)), outcomes
-        wait_until(lambda: len(site.audit("exited")) == exited + 2 * starts, "them to stop")
+        until(lambda: len(site.audit("exited")) == exited + 2 * starts, "them to stop")
         publish(broker, site, GARBAGE[:refusals])
         kinds: dict[str, list[dict[str, Any]]] = {
             "mallory": [{"N": n} for n in many],
@@ -176,7 +162,7 @@ def test_good_commands_among_ten_thousand_bad_ones(
         outcomes = [said for future in good for said in future.result()]
     assert len(outcomes) == 20
     assert all("uid" in said for said in outcomes), outcomes
-    wait_until(lambda: len(site.audit("refused")) == before + len(bad) + len(strange), "all to be refused")
+    until(lambda: len(site.audit("refused")) == before + len(bad) + len(strange), "all to be refused")
     stages = Counter(line["stage"] for line in site.audit("refused")[before:])
     assert set(stages) == {"command", "identity"}
     assert stages["command"] >= len(bad)

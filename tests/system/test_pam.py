@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,12 +15,13 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.waiting import until
 from tests.accounts import ALICE, BOB
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
+from tests.system.clients import caller
+from tests.system.sites import site_of
 
 pytestmark = pytest.mark.system
 
-TIMEOUT = 30.0
 LOOK = """
 import json, sys
 from globus_compute_sdk import Executor
@@ -76,9 +75,7 @@ session required pam_exec.so {note}
 @pytest.fixture(scope="module")
 def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount], service: str) -> Iterator[ManagerProcess]:
     config = {"public": True, "pam": {"enable": True, "service_name": service}}
-    with ManagerProcess(
-        folder / "pam", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema=SCHEMA, config=config, name="pam"
-    ) as manager:
+    with site_of(folder, hub, "pam", config=config) as manager:
         yield manager
 
 
@@ -89,13 +86,6 @@ def keepers() -> set[int]:
             if Path(f"/proc/{pid}/comm").read_text() == "mep-session\n":
                 found.add(pid)
     return found
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_a_session_for_as_long_as_the_user_endpoint_lives(
@@ -115,7 +105,7 @@ def test_a_session_for_as_long_as_the_user_endpoint_lives(
     assert keeper != pid
     assert Path(f"/proc/{keeper}").stat().st_uid == 0
     os.kill(pid, 9)
-    wait_until(lambda: not keepers() - before)
+    until(lambda: not keepers() - before, "the keeper to end")
     assert told.read_text() == f"open_session {ALICE}\nclose_session {ALICE}\n"
 
 
@@ -128,7 +118,7 @@ def test_a_session_outlives_its_manager(hub: HubProcess, site: ManagerProcess, t
     assert keepers() == before
     assert told.read_text() == f"open_session {ALICE}\n"
     site.stop()
-    wait_until(lambda: not keepers())
+    until(lambda: not keepers(), "the keepers to end")
     assert told.read_text() == f"open_session {ALICE}\nclose_session {ALICE}\n"
     site.start()
 
@@ -158,7 +148,7 @@ def test_an_expired_account_is_refused(
 
 def test_without_the_service_file_nothing_starts(folder: Path, hub: HubProcess, root: None) -> None:
     config = {"pam": {"enable": True, "service_name": "mep-test-nosuch"}}
-    site = ManagerProcess(folder / "nopam", hub, "admin", mapping=MAPPING, template=TEMPLATE, config=config)
+    site = site_of(folder, hub, "nopam", config=config)
     site.configure()
     for command in ("start", "check"):
         done = site.run(command, site.name)

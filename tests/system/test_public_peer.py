@@ -16,7 +16,8 @@ from lab.manager import ManagerProcess
 from lab.peer import PublicManager
 from tests.accounts import ALICE
 from tests.conftest import need
-from tests.system.conftest import CALL, MAPPING, TEMPLATE
+from tests.system.clients import CALL
+from tests.system.sites import MAPPING, TEMPLATE, site_of
 
 pytestmark = pytest.mark.system
 
@@ -68,10 +69,7 @@ def test_the_public_managers_refusal_reaches_the_future(hub: HubProcess, public_
 def mixed(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Any:
     """Our manager with the public user endpoint."""
     config = {"public": True, "uep_command": [str(peer.program()), "_start-user-endpoint"]}
-    manager = ManagerProcess(
-        folder / "mixed", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema={}, config=config, name="mixed"
-    )
-    with manager:
+    with site_of(folder, hub, "mixed", schema={}, config=config) as manager:
         # The public user endpoint starts its workers by a name that it looks up in PATH.
         yield manager
 

@@ -13,8 +13,10 @@ import yaml
 
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.waiting import until
 from tests.accounts import BOB
-from tests.system.conftest import MAPPING, TEMPLATE, caller
+from tests.system.clients import caller
+from tests.system.sites import MAPPING, TEMPLATE
 
 pytestmark = pytest.mark.system
 
@@ -81,10 +83,7 @@ def test_a_program_that_users_cannot_execute_is_a_bad_edit(edited: ManagerProces
 
 
 def wait_for(edited: ManagerProcess, text: str, before: int) -> None:
-    deadline = time.monotonic() + 15
-    while text not in edited.log.read_text()[before:]:
-        assert time.monotonic() < deadline, edited.log.read_text()[before:]
-        time.sleep(0.1)
+    until(lambda: text in edited.log.read_text()[before:], f"the log to say {text!r}")
 
 
 def test_an_edited_mapping_is_taken_over_by_itself(edited: ManagerProcess, run: Any) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,18 @@ import pytest
 import yaml
 
 from lab.accounts import LocalAccount
+from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.waiting import until
 from tests.accounts import ALICE
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
+from tests.system.clients import caller
+from tests.system.sites import own_site
 
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture(scope="module")
-def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
-    """A manager of this file's own: it is killed and restarted."""
-    config = {"public": True, "mu_child_ep_grace_period_s": 2}
-    with ManagerProcess(
-        folder / "restarted",
-        hub,
-        "admin",
-        mapping=MAPPING,
-        template=TEMPLATE,
-        schema=SCHEMA,
-        config=config,
-        name="again",
-    ) as running:
-        yield running
+site = own_site("again", config={"public": True, "mu_child_ep_grace_period_s": 2})
 
 
 @pytest.fixture
@@ -53,10 +42,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for_end(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not alive(pid), f"the end of {pid}")
 
 
 def state_folders(site: ManagerProcess) -> list[str]:
@@ -207,10 +193,6 @@ with Executor(endpoint_id=sys.argv[1], user_endpoint_config={"RUN": "load"}) as 
     done = [future.result(timeout=60) for future in futures]
 print(json.dumps([[n for n, _ in done] == list(range(40)), len({pid for _, pid in done})]))
 """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from lab.client import run_script
-
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(run_script, hub, "alice", script, site.endpoint_id)
         for turn in range(3):
