@@ -69,7 +69,10 @@ def test_a_manager_that_was_killed_is_succeeded_in_the_same_way(site: ManagerPro
 
 def test_an_adopted_one_that_stops_idle_is_reaped_and_not_told_as_a_failure(site: ManagerProcess, run: Any) -> None:
     pid = run("alice", RUN="idle", PERIOD=0.5, SOFT=6)["pid"]
+    os.kill(pid, signal.SIGSTOP)  # its time goes on when it is adopted
     site.restart()
+    site.wait_for("adopted", pid=pid)
+    os.kill(pid, signal.SIGCONT)
     exited = site.wait_for("exited", pid=pid)
     assert exited["ending"] == "stopped by itself"
     assert not alive(pid)
@@ -180,13 +183,19 @@ def test_on_stop_keep(site: ManagerProcess, run: Any) -> None:
     site.start()
 
 
-def test_tasks_under_way_and_new_ones_survive_many_restarts(hub: HubProcess, site: ManagerProcess) -> None:
+def test_tasks_under_way_and_new_ones_survive_many_restarts(
+    hub: HubProcess, site: ManagerProcess, accounts: dict[str, LocalAccount]
+) -> None:
+    def worked() -> int:
+        return len(list(accounts[ALICE].home.glob("worked-*")))
+
     script = """
 import json, sys
 from globus_compute_sdk import Executor
 def work(n):
-    import os, time
-    time.sleep(0.3)
+    import os, pathlib, time
+    time.sleep(0.2)
+    pathlib.Path.home().joinpath(f"worked-{n}").touch()
     return n, os.getpid()
 with Executor(endpoint_id=sys.argv[1], user_endpoint_config={"RUN": "load"}) as ex:
     futures = [ex.submit(work, n) for n in range(40)]
@@ -196,7 +205,7 @@ print(json.dumps([[n for n, _ in done] == list(range(40)), len({pid for _, pid i
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(run_script, hub, "alice", script, site.endpoint_id)
         for turn in range(3):
-            time.sleep(2)
+            until(lambda most=10 * turn: worked() > most, "more tasks to end")
             if turn == 1:
                 site.kill()
                 site.start()
