@@ -67,7 +67,11 @@ def test_port_of_the_configuration(file: int) -> None:
     assert credentials(file, port=443).last.tasks.connection_url == "amqp://u:secret@h:443/"
 
 
-@pytest.mark.parametrize("content", [b"", b"x", Fernet(KEY).encrypt(b"[]"), Fernet(KEY).encrypt(b"{")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", Fernet(KEY).encrypt(b"[]"), Fernet(KEY).encrypt(b"{")],
+    ids=["nothing", "not encrypted", "another type", "not JSON"],
+)
 def test_decrypt_refuses(content: bytes) -> None:
     with pytest.raises(ValueError):
         decrypt(content, KEY.decode())
