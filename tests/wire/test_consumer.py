@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.broker import PrivateBroker
-from tests.wire.test_amqp import run
+from tests.wire.sessions import run
 from wire.amqp import Connection, Delivery, Publisher
 from wire.consumer import FEWEST
 from wire.queues import Target
