@@ -3,7 +3,7 @@
 #
 #   make demo          the main job, end to end; KEEP=1 leaves it running
 #   make test          lint and all tests, in WORKERS processes (one: WORKERS=0)
-#   make test-unit     those that need neither root nor a broker, Parsl or a site: seconds
+#   make test-unit     those that need neither root nor a broker, Parsl or a site: half a minute
 #   make test-root     those that need root, and no broker, Parsl or site: a minute or two
 #   make lint          mypy --strict and ruff    make format      rewrites the layout of the code
 #   make bench-quick   ours beside the public package; bench-mapping: our identity mapping beside the official library
@@ -36,11 +36,11 @@ test: lint
 
 test-unit:
 	@$(setup)
-	"$$env/bin/python" -m pytest -p no:cacheprovider -q -m 'not system and not root' $(ARGS)
+	"$$env/bin/python" -m pytest -p no:cacheprovider $(parallel) -m 'not system and not root' $(ARGS)
 
 test-root:
 	@$(setup)
-	"$$env/bin/python" -m pytest -p no:cacheprovider -q -m 'root and not system' $(ARGS)
+	"$$env/bin/python" -m pytest -p no:cacheprovider $(parallel) -m 'root and not system' $(ARGS)
 
 lint:
 	@$(setup)

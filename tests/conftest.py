@@ -34,8 +34,10 @@ LONGEST_FIRST = (
     "system/test_restart.py",
     "system/test_hostile_commands.py",
     "renderer/test_hostile_options.py",
+    "identity/test_differential.py",
     "uep/test_engines.py",
     "wire/test_amqp.py",
+    "uep/test_deferred.py",
 )
 """The files that take longest. In a parallel run they begin before the others: what begins late ends late."""
 
