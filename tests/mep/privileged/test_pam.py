@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 
 from lab.accounts import LocalAccount
+from lab.waiting import until
 from mep.privileged import session
 from mep.privileged.session import PamError, Session
 
@@ -217,13 +217,14 @@ def field(pid: int, name: str) -> str:
 
 def ended(pid: int) -> int:
     """Waits for the end of a child; its exit code."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    pytest.fail(f"process {pid} does not end")
+    status: list[int] = []
+
+    def has_ended() -> bool:
+        found, *status[:] = os.waitpid(pid, os.WNOHANG)
+        return bool(found)
+
+    until(has_ended, f"the end of {pid}")
+    return os.waitstatus_to_exitcode(status[0])
 
 
 def links(pid: int) -> dict[int, str]:
