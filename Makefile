@@ -2,7 +2,9 @@
 # the product becomes other users, and so do its demo and its tests.
 #
 #   make demo          the main job, end to end; KEEP=1 leaves it running
-#   make test          lint and all tests        make test-unit   the quick ones
+#   make test          lint and all tests, in WORKERS processes (one: WORKERS=0)
+#   make test-unit     those that need neither root nor a broker, Parsl or a site: half a minute
+#   make test-root     those that need root, and no broker, Parsl or site: a minute or two
 #   make lint          mypy --strict and ruff    make format      rewrites the layout of the code
 #   make bench-quick   ours beside the public package; bench-mapping: our identity mapping beside the official library
 #   make rpm           builds the RPM into dist/
@@ -10,10 +12,13 @@
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo demo-stop test test-unit lint format bench-quick bench-mapping rpm lock clean-environments
+.PHONY: demo demo-stop test test-unit test-root lint format bench-quick bench-mapping rpm lock clean-environments
 
 here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 dev := $(or $(MEP_DEV),/opt/mep-dev)
+# More than a machine has processors: tests wait most of the time.
+WORKERS ?= 5
+parallel := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20
 setup := env="$$('$(here)lab/setup')"; cd '$(here)'
 setup_peer := env="$$('$(here)lab/setup' peer box slurm mpi other)"; export MEP_PEER='$(dev)/peer' MEP_OTHER='$(dev)/other'; cd '$(here)'
 
@@ -27,11 +32,15 @@ demo-stop:
 
 test: lint
 	@$(setup_peer)
-	"$$env/bin/python" -m pytest -p no:cacheprovider $(ARGS)
+	"$$env/bin/python" -m pytest -p no:cacheprovider $(parallel) $(ARGS)
 
 test-unit:
 	@$(setup)
-	"$$env/bin/python" -m pytest -p no:cacheprovider -q -m 'not system' $(ARGS)
+	"$$env/bin/python" -m pytest -p no:cacheprovider $(parallel) -m 'not system and not root' $(ARGS)
+
+test-root:
+	@$(setup)
+	"$$env/bin/python" -m pytest -p no:cacheprovider $(parallel) -m 'root and not system' $(ARGS)
 
 lint:
 	@$(setup)

@@ -16,15 +16,17 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+
+from lab.waiting import until
 
 COMMENT = "made by the mep lab"
 """The comment (GECOS) field of every account made here."""
 END_TIMEOUT = 10.0
 """Seconds for the account's processes to end after SIGKILL."""
+_LOCKS = Path("/run/lock")
 
 
 class AccountFailed(Exception):
@@ -57,7 +59,7 @@ class LocalAccount:
         return Path(self._entry.pw_dir)
 
     def __enter__(self) -> LocalAccount:
-        self._lock = Path(f"/run/lock/mep-lab-{self.name}").open("w")
+        self._lock = (_LOCKS / f"mep-lab-{self.name}").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -77,6 +79,10 @@ class LocalAccount:
             Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
 
+    def change(self, *argv: str) -> None:
+        """Runs one of the system's tools for accounts, such as chage, on this one. Raises AccountFailed."""
+        _run([*argv, self.name])
+
     def processes(self) -> list[int]:
         """The pids of everything that runs as this account."""
         found = []
@@ -87,20 +93,22 @@ class LocalAccount:
         return found
 
     def _remove(self) -> None:
-        self._end_processes()
+        self.end_processes()
         _run(["userdel", self.name])
         shutil.rmtree(self.home, ignore_errors=True)
         (Path("/var/mail") / self.name).unlink(missing_ok=True)
 
-    def _end_processes(self) -> None:
-        deadline = time.monotonic() + END_TIMEOUT
-        while left := self.processes():
-            if time.monotonic() > deadline:
-                raise AccountFailed(f"processes of {self.name} do not end: {left}")
+    def end_processes(self) -> None:
+        """Kills them until none is left: one may start others meanwhile. Raises AccountFailed."""
+
+        def none_left() -> bool:
+            left = self.processes()
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
+            return not left
+
+        until(none_left, f"the processes of {self.name} to end", END_TIMEOUT, failed=AccountFailed)
 
 
 def _is_alive(folder: Path) -> bool:
@@ -108,6 +116,9 @@ def _is_alive(folder: Path) -> bool:
 
 
 def _run(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    """One at a time on this machine: the tools themselves wait for each other in steps of a second."""
+    with (_LOCKS / "mep-lab-tools").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise AccountFailed(f"{' '.join(argv)}: {done.stderr.strip()}")

@@ -37,6 +37,7 @@ from pathlib import Path
 import psutil
 
 from lab.process import Running
+from lab.waiting import until
 
 BOOT_TIMEOUT = 60.0
 """Seconds until everything is started; it takes one or two."""
@@ -97,6 +98,11 @@ BuildArch: noarch
 Claims to be the base system.
 %files
 """
+
+
+_ACCOUNTS = ("etc/passwd", "etc/shadow", "etc/group", "etc/gshadow", "etc/subuid", "etc/subgid")
+# The kernel counts an account's processes by its number, inside and outside together.
+_NUMBERS = "UID_MIN 20000\nGID_MIN 20000\n"
 
 
 class BoxFailed(Exception):
@@ -233,14 +239,21 @@ class Box(Running):
     def _wait_for_systemd(self) -> int:
         """The process id, outside, of the box's process 1, once it answers."""
         assert self._process is not None
-        deadline = time.monotonic() + BOOT_TIMEOUT
-        while self._process.poll() is None and time.monotonic() < deadline:
-            for pid in _inits_below(self._process.pid):
+        process = self._process
+
+        def failed(text: str) -> BoxFailed:
+            return BoxFailed(f"{text}:\n{self._console_end()}")
+
+        def answering() -> int:
+            for pid in _inits_below(process.pid):
                 with contextlib.suppress(OSError):
                     if Path(f"/proc/{pid}/root/run/systemd/private").exists():
                         return pid
-            time.sleep(0.02)
-        raise BoxFailed(f"the box does not boot:\n{self._console_end()}")
+            if process.poll() is not None:
+                raise failed("the box has ended")
+            return 0
+
+        return until(answering, "the box to boot", BOOT_TIMEOUT, failed=failed)
 
     def _clean_up(self) -> None:
         process, self._process, self._leader = self._process, None, 0
@@ -334,13 +347,14 @@ def _inits_below(pid: int) -> list[int]:
 def _sweep(cgroup: Path, name: str) -> None:
     """Removes a box's own cgroup and those below, if any. Waits for the kernel to be done with its last processes."""
     assert cgroup.name == name and _NAME.fullmatch(name), f"not the cgroup of a box: {cgroup}"
-    deadline = time.monotonic() + 5.0
-    while cgroup.exists():
+
+    def removed() -> bool:
         for folder, _, _ in os.walk(cgroup, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
-        if time.monotonic() > deadline:
-            raise BoxFailed(f"cannot remove {cgroup}")
+        return not cgroup.exists()
+
+    until(removed, f"{cgroup} to be empty", failed=BoxFailed)
 
 
 # From here on: what runs as process 1 of the box's outer namespaces, and becomes systemd-nspawn.
@@ -378,6 +392,7 @@ def _furnish(root: Path, name: str) -> None:
         "etc/fstab": "",
         "etc/hostname": f"{name}\n",
         "etc/hosts": f"127.0.0.1 localhost {name}\n::1 localhost\n",
+        "etc/login.defs": f"{Path('/etc/login.defs').read_text()}\n{_NUMBERS}",
         "etc/machine-id": f"{uuid.uuid4().hex}\n",
         "etc/rpm/macros.box": "%_dbpath /var/lib/rpm\n",  # Debian's is in root's home
         "usr/lib/systemd/system-preset/99-default-disable.preset": "disable *\n",
@@ -385,6 +400,8 @@ def _furnish(root: Path, name: str) -> None:
     for path, content in files.items():
         (root / path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         (root / path).write_text(content)
+    for path in _ACCOUNTS:  # opened for writing, each becomes the box's own, whatever happens to the one below
+        (root / path).open("ab").close()
     units = root / "etc/systemd/system"
     units.mkdir(mode=0o755)
     (units / "default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")

@@ -21,7 +21,6 @@ import secrets
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +28,7 @@ import pika
 from pika.exceptions import AMQPError
 
 from lab.process import Running
+from lab.waiting import until
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The node itself. The program of this name in PATH changes to the account `rabbitmq` and to the site's own folders."""
@@ -37,6 +37,8 @@ START_TIMEOUT = 60.0
 """Seconds for the node to accept a login; it takes about 4."""
 STOP_TIMEOUT = 20.0
 """Seconds for the node to end after SIGTERM; it takes about 1."""
+LEFT_OVER_TIMEOUT = 5.0
+"""Seconds for its helpers to end by themselves when the node has ended."""
 
 _ERLANG = (
     "-kernel inet_dist_use_interface {127,0,0,1}"  # the distribution port listens on all addresses otherwise
@@ -130,17 +132,19 @@ class PrivateBroker(Running):
 
     def kill(self) -> None:
         """Ends the node as a crash would; `start` brings it back with what it had on disk."""
-        while left := [pid for pid in self._processes() if self._epmd is None or pid != self._epmd.pid]:
+
+        def none_left() -> bool:
+            left = [pid for pid in self._processes() if self._epmd is None or pid != self._epmd.pid]
             for pid in left:
                 _kill(pid)
             if self._node is not None:
                 self._node.wait()
                 self._node = None
-            time.sleep(0.01)
+            return not left
+
+        until(none_left, "the killed node to end", failed=BrokerFailed)
         # The pid may be gone while the kernel still takes the threads and their sockets down.
-        deadline = time.monotonic() + 10
-        while not _is_free(self.port) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: _is_free(self.port), "its port to be free", failed=BrokerFailed)
 
     def ctl(self, *arguments: str) -> None:
         """Runs rabbitmqctl on the node, which takes seconds. Raises BrokerFailed."""
@@ -224,27 +228,27 @@ class PrivateBroker(Running):
             _write_private(cookie, secrets.token_hex(32))
 
     def _wait_for_login(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while not _accepts(self.url):
+        def accepts() -> bool:
             assert self._node is not None
             if self._node.poll() is not None:
                 raise BrokerFailed(f"RabbitMQ ended at its start; the end of {self.log}:\n{self._log_end()}")
-            if time.monotonic() > deadline:
-                raise BrokerFailed(f"RabbitMQ is not up after {START_TIMEOUT:g} s; {self.log}:\n{self._log_end()}")
-            time.sleep(0.05)
+            return _accepts(self.url)
+
+        def failed(text: str) -> BrokerFailed:
+            return BrokerFailed(f"{text}; {self.log}:\n{self._log_end()}")
+
+        until(accepts, "RabbitMQ to accept a login", START_TIMEOUT, failed=failed)
 
     def _log_end(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
     def _kill_left_over(self) -> None:
-        deadline = time.monotonic() + 5
-        while left := self._processes():
-            if time.monotonic() > deadline:
-                for pid in left:
-                    _kill(pid)
-            if time.monotonic() > deadline + 5:
-                raise BrokerFailed(f"processes of the broker in {self.folder} do not end: {left}")
-            time.sleep(0.02)
+        try:
+            until(lambda: not self._processes(), "all processes to end", LEFT_OVER_TIMEOUT)
+        except AssertionError:
+            for pid in self._processes():
+                _kill(pid)
+            until(lambda: not self._processes(), f"the killed processes of {self.folder} to end", failed=BrokerFailed)
 
     def _processes(self) -> list[int]:
         """The pids that carry our mark; zombies have no environment any more and do not count."""

@@ -13,7 +13,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -26,6 +25,7 @@ import yaml
 
 from lab.broker import PrivateBroker
 from lab.process import Running, end
+from lab.waiting import until
 
 START_TIMEOUT = 20.0
 """Seconds for the hub to answer; it takes less than one."""
@@ -173,14 +173,13 @@ class HubProcess(Running):
         return path
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while not (self._says_ready() and self._answers()):
+        def ready() -> bool:
             assert self._process is not None
             if self._process.poll() is not None:
                 raise HubFailed(f"the hub ended at its start:\n{self._log_end()}")
-            if time.monotonic() > deadline:
-                raise HubFailed(f"the hub is not up after {START_TIMEOUT:g} s:\n{self._log_end()}")
-            time.sleep(0.02)
+            return self._says_ready() and self._answers()
+
+        until(ready, "the hub", START_TIMEOUT, failed=lambda text: HubFailed(f"{text}:\n{self._log_end()}"))
 
     def _says_ready(self) -> bool:
         """Asked first: on a port that is taken, it is another hub that answers."""

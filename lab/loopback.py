@@ -1,21 +1,24 @@
 """A loopback interface of one's own, for a test run: every port is free, and nothing can be reached from outside.
 
-The process moves into a new network namespace, and with it everything that it starts afterwards.
+The thread that asks for it moves into a new network namespace, and with it everything that it starts afterwards.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
+import os
 import socket
 import struct
+from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
 def enter_private_network() -> bool:
-    """Moves this process there; False when the kernel does not allow it. Call it before any thread is started."""
+    """Moves this thread there; False when the kernel does not allow it. Call it before another thread is started."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
         return False
@@ -25,3 +28,13 @@ def enter_private_network() -> bool:
         (flags,) = struct.unpack_from("H", answer, 16)
         fcntl.ioctl(sock, _SIOCSIFFLAGS, name + struct.pack("H", flags | _IFF_UP) + bytes(14))
     return True
+
+
+def processes() -> list[int]:
+    """The pids of all that runs on this thread's network: of one test run, when others run beside it."""
+    own, found = Path("/proc/thread-self/ns/net").stat(), []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(own, (entry / "ns" / "net").stat()):
+                found.append(int(entry.name))
+    return found

@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import yaml
 
 from lab.hub import HubProcess
 from lab.process import Running, end
+from lab.waiting import until
 
 START_TIMEOUT = 30.0
 MEP = str(Path(sys.executable).parent / "mep")
@@ -138,7 +138,7 @@ class ManagerProcess(Running):
                 text=True,
                 start_new_session=True,
             )
-        self._wait("to consume commands", lambda: "consumes start commands" in self.log.read_text()[before:])
+        self._wait("it to consume commands", lambda: "consumes start commands" in self.log.read_text()[before:])
         self.endpoint_id = json.loads((self.profile / "endpoint.json").read_text())["endpoint_id"]
 
     def stop(self) -> None:
@@ -161,9 +161,8 @@ class ManagerProcess(Running):
         assert self._process is not None, "the manager is not running"
         before = self.log.stat().st_size
         self._process.send_signal(signal.SIGHUP)
-        said = re.compile("profile reloaded.*|the edited profile is refused(.|\n)*")
-        self._wait("to read its profile again", lambda: said.search(self.log.read_text()[before:]) is not None)
-        time.sleep(0.1)  # the rest of the lines
+        said = re.compile("profile reloaded.*\n|the edited profile is refused(.|\n)*\n$")  # a record is written at once
+        self._wait("it to read its profile again", lambda: said.search(self.log.read_text()[before:]) is not None)
         return self.log.read_text()[before:]
 
     def kill(self) -> None:
@@ -187,7 +186,7 @@ class ManagerProcess(Running):
             found[:] = [line for line in self.audit(event) if facts.items() <= line.items()]
             return bool(found)
 
-        self._wait(f"for {event!r} {facts}", look, timeout)
+        self._wait(f"{event!r} {facts}", look, timeout)
         return found[0]
 
     def log_end(self) -> str:
@@ -202,10 +201,9 @@ class ManagerProcess(Running):
         return path
 
     def _wait(self, what: str, done: Callable[[], bool], timeout: float = START_TIMEOUT) -> None:
-        deadline = time.monotonic() + timeout
-        while not done():
-            if self._process is not None and self._process.poll() is not None:
+        def look() -> bool:
+            if not (met := done()) and self._process is not None and self._process.poll() is not None:
                 raise ManagerFailed(f"the manager ended with exit code {self._process.returncode}:\n{self.log_end()}")
-            if time.monotonic() > deadline:
-                raise ManagerFailed(f"waited {timeout:g} s {what}:\n{self.log_end()}")
-            time.sleep(0.02)
+            return met
+
+        until(look, what, timeout, failed=lambda text: ManagerFailed(f"{text}:\n{self.log_end()}"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ import yaml
 from lab.hub import HubProcess
 from lab.manager import ManagerFailed
 from lab.process import end
+from lab.waiting import until
 
 START_TIMEOUT = 60.0
 
@@ -109,10 +109,19 @@ class PublicManager:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # at its end it signals its whole process group
             )
-        deadline = time.monotonic() + START_TIMEOUT
-        while "Core Endpoint begins" not in (said := (self.folder / "console.log").read_text(errors="replace")):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._process.kill()
-                raise ManagerFailed(f"the public manager did not start:\n{said[-2000:]}")
-            time.sleep(0.05)
+        try:
+            until(self._begins, "the public manager to start", START_TIMEOUT, failed=ManagerFailed)
+        except ManagerFailed as e:
+            self._process.kill()
+            self._process.wait()
+            raise ManagerFailed(f"{e}:\n{self._said()[-2000:]}") from None
         self.endpoint_id = json.loads((self.profile / "endpoint.json").read_text())["endpoint_id"]
+
+    def _begins(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise ManagerFailed("the public manager ended")
+        return "Core Endpoint begins" in self._said()
+
+    def _said(self) -> str:
+        return (self.folder / "console.log").read_text(errors="replace")

@@ -14,13 +14,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.broker import free_ports
 from lab.process import Running
+from lab.waiting import until
 
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 """What has to be installed (Debian: slurm-wlm, munge)."""
@@ -190,14 +190,13 @@ class SlurmNode(Running):
             )
 
     def _wait(self, what: str, done: Callable[[], bool], timeout: float = START_TIMEOUT) -> None:
-        deadline = time.monotonic() + timeout
-        while not done():
+        def look() -> bool:
             for name, daemon in self._daemons.items():
                 if daemon.poll() is not None:
                     raise SlurmFailed(f"{name} ended with {daemon.returncode}:\n{self._log_ends()}")
-            if time.monotonic() > deadline:
-                raise SlurmFailed(f"waited {timeout:g} s for {what}:\n{self._log_ends()}")
-            time.sleep(0.02)
+            return done()
+
+        until(look, what, timeout, failed=lambda text: SlurmFailed(f"{text}:\n{self._log_ends()}"))
 
     def _end_daemons(self) -> None:
         daemons, self._daemons = self._daemons, {}

@@ -1,7 +1,8 @@
 """What several test folders share: the need for root, and the parts of a whole site, each as one fixture.
 
-`broker`, `hub`, `accounts`, `manager` are real and live for the whole session. The session has a loopback interface of
-its own where the kernel allows it (`lab.loopback`), so port 5000 and every other one is free.
+`broker` and `hub` are real and live for the whole session. The session has a loopback interface of its own where the
+kernel allows it (`lab.loopback`), so port 5000 and every other one is free. In a parallel run (pytest-xdist) each
+worker is such a session, and a file runs in one of them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,49 @@ NAMES = ("admin", "alice", "bob", "mallory", "ghost", "rooty", "daemon")
 USERS = {name: [identity(f"{name}@example.org")] for name in NAMES}
 USERS["alice"].append(identity("al@other.example", status="private"))
 CI = os.environ.get("CI") == "true"
+LONGEST_FIRST = (
+    "test_box.py",
+    "test_durability.py",
+    "test_endpoint.py",
+    "test_hostile_users.py",
+    "test_compare.py",
+    "test_chain.py",
+    "test_slurm.py",
+    "test_idle.py",
+    "test_restart.py",
+    "test_hostile_commands.py",
+    "test_hostile_options.py",
+    "test_differential.py",
+    "test_engines.py",
+    "test_amqp.py",
+    "test_deferred.py",
+)
+"""The files that take longest. In a parallel run they begin before the others: what begins late ends late."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.geteuid() == 0 and not os.environ.get("MEP_BOX"):  # a box has a network of its own
-        loopback.enter_private_network()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Python 3.12 warns of a fork beside other threads: those here talk to the controller, and no child needs them.
+        config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
+    if os.geteuid() != 0 or os.environ.get("MEP_BOX"):  # a box has a network of its own
+        return
+    if not loopback.enter_private_network() and "PYTEST_XDIST_WORKER" in os.environ:
+        raise pytest.UsageError("the kernel gives workers no networks of their own: not in parallel here (WORKERS=0)")
+
+
+@pytest.hookimpl(tryfirst=True)  # before items are selected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "root" in getattr(item, "fixturenames", ()):
+            item.add_marker("root")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=weight)  # within a file the order stays
+
+
+def weight(item: pytest.Item) -> int:
+    """The place of the item's file in LONGEST_FIRST, or after the last."""
+    name = item.path.name
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")

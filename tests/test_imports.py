@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.sources import imports
 
 PROJECT = Path(__file__).parents[1]
 OURS = {"mep", "uep", "identity", "wire", "hub", "lab", "demo", "benchmarks"}
@@ -17,18 +19,6 @@ ALLOWED = {
     "uep": {"uep", "wire"},
     "hub": {"hub", "wire"},
 }
-
-
-def imports(path: Path) -> set[str]:
-    """The full names of the modules that a file imports, wherever in the file it does."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
-    return found
 
 
 def files(package: str) -> list[Path]:
@@ -62,3 +52,11 @@ def test_nothing_that_is_installed_imports_the_lab() -> None:
     for package in ALLOWED:
         for path in files(package):
             assert not {name.split(".")[0] for name in imports(path)} & {"lab", "demo", "tests", "benchmarks"}
+
+
+def test_no_test_module_imports_another() -> None:
+    for path in files("tests"):
+        found = re.search(
+            r"^\s*(from|import) \S*\btest_.*|^\s*from \. import .*\btest_", path.read_text(), re.MULTILINE
+        )
+        assert found is None, f"{path}: {found and found[0]}"

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ import pytest
 
 from lab.accounts import LocalAccount
 from lab.box import PROJECT
+from lab.waiting import until
 from mep.monitor.containment import containment
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
@@ -56,7 +56,8 @@ if os.fork() == 0:
     os.setsid()
     open(sys.argv[1], "w").write(str(os.getpid()))
     time.sleep(600)
-time.sleep(0.1)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
 """
 FORGER = """
 import itertools, sys
@@ -154,7 +155,7 @@ def nothing_left(alice: LocalAccount, bob: LocalAccount) -> Iterator[None]:
             os.kill(pid, 9)
     for line in units("mep-*.scope"):  # of a test that failed, with what is still root
         subprocess.run(["systemctl", "kill", "--signal=KILL", line.split()[0]], capture_output=True, check=False)
-    wait_for("systemd to forget", lambda: not units("mep-*.scope") and not units(f"mep-box-{alice.uid}.slice"))
+    until(lambda: not units("mep-*.scope") and not units(f"mep-box-{alice.uid}.slice"), "systemd to forget")
 
 
 def run(work: Callable[[Containment], Coroutine[Any, Any, T]], profile: str = "box") -> T:
@@ -198,13 +199,6 @@ def systemctl(*arguments: str) -> str:
     return done.stdout
 
 
-def wait_for(what: str, done: Callable[[], object], timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < deadline, f"waited {timeout:g} s for {what}"
-        time.sleep(0.02)
-
-
 def kernel(controller: str, file: str, account: LocalAccount) -> str:
     """What the kernel says of an account's slice; nothing when it is not limited in this."""
     path = V1 / controller / f"mep.slice/mep-box.slice/mep-box-{account.uid}.slice" / file
@@ -234,7 +228,7 @@ def test_a_held_child_gets_a_scope_with_limits_in_force(alice: LocalAccount) -> 
     assert {"shutdown.target"} <= set(shown(unit, "Before").split()), "ended in good order at power-off"
     assert not [name for key in ("Requires", "BindsTo", "PartOf", "After") if "service" in (name := shown(unit, key))]
     child.go()
-    wait_for("its exec", lambda: psutil.Process(child.pid).uids().real == alice.uid)
+    until(lambda: psutil.Process(child.pid).uids().real == alice.uid, "its exec")
     end(child, unit)
 
 
@@ -260,10 +254,10 @@ def test_limits_of_an_existing_slice_are_changed(alice: LocalAccount) -> None:
 def test_a_slice_is_gone_with_its_last_scope(alice: LocalAccount) -> None:
     (first, one), (second, two) = (started(alice, SLEEP, limits=Resources()) for _ in range(2))
     end(first, one)
-    wait_for("the scope", lambda: not units(one))
+    until(lambda: not units(one), "the scope")
     assert units(f"mep-box-{alice.uid}.slice")
     end(second, two)
-    wait_for("the slice", lambda: not units(f"mep-box-{alice.uid}.slice"))
+    until(lambda: not units(f"mep-box-{alice.uid}.slice"), "the slice")
 
 
 def test_a_slice_that_is_about_to_go_is_used_again(alice: LocalAccount) -> None:
@@ -309,12 +303,12 @@ def test_a_fork_bomb_is_held_and_ended(alice: LocalAccount, bob: LocalAccount) -
     )
     note = alice.home / "refused"
     bomb, unit = started(alice, BOMB, str(note))
-    wait_for("the limit to be hit", note.exists)
+    until(note.exists, "the limit to be hit")
     assert int(kernel("pids", "pids.current", alice)) == 40
     assert len(alice.processes()) <= 40
     assert neighbour.alive()
     end(bomb, unit)
-    wait_for("its end", lambda: not alice.processes())
+    until(lambda: not alice.processes(), "its end")
     assert neighbour.alive()
     end(neighbour, its)
 
@@ -326,7 +320,7 @@ def test_a_memory_hog_is_killed_and_nobody_else(alice: LocalAccount, bob: LocalA
     hog, unit = started(alice, HOG)
     assert hog.wait() == -9
     assert neighbour.alive() and sibling.alive()
-    wait_for("the scope", lambda: not units(unit))
+    until(lambda: not units(unit), "the scope")
     for child, scope in ((neighbour, its), (sibling, other)):
         end(child, scope)
 
@@ -334,11 +328,11 @@ def test_a_memory_hog_is_killed_and_nobody_else(alice: LocalAccount, bob: LocalA
 def test_kill_reaches_a_daemon(alice: LocalAccount) -> None:
     note = alice.home / "daemon"
     child, unit = started(alice, DAEMON, str(note), limits=Resources())
-    wait_for("the daemon", lambda: note.exists() and note.read_text())
+    until(lambda: note.exists() and note.read_text(), "the daemon")
     daemon = psutil.Process(int(note.read_text()))
     assert (os.getsid(daemon.pid), daemon.ppid()) != (child.pid, child.pid)
     end(child, unit)
-    wait_for("the daemon's end", lambda: not alice.processes())
+    until(lambda: not alice.processes(), "the daemon's end")
     run(lambda one: one.kill(child.process, unit))  # harmless now
     run(lambda one: one.stop(child.process, unit))
 
@@ -349,7 +343,7 @@ def test_stop_ends_what_is_left(alice: LocalAccount) -> None:
     assert child.wait() == 0
     assert len(alice.processes()) == 1, "its child lives on"
     run(lambda one: one.stop(child.process, unit))
-    wait_for("its end", lambda: not alice.processes())
+    until(lambda: not alice.processes(), "its end")
 
 
 @held
@@ -363,7 +357,7 @@ def test_probe_says_what_holds_and_what_does_not() -> None:
     assert "no limits are set" in run(lambda one: one.probe(Resources()))
     with pytest.raises(ContainmentError, match="1000000000000 tasks"):
         run(lambda one: one.probe(Resources(tasks_max=10**12)))
-    wait_for("its slice to go", lambda: not units("mep-*probe*.slice"))
+    until(lambda: not units("mep-*probe*.slice"), "its slice to go")
 
 
 def test_a_scope_outlives_its_service_which_needs_no_more_rights(alice: LocalAccount, tmp_path: Path) -> None:
@@ -373,7 +367,7 @@ def test_a_scope_outlives_its_service_which_needs_no_more_rights(alice: LocalAcc
     unit.write_text(SERVICE.format(project=PROJECT, python=sys.executable, script=script))
     systemctl("daemon-reload")
     systemctl("start", "scopetest")
-    wait_for("its child", lambda: note.exists() or shown("scopetest", "ActiveState") != "active")
+    until(lambda: note.exists() or shown("scopetest", "ActiveState") != "active", "its child")
     pid, scope = note.read_text().split()
     child, manager = psutil.Process(int(pid)), shown("scopetest", "MainPID")
     systemctl("restart", "scopetest")
@@ -383,7 +377,7 @@ def test_a_scope_outlives_its_service_which_needs_no_more_rights(alice: LocalAcc
     systemctl("stop", "scopetest")
     assert child.is_running()
     run(lambda one: one.kill(Process.of(int(pid), 0), scope))
-    wait_for("its end", lambda: not child.is_running())
+    until(lambda: not child.is_running(), "its end")
     unit.unlink()
     systemctl("daemon-reload")
 
@@ -396,7 +390,7 @@ def test_what_users_say_on_the_bus_is_not_systemds_word(alice: LocalAccount, bob
     job = subprocess.run(start, capture_output=True, text=True, check=True).stdout.rpartition("/")[2].strip('"\n')
     forger = Child(bob, FORGER, job, str(note))
     forger.go()
-    wait_for("a round", note.exists)
+    until(note.exists, "a round")
 
     async def one_by_one(one: Containment) -> list[str | None]:
         return [await one.contain(c.pid, "uep", alice.uid, Resources()) for c in children]

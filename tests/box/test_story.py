@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.client import ClientFailed, output_of, run_script
 from lab.hub import HubProcess
+from lab.waiting import until
 from tests.box.guide import code, follow, run
 
 _TITLE = "mep-uep uep."
@@ -95,13 +95,8 @@ def shown(name: str) -> str:
     return ok(f"systemctl show --value --property={name} mep@prod").strip()
 
 
-def wait_for(what: str, done: Callable[[], object], timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < deadline, (
-            f"waited {timeout:g} s for {what}: {run('systemctl status mep@prod').stdout}"
-        )
-        time.sleep(0.05)
+def wait_for(what: str, done: Callable[[], object]) -> None:
+    until(done, what, failed=lambda text: AssertionError(f"{text}: {run('systemctl status mep@prod').stdout}"))
 
 
 def user_endpoints() -> set[int]:

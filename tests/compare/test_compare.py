@@ -18,8 +18,8 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.compare import scripts
-from tests.compare.scripts import PARSL, PROCESSES, SCRIPTS, THREADS
+from tests.compare.scripts.run import all_scripts, whole_program
+from tests.compare.scripts.script import PARSL, PROCESSES, THREADS
 from tests.conftest import need
 
 pytestmark = pytest.mark.system
@@ -43,6 +43,7 @@ engine:
 {%- endif %}
 """
 # Our engine, and the public one that it is compared with. The public process pool hangs now and then.
+SCRIPTS = all_scripts()
 PAIRS = ((THREADS, THREADS), (PROCESSES, THREADS), (PARSL, PARSL))
 CASES = [(ours, theirs, name) for ours, theirs in PAIRS for name, each in SCRIPTS.items() if ours in each.engines]
 
@@ -70,6 +71,8 @@ MACHINERY = ("/globus_compute_endpoint/", "/parsl/", "/concurrent/futures/")
 def said(folder: Path, hub: HubProcess, root: None) -> Iterator[Said]:
     """`said(side, engine)`: the outcomes of all scripts there, by their names."""
     need(peer.program().exists(), "needs the public package: lab/setup peer")
+    program = folder / "comparison.py"
+    program.write_text(whole_program())
     public = {"uep_command": [str(peer.program()), "_start-user-endpoint"]}
 
     def manager(side: str, config: dict[str, Any]) -> ManagerProcess:
@@ -82,7 +85,7 @@ def said(folder: Path, hub: HubProcess, root: None) -> Iterator[Said]:
         # The default engine is the one of calls without options, such as Client.run.
         config = {} if engine == THREADS else {"ENGINE": engine}
         arguments = (endpoint_id, engine, json.dumps(config))
-        (outcomes,) = run_script(hub, "alice", Path(scripts.__file__), *arguments, timeout=RUN_TIMEOUT)
+        (outcomes,) = run_script(hub, "alice", program, *arguments, timeout=RUN_TIMEOUT)
         assert isinstance(outcomes, dict)
         return outcomes
 

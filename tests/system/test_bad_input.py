@@ -18,7 +18,7 @@ from globus_sdk.token_storage import SQLiteTokenStorage
 from lab.broker import BrokerFailed, PrivateBroker
 from lab.hub import HubFailed, HubProcess
 from lab.manager import MEP, ManagerProcess
-from tests.system.conftest import MAPPING, TEMPLATE
+from tests.system.sites import MAPPING, TEMPLATE
 
 pytestmark = pytest.mark.system
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,9 @@ import yaml
 from lab.accounts import LocalAccount
 from lab.hub import HubProcess, identity
 from lab.manager import ManagerProcess
-from tests.system.conftest import MAPPING
+from lab.waiting import until
+from tests.accounts import ALICE, BOB
+from tests.system.sites import MAPPING
 
 pytestmark = pytest.mark.system
 
@@ -74,10 +75,7 @@ def test_a_detached_manager_is_listed_and_stopped(site: ManagerProcess) -> None:
     assert started.returncode == 0, started.stderr
     assert "is registered" in started.stdout
     log = site.profile / "endpoint.log"
-    deadline = time.monotonic() + 20
-    while "consumes start commands" not in (log.read_text() if log.exists() else ""):
-        assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
-        time.sleep(0.05)
+    until(lambda: log.exists() and "consumes start commands" in log.read_text(), "it to consume commands")
     assert re.search(rf"^{site.name} +running +[0-9a-f-]{{36}} 0$", site.run("list").stdout, re.MULTILINE)
     status = site.run("status", site.name)
     assert re.search(r"runs \(pid \d+\)\. Endpoint [0-9a-f-]{36}: connected; 0 user endpoints", status.stdout)
@@ -134,13 +132,13 @@ def test_check_finds_a_broker_that_cannot_be_reached(configured: ManagerProcess)
 def test_map(configured: ManagerProcess, accounts: dict[str, LocalAccount], tmp_path: Path) -> None:
     done = configured.run("map", configured.name, "--identity", "alice@example.org")
     assert done.returncode == 0, done.stderr
-    assert f"account   meptest_alice (uid {accounts['meptest_alice'].uid}," in done.stdout
+    assert f"account   {ALICE} (uid {accounts[ALICE].uid}," in done.stdout
     assert "_mapping_config.json" in done.stdout
     linked = configured.run("map", configured.name, "--identity", "x@other.example", "--identity", "bob@example.org")
-    assert "meptest_bob" in linked.stdout
+    assert BOB in linked.stdout
     records = tmp_path / "set.json"
     records.write_text(json.dumps([identity("bob@example.org", status="used")]))
-    assert "meptest_bob" in configured.run("map", configured.name, "--identity-set", str(records)).stdout
+    assert BOB in configured.run("map", configured.name, "--identity-set", str(records)).stdout
 
 
 def test_map_explains_itself(configured: ManagerProcess) -> None:
@@ -155,13 +153,13 @@ def test_explain_shows_what_would_be_started(configured: ManagerProcess) -> None
     who = ("explain", configured.name, "--identity", "alice@example.org")
     done = configured.run(*who, "--options", '{"workers": 3}')
     assert done.returncode == 0, done.stderr
-    for line in ("account   meptest_alice", "rule      ", "program   .*mep-uep", "variable  HOME=.*meptest_alice"):
+    for line in (f"account   {ALICE}", "rule      ", "program   .*mep-uep", f"variable  HOME=.*{ALICE}"):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), done.stdout
     assert yaml.safe_load(done.stdout.split("configuration:\n")[1])["engine"]["max_workers_per_node"] == 3
     refused = configured.run(*who, "--options", '{"workers": "many"}')
     assert refused.returncode == 1
     assert "refused at stage options" in refused.stderr
-    assert "account   meptest_alice" in refused.stdout, "what was found before is told"
+    assert f"account   {ALICE}" in refused.stdout, "what was found before is told"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +178,7 @@ def test_map_refuses_as_the_manager_does(configured: ManagerProcess, username: s
 
 
 def test_render(configured: ManagerProcess, tmp_path: Path) -> None:
-    arguments = ("render", configured.name, "--user", "meptest_alice", "--options")
+    arguments = ("render", configured.name, "--user", ALICE, "--options")
     done = configured.run(*arguments, '{"workers": 3}')
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["engine"]["max_workers_per_node"] == 3

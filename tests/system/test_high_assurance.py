@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,10 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
+from lab.waiting import until
+from tests.accounts import ALICE
+from tests.system.clients import caller
+from tests.system.sites import site_of
 
 pytestmark = pytest.mark.system
 
@@ -60,18 +62,7 @@ def disk(folder: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def site(folder: Path, disk: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
     config = {"public": True, "high_assurance": True, "audit_log_path": str(disk / "audit.log")}
-    manager = ManagerProcess(
-        folder / "assured",
-        hub,
-        "admin",
-        mapping=MAPPING,
-        template=TEMPLATE,
-        schema=SCHEMA,
-        config=config,
-        name="assured",
-        program=(sys.executable, "-I", "-c", PROGRAM),
-    )
-    with manager:
+    with site_of(folder, hub, "assured", config=config, program=(sys.executable, "-I", "-c", PROGRAM)) as manager:
         (manager.folder / "audit.log").symlink_to(disk / "audit.log")  # where `ManagerProcess.audit` looks
         yield manager
         (manager.folder / "audit.log").unlink()
@@ -82,7 +73,7 @@ def test_every_task_is_on_record(hub: HubProcess, site: ManagerProcess, accounts
     for task in tasks:
         lines = [line for line in site.audit("task") if line.get("task") == task]
         assert [line["action"] for line in lines] == ["RECEIVED", "EXEC_START", "EXEC_END"], lines
-        assert {(line["account"], line["uid"]) for line in lines} == {("meptest_alice", accounts["meptest_alice"].uid)}
+        assert {(line["account"], line["uid"]) for line in lines} == {(ALICE, accounts[ALICE].uid)}
     (started,) = site.audit("started")
     (exact,) = {line["configuration"] for line in site.audit() if "configuration" in line}
     assert len(exact) == 12
@@ -106,10 +97,7 @@ def test_nothing_starts_while_the_trail_cannot_be_written(hub: HubProcess, site:
         assert "audit trail" in said["error"]
         assert "small" not in said["error"], "no paths for users"
         caller(hub, site)("alice")  # her user endpoint runs, and says of this task what cannot be recorded
-        deadline = time.monotonic() + 30
-        while Path(f"/proc/{alices}").exists():
-            assert time.monotonic() < deadline, "it goes on"
-            time.sleep(0.05)
+        until(lambda: not Path(f"/proc/{alices}").exists(), "its end")
     finally:
         (disk / "filler").unlink()
     assert "its tasks cannot be audited" in site.log.read_text()

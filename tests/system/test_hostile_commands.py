@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pika
@@ -23,10 +22,11 @@ from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.waiting import until
+from tests.accounts import BOB
 from tests.mep.commands import COMMAND
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
-from tests.system.test_chain import descriptors, edited
-from tests.system.test_hostile_users import IDLE, moved_away, submit, wait_until
+from tests.system.clients import IDLE, submit
+from tests.system.sites import TEMPLATE, descriptors, edited, moved_away, own_site
 
 pytestmark = pytest.mark.system
 
@@ -34,20 +34,7 @@ DIES = TEMPLATE + "{%- if DIES is defined %}\nendpoint_setup: kill -KILL $PPID\n
 UTC = r"from \d\d:\d\d:\d\d UTC on"
 
 
-@pytest.fixture(scope="module")
-def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
-    """A manager of this file's own."""
-    with ManagerProcess(
-        folder / "flooded",
-        hub,
-        "admin",
-        mapping=MAPPING,
-        template=DIES,
-        schema=SCHEMA,
-        config={"public": True},
-        name="flooded",
-    ) as running:
-        yield running
+site = own_site("flooded", template=DIES)
 
 
 @pytest.fixture
@@ -132,7 +119,7 @@ def go_through_all(
         options: list[dict[str, Any]] = [IDLE | {"N": n} for n in some]
         outcomes = list(pool.map(lambda user: submit(hub, site, user, *options), ("alice", "bob")))
         assert all("uid" in said for said in itertools.chain(*outcomes)), outcomes
-        wait_until(lambda: len(site.audit("exited")) == exited + 2 * starts, "them to stop")
+        until(lambda: len(site.audit("exited")) == exited + 2 * starts, "them to stop")
         publish(broker, site, GARBAGE[:refusals])
         kinds: dict[str, list[dict[str, Any]]] = {
             "mallory": [{"N": n} for n in many],
@@ -141,7 +128,7 @@ def go_through_all(
             "alice": [{"N": n, **bad} for n in many for bad in ({"PERIOD": "soon"}, {"BROKEN": 1})],
             "bob": [{"N": n} for n in many],
         }
-        with moved_away(accounts["meptest_bob"].home):
+        with moved_away(accounts[BOB].home):
             outcomes = list(pool.map(lambda kind: submit(hub, site, kind[0], *kind[1]), kinds.items()))
     assert all("(request " in said["error"] for said in itertools.chain(*outcomes)), outcomes
 
@@ -175,7 +162,7 @@ def test_good_commands_among_ten_thousand_bad_ones(
         outcomes = [said for future in good for said in future.result()]
     assert len(outcomes) == 20
     assert all("uid" in said for said in outcomes), outcomes
-    wait_until(lambda: len(site.audit("refused")) == before + len(bad) + len(strange), "all to be refused")
+    until(lambda: len(site.audit("refused")) == before + len(bad) + len(strange), "all to be refused")
     stages = Counter(line["stage"] for line in site.audit("refused")[before:])
     assert set(stages) == {"command", "identity"}
     assert stages["command"] >= len(bad)

@@ -8,10 +8,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,76 +25,15 @@ from lab.broker import PrivateBroker
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.waiting import until
 from mep.monitor.endpoints.credentials import CredentialFile
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE
-from tests.system.test_chain import program
+from tests.accounts import ALICE, BOB
+from tests.system.clients import IDLE, request_of, submit
+from tests.system.sites import moved_away, own_site, program, site_of
 
 pytestmark = pytest.mark.system
 
-ALICE, BOB = "meptest_alice", "meptest_bob"
-TIMEOUT = 30.0
-IDLE = {"PERIOD": 0.5, "SOFT": 2}
-"""Options of a user endpoint that is soon gone."""
-SUBMIT = """
-import json, sys
-from globus_compute_sdk import Executor
-from globus_compute_sdk.errors import TaskExecutionFailed
-
-{function}
-
-endpoint, all_options, arguments, one_by_one = sys.argv[1], *map(json.loads, sys.argv[2:])
-with Executor(endpoint_id=endpoint, api_burst_limit=8, api_burst_window_s=1) as ex:
-    def outcome(future):
-        try:
-            print(json.dumps(future.result(timeout=60)))
-        except TaskExecutionFailed as e:
-            print(json.dumps({{"error": str(e).strip()}}))
-
-    futures = []
-    for options in all_options:
-        ex.user_endpoint_config = options
-        futures.append(ex.submit(task, *arguments))
-        if one_by_one:
-            outcome(futures.pop())
-    for future in futures:
-        outcome(future)
-"""
-WHERE = """
-def task():
-    import os
-    return {"uid": os.getuid(), "pid": os.getpid()}
-"""
-
-
-def submit(
-    hub: HubProcess,
-    site: ManagerProcess,
-    user: str,
-    *all_options: dict[str, Any],
-    function: str = WHERE,
-    arguments: list[Any] | None = None,
-    one_by_one: bool = False,
-) -> list[dict[str, Any]]:
-    """Submits a function `task` once with each of the options, as a user would: what came back, or {"error": text}."""
-    script = SUBMIT.format(function=function)
-    texts = (json.dumps(list(all_options)), json.dumps(arguments or []), json.dumps(one_by_one))
-    return run_script(hub, user, script, site.endpoint_id, *texts)
-
-
-@pytest.fixture(scope="module")
-def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
-    """A manager of this file's own, which is restarted after each test: that pardons who was held back."""
-    with ManagerProcess(
-        folder / "hostile",
-        hub,
-        "admin",
-        mapping=MAPPING,
-        template=TEMPLATE,
-        schema=SCHEMA,
-        config={"public": True},
-        name="hostile",
-    ) as running:
-        yield running
+site = own_site("hostile")  # restarted after each test: that pardons who was held back
 
 
 @pytest.fixture
@@ -110,27 +47,9 @@ def alice(site: ManagerProcess, accounts: dict[str, LocalAccount]) -> Iterator[L
 
 
 def clear(account: LocalAccount) -> None:
-    end_processes(account)
+    account.end_processes()
     for path in account.home.iterdir():
         subprocess.run(["rm", "-rf", path], check=True)
-
-
-def end_processes(account: LocalAccount) -> None:
-    def none_left() -> bool:
-        left = account.processes()
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return not left
-
-    wait_until(none_left, "the account's processes to end")
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
 
 
 def as_user(account: LocalAccount, script: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -216,11 +135,6 @@ def test_a_folder_that_leads_elsewhere(
 def link(account: LocalAccount, path: Path, leads_to: str) -> None:
     path.symlink_to(leads_to)
     os.lchown(path, account.uid, account.gid)
-
-
-def request_of(said: dict[str, Any]) -> str:
-    """The id of the request that was refused."""
-    return str(said["error"]).rsplit("(request ", 1)[1].rstrip(")")
 
 
 def test_an_endpoints_folder_or_log_that_is_something_else(
@@ -323,18 +237,6 @@ def test_a_folder_that_is_swapped_all_the_time(
 
 
 @contextlib.contextmanager
-def moved_away(home: Path) -> Iterator[None]:
-    moved = home.rename(home.with_name(f"{home.name}_moved"))
-    try:
-        yield
-    finally:
-        if home.is_dir():
-            home.rmdir()
-        home.unlink(missing_ok=True)
-        moved.rename(home)
-
-
-@contextlib.contextmanager
 def mounted(account: LocalAccount, options: str, *, full: bool = False) -> Iterator[None]:
     """A small file system at the home, in memory."""
     given = f"{options},mode=700,uid={account.uid},gid={account.gid}"
@@ -346,7 +248,7 @@ def mounted(account: LocalAccount, options: str, *, full: bool = False) -> Itera
                     (account.home / str(n)).write_bytes(bytes(2**16))
         yield
     finally:
-        end_processes(account)
+        account.end_processes()
         subprocess.run(["umount", "--lazy", account.home], check=True)
 
 
@@ -643,16 +545,14 @@ def task():
 
 def test_a_fork_bomb_is_held_and_ends_with_the_manager(folder: Path, hub: HubProcess, alice: LocalAccount) -> None:
     config = {"public": True, "resources": {"tasks_max": 60}}
-    with ManagerProcess(
-        folder / "bombed", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema=SCHEMA, config=config, name="bombed"
-    ) as site:
+    with site_of(folder, hub, "bombed", config=config) as site:
         (said,) = submit(hub, site, "alice", {}, function=BOMB)
         assert said["why"] == "EAGAIN"
         assert 20 < said["made"] < 60
         assert len(alice.processes()) <= 60
         assert "uid" in submit(hub, site, "bob", {})[0]
         assert submit(hub, site, "alice", {})[0]["pid"] == said["pid"], "it can still work, and report"
-    wait_until(lambda: not alice.processes(), "the bomb to end")
+    until(lambda: not alice.processes(), "the bomb to end")
 
 
 STUBBORN = """\
@@ -672,19 +572,10 @@ os._exit(0)
 
 
 def test_a_user_endpoint_that_does_not_want_to_end(folder: Path, hub: HubProcess, alice: LocalAccount) -> None:
-    config = {"public": True, "uep_command": [program(folder, "stubborn", STUBBORN)]}
-    with ManagerProcess(
-        folder / "stubborn-site",
-        hub,
-        "admin",
-        mapping=MAPPING,
-        template=TEMPLATE,
-        schema=SCHEMA,
-        config=config,
-        name="stubborn",
-    ) as site:
+    config = {"public": True, "uep_command": [program(folder, "does-not-listen", STUBBORN)]}
+    with site_of(folder, hub, "stubborn", config=config) as site:
         run_script(hub, "alice", START, site.endpoint_id)
         site.wait_for("started", account=ALICE)
-        wait_until(lambda: len(alice.processes()) == 5, "its processes")
+        until(lambda: len(alice.processes()) == 5, "its processes")
     assert "did not stop within 30 s; killing it" in site.log.read_text()
-    wait_until(lambda: not alice.processes(), "all of them to end")
+    until(lambda: not alice.processes(), "all of them to end")

@@ -12,7 +12,7 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.system.conftest import SCHEMA, TEMPLATE
+from tests.system.sites import TEMPLATE, site_of
 
 pytestmark = pytest.mark.system
 
@@ -49,18 +49,10 @@ with Executor(endpoint_id=sys.argv[1], user_endpoint_config=json.loads(sys.argv[
 @pytest.fixture(scope="module")
 def site(folder: Path, hub: HubProcess, root: None) -> Iterator[ManagerProcess]:
     mapping = [{"source": "{username}", "match": "alice@example\\.org", "output": ACCOUNT}]
+    config = {"public": True, "mu_child_ep_grace_period_s": 1, "limits": {"starts_per_minute_per_user": None}}
     with (
         LocalAccount(ACCOUNT),
-        ManagerProcess(
-            folder / "idle",
-            hub,
-            "admin",
-            mapping=mapping,
-            template=TEMPLATE + SLOW_END,
-            schema=SCHEMA,
-            config={"public": True, "mu_child_ep_grace_period_s": 1, "limits": {"starts_per_minute_per_user": None}},
-            name="idle",
-        ) as running,
+        site_of(folder, hub, "idle", mapping=mapping, template=TEMPLATE + SLOW_END, config=config) as running,
     ):
         yield running
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from lab import loopback
 from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
+from lab.waiting import until
+from tests.accounts import ALICE, BOB
+from tests.system.clients import caller
+from tests.system.sites import site_of
 
 pytestmark = pytest.mark.system
 
-TIMEOUT = 30.0
 LOOK = """
 import json, sys
 from globus_compute_sdk import Executor
@@ -51,7 +51,7 @@ def told(folder: Path) -> Path:
 def service(told: Path, folder: Path) -> Iterator[str]:
     """Accounts by shadow passwords, and by a list of those who may not; sessions with limits and variables."""
     name = f"mep-test-{secrets.token_hex(6)}"
-    (folder / "denied").write_text("meptest_bob\n")
+    (folder / "denied").write_text(f"{BOB}\n")
     (folder / "limits").write_text("* hard nofile 777\n* soft nofile 555\n")
     (folder / "variables").write_text("FROM_PAM DEFAULT=yes\nHOME DEFAULT=/nowhere\n")
     note = folder / "note"
@@ -75,26 +75,17 @@ session required pam_exec.so {note}
 @pytest.fixture(scope="module")
 def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount], service: str) -> Iterator[ManagerProcess]:
     config = {"public": True, "pam": {"enable": True, "service_name": service}}
-    with ManagerProcess(
-        folder / "pam", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema=SCHEMA, config=config, name="pam"
-    ) as manager:
+    with site_of(folder, hub, "pam", config=config) as manager:
         yield manager
 
 
 def keepers() -> set[int]:
     found = set()
-    for path in Path("/proc").glob("[0-9]*/comm"):
+    for pid in loopback.processes():
         with contextlib.suppress(OSError):
-            if path.read_text() == "mep-session\n":
-                found.add(int(path.parent.name))
+            if Path(f"/proc/{pid}/comm").read_text() == "mep-session\n":
+                found.add(pid)
     return found
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_a_session_for_as_long_as_the_user_endpoint_lives(
@@ -102,20 +93,20 @@ def test_a_session_for_as_long_as_the_user_endpoint_lives(
 ) -> None:
     before = keepers()
     (said,) = run_script(hub, "alice", LOOK, site.endpoint_id)
-    assert said["uid"] == accounts["meptest_alice"].uid
-    assert said["home"] == str(accounts["meptest_alice"].home), "the account's own variables win"
+    assert said["uid"] == accounts[ALICE].uid
+    assert said["home"] == str(accounts[ALICE].home), "the account's own variables win"
     assert said["from_pam"] == "yes"
     assert said["nofile"] == [555, 777]
     assert "NoNewPrivs:\t0" in said["status"], "set-uid programs work, as in a login session"
     assert "CapEff:\t0000000000000000" in said["status"]
-    assert told.read_text() == "open_session meptest_alice\n"
+    assert told.read_text() == f"open_session {ALICE}\n"
     (pid,) = {line["pid"] for line in site.audit("started")}
     (keeper,) = keepers() - before
     assert keeper != pid
     assert Path(f"/proc/{keeper}").stat().st_uid == 0
     os.kill(pid, 9)
-    wait_until(lambda: not keepers() - before)
-    assert told.read_text() == "open_session meptest_alice\nclose_session meptest_alice\n"
+    until(lambda: not keepers() - before, "the keeper to end")
+    assert told.read_text() == f"open_session {ALICE}\nclose_session {ALICE}\n"
 
 
 def test_a_session_outlives_its_manager(hub: HubProcess, site: ManagerProcess, told: Path) -> None:
@@ -125,10 +116,10 @@ def test_a_session_outlives_its_manager(hub: HubProcess, site: ManagerProcess, t
     assert before
     site.restart()
     assert keepers() == before
-    assert told.read_text() == "open_session meptest_alice\n"
+    assert told.read_text() == f"open_session {ALICE}\n"
     site.stop()
-    wait_until(lambda: not keepers())
-    assert told.read_text() == "open_session meptest_alice\nclose_session meptest_alice\n"
+    until(lambda: not keepers(), "the keepers to end")
+    assert told.read_text() == f"open_session {ALICE}\nclose_session {ALICE}\n"
     site.start()
 
 
@@ -144,18 +135,20 @@ def test_who_is_denied_is_told_so(hub: HubProcess, site: ManagerProcess, told: P
     assert keepers() == before
 
 
-def test_an_expired_account_is_refused(hub: HubProcess, site: ManagerProcess) -> None:
-    subprocess.run(["chage", "-E", "0", "meptest_alice"], check=True)
+def test_an_expired_account_is_refused(
+    hub: HubProcess, site: ManagerProcess, accounts: dict[str, LocalAccount]
+) -> None:
+    accounts[ALICE].change("chage", "--expiredate", "0")
     try:
         said = caller(hub, site)("alice", PERIOD=3)
     finally:
-        subprocess.run(["chage", "-E", "-1", "meptest_alice"], check=True)
+        accounts[ALICE].change("chage", "--expiredate", "-1")
     assert "expired" in said["error"]
 
 
 def test_without_the_service_file_nothing_starts(folder: Path, hub: HubProcess, root: None) -> None:
     config = {"pam": {"enable": True, "service_name": "mep-test-nosuch"}}
-    site = ManagerProcess(folder / "nopam", hub, "admin", mapping=MAPPING, template=TEMPLATE, config=config)
+    site = site_of(folder, hub, "nopam", config=config)
     site.configure()
     for command in ("start", "check"):
         done = site.run(command, site.name)

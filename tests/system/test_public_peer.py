@@ -14,8 +14,10 @@ from lab.client import ClientFailed, run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.peer import PublicManager
+from tests.accounts import ALICE
 from tests.conftest import need
-from tests.system.conftest import CALL, MAPPING, TEMPLATE
+from tests.system.clients import CALL
+from tests.system.sites import MAPPING, TEMPLATE, site_of
 
 pytestmark = pytest.mark.system
 
@@ -55,7 +57,7 @@ def test_the_public_manager_and_user_endpoint_serve_our_hub(
     hub: HubProcess, public_manager: PublicManager, accounts: dict[str, LocalAccount], engine: str
 ) -> None:
     said = ask_public_user_endpoint(hub, public_manager.endpoint_id, engine)
-    assert said["uid"] == accounts["meptest_alice"].uid
+    assert said["uid"] == accounts[ALICE].uid
 
 
 def test_the_public_managers_refusal_reaches_the_future(hub: HubProcess, public_manager: PublicManager) -> None:
@@ -67,10 +69,7 @@ def test_the_public_managers_refusal_reaches_the_future(hub: HubProcess, public_
 def mixed(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Any:
     """Our manager with the public user endpoint."""
     config = {"public": True, "uep_command": [str(peer.program()), "_start-user-endpoint"]}
-    manager = ManagerProcess(
-        folder / "mixed", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema={}, config=config, name="mixed"
-    )
-    with manager:
+    with site_of(folder, hub, "mixed", schema={}, config=config) as manager:
         # The public user endpoint starts its workers by a name that it looks up in PATH.
         yield manager
 
@@ -80,8 +79,8 @@ def test_our_manager_starts_the_public_user_endpoint(
     hub: HubProcess, mixed: ManagerProcess, accounts: dict[str, LocalAccount], engine: str
 ) -> None:
     said = ask_public_user_endpoint(hub, mixed.endpoint_id, engine)
-    assert said["uid"] == accounts["meptest_alice"].uid
-    log = next((accounts["meptest_alice"].home / ".globus_compute").glob(f"uep.{mixed.endpoint_id}.*/endpoint.log"))
+    assert said["uid"] == accounts[ALICE].uid
+    log = next((accounts[ALICE].home / ".globus_compute").glob(f"uep.{mixed.endpoint_id}.*/endpoint.log"))
     assert "Compute" in log.read_text() or "EndpointInterchange" in log.read_text()
 
 

@@ -13,7 +13,10 @@ import yaml
 
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.system.conftest import MAPPING, TEMPLATE, caller
+from lab.waiting import until
+from tests.accounts import BOB
+from tests.system.clients import caller
+from tests.system.sites import MAPPING, TEMPLATE
 
 pytestmark = pytest.mark.system
 
@@ -38,9 +41,7 @@ def test_template_schema_environment_and_mapping(edited: ManagerProcess, run: An
     (edited.profile / "user_config_template.yaml.j2").write_text(TEMPLATE + "\n# {{ NEW }}\n")
     (edited.profile / "user_config_schema.json").write_text(json.dumps({"properties": {"NEW": {"type": "integer"}}}))
     (edited.profile / "user_environment.yaml").write_text("SITE: new\n")
-    edited.write_mapping(
-        [*MAPPING, {"source": "{username}", "match": "mallory@example\\.org", "output": "meptest_bob"}]
-    )
+    edited.write_mapping([*MAPPING, {"source": "{username}", "match": "mallory@example\\.org", "output": BOB}])
     assert "profile reloaded\n" in edited.reload()
     assert "NEW" in run("alice", RUN="reload 2")["error"]
     assert "not of type 'integer'" in run("alice", RUN="reload 2", NEW="x")["error"]
@@ -82,15 +83,12 @@ def test_a_program_that_users_cannot_execute_is_a_bad_edit(edited: ManagerProces
 
 
 def wait_for(edited: ManagerProcess, text: str, before: int) -> None:
-    deadline = time.monotonic() + 15
-    while text not in edited.log.read_text()[before:]:
-        assert time.monotonic() < deadline, edited.log.read_text()[before:]
-        time.sleep(0.1)
+    until(lambda: text in edited.log.read_text()[before:], f"the log to say {text!r}")
 
 
 def test_an_edited_mapping_is_taken_over_by_itself(edited: ManagerProcess, run: Any) -> None:
     before = edited.log.stat().st_size
-    more = {"source": "{username}", "match": "mallory@example\\.org", "output": "meptest_bob"}
+    more = {"source": "{username}", "match": "mallory@example\\.org", "output": BOB}
     edited.write_mapping([*MAPPING, more])
     wait_for(edited, "_mapping_config.json is in force", before)
     assert "uid" in run("mallory")

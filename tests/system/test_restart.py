@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,18 @@ import pytest
 import yaml
 
 from lab.accounts import LocalAccount
+from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
-from tests.system.conftest import MAPPING, SCHEMA, TEMPLATE, caller
+from lab.waiting import until
+from tests.accounts import ALICE
+from tests.system.clients import caller
+from tests.system.sites import own_site
 
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture(scope="module")
-def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
-    """A manager of this file's own: it is killed and restarted."""
-    config = {"public": True, "mu_child_ep_grace_period_s": 2}
-    with ManagerProcess(
-        folder / "restarted",
-        hub,
-        "admin",
-        mapping=MAPPING,
-        template=TEMPLATE,
-        schema=SCHEMA,
-        config=config,
-        name="again",
-    ) as running:
-        yield running
+site = own_site("again", config={"public": True, "mu_child_ep_grace_period_s": 2})
 
 
 @pytest.fixture
@@ -52,10 +42,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for_end(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while alive(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not alive(pid), f"the end of {pid}")
 
 
 def state_folders(site: ManagerProcess) -> list[str]:
@@ -66,7 +53,7 @@ def test_a_restart_keeps_user_endpoints_and_the_next_manager_adopts_them(site: M
     before = run("alice", RUN="kept")["pid"]
     site.restart()
     adopted = site.wait_for("adopted", pid=before)
-    assert adopted["account"] == "meptest_alice"
+    assert adopted["account"] == ALICE
     assert run("alice", RUN="kept")["pid"] == before
     assert site.wait_for("refreshed", pid=before)
 
@@ -82,7 +69,10 @@ def test_a_manager_that_was_killed_is_succeeded_in_the_same_way(site: ManagerPro
 
 def test_an_adopted_one_that_stops_idle_is_reaped_and_not_told_as_a_failure(site: ManagerProcess, run: Any) -> None:
     pid = run("alice", RUN="idle", PERIOD=0.5, SOFT=6)["pid"]
+    os.kill(pid, signal.SIGSTOP)  # its time goes on when it is adopted
     site.restart()
+    site.wait_for("adopted", pid=pid)
+    os.kill(pid, signal.SIGCONT)
     exited = site.wait_for("exited", pid=pid)
     assert exited["ending"] == "stopped by itself"
     assert not alive(pid)
@@ -121,7 +111,7 @@ def test_a_pid_that_belongs_to_somebody_else_by_now_is_never_touched(
 ) -> None:
     """The state names a process of the same account and pid, but another start time: as after the pid was recycled."""
     name = site.wait_for("started", pid=run("alice", RUN="recycled")["pid"])["endpoint"]
-    stranger = subprocess.Popen(["/bin/sleep", "60"], user=accounts["meptest_alice"].uid)
+    stranger = subprocess.Popen(["/bin/sleep", "60"], user=accounts[ALICE].uid)
     try:
         site.kill()
         path = site.folder / "run" / site.name / name / "state.json"
@@ -193,27 +183,29 @@ def test_on_stop_keep(site: ManagerProcess, run: Any) -> None:
     site.start()
 
 
-def test_tasks_under_way_and_new_ones_survive_many_restarts(hub: HubProcess, site: ManagerProcess) -> None:
+def test_tasks_under_way_and_new_ones_survive_many_restarts(
+    hub: HubProcess, site: ManagerProcess, accounts: dict[str, LocalAccount]
+) -> None:
+    def worked() -> int:
+        return len(list(accounts[ALICE].home.glob("worked-*")))
+
     script = """
 import json, sys
 from globus_compute_sdk import Executor
 def work(n):
-    import os, time
-    time.sleep(0.3)
+    import os, pathlib, time
+    time.sleep(0.2)
+    pathlib.Path.home().joinpath(f"worked-{n}").touch()
     return n, os.getpid()
 with Executor(endpoint_id=sys.argv[1], user_endpoint_config={"RUN": "load"}) as ex:
     futures = [ex.submit(work, n) for n in range(40)]
     done = [future.result(timeout=60) for future in futures]
 print(json.dumps([[n for n, _ in done] == list(range(40)), len({pid for _, pid in done})]))
 """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from lab.client import run_script
-
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(run_script, hub, "alice", script, site.endpoint_id)
         for turn in range(3):
-            time.sleep(2)
+            until(lambda most=10 * turn: worked() > most, "more tasks to end")
             if turn == 1:
                 site.kill()
                 site.start()

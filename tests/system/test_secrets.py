@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lab import loopback
 from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.hub import HubProcess
@@ -33,9 +34,9 @@ def secrets(broker: PrivateBroker, hub: HubProcess, manager: ManagerProcess, cal
 
 
 def test_no_process_shows_a_secret(secrets: set[bytes]) -> None:
-    """All processes of the machine, so also the broker's, the hub's and Parsl's; not the tests' own client programs."""
+    """All processes of this run, so also the broker's, the hub's and Parsl's; not the tests' own client programs."""
     looked_at = 0
-    for folder in Path("/proc").glob("[0-9]*"):
+    for folder in (Path(f"/proc/{pid}") for pid in loopback.processes()):
         for name in ("cmdline", "environ"):
             try:
                 content = (folder / name).read_bytes()
@@ -74,7 +75,7 @@ def test_files_that_hold_secrets_are_closed_to_others(secrets: set[bytes], folde
 
 def test_nothing_listens_beyond_loopback(secrets: set[bytes], call: Any) -> None:
     listening = 0
-    for table, loopback in (("/proc/net/tcp", "0100007F"), ("/proc/net/tcp6", "0" * 24 + "01000000")):
+    for table, local_host in (("/proc/net/tcp", "0100007F"), ("/proc/net/tcp6", "0" * 24 + "01000000")):
         for line in Path(table).read_text().splitlines()[1:]:
             _, local, _, state = line.split()[:4]
             if state != "0A":
@@ -82,5 +83,5 @@ def test_nothing_listens_beyond_loopback(secrets: set[bytes], call: Any) -> None
             listening += 1
             address = local.split(":")[0]
             mapped = "0000000000000000FFFF0000" + "0100007F"
-            assert address in (loopback, mapped), f"something listens on {local} ({table})"
+            assert address in (local_host, mapped), f"something listens on {local} ({table})"
     assert listening >= 3

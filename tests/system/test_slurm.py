@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.slurm import SlurmNode
+from lab.waiting import until
 from tests.conftest import need
 from uep import engines
 from uep.engines.base import Place
@@ -163,13 +163,6 @@ def call(hub: HubProcess, site: ManagerProcess) -> Callable[..., list[dict[str, 
     return run
 
 
-def wait_until(done: Callable[[], Any], what: str, timeout: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.05)
-
-
 def jobs_of(node: SlurmNode, account: LocalAccount) -> list[str]:
     return [job.id for job in node.jobs() if job.user == account.name]
 
@@ -188,7 +181,7 @@ def test_blocks_scale_out_under_load_and_in_again(
     options = {"STRATEGY": "simple", "BLOCKS": 2, "SOFT": 0}
     jobs = [said["value"] for said in call("alice", MEET, count=2, **options)]
     assert len(set(jobs)) == 2, "each was running while the other was"
-    wait_until(lambda: not set(jobs) & set(jobs_of(node, people["alice"])), "the jobs to be cancelled")
+    until(lambda: not set(jobs) & set(jobs_of(node, people["alice"])), "the jobs to be cancelled")
     (again,) = call("alice", FACTS, **options)
     assert again["value"]["job"] not in jobs
 
@@ -199,7 +192,7 @@ def test_nothing_is_left_in_the_queue_when_an_endpoint_has_become_idle(
     (said,) = call("bob", FACTS, CASE="idle")
     exited = site.wait_for("exited", pid=site.audit("started")[-1]["pid"])
     assert exited["ending"] == "exit status 0"
-    wait_until(lambda: said["value"]["job"] not in jobs_of(node, people["bob"]), "its job to be cancelled")
+    until(lambda: said["value"]["job"] not in jobs_of(node, people["bob"]), "its job to be cancelled")
 
 
 def test_a_task_whose_job_is_cancelled_ends_in_an_error(
@@ -222,7 +215,7 @@ def test_a_task_whose_job_is_cancelled_runs_again_if_it_may(
 
 def cancel_the_job_of_the_waiting_task(node: SlurmNode, account: LocalAccount) -> list[str]:
     """The jobs that this has ended: all of the account's."""
-    wait_until((account.home / "seen").exists, "the task to run")
+    until((account.home / "seen").exists, "the task to run")
     jobs = jobs_of(node, account)
     node.run("scancel", *jobs)
     return jobs
@@ -247,10 +240,10 @@ def test_a_user_endpoint_that_is_killed_keeps_no_job(
     alice = people["alice"]
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "alice", WAIT, CASE="killed")
-        wait_until((alice.home / "seen").exists, "the task to run")
+        until((alice.home / "seen").exists, "the task to run")
         os.kill(site.audit("started")[-1]["pid"], signal.SIGKILL)
         assert "SIGKILL" in said.result()[0]["error"]
-    wait_until(lambda: not jobs_of(node, alice), "its job to end")
+    until(lambda: not jobs_of(node, alice), "its job to end")
 
 
 def test_a_killed_engine_takes_its_jobs_with_it(node: SlurmNode, people: dict[str, LocalAccount]) -> None:
@@ -276,7 +269,7 @@ def test_a_killed_engine_takes_its_jobs_with_it(node: SlurmNode, people: dict[st
         assert engine.stdout.readline() == "ready\n"
         assert jobs_of(node, bob)
         engine.kill()
-    wait_until(lambda: not jobs_of(node, bob), "its job to end", timeout=120)
+    until(lambda: not jobs_of(node, bob), "its job to end", patience=120)
 
 
 def test_a_killed_interchange_is_told_and_keeps_no_job(
@@ -285,12 +278,12 @@ def test_a_killed_interchange_is_told_and_keeps_no_job(
     alice = people["alice"]
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "alice", WAIT, THRESHOLD=300)
-        wait_until((alice.home / "seen").exists, "the task to run")
+        until((alice.home / "seen").exists, "the task to run")
         endpoint = psutil.Process(site.audit("started")[-1]["pid"])
         (interchange,) = (child for child in endpoint.children() if "interchange" in " ".join(child.cmdline()))
         interchange.kill()
         assert "Parsl's interchange ended unexpectedly" in said.result()[0]["error"]
-    wait_until(lambda: not jobs_of(node, alice), "its job to be cancelled")
+    until(lambda: not jobs_of(node, alice), "its job to be cancelled")
 
 
 def test_what_slurm_refuses_later_ends_in_an_error_too(
@@ -298,7 +291,7 @@ def test_what_slurm_refuses_later_ends_in_an_error_too(
 ) -> None:
     options = {"STRATEGY": "simple", "SOFT": 0}
     (said,) = call("bob", FACTS, **options)
-    wait_until(lambda: said["value"]["job"] not in jobs_of(node, people["bob"]), "the job to be cancelled")
+    until(lambda: said["value"]["job"] not in jobs_of(node, people["bob"]), "the job to be cancelled")
     node.run("scontrol", "update", "PartitionName=debug", "State=INACTIVE")
     try:
         (refused,) = call("bob", FACTS, **options)
@@ -313,9 +306,9 @@ def test_the_end_of_the_manager_ends_all_jobs_running_or_waiting(
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "bob", FACTS, SCHEDULER_OPTIONS="#SBATCH --hold")
         call("alice", FACTS, SOFT=0)
-        wait_until(lambda: {"R", "PD"} <= {job.state for job in node.jobs()}, "one job to run and one to wait")
+        until(lambda: {"R", "PD"} <= {job.state for job in node.jobs()}, "one job to run and one to wait")
         site.stop()
-        wait_until(lambda: not node.jobs(), "all jobs to be cancelled")
+        until(lambda: not node.jobs(), "all jobs to be cancelled")
         assert "stopped" in said.result()[0]["error"]
     site.start()
 
@@ -356,7 +349,7 @@ def test_what_pbs_is_asked_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     said, script = tmp_path / "said", tmp_path / "script"
     engine = engines.make(PBS_ENGINE, Place("lab", tmp_path))
     engine.start()
-    wait_until(said.exists, "a job to be submitted")
+    until(said.exists, "a job to be submitted")
     engine.stop()
     submitted, *_, cancelled = said.read_text().splitlines()
     assert submitted.split()[:5] == ["qsub", "-q", "debug", "-A", "physics"]

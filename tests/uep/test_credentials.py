@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.uep.test_handover import handover
+from tests.uep.handovers import handover
 from uep.credentials import Credentials, decrypt
 from uep.handover import decode
 
@@ -67,7 +67,11 @@ def test_port_of_the_configuration(file: int) -> None:
     assert credentials(file, port=443).last.tasks.connection_url == "amqp://u:secret@h:443/"
 
 
-@pytest.mark.parametrize("content", [b"", b"x", Fernet(KEY).encrypt(b"[]"), Fernet(KEY).encrypt(b"{")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", Fernet(KEY).encrypt(b"[]"), Fernet(KEY).encrypt(b"{")],
+    ids=["nothing", "not encrypted", "another type", "not JSON"],
+)
 def test_decrypt_refuses(content: bytes) -> None:
     with pytest.raises(ValueError):
         decrypt(content, KEY.decode())

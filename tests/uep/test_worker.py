@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from globus_compute_sdk.serialize import ComputeSerializer, DillCode, DillDataBase64, JSONData, PureSourceTextInspect
 
-from tests.test_imports import imports
+from tests.sources import imports
 from tests.uep import functions
 from uep import deferred, worker
 from wire import messages

@@ -54,14 +54,15 @@ def test_there_are_none(tmp_path: Path) -> None:
         assert orphans.end(folder) == 0
 
 
-def test_they_are_counted_and_ended(tmp_path: Path, orphan: Orphan) -> None:
+def test_they_are_counted_and_ended(
+    tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch, no_hang: None
+) -> None:
+    monkeypatch.setattr(orphans, "STOP_TIMEOUT", 3600.0)  # who ends at once is not waited for
     running = [orphan(name, "echo; exec sleep 60") for name in ("a", "b", "c")]
     before = len(os.listdir("/proc/self/fd"))
     assert orphans.count(tmp_path) == 3
     (tmp_path / "manager.pid").write_text("1\n")
-    begun = time.monotonic()
     assert orphans.end(tmp_path) == 3
-    assert time.monotonic() - begun < 5, "who ends at once is not waited for"
     assert [process.wait() for process in running] == [-signal.SIGTERM] * 3
     assert orphans.count(tmp_path) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["manager.pid"]
@@ -73,18 +74,25 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path, orphan: Orphan, monk
     deaf, orderly = orphan("a", DEAF), orphan("b", "echo; exec sleep 60")
     begun = time.monotonic()
     assert orphans.end(tmp_path) == 2
-    assert 0.3 <= time.monotonic() - begun < 5, "SIGTERM first, and time to obey"
+    assert time.monotonic() - begun >= 0.3, "SIGTERM first, and time to obey"
     assert deaf.wait() == -signal.SIGKILL
     assert orderly.wait() == -signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_deaf_ones_share_the_time(tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[bool] = []
+    has_ended = orphans.has_ended
+
+    def noted(pidfd: int, timeout: float) -> bool:
+        waited.append(has_ended(pidfd, timeout))
+        return waited[-1]
+
     monkeypatch.setattr(orphans, "STOP_TIMEOUT", 0.3)
+    monkeypatch.setattr(orphans, "has_ended", noted)
     running = [orphan(str(number), DEAF) for number in range(6)]
-    begun = time.monotonic()
     assert orphans.end(tmp_path) == 6
-    assert time.monotonic() - begun < 0.3 * 4
+    assert waited.count(False) == 1, "the time is up once for all of them"
     assert {process.wait() for process in running} == {-signal.SIGKILL}
 
 

@@ -10,9 +10,7 @@ import functools
 import os
 import secrets
 import signal
-import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import Any
 import pytest
 
 from lab.accounts import LocalAccount
+from lab.waiting import until
 from mep.privileged import session
 from mep.privileged.session import PamError, Session
 
@@ -218,13 +217,14 @@ def field(pid: int, name: str) -> str:
 
 def ended(pid: int) -> int:
     """Waits for the end of a child; its exit code."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    pytest.fail(f"process {pid} does not end")
+    status: list[int] = []
+
+    def has_ended() -> bool:
+        found, *status[:] = os.waitpid(pid, os.WNOHANG)
+        return bool(found)
+
+    until(has_ended, f"the end of {pid}")
+    return os.waitstatus_to_exitcode(status[0])
 
 
 def links(pid: int) -> dict[int, str]:
@@ -250,11 +250,11 @@ def test_an_expired_account_is_refused_in_the_words_of_the_module(
 ) -> None:
     name = service(PERMIT.replace("account required pam_permit", "account required pam_unix"))
     assert run(name, account, "echo in") == "in\n"
-    subprocess.run(["chage", "-E", "0", account.name], check=True)
+    account.change("chage", "-E", "0")
     try:
         text = refusal(name, account)
     finally:
-        subprocess.run(["chage", "-E", "-1", account.name], check=True)
+        account.change("chage", "-E", "-1")
     assert "User account has expired" in text
     assert "modules said: Your account has expired" in text
 
@@ -263,11 +263,11 @@ def test_an_expired_password_is_refused_like_an_expired_account(
     service: Callable[[str], str], account: LocalAccount
 ) -> None:
     name = service(PERMIT.replace("account required pam_permit", "account required pam_unix"))
-    subprocess.run(["chage", "-d", "0", account.name], check=True)
+    account.change("chage", "-d", "0")
     try:
         text = refusal(name, account)
     finally:
-        subprocess.run(["chage", "-d", "-1", account.name], check=True)
+        account.change("chage", "-d", "-1")
     assert "the password has expired" in text
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import until
 from mep.processes.process import Process
 
 NOBODY = 65534
@@ -104,10 +105,8 @@ def test_the_name_of_a_program_does_not_matter(tmp_path: Path, name: str) -> Non
     program = tmp_path / name
     shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
     with subprocess.Popen([program, "60"]) as process:
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{process.pid}/comm").read_bytes()[:-1] != os.fsencode(name) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert Path(f"/proc/{process.pid}/comm").read_bytes() == os.fsencode(name) + b"\n"
+        comm = Path(f"/proc/{process.pid}/comm")
+        until(lambda: comm.read_bytes() == os.fsencode(name) + b"\n", "its exec")
         assert opened(Process.of(process.pid, os.getuid()))
         process.kill()
 

@@ -7,14 +7,14 @@ import os
 import resource
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import psutil
 import pytest
 
 from lab.accounts import LocalAccount
+from lab.waiting import until
 from mep.monitor.containment import limits, process_tree
 from mep.monitor.containment.containment import Containment
 from mep.processes.process import Process
@@ -107,20 +107,13 @@ class Tree:
         return self.root.wait()
 
 
-def wait_for(done: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_whole_tree_is_killed(account: LocalAccount) -> None:
     """With the session that a descendant made, and an orphan in it."""
     tree = Tree(account, TREE, 5)
     assert set(account.processes()) == set(tree.said)
     assert kill_tree(tree.process) == 5
     assert tree.wait() == -signal.SIGKILL
-    wait_for(lambda: not account.processes())
+    until(lambda: not account.processes(), "all of them to end")
     assert kill_tree(tree.process) == 0
 
 
@@ -131,17 +124,17 @@ def test_the_rest_of_a_tree_is_killed(account: LocalAccount) -> None:
     escaped = {pid for pid in account.processes() if os.getsid(pid) != tree.root.pid}
     assert (len(account.processes()), len(escaped)) == (4, 2)
     asyncio.run(Containment("prod").kill(tree.process, None))
-    wait_for(lambda: set(account.processes()) == escaped)
+    until(lambda: set(account.processes()) == escaped, "all others to end")
 
 
 def test_a_fork_bomb_is_held_by_rlimits_and_killed(account: LocalAccount) -> None:
     limit = limits.rlimits(Resources(tasks_max=30))[resource.RLIMIT_NPROC]
     bomb = Tree(account, BOMB, 1, limit)
-    wait_for(lambda: len(account.processes()) > 10)  # what an earlier test has ended may still count
+    until(lambda: len(account.processes()) > 10, "more of them")  # what an earlier test has ended may still count
     assert len(account.processes()) <= 30
     assert kill_tree(bomb.process) > 10
     assert bomb.wait() == -signal.SIGKILL
-    wait_for(lambda: not account.processes())
+    until(lambda: not account.processes(), "all of them to end")
 
 
 def test_nobody_else_is_killed(account: LocalAccount) -> None:
@@ -159,7 +152,7 @@ def test_nobody_else_is_killed(account: LocalAccount) -> None:
 def test_a_child_that_is_still_root_is_not_touched(account: LocalAccount) -> None:
     tree = Tree(account, STILL_ROOT, 1, account.uid, uid=0)
     assert kill_tree(tree.process) == 1, "its child, which is not root any more"
-    wait_for(lambda: not account.processes())
+    until(lambda: not account.processes(), "all of them to end")
     assert psutil.Process(tree.root.pid).status() != psutil.STATUS_STOPPED
     assert tree.root.poll() is None
     tree.root.kill()

@@ -9,7 +9,6 @@ import os
 import stat
 import struct
 import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,13 +291,11 @@ def test_a_word_is_kept_while_nobody_reads(saved: Path, child: Child) -> None:
     assert os.read(child.pipe, 100) == b"", "nobody is left who could write"
 
 
-def test_a_full_pipe_holds_nobody_up(saved: Path, child: Child) -> None:
+def test_a_full_pipe_holds_nobody_up(saved: Path, child: Child, no_hang: None) -> None:
     writing = state.writing_end(saved)
-    begun = time.monotonic()
     with pytest.raises(BlockingIOError):
         while True:
             os.write(writing, b"x" * 4096)
-    assert time.monotonic() - begun < 5
     assert child.pipe is not None
     held = struct.unpack("i", fcntl.ioctl(child.pipe, termios.FIONREAD, bytes(4)))[0]
     assert held >= 4096

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from lab.accounts import LocalAccount
+from lab.waiting import aiountil
 from mep.accounts import look_up, server
 from mep.monitor.requests import name_service
 from mep.monitor.requests.name_service import NameService
@@ -158,7 +159,7 @@ def test_what_is_being_looked_up_is_not_asked_again() -> None:
         await directory.start()
         os.kill(pid_of(directory), signal.SIGSTOP)
         given_up, *others = [asyncio.create_task(directory.find("root")) for _ in range(10)]
-        await asyncio.sleep(0.1)
+        await aiountil(lambda: directory._under_way, "the question to be under way")
         assert directory._talk is not None
         assert len(directory._talk._owed) == 1
         given_up.cancel()  # the others still want it
@@ -176,7 +177,7 @@ def test_a_worker_that_is_killed_with_look_ups_under_way_is_replaced(alice: Loca
         os.kill(first, signal.SIGSTOP)
         names = [alice.name, "root", "daemon"]
         asked = [asyncio.create_task(directory.find(name)) for name in names]
-        await asyncio.sleep(0.1)
+        await aiountil(lambda: len(directory._under_way) == len(names), "the questions to be under way")
         os.kill(first, signal.SIGKILL)
         assert [found.name for found in await asyncio.gather(*asked)] == names
         assert pid_of(directory) != first
@@ -332,7 +333,7 @@ def test_stop_refuses_what_is_under_way_and_what_comes_later() -> None:
         pid = pid_of(directory)
         os.kill(pid, signal.SIGSTOP)
         under_way = asyncio.create_task(directory.find("root"))
-        await asyncio.sleep(0.1)
+        await aiountil(lambda: directory._under_way, "the question to be under way")
         await directory.stop()
         assert "being stopped" in (await refusal(under_way)).reason_for_user
         assert "being stopped" in (await refusal(directory.find("root"))).reason_for_user
@@ -397,8 +398,7 @@ def test_a_slow_look_up_does_not_hold_up_others() -> None:
     async def work(directory: NameService, service: SlowNameService) -> None:
         worker = pid_of(directory)
         slow = asyncio.create_task(directory.find("slow-one"))
-        while "slow-one" not in service.asked:
-            await asyncio.sleep(0.01)
+        await aiountil(lambda: "slow-one" in service.asked, "the question")
         assert (await directory.find("root")).uid == 0
         assert "does not exist" in (await refusal(directory.find("mep-other"))).reason_for_admin
         assert not slow.done()
@@ -415,8 +415,7 @@ def test_a_slow_look_up_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         worker = pid_of(directory)
         monkeypatch.setattr(name_service, "TIMEOUT", 2.0)
         slow = asyncio.create_task(directory.find("slow-one"))
-        while "slow-one" not in service.asked:
-            await asyncio.sleep(0.01)
+        await aiountil(lambda: "slow-one" in service.asked, "the question")
         assert (await directory.find("root")).uid == 0
         assert "'slow-one'" in (await refusal(slow)).reason_for_admin
         service.answering.set()  # what comes now is an answer that nobody waits for

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lab.waiting import aiountil
 from mep.monitor.requests.renderer import Renderer, WorkerUnavailable
 from mep.reader import loader
 from mep.request.account import Account
@@ -151,7 +152,8 @@ def test_a_server_that_died_is_replaced(
         first = pool._server.pid
         assert Path(f"/proc/{first}").stat().st_uid == account_of_nobody()
         os.kill(first, signal.SIGKILL)
-        await asyncio.sleep(0.1)
+        server = pool._server
+        await aiountil(lambda: server.lost, "its end to be seen")
         assert "max_workers: 1" in (await pool.render(site, request, identity_of_alice, alice)).text
         second = pool._server.pid
         await pool.stop()

@@ -1,0 +1,108 @@
+"""Managers for the system tests, and what is done to them and to the homes of their users."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.accounts import LocalAccount
+from lab.hub import HubProcess
+from lab.manager import ManagerProcess
+from tests.accounts import PREFIX
+
+MAPPING = [
+    {"source": "{username}", "match": "(alice|bob)@example\\.org", "output": f"{PREFIX}{{0}}"},
+    {"source": "{username}", "match": "ghost@example\\.org", "output": f"{PREFIX}nosuch"},
+    {"source": "{username}", "match": "rooty@example\\.org", "output": "root"},
+    {"source": "{username}", "match": "daemon@example\\.org", "output": "daemon"},
+]
+TEMPLATE = """\
+heartbeat_period: {{ PERIOD | default(5) }}
+idle_heartbeats_soft: {{ SOFT | default(0) }}
+engine:
+  type: {{ ENGINE | default("ThreadPoolEngine") }}
+{%- if ENGINE is defined and "Globus" in ENGINE %}
+  max_workers_per_node: 1
+  address: 127.0.0.1
+  provider: {type: LocalProvider, init_blocks: 1, min_blocks: 0, max_blocks: 1}
+{%- elif ENGINE is not defined or "Pool" in ENGINE %}
+  max_workers: 1
+{%- endif %}
+{%- if BROKEN is defined %}
+broken: {{ NO_SUCH_OPTION }}
+{%- endif %}
+"""
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"PERIOD": {"type": "number", "minimum": 0.1}, "SOFT": {"type": "integer"}},
+}
+
+
+def site_of(folder: Path, hub: HubProcess, name: str, **changes: Any) -> ManagerProcess:
+    """A manager that maps alice and bob to their accounts, and others to where nobody may go.
+
+    `changes` are other arguments of ManagerProcess.
+    """
+    usual = {"mapping": MAPPING, "template": TEMPLATE, "schema": SCHEMA, "config": {"public": True}}
+    return ManagerProcess(folder / name, hub, "admin", name=name, **{**usual, **changes})
+
+
+def own_site(name: str, **changes: Any) -> Callable[..., Iterator[ManagerProcess]]:
+    """A fixture: such a manager for one test file, which may restart and kill it."""
+
+    @pytest.fixture(scope="module", name="site")
+    def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
+        with site_of(folder, hub, name, **changes) as running:
+            yield running
+
+    return site
+
+
+@contextlib.contextmanager
+def edited(manager: ManagerProcess, **config: Any) -> Iterator[ManagerProcess]:
+    """The manager restarted with other keys in config.yaml, and afterwards with the old ones."""
+    path = manager.profile / "config.yaml"
+    before = path.read_text()
+    manager.stop()
+    path.write_text(yaml.safe_dump({**yaml.safe_load(before), **config}))
+    try:
+        manager.start()
+        yield manager
+    finally:
+        manager.stop()
+        path.write_text(before)
+        manager.start()
+
+
+def descriptors(manager: ManagerProcess) -> int:
+    """How many descriptors the manager has open, once it is at rest."""
+    counts: list[int] = []
+    while len(counts) < 5 or len(set(counts[-5:])) > 1:
+        counts.append(len(list(Path(f"/proc/{manager.pid}/fd").iterdir())))
+        time.sleep(0.1)
+    return counts[-1]
+
+
+def program(folder: Path, name: str, text: str, mode: int = 0o755) -> str:
+    path = folder / name
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+@contextlib.contextmanager
+def moved_away(home: Path) -> Iterator[None]:
+    moved = home.rename(home.with_name(f"{home.name}_moved"))
+    try:
+        yield
+    finally:
+        if home.is_dir():
+            home.rmdir()
+        home.unlink(missing_ok=True)
+        moved.rename(home)
