@@ -66,7 +66,8 @@ def _run(name: str, handed: HandOver) -> int:
     import asyncio
     import logging
 
-    from uep import config, endpoint, engines, notice
+    from uep import config, endpoint, engines
+    from uep.broker import start_failure
     from uep.engines.base import Place
 
     log = logging.getLogger("uep")
@@ -77,7 +78,7 @@ def _run(name: str, handed: HandOver) -> int:
         engine = engines.make(settings.engine, Place(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
-        asyncio.run(notice.tell_cannot_start(handed, str(e)))
+        asyncio.run(start_failure.tell_cannot_start(handed, str(e)))
         return EX_CONFIG
     log.info("endpoint %s (%s), %s, process %d", name, handed.endpoint_id, engine.name, os.getpid())
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())

@@ -20,17 +20,17 @@ from typing import Any
 
 from uep import idle
 from uep.audit import Audit
+from uep.broker.channels import Link
+from uep.broker.credentials import Credentials
+from uep.broker.heartbeats import Pulse, set_title
+from uep.broker.inbox import PREFETCH, PREFETCH_BYTES, Intake
+from uep.broker.outbox import Outbox
 from uep.config import ConfigError, EndpointConfig
-from uep.credentials import Credentials
 from uep.engines.base import Engine
 from uep.handover import HandOver
-from uep.intake import PREFETCH, PREFETCH_BYTES, Intake
-from uep.journal import Journal
-from uep.link import Link
-from uep.outbox import Outbox
-from uep.pulse import Pulse, set_title
-from uep.results import ResultStore
-from uep.tenancy import Occupied, move_in
+from uep.storage.directory_lock import Occupied, move_in
+from uep.storage.journal import Journal
+from uep.storage.result_store import ResultStore
 from wire.amqp import AccessRefused, BrokerError, Connection, stay_connected
 
 log = logging.getLogger(__name__)

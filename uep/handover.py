@@ -28,7 +28,8 @@ class HandOver:
     """The manager's words, checked.
 
     `credentials` is `amqp_creds` as it came; `facts` goes into every heartbeat; `credentials_fd` and `key` (both or
-    neither) are for `uep.credentials`; `allowed_functions` overrides the configuration's when `restricts_functions`.
+    neither) are for `uep.broker.credentials`; `allowed_functions` overrides the configuration's when
+    `restricts_functions`.
     """
 
     endpoint_id: str

@@ -24,10 +24,11 @@ from lab.broker import PrivateBroker
 from lab.proxy import Proxy
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep, Uep, kept_results, wait_until
-from uep import answers, config, endpoint, engines, outbox
+from uep import config, endpoint, engines, error_results
+from uep.broker import outbox
 from uep.engines.base import Place
 from uep.handover import HandOver
-from uep.worker import RESULT_LIMIT
+from uep.workers.execution import RESULT_LIMIT
 from wire import amqp, messages
 
 pytestmark = pytest.mark.system
@@ -581,14 +582,14 @@ def test_a_result_that_the_broker_does_not_take(
 def test_whatever_a_worker_sends_is_bounded() -> None:
     task_id = str(uuid.uuid4())
     large = messages.pack(messages.Result(task_id, "x" * (RESULT_LIMIT + 1)))
-    bounded = messages.unpack(answers.bounded(task_id, large))
+    bounded = messages.unpack(error_results.bounded(task_id, large))
     assert isinstance(bounded, messages.Result)
     assert bounded.error_details is not None
     assert bounded.error_details.code == "MaxResultSizeExceeded"
     just_so = messages.pack(messages.Result(task_id, "x" * RESULT_LIMIT))
-    assert answers.bounded(task_id, just_so) == just_so
+    assert error_results.bounded(task_id, just_so) == just_so
     for rubbish in (b"x" * (RESULT_LIMIT + 1), messages.pack(messages.Task(task_id, "x" * RESULT_LIMIT))):
-        refused = messages.unpack(answers.bounded(task_id, rubbish))
+        refused = messages.unpack(error_results.bounded(task_id, rubbish))
         assert isinstance(refused, messages.Result)
         assert (refused.task_id, refused.error_details is None) == (task_id, False)
 

@@ -24,8 +24,8 @@ from tests.uep.conftest import THREADS, Service, StartUep, kept_results, wait_un
 from uep import config, endpoint, engines
 from uep.engines.base import Place
 from uep.handover import HandOver
-from uep.journal import Journal
-from uep.results import ResultStore
+from uep.storage.journal import Journal
+from uep.storage.result_store import ResultStore
 from wire import messages
 
 pytestmark = pytest.mark.system

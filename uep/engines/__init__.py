@@ -15,10 +15,10 @@ from uep.config import ConfigError, unknown
 from uep.engines.base import Engine, Place
 
 ENGINES: Mapping[str, tuple[str, str]] = {
-    "ThreadPoolEngine": ("uep.engines.threads", "ThreadPoolEngine"),
-    "ProcessPoolEngine": ("uep.engines.processes", "ProcessPoolEngine"),
-    "GlobusComputeEngine": ("uep.engines.htex", "GlobusComputeEngine"),
-    "GlobusMPIEngine": ("uep.engines.htex", "GlobusMPIEngine"),
+    "ThreadPoolEngine": ("uep.engines.thread_pool", "ThreadPoolEngine"),
+    "ProcessPoolEngine": ("uep.engines.process_pool", "ProcessPoolEngine"),
+    "GlobusComputeEngine": ("uep.engines.htex.engine", "GlobusComputeEngine"),
+    "GlobusMPIEngine": ("uep.engines.htex.engine", "GlobusMPIEngine"),
 }
 """Name in the configuration: module and class."""
 

@@ -5,7 +5,7 @@
 for every heartbeat, and `stop` once.
 
 An engine implements `_launch`; this class keeps what all share: the options of tasks, and trying again when the
-machinery, not the task, failed. A task's own exception is a result like any other (`uep.worker`).
+machinery, not the task, failed. A task's own exception is a result like any other (`uep.workers.execution`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from uep import answers, worker
+from uep import error_results
 from uep.config import ConfigError, unknown
+from uep.workers import execution
 
 Kinds: TypeAlias = "type | tuple[type, ...]"
 
@@ -93,7 +94,7 @@ class Engine(ABC):
         """Tries the job once. The future fails when the machinery did, or this raises."""
 
     def task_options(self, job: Job) -> dict[str, Any]:
-        """The keyword arguments of `uep.worker.execute_task` for this job."""
+        """The keyword arguments of `uep.workers.execution.execute_task` for this job."""
         return {
             "run_dir": str(self.place.directory / self._options.get("working_dir", "tasks_working_dir")),
             "run_in_sandbox": self._options.get("run_in_sandbox", False),
@@ -105,7 +106,7 @@ class Engine(ABC):
         """For `start`: wrong names would fail every task. Raises ConfigError."""
         if allowed := self._options.get("allowed_serializers"):
             try:
-                worker.check_deserializers(allowed)
+                execution.check_deserializers(allowed)
             except Exception as e:
                 raise ConfigError(f"{self.name}.allowed_serializers: {e}") from e
 
@@ -127,7 +128,7 @@ class Engine(ABC):
         elif len(failures) < self._retries and self.failure is None:
             self._attempt(job, answer, (*failures, error))
         else:
-            answer.set_result(answers.system_failure(job.task_id, begun, (*failures, error)))
+            answer.set_result(error_results.system_failure(job.task_id, begun, (*failures, error)))
 
     def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         known = {**Engine.OPTIONS, **self.OPTIONS}

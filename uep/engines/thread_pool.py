@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
-from uep import worker
 from uep.engines.base import Job, Kinds, Place
-from uep.engines.pools import PoolEngine
+from uep.engines.pool import PoolEngine
+from uep.workers import execution
 
 
 class ThreadPoolEngine(PoolEngine):
@@ -31,7 +31,7 @@ class ThreadPoolEngine(PoolEngine):
 
     def start(self) -> None:
         self._check_serializers()
-        worker.warm_up()
+        execution.warm_up()
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -39,7 +39,7 @@ class ThreadPoolEngine(PoolEngine):
     def _launch(self, job: Job) -> Future[bytes]:
         self._refuse_resources(job)
         answer = self._pool.submit(
-            worker.execute_task, job.body, job.task_id, self.place.endpoint_id, **self.task_options(job)
+            execution.execute_task, job.body, job.task_id, self.place.endpoint_id, **self.task_options(job)
         )
         self._add(1)
         answer.add_done_callback(lambda _: self._add(-1))

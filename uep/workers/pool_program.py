@@ -6,10 +6,10 @@ a descriptor for the worker's process (pidfd), or why there is none. The program
 ends, and the kernel ends all workers with the program.
 
 On a worker's socket each message is its length, 8 bytes, and the message: pickled arguments of
-`uep.worker.execute_task` in, the packed result out.
+`uep.workers.execution.execute_task` in, the packed result out.
 
 `processes` runs this file, and not the module with `-m`: that would look for modules in the working directory first. Of
-ours it uses `uep.worker` only.
+ours it uses `uep.workers.execution` only.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _FD = struct.Struct("i")
 
 def main() -> None:
     """Forks a worker for each request, until the endpoint closes the socket or ends."""
-    from uep import worker
+    from uep.workers import execution
 
     for number in FOR_THE_ENDPOINT:
         signal.signal(number, _leave_to_the_endpoint)
     signal.signal(signal.SIGCHLD, _reap)
-    worker.warm_up()
+    execution.warm_up()
     gc.collect()
     gc.freeze()  # the collector would write to what all workers share
     with socket.socket(fileno=int(sys.argv[1])) as endpoint:
@@ -101,12 +101,12 @@ def _leave_to_the_endpoint(number: int, frame: FrameType | None) -> None:
 
 def serve(endpoint: socket.socket) -> None:
     """Runs the tasks that come until the endpoint closes the socket."""
-    from uep import worker
+    from uep.workers import execution
 
     with contextlib.suppress(EOFError, OSError):
         while True:
             body, task_id, endpoint_id, options = pickle.loads(receive(endpoint))  # noqa: S301 - from our endpoint
-            send(endpoint, worker.execute_task(body, task_id, endpoint_id, **options))
+            send(endpoint, execution.execute_task(body, task_id, endpoint_id, **options))
 
 
 def receive_descriptor(source: socket.socket) -> tuple[str, int | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from uep import report
+from uep.broker import status_report
 from uep.config import EndpointConfig
 from uep.engines.base import Engine
 from uep.handover import HandOver
@@ -34,7 +34,7 @@ class Pulse:
         self._period = config.heartbeat_period
         self._engine = engine
         self._figures = engine.status()
-        self._facts = report.facts(config.raw, handover.facts)
+        self._facts = status_report.facts(config.raw, handover.facts)
         self._channel: tuple[Publisher, Target] | None = None
 
     async def check_in(self, publisher: Publisher, target: Target) -> None:
@@ -52,7 +52,7 @@ class Pulse:
 
     async def cannot_start(self, text: str) -> None:
         """The notice that fails the waiting tasks with `text`. Never raises."""
-        await self._publish(report.cannot_start(self._endpoint_id, text))
+        await self._publish(status_report.cannot_start(self._endpoint_id, text))
 
     async def _heartbeat(self, *, active: bool) -> bytes:
         if self.engine_runs:
@@ -60,7 +60,7 @@ class Pulse:
                 self._figures = await asyncio.wait_for(asyncio.to_thread(self._engine.status), STATUS_TIME)
             except Exception as e:  # noqa: BLE001 - figures are not worth an endpoint
                 log.warning("no figures from the engine: %r", e)
-        return report.heartbeat(self._endpoint_id, self._figures, self._facts, self._period, active=active)
+        return status_report.heartbeat(self._endpoint_id, self._figures, self._facts, self._period, active=active)
 
     async def _publish(self, body: bytes) -> None:
         if self._channel is None:

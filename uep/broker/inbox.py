@@ -23,12 +23,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from uep import answers
+from uep import error_results
 from uep.audit import Audit
+from uep.broker.outbox import Outbox
 from uep.engines.base import Engine, Job
-from uep.grouped import Grouped
-from uep.journal import Journal
-from uep.outbox import Outbox
+from uep.storage.group_commit import Grouped
+from uep.storage.journal import Journal
 from wire import messages
 from wire.amqp import Delivery
 from wire.consumer import Consumer
@@ -115,7 +115,7 @@ class Intake:
         self._abandoned = True
         left = [task_id for task_id in self._in_flight if task_id not in self._being_noted]
         for task_id in left:
-            self._answer(task_id, answers.stopped_while_running(task_id))
+            self._answer(task_id, error_results.stopped_while_running(task_id))
         return len(left)
 
     def _answer_leftovers(self, leftover: Iterable[str]) -> None:
@@ -125,7 +125,7 @@ class Intake:
                 continue
             log.warning("task %s was running when an earlier endpoint ended: answered with an error", task_id)
             self.received += 1
-            self._answer(task_id, answers.stopped_while_running(task_id))
+            self._answer(task_id, error_results.stopped_while_running(task_id))
 
     def _pump(self) -> None:
         while self._waiting and self._consumer is not None and self._has_room():
@@ -202,12 +202,12 @@ class Intake:
         if self._allowed is not None and str(function).lower() not in self._allowed:
             log.warning("task %s: function %s is not allowed here", task_id, function)
             self._audit.record("FAILED", task_id, function, "Function not permitted on endpoint")
-            self._answer(task_id, answers.not_allowed(task_id, function, self._engine.place.endpoint_id))
+            self._answer(task_id, error_results.not_allowed(task_id, function, self._engine.place.endpoint_id))
             return
         try:
             job = _job(task_id, delivery)
         except (ValueError, TypeError, RecursionError) as e:
-            self._answer(task_id, answers.failure(task_id, f"Failed to start task: {e}"))
+            self._answer(task_id, error_results.failure(task_id, f"Failed to start task: {e}"))
             return
         self._audit.record("EXEC_START", task_id, function)
         self._engine.submit(job).add_done_callback(lambda done: self._finished(task_id, function, done))
@@ -215,7 +215,7 @@ class Intake:
     def _finished(self, task_id: str, function: object, done: Future[bytes]) -> None:
         """In whatever thread ended the task."""
         self._audit.record("EXEC_END", task_id, function)
-        packed = answers.bounded(task_id, done.result())
+        packed = error_results.bounded(task_id, done.result())
         try:
             self._loop.call_soon_threadsafe(self._answer, task_id, packed)
         except RuntimeError:

@@ -27,13 +27,13 @@ from tests.uep.conftest import wait_until
 from tests.uep.jobs import HTEX, StartEngine, job, run, serializer, value
 from uep import engines
 from uep.config import ConfigError
-from uep.engines import processes
+from uep.engines import process_pool
 from uep.engines.base import Engine, Job, Place
 from wire import messages
 
 pytestmark = pytest.mark.system
 
-SAMPLES = json.loads((Path(__file__).parent / "heartbeat_keys.json").read_text())
+SAMPLES = json.loads((Path(__file__).parents[1] / "heartbeat_keys.json").read_text())
 ALL = [{"type": "ThreadPoolEngine", "max_workers": 2}, {"type": "ProcessPoolEngine", "max_workers": 2}, HTEX]
 
 
@@ -293,7 +293,7 @@ def test_pool_that_may_have_no_more_processes(start: StartEngine, monkeypatch: p
 
 
 def test_pool_worker_that_stands_still_holds_up_no_others(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "STALL", 1.0)
+    monkeypatch.setattr(process_pool, "STALL", 1.0)
     engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
     pid = value(engine, functions.whereabouts)["pid"]
     os.kill(pid, signal.SIGSTOP)

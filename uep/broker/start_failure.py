@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from uep import config, report
+from uep import config
+from uep.broker import status_report
 from uep.handover import HandOver
 from wire.amqp import BrokerError, publish_once
 from wire.queues import read_credentials
@@ -24,6 +25,6 @@ async def tell_cannot_start(handover: HandOver, text: str) -> None:
     """Publishes the notice and waits for the broker's confirm; never raises."""
     target = read_credentials(handover.credentials, config.amqp_port(handover.config)).heartbeats
     try:
-        await asyncio.wait_for(publish_once(target, report.cannot_start(handover.endpoint_id, text)), PATIENCE)
+        await asyncio.wait_for(publish_once(target, status_report.cannot_start(handover.endpoint_id, text)), PATIENCE)
     except (BrokerError, asyncio.TimeoutError) as e:
         log.error("the service could not be told: %s", e or "no answer in time")

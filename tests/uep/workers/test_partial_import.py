@@ -37,8 +37,8 @@ def run(tmp_path: Path) -> Callable[[str], list[str]]:
         (tmp_path / name).write_text(textwrap.dedent(text))
 
     def run(code: str) -> list[str]:
-        script = "from uep.deferred import deferred\n" + textwrap.dedent(code)
-        path = f"{tmp_path}:{Path(__file__).parents[2]}"
+        script = "from uep.workers.partial_import import deferred\n" + textwrap.dedent(code)
+        path = f"{tmp_path}:{Path(__file__).parents[3]}"
         done = subprocess.run(
             [sys.executable, "-c", script], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
         )
@@ -160,7 +160,7 @@ def test_afterwards_each_module_of_the_real_packages_can_be_imported(run: Callab
     code = """
         import os, pkgutil, sys
         import importlib.util
-        from uep.engines.parsl_program import lightly
+        from uep.workers.parsl_program import lightly
         with lightly():
             from parsl.executors.high_throughput import process_worker_pool
         names = [

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uep.worker import RESULT_LIMIT, shortened
+from uep.workers.execution import RESULT_LIMIT, shortened
 from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, unpack
 
 EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")

@@ -22,8 +22,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from uep.config import ConfigError, unknown
-from uep.engines import parsl_program
 from uep.engines.base import Engine, Job, Kinds, Place, check
+from uep.workers import parsl_program
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class GlobusComputeEngine(Engine):
         self._check_serializers()
         if not log.isEnabledFor(logging.DEBUG):
             logging.getLogger("parsl").setLevel(logging.WARNING)
-        from uep.engines.scaling import Scaling
+        from uep.engines.htex.scaling import Scaling
 
         with parsl_program.lightly(type_checks=True):
             executor = self._make_executor()
@@ -149,20 +149,20 @@ class GlobusComputeEngine(Engine):
         return HighThroughputExecutor
 
     def _make_executor(self) -> Any:
-        from uep.engines import parsl_parts
-        from uep.engines.worker_command import command_and_function
+        from uep.engines.htex import providers
+        from uep.engines.htex.worker_command import command_and_function
 
         options = {key: value for key, value in self._options.items() if key not in _NOT_THE_EXECUTORS}
-        provider = parsl_parts.provider(self._options.get("provider", {"type": "LocalProvider"}))
+        provider = providers.provider(self._options.get("provider", {"type": "LocalProvider"}))
         address = self._address(provider)
         # Without an address the executor would ask a service on the internet for one.
         options |= {"provider": provider, "address": address or "127.0.0.1", "label": self._label()}
         options |= {"encrypted": self._options.get("encrypted", True)}
         if self.PREFETCHES and _is_one_node_here(provider):
             options.setdefault("prefetch_capacity", PREFETCH)
-        executor = parsl_parts.call(self.name, self._executor_class(), options)
+        executor = providers.call(self.name, self._executor_class(), options)
         if address is None:
-            executor.address, executor.all_addresses = None, parsl_parts.local_addresses()
+            executor.address, executor.all_addresses = None, providers.local_addresses()
         self._prepare(executor)
         executor.launch_cmd, self._function = command_and_function(
             self._options, provider, executor.launch_cmd, self.place.directory
@@ -171,10 +171,10 @@ class GlobusComputeEngine(Engine):
 
     def _address(self, provider: Any) -> str | None:
         """Where the interchange listens; None: everywhere, for workers on other machines."""
-        from uep.engines import parsl_parts
+        from uep.engines.htex import providers
 
         if "address" in self._options:
-            return parsl_parts.address(self._options["address"])
+            return providers.address(self._options["address"])
         return "127.0.0.1" if type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1 else None
 
     def _prepare(self, executor: Any) -> None:

@@ -19,16 +19,17 @@ import pytest
 
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep
-from uep import config, endpoint, engines, tenancy
+from uep import config, endpoint, engines
 from uep.engines.base import Place
 from uep.handover import HandOver
-from uep.tenancy import move_in
+from uep.storage import directory_lock
+from uep.storage.directory_lock import move_in
 
 HOLD = """
 import asyncio, os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uep.tenancy import move_in
+from uep.storage.directory_lock import move_in
 
 asyncio.run(move_in(Path(sys.argv[1]), ThreadPoolExecutor(1)))
 if child := os.fork():
@@ -50,7 +51,7 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 def moved_in(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that has moved in there, and has forked a child since."""
     argv = [sys.executable, "-c", HOLD, str(directory)]
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     with subprocess.Popen(argv, env={"PYTHONPATH": root}, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
@@ -78,7 +79,7 @@ def test_held_until_the_process_ends_however_it_ends(tmp_path: Path, thread: Thr
 def test_one_that_stands_still_is_named_and_not_waited_for_without_end(
     tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tenancy, "PATIENCE", 0.5)
+    monkeypatch.setattr(directory_lock, "PATIENCE", 0.5)
     handed = HandOver(service.endpoint_id, service.credentials(), THREADS)
     settings = config.parse(THREADS)
 

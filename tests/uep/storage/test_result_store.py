@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uep import results
-from uep.grouped import Grouped
-from uep.results import HEADER, ResultStore
+from uep.storage import result_store
+from uep.storage.group_commit import Grouped
+from uep.storage.result_store import HEADER, ResultStore
 
 A, B, C = (str(uuid.uuid4()) for _ in range(3))
 
@@ -42,7 +42,7 @@ def test_kept_until_discarded(tmp_path: Path) -> None:
 
 def test_a_file_is_written_again_once_it_is_long_and_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies behind the end is from before: it must not come back, though it is whole."""
-    monkeypatch.setattr(results, "LONG_ENOUGH", 3 * (HEADER + 3))
+    monkeypatch.setattr(result_store, "LONG_ENOUGH", 3 * (HEADER + 3))
     store = ResultStore(tmp_path)
     store.put([(A, b"one"), (B, b"two"), (C, b"tri")])
     crash = (tmp_path / files(tmp_path)[0]).read_bytes()
@@ -59,7 +59,7 @@ def test_a_file_is_written_again_once_it_is_long_and_empty(tmp_path: Path, monke
 
 
 def test_a_file_that_has_become_long_does_not_stay_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "LONG_ENOUGH", 1000)
+    monkeypatch.setattr(result_store, "LONG_ENOUGH", 1000)
     store = ResultStore(tmp_path)
     store.put([(A, b"x" * 100_000)])
     store.discard([A])
@@ -68,7 +68,7 @@ def test_a_file_that_has_become_long_does_not_stay_so(tmp_path: Path, monkeypatc
 
 
 def test_files_go_with_the_last_of_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "TOO_LONG", 2 * HEADER)
+    monkeypatch.setattr(result_store, "TOO_LONG", 2 * HEADER)
     store = ResultStore(tmp_path)
     store.put([(A, b"one"), (B, b"two")])
     store.put([(C, b"in another file")])
@@ -85,7 +85,7 @@ def test_files_go_with_the_last_of_their_results(tmp_path: Path, monkeypatch: py
 def test_confirmed_results_stay_readable_until_others_know_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "LONG_ENOUGH", HEADER)
+    monkeypatch.setattr(result_store, "LONG_ENOUGH", HEADER)
     seen: list[set[str]] = []
 
     def store() -> ResultStore:

@@ -10,7 +10,7 @@ processes that import its program again: the workers, and a manager of shared ob
 and of it the workers take what they are to run; those import the SDK when the first task comes.
 
 Run as a file, also a copy of it, and not with `-m`: that would look for modules in the working directory first, which
-is the user's home. Of ours it uses `uep.deferred` only.
+is the user's home. Of ours it uses `uep.workers.partial_import` only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from importlib.abc import InspectLoader
 from types import FrameType, ModuleType
 from typing import Any
 
-from uep.deferred import deferred
+from uep.workers.partial_import import deferred
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 FAREWELL = 2

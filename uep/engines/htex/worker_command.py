@@ -25,11 +25,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from uep import deferred, worker
 from uep.config import ConfigError
-from uep.engines import parsl_program
+from uep.workers import execution, parsl_program, partial_import
 
-OWN_FUNCTION = "uep.worker.execute_task"
+OWN_FUNCTION = "uep.workers.execution.execute_task"
 PUBLIC_FUNCTION = "globus_compute_endpoint.engines.helper.execute_task"
 PROGRAM = "process_worker_pool.py"
 """What Parsl itself would start."""
@@ -120,11 +119,12 @@ def _contained(container: str, options: Mapping[str, Any], command: str, directo
 def _write_script(directory: Path, *, search: bool) -> Path:
     """The start script, with the copies of our code that it makes importable."""
     package = directory / "worker"
-    (package / "uep").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (package / "uep" / "workers").mkdir(mode=0o700, parents=True, exist_ok=True)
     (package / "uep" / "__init__.py").touch()
-    for module in (worker, deferred):
+    (package / "uep" / "workers" / "__init__.py").touch()
+    for module in (execution, partial_import):
         assert module.__file__ is not None
-        shutil.copy(module.__file__, package / "uep")
+        shutil.copy(module.__file__, package / "uep" / "workers")
     program, script = package / "parsl_program.py", package / "start.sh"
     shutil.copyfile(parsl_program.__file__, program)
     paths = {"package": package, "program": program, "python": sys.executable}

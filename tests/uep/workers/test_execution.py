@@ -19,7 +19,7 @@ from globus_compute_sdk.serialize import ComputeSerializer, DillCode, DillDataBa
 
 from tests.test_imports import imports
 from tests.uep import functions
-from uep import deferred, worker
+from uep.workers import execution, partial_import
 from wire import messages
 
 TASK, ENDPOINT = str(uuid.uuid4()), str(uuid.uuid4())
@@ -42,7 +42,7 @@ def task(function: Callable[..., Any], *args: Any) -> bytes:
 
 
 def run(packed: bytes, directory: Path, **options: Any) -> messages.Result:
-    result = messages.unpack(worker.execute_task(packed, TASK, ENDPOINT, run_dir=str(directory), **options))
+    result = messages.unpack(execution.execute_task(packed, TASK, ENDPOINT, run_dir=str(directory), **options))
     assert isinstance(result, messages.Result)
     assert result.task_id == TASK
     return result
@@ -134,7 +134,7 @@ def test_serializers(tmp_path: Path) -> None:
 
 def test_long_tracebacks_keep_their_ends(tmp_path: Path) -> None:
     result = run(task(functions.complain, 30 * 2**20), tmp_path)
-    assert len(result.data) < 2 * worker.PART_OF_LONG_TEXT + 100
+    assert len(result.data) < 2 * execution.PART_OF_LONG_TEXT + 100
     assert result.data.startswith("Traceback (most recent call last):\n")
     assert result.data.endswith("and that is all\n")
     assert "characters left out ...]" in result.data
@@ -142,9 +142,9 @@ def test_long_tracebacks_keep_their_ends(tmp_path: Path) -> None:
 
 def test_bytecode_of_this_python_is_known_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not of this Python never runs: it would end the process."""
-    assert worker._BYTECODE_IS_UNDERSTOOD
+    assert execution._BYTECODE_IS_UNDERSTOOD
     standard = (Path(module.__file__ or "") for module in (ast, traceback, argparse))
-    assert not any(worker._is_foreign(compile(path.read_text(), path, "exec")) for path in standard)
+    assert not any(execution._is_foreign(compile(path.read_text(), path, "exec")) for path in standard)
     code = functions.double.__code__
     unknown = next(number for number in range(255, 0, -1) if number not in opcode.opmap.values())
     function = FunctionType(code.replace(co_code=bytes([unknown, 0]) + code.co_code), {"__name__": "__main__"})
@@ -178,9 +178,9 @@ def test_a_task_that_cannot_be_read_names_different_versions(
 
 
 def test_runs_where_nothing_of_ours_is_installed() -> None:
-    names = imports(Path(worker.__file__)) | imports(Path(deferred.__file__))
+    names = imports(Path(execution.__file__)) | imports(Path(partial_import.__file__))
     assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} == {
-        "uep.deferred",
+        "uep.workers.partial_import",
         "dill",
         "globus_compute_sdk.errors",
         "globus_compute_sdk.serialize",

@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from uep import answers
-from uep.grouped import Grouped
-from uep.results import ResultStore
+from uep import error_results
+from uep.storage.group_commit import Grouped
+from uep.storage.result_store import ResultStore
 from wire.amqp import ConnectionLost, Publisher, TooLarge
 from wire.queues import Target
 
@@ -173,7 +173,7 @@ class Outbox:
             return await self._disk.run(self._store.get, task_id)
         except FileNotFoundError:
             log.error("result of task %s is gone from the disk: an error is sent instead", task_id)
-            return answers.failure(task_id, "The result of this task was removed from the endpoint's disk.")
+            return error_results.failure(task_id, "The result of this task was removed from the endpoint's disk.")
         except OSError as e:
             log.error("result of task %s cannot be read (%s): kept for the next connection", task_id, e.strerror)
             return None
@@ -193,7 +193,7 @@ class Outbox:
         if task_id in self._pending:
             log.error("result of task %s: the broker takes no %d bytes; an error is sent instead", task_id, size)
             self._drop_from_memory(task_id)
-            self.put(task_id, answers.too_large_for_the_broker(task_id, size, limit))
+            self.put(task_id, error_results.too_large_for_the_broker(task_id, size, limit))
 
     def _drop_from_memory(self, task_id: str) -> None:
         self._bytes_in_memory -= len(self._in_memory.pop(task_id, b""))

@@ -10,7 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from tests.uep.test_handover import handover
-from uep.credentials import Credentials, decrypt
+from uep.broker.credentials import Credentials, decrypt
 from uep.handover import decode
 
 KEY = Fernet.generate_key()

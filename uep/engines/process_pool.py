@@ -25,10 +25,10 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
-from uep.engines import pool_program
 from uep.engines.base import Job, Kinds, Place
-from uep.engines.pools import PoolEngine
-from uep.worker import difference
+from uep.engines.pool import PoolEngine
+from uep.workers import pool_program
+from uep.workers.execution import difference
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any
 
-from uep.deferred import deferred
+from uep.workers.partial_import import deferred
 
 RESULT_LIMIT = 10 * 1024 * 1024
 """Characters of a serialized result; the service takes no more."""

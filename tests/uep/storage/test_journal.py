@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uep import journal
-from uep.journal import Journal
+from uep.storage import journal
+from uep.storage.journal import Journal
 
 A, B = str(uuid.uuid4()), str(uuid.uuid4())
 
