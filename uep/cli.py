@@ -68,14 +68,14 @@ def _run(name: str, handed: HandOver) -> int:
 
     from uep import config, endpoint, engines
     from uep.broker import start_failure
-    from uep.engines.base import Place
+    from uep.engines.base import EngineContext
 
     log = logging.getLogger("uep")
     try:
         settings = config.parse(handed.config)
         directory = Path(settings.endpoint_dir or f"~/.globus_compute/{name}").expanduser().absolute()
         _apply(settings, directory)
-        engine = engines.make(settings.engine, Place(handed.endpoint_id, directory))
+        engine = engines.make(settings.engine, EngineContext(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
         asyncio.run(start_failure.tell_cannot_start(handed, str(e)))

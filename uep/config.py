@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from uep.idle import Limits
+from uep.idle import IdleLimits
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -44,7 +44,7 @@ class EndpointConfig:
     engine: Mapping[str, Any]
     raw: str = field(repr=False, default="")
     heartbeat_period: float = 30.0
-    idle: Limits = field(default_factory=Limits)
+    idle: IdleLimits = field(default_factory=IdleLimits)
     allowed_functions: frozenset[str] | None = None
     amqp_port: int | None = None
     endpoint_dir: str | None = None
@@ -74,7 +74,7 @@ def parse(text: str) -> EndpointConfig:
     return EndpointConfig(
         engine=engine,
         raw=text,
-        idle=Limits(values.pop("idle_heartbeats_soft", 0), values.pop("idle_heartbeats_hard", 5760)),
+        idle=IdleLimits(values.pop("idle_heartbeats_soft", 0), values.pop("idle_heartbeats_hard", 5760)),
         without_effect=tuple(sorted(k for k in data if k in WITHOUT_EFFECT and data[k] is not None)),
         **paths,
         **values,

@@ -20,15 +20,15 @@ from typing import Any
 
 from uep import idle
 from uep.audit import Audit
-from uep.broker.channels import Link
+from uep.broker.channels import SessionChannels
 from uep.broker.credentials import Credentials
-from uep.broker.heartbeats import Pulse, set_title
-from uep.broker.inbox import PREFETCH, PREFETCH_BYTES, Intake
+from uep.broker.heartbeats import Heartbeats, set_title
+from uep.broker.inbox import PREFETCH, PREFETCH_BYTES, Inbox
 from uep.broker.outbox import Outbox
 from uep.config import ConfigError, EndpointConfig
 from uep.engines.base import Engine
 from uep.handover import HandOver
-from uep.storage.directory_lock import Occupied, move_in
+from uep.storage.directory_lock import DirectoryInUse, lock_directory
 from uep.storage.journal import Journal
 from uep.storage.result_store import ResultStore
 from wire.amqp import AccessRefused, BrokerError, Connection, stay_connected
@@ -57,11 +57,11 @@ class Endpoint:
         self._engine = engine
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._credentials = Credentials(handover, config.amqp_port)
-        self._pulse = Pulse(handover, config, engine)
+        self._heartbeats = Heartbeats(handover, config, engine)
         self._history = idle.History()
         self._forwarded = 0
         self._connected_before = False
-        self._intake: Intake | None = None
+        self._inbox: Inbox | None = None
         self._outbox: Outbox | None = None
 
     async def run(self) -> int:
@@ -92,8 +92,8 @@ class Endpoint:
             self._stopping.set_result(code)
             if code == EX_OK:
                 self._report("stopping")
-            if self._intake is not None:
-                self._intake.close()  # now: a task that is taken a moment later would have the grace only
+            if self._inbox is not None:
+                self._inbox.close()  # now: a task that is taken a moment later would have the grace only
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,28 +124,28 @@ class Endpoint:
         log.warning("broker: %s%s; next attempt in %.1f s", error, hint, wait)
 
     async def _session(self, connection: Connection) -> None:
-        link = Link(connection, self._credentials.last)
+        link = SessionChannels(connection, self._credentials.last)
         try:
-            await self._pulse.check_in(await link.heartbeats(), link.credentials.heartbeats)
+            await self._heartbeats.check_in(await link.heartbeats(), link.credentials.heartbeats)
             if self._prepared is None:
                 self._prepared = asyncio.ensure_future(self._checked_in())
             await asyncio.shield(self._prepared)
             await self._exchange(link)
         finally:
-            self._pulse.detach()
+            self._heartbeats.detach()
             await link.close()
 
-    async def _exchange(self, link: Link) -> None:
+    async def _exchange(self, link: SessionChannels) -> None:
         """Results out and tasks in, until a connection is lost."""
-        assert self._outbox is not None and self._intake is not None
+        assert self._outbox is not None and self._inbox is not None
         try:
             self._outbox.attach(await link.results(), link.credentials.results)
             if not self._stopping.done():
-                self._intake.attach(await link.consume(self._intake.receive, PREFETCH, PREFETCH_BYTES))
+                self._inbox.attach(await link.consume(self._inbox.receive, PREFETCH, PREFETCH_BYTES))
                 log.info("taking tasks from the broker")
             await link.lost()
         finally:
-            self._intake.detach()
+            self._inbox.detach()
             self._outbox.detach()
 
     # Getting ready
@@ -158,7 +158,7 @@ class Endpoint:
             await self._prepare()
         except ConfigError as e:
             await self._refuse(EX_CONFIG, str(e))
-        except Occupied as e:
+        except DirectoryInUse as e:
             await self._refuse(EX_UNAVAILABLE, str(e))
         except OSError as e:
             await self._refuse(EX_CONFIG, f"The endpoint's directory cannot be used: {e.strerror}")
@@ -167,23 +167,23 @@ class Endpoint:
             await self._refuse(EX_SOFTWARE, f"The {self._engine.name} did not start; the endpoint's log says why.")
 
     async def _prepare(self) -> None:
-        directory = self._engine.place.directory
-        await move_in(directory, self._engine_thread)
+        directory = self._engine.context.directory
+        await lock_directory(directory, self._engine_thread)
         if self._config.endpoint_setup:
             await _run_command("endpoint_setup", self._config.endpoint_setup)
         await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine.start)
         journal = Journal(directory / "open_tasks")
         self._outbox = Outbox(ResultStore(directory / "unacked_results", journal.sync), self._count_forwarded)
-        self._intake = Intake(self._engine, journal, self._outbox, self._audit(), self._allowed_functions())
-        self._history = idle.History(self._intake.received, self._forwarded)
-        self._pulse.engine_runs = True
+        self._inbox = Inbox(self._engine, journal, self._outbox, self._audit(), self._allowed_functions())
+        self._history = idle.History(self._inbox.received, self._forwarded)
+        self._heartbeats.engine_runs = True
         set_title(self._name)
         log.info("%s started", self._engine.name)
 
     async def _refuse(self, code: int, text: str) -> None:
         """The endpoint has checked in and finds that it cannot work: the user must hear why."""
         log.critical("cannot start: %s", text)
-        await self._pulse.cannot_start(text)
+        await self._heartbeats.cannot_start(text)
         self._stop(code, text)
         await asyncio.Future()  # the session goes no further
 
@@ -216,10 +216,10 @@ class Endpoint:
             self._check_idle()
             if self._engine.failure is not None:
                 self._stop(EX_SOFTWARE, f"the engine can run nothing any more: {self._engine.failure}")
-            await self._pulse.beat()
+            await self._heartbeats.beat()
 
     def _check_idle(self) -> None:
-        received = 0 if self._intake is None else self._intake.received
+        received = 0 if self._inbox is None else self._inbox.received
         was_idle = self._history.hard > 0
         self._history, verdict = idle.beat(self._config.idle, self._history, received, self._forwarded)
         if verdict.stop is not None:
@@ -232,13 +232,13 @@ class Endpoint:
     # Stopping
 
     async def _wind_down(self, code: int) -> None:
-        if self._intake is not None and self._outbox is not None:
-            await _within(GRACE, "running tasks", self._intake.emptied(), quiet=True)
-            if left := self._intake.abandon():
+        if self._inbox is not None and self._outbox is not None:
+            await _within(GRACE, "running tasks", self._inbox.emptied(), quiet=True)
+            if left := self._inbox.abandon():
                 log.warning("%d tasks were still running: answered with an error", left)
             await _within(FAREWELL, "sending the last results", self._outbox.flushed())
         if code not in (EX_CONFIG, EX_UNAVAILABLE):
-            await _within(FAREWELL, "the last heartbeat", self._pulse.beat(active=False))
+            await _within(FAREWELL, "the last heartbeat", self._heartbeats.beat(active=False))
 
     async def _stop_engine(self) -> None:
         if self._prepared is None:

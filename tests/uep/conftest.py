@@ -24,7 +24,7 @@ from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspec
 
 from lab.broker import PROGRAM, PrivateBroker
 from tests.conftest import need
-from tests.uep.jobs import StartEngine, engines_in
+from tests.uep.task_requests import StartEngine, engines_in
 from uep.storage.result_store import results_in
 from wire import messages
 

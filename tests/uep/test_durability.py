@@ -26,7 +26,7 @@ from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep, Uep, kept_results, wait_until
 from uep import config, endpoint, engines, error_results
 from uep.broker import outbox
-from uep.engines.base import Place
+from uep.engines.base import EngineContext
 from uep.handover import HandOver
 from uep.workers.execution import RESULT_LIMIT
 from wire import amqp, messages
@@ -607,7 +607,7 @@ def play_with_endpoint(
 
     async def run() -> None:
         directory.mkdir()
-        engine = engines.make(settings.engine, Place(service.endpoint_id, directory))
+        engine = engines.make(settings.engine, EngineContext(service.endpoint_id, directory))
         running = asyncio.ensure_future(endpoint.Endpoint("uep.test", handed, settings, engine).run())
         try:
             await asyncio.to_thread(play)

@@ -1,7 +1,8 @@
 """The channels of one connected session: where heartbeats and results go, where tasks come from.
 
-The service may give one URL for all three, or different users for each: `Link` opens a connection for each different
-URL, the first of them being the session's own. When any is lost, all are given up and the session begins anew.
+The service may give one URL for all three, or different users for each: `SessionChannels` opens a connection for each
+different URL, the first of them being the session's own. When any is lost, `endpoint` gives up all and begins a new
+session.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from wire.consumer import Consumer
 from wire.queues import EndpointCredentials
 
 
-class Link:
+class SessionChannels:
     """Channels on `connection`, which belongs to the caller, and on further connections, which `close` closes."""
 
     def __init__(self, connection: Connection, credentials: EndpointCredentials) -> None:

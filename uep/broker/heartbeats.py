@@ -1,7 +1,7 @@
 """The endpoint's signs of life: heartbeats to the service, and what the process title says.
 
-`endpoint` makes one `Pulse`, gives it the heartbeat channel of each session, and calls `beat`. A heartbeat that cannot
-be delivered is lost and logged, but for the first of a session: that one is the check-in.
+`endpoint` makes one `Heartbeats`, gives it the heartbeat channel of each session, and calls `beat`. A heartbeat that
+cannot be delivered is lost and logged, but for the first of a session: that one is the check-in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFIRM_TIME = 5.0
 and answers only when it has room again: idleness and the engine's health are looked at all the same."""
 
 
-class Pulse:
+class Heartbeats:
     """Heartbeats of one endpoint. `engine_runs` is set once the engine's figures are worth asking for."""
 
     def __init__(self, handover: HandOver, config: EndpointConfig, engine: Engine) -> None:

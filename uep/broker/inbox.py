@@ -26,8 +26,8 @@ from typing import Any
 from uep import error_results
 from uep.audit import Audit
 from uep.broker.outbox import Outbox
-from uep.engines.base import Engine, Job
-from uep.storage.group_commit import Grouped
+from uep.engines.base import Engine, TaskRequest
+from uep.storage.group_commit import GroupCommit
 from uep.storage.journal import Journal
 from wire import messages
 from wire.amqp import Delivery
@@ -47,7 +47,7 @@ REMEMBERED = 20_000
 """Answered tasks whose second delivery is recognized."""
 
 
-class Intake:
+class Inbox:
     """The tasks of one endpoint. `received` counts those taken, and those found left over at the start."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._consumer: Consumer | None = None
         self._waiting: deque[Delivery] = deque()
-        self._to_note: Grouped[_Arrival, Exception | None] = Grouped("journal", self._note, self._noted)
+        self._to_note: GroupCommit[_Arrival, Exception | None] = GroupCommit("journal", self._note, self._noted)
         self._being_noted: set[str] = set()
         self._not_noted: dict[str, _Arrival] = {}
         self._in_flight: dict[str, int] = {}
@@ -202,15 +202,15 @@ class Intake:
         if self._allowed is not None and str(function).lower() not in self._allowed:
             log.warning("task %s: function %s is not allowed here", task_id, function)
             self._audit.record("FAILED", task_id, function, "Function not permitted on endpoint")
-            self._answer(task_id, error_results.not_allowed(task_id, function, self._engine.place.endpoint_id))
+            self._answer(task_id, error_results.not_allowed(task_id, function, self._engine.context.endpoint_id))
             return
         try:
-            job = _job(task_id, delivery)
+            task = _task_request(task_id, delivery)
         except (ValueError, TypeError, RecursionError) as e:
             self._answer(task_id, error_results.failure(task_id, f"Failed to start task: {e}"))
             return
         self._audit.record("EXEC_START", task_id, function)
-        self._engine.submit(job).add_done_callback(lambda done: self._finished(task_id, function, done))
+        self._engine.submit(task).add_done_callback(lambda done: self._finished(task_id, function, done))
 
     def _finished(self, task_id: str, function: object, done: Future[bytes]) -> None:
         """In whatever thread ended the task."""
@@ -277,8 +277,8 @@ def _task_id_in(body: bytes) -> str | None:
     return message.task_id if isinstance(message, messages.Task) else None
 
 
-def _job(task_id: str, delivery: Delivery) -> Job:
+def _task_request(task_id: str, delivery: Delivery) -> TaskRequest:
     """Raises ValueError, TypeError or RecursionError when the headers are not as they should be."""
     resources: dict[str, Any] = dict(json.loads(delivery.headers.get("resource_specification") or "{}") or {})
     serializers = delivery.headers.get("result_serializers") or ()
-    return Job(task_id, delivery.body, resources, tuple(map(str, serializers)))
+    return TaskRequest(task_id, delivery.body, resources, tuple(map(str, serializers)))

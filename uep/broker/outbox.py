@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from uep import error_results
-from uep.storage.group_commit import Grouped
+from uep.storage.group_commit import GroupCommit
 from uep.storage.result_store import ResultStore
 from wire.amqp import ConnectionLost, Publisher, TooLarge
 from wire.queues import Target
@@ -63,7 +63,7 @@ class Outbox:
         self._being_stored: set[str] = set()
         self._not_stored: set[str] = set()
         self._disk_fails = False
-        self._disk: Grouped[_Thing, dict[str, Exception]] = Grouped("results", self._work, self._worked)
+        self._disk: GroupCommit[_Thing, dict[str, Exception]] = GroupCommit("results", self._work, self._worked)
         self._courier: _Courier | None = None
         self._empty = asyncio.Event()
         self._note_empty()

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from uep.config import ConfigError, unknown
-from uep.engines.base import Engine, Place
+from uep.engines.base import Engine, EngineContext
 
 ENGINES: Mapping[str, tuple[str, str]] = {
     "ThreadPoolEngine": ("uep.engines.thread_pool", "ThreadPoolEngine"),
@@ -26,7 +26,7 @@ REPLACED = frozenset({"HighThroughputEngine"})
 """Those that configurations of earlier years still have."""
 
 
-def make(mapping: Mapping[str, Any], place: Place) -> Engine:
+def make(mapping: Mapping[str, Any], context: EngineContext) -> Engine:
     """The engine that `mapping` describes: its `type`, and options of that engine.
 
     Raises:
@@ -38,5 +38,5 @@ def make(mapping: Mapping[str, Any], place: Place) -> Engine:
         hint = f"; {name} was replaced by GlobusComputeEngine" if name in REPLACED else ""
         raise ConfigError(unknown("engine type", name, ENGINES) + hint)
     module, class_name = ENGINES[name]
-    engine: Engine = getattr(import_module(module), class_name)(place, options)
+    engine: Engine = getattr(import_module(module), class_name)(context, options)
     return engine

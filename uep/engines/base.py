@@ -1,4 +1,4 @@
-"""What an engine is: it takes jobs and gives futures of packed results.
+"""What an engine is: it takes tasks and gives futures of packed results.
 
 `endpoint` makes one engine (`uep.engines.make`), calls `start` once in a thread that lives as long as the process
 (some engines' helpers die with the thread that started them), `submit` for every task from the loop's thread, `status`
@@ -26,7 +26,7 @@ Kinds: TypeAlias = "type | tuple[type, ...]"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EngineContext:
     """Where an engine works: for which endpoint, and in which directory it may keep files."""
 
     endpoint_id: str
@@ -34,7 +34,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TaskRequest:
     """One task for an engine. `body` is the task message as it came."""
 
     task_id: str
@@ -59,9 +59,9 @@ class Engine(ABC):
     NOT_HERE: ClassVar[Mapping[str, str]] = {}
     """Options of the public package that cannot be set like this, with what to do instead."""
 
-    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
+    def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
         """Raises ConfigError for an option that does not exist or has the wrong type."""
-        self.place = place
+        self.context = context
         self.failure: str | None = None
         self._options = self._checked(options)
         self._retries: int = options.get("max_retries_on_system_failure", 0)
@@ -73,7 +73,7 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Gets ready for jobs; may take seconds. Raises ConfigError, or whatever went wrong."""
+        """Gets ready for tasks; may take seconds. Raises ConfigError, or whatever went wrong."""
 
     @abstractmethod
     def status(self) -> dict[str, Any]:
@@ -83,23 +83,23 @@ class Engine(ABC):
     def stop(self) -> None:
         """Ends everything that `start` began, running tasks too; may take seconds."""
 
-    def submit(self, job: Job) -> Future[bytes]:
-        """Runs the job; the future always ends with a packed result, never with an exception."""
+    def submit(self, task: TaskRequest) -> Future[bytes]:
+        """Runs the task; the future always ends with a packed result, never with an exception."""
         answer: Future[bytes] = Future()
-        self._attempt(job, answer, ())
+        self._attempt(task, answer, ())
         return answer
 
     @abstractmethod
-    def _launch(self, job: Job) -> Future[bytes]:
-        """Tries the job once. The future fails when the machinery did, or this raises."""
+    def _launch(self, task: TaskRequest) -> Future[bytes]:
+        """Tries the task once. The future fails when the machinery did, or this raises."""
 
-    def task_options(self, job: Job) -> dict[str, Any]:
-        """The keyword arguments of `uep.workers.execution.execute_task` for this job."""
+    def task_options(self, task: TaskRequest) -> dict[str, Any]:
+        """The keyword arguments of `uep.workers.execution.execute_task` for this task."""
         return {
-            "run_dir": str(self.place.directory / self._options.get("working_dir", "tasks_working_dir")),
+            "run_dir": str(self.context.directory / self._options.get("working_dir", "tasks_working_dir")),
             "run_in_sandbox": self._options.get("run_in_sandbox", False),
             "task_deserializers": self._options.get("allowed_serializers"),
-            "result_serializers": list(job.result_serializers),
+            "result_serializers": list(task.result_serializers),
         }
 
     def _check_serializers(self) -> None:
@@ -110,25 +110,30 @@ class Engine(ABC):
             except Exception as e:
                 raise ConfigError(f"{self.name}.allowed_serializers: {e}") from e
 
-    def _attempt(self, job: Job, answer: Future[bytes], failures: tuple[BaseException, ...]) -> None:
+    def _attempt(self, task: TaskRequest, answer: Future[bytes], failures: tuple[BaseException, ...]) -> None:
         begun = time.time_ns()
         try:
-            attempt = self._launch(job)
+            attempt = self._launch(task)
         except Exception as e:  # noqa: BLE001 - whatever it is, the task must be answered
             attempt = Future()
             attempt.set_exception(e)
-        attempt.add_done_callback(lambda done: self._attempted(job, answer, failures, begun, done))
+        attempt.add_done_callback(lambda done: self._attempted(task, answer, failures, begun, done))
 
     def _attempted(
-        self, job: Job, answer: Future[bytes], failures: tuple[BaseException, ...], begun: int, done: Future[bytes]
+        self,
+        task: TaskRequest,
+        answer: Future[bytes],
+        failures: tuple[BaseException, ...],
+        begun: int,
+        done: Future[bytes],
     ) -> None:
         error = done.exception()
         if error is None:
             answer.set_result(done.result())
         elif len(failures) < self._retries and self.failure is None:
-            self._attempt(job, answer, (*failures, error))
+            self._attempt(task, answer, (*failures, error))
         else:
-            answer.set_result(error_results.system_failure(job.task_id, begun, (*failures, error)))
+            answer.set_result(error_results.system_failure(task.task_id, begun, (*failures, error)))
 
     def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         known = {**Engine.OPTIONS, **self.OPTIONS}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from uep.config import ConfigError
-from uep.engines.base import Engine, Job
+from uep.engines.base import Engine, TaskRequest
 
 
 class PoolEngine(Engine):
@@ -42,7 +42,7 @@ class PoolEngine(Engine):
 
     @abstractmethod
     def _outstanding(self) -> int:
-        """How many jobs have no answer yet; in any thread."""
+        """How many tasks have no answer yet; in any thread."""
 
     def _count(self, option: str, default: int) -> int:
         number: int = self._options.get(option, default)
@@ -50,8 +50,8 @@ class PoolEngine(Engine):
             raise ConfigError(f"{self.name}.{option}: expected at least 1, got {number}")
         return number
 
-    def _refuse_resources(self, job: Job) -> None:
-        if job.resource_specification:
+    def _refuse_resources(self, task: TaskRequest) -> None:
+        if task.resource_specification:
             raise ValueError(f"resource_specification is not supported on {self.name}; MPI needs GlobusMPIEngine")
 
 

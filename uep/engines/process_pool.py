@@ -1,7 +1,7 @@
 """ProcessPoolEngine: each task in a worker process on this machine.
 
 Workers are forked from a program that has the SDK loaded already (`pool_program`). Each has a socket of its own to the
-endpoint and one job at a time, so that a worker that dies takes nothing along but the task it was running; that task
+endpoint and one task at a time, so that a worker that dies takes nothing along but the task it was running; that task
 fails, and the worker is replaced when the next one comes.
 
 Workers are started as tasks come, up to `max_workers`, the first one right away. One thread waits for what they send.
@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
-from uep.engines.base import Job, Kinds, Place
+from uep.engines.base import EngineContext, Kinds, TaskRequest
 from uep.engines.pool import PoolEngine
 from uep.workers import pool_program
 from uep.workers.execution import difference
@@ -48,16 +48,16 @@ class ProcessPoolEngine(PoolEngine):
 
     OPTIONS: ClassVar[Mapping[str, Kinds]] = {"max_workers": int, "max_tasks_per_child": int}
 
-    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
-        super().__init__(place, options)
+    def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
+        super().__init__(context, options)
         self.max_workers = self._count("max_workers", default=len(os.sched_getaffinity(0)))
         self._tasks_per_worker = self._count("max_tasks_per_child", default=sys.maxsize)
-        self._lock = threading.Lock()  # jobs come from the loop's thread, results in the listening one
-        self._waiting: deque[tuple[Job, Future[bytes]]] = deque()
+        self._lock = threading.Lock()  # tasks come from the loop's thread, results in the listening one
+        self._waiting: deque[tuple[TaskRequest, Future[bytes]]] = deque()
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
         self._selector = selectors.DefaultSelector()
-        self._program = _Program(str(place.directory))
+        self._program = _Program(str(context.directory))
         self._stopped = False
 
     def start(self) -> None:
@@ -75,11 +75,11 @@ class ProcessPoolEngine(PoolEngine):
                 each.kill()
             self._program.end()
 
-    def _launch(self, job: Job) -> Future[bytes]:
-        self._refuse_resources(job)
+    def _launch(self, task: TaskRequest) -> Future[bytes]:
+        self._refuse_resources(task)
         answer: Future[bytes] = Future()
         with self._lock:
-            self._waiting.append((job, answer))
+            self._waiting.append((task, answer))
         self._dispatch()
         return answer
 
@@ -88,21 +88,21 @@ class ProcessPoolEngine(PoolEngine):
             return len(self._waiting) + len(self._workers) - len(self._idle)
 
     def _dispatch(self) -> None:
-        """Gives waiting jobs to idle workers, and to new ones as long as there may be more."""
+        """Gives waiting tasks to idle workers, and to new ones as long as there may be more."""
         while True:
             with self._lock:
                 if self._stopped or not self._waiting:
                     return
                 if not self._idle and len(self._workers) >= self.max_workers:
                     return
-                job, answer = self._waiting.popleft()
+                task, answer = self._waiting.popleft()
                 chosen = self._idle.pop() if self._idle else None
-            if not self._give(chosen, job, answer):
+            if not self._give(chosen, task, answer):
                 return
 
-    def _give(self, chosen: _Worker | None, job: Job, answer: Future[bytes]) -> bool:
-        """Gives the job to a worker, or back to those that wait: False when no worker can be had for it now."""
-        request = pickle.dumps((job.body, job.task_id, self.place.endpoint_id, self.task_options(job)))
+    def _give(self, chosen: _Worker | None, task: TaskRequest, answer: Future[bytes]) -> bool:
+        """Gives the task to a worker, or back to those that wait: False when no worker can be had for it now."""
+        request = pickle.dumps((task.body, task.task_id, self.context.endpoint_id, self.task_options(task)))
         while True:
             try:
                 chosen = chosen or self._new_worker()
@@ -114,12 +114,12 @@ class ProcessPoolEngine(PoolEngine):
                     return True
             if chosen is None:
                 with self._lock:
-                    self._waiting.appendleft((job, answer))
+                    self._waiting.appendleft((task, answer))
                     return bool(self._idle)  # one that was freed meanwhile has found nothing to do
             chosen.answer = answer
             try:
                 pool_program.send(chosen.socket, request)
-            except OSError:  # it died while it had nothing to do: the job is not to blame
+            except OSError:  # it died while it had nothing to do: the task is not to blame
                 mine = self._take_answer(chosen) is not None
                 self._discard(chosen)
                 if not mine:  # the other thread has seen the end of the worker first, and answered
@@ -129,7 +129,7 @@ class ProcessPoolEngine(PoolEngine):
                 return True
 
     def _take_answer(self, worker: _Worker) -> Future[bytes] | None:
-        """The future of the worker's job, which nobody else gets now: it is to be set once."""
+        """The future of the worker's task, which nobody else gets now: it is to be set once."""
         with self._lock:
             answer, worker.answer = worker.answer, None
         return answer
@@ -188,7 +188,7 @@ class ProcessPoolEngine(PoolEngine):
 
 
 class _Worker:
-    """One process, our end of its socket, and the future of the job that it has. `process` is a pidfd."""
+    """One process, our end of its socket, and the future of the task that it has. `process` is a pidfd."""
 
     def __init__(self, ours: socket.socket, process: int) -> None:
         self.socket = ours

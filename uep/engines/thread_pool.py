@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
-from uep.engines.base import Job, Kinds, Place
+from uep.engines.base import EngineContext, Kinds, TaskRequest
 from uep.engines.pool import PoolEngine
 from uep.workers import execution
 
@@ -22,11 +22,11 @@ class ThreadPoolEngine(PoolEngine):
 
     OPTIONS: ClassVar[Mapping[str, Kinds]] = {"max_workers": int, "thread_name_prefix": str}
 
-    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
-        super().__init__(place, options)
+    def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
+        super().__init__(context, options)
         self.max_workers = self._count("max_workers", default=min(32, (os.cpu_count() or 1) + 4))
         self._open = 0
-        self._lock = threading.Lock()  # jobs end in the pool's threads
+        self._lock = threading.Lock()  # tasks end in the pool's threads
         self._pool = ThreadPoolExecutor(self.max_workers, options.get("thread_name_prefix", "task"))
 
     def start(self) -> None:
@@ -36,10 +36,10 @@ class ThreadPoolEngine(PoolEngine):
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _launch(self, job: Job) -> Future[bytes]:
-        self._refuse_resources(job)
+    def _launch(self, task: TaskRequest) -> Future[bytes]:
+        self._refuse_resources(task)
         answer = self._pool.submit(
-            execution.execute_task, job.body, job.task_id, self.place.endpoint_id, **self.task_options(job)
+            execution.execute_task, task.body, task.task_id, self.context.endpoint_id, **self.task_options(task)
         )
         self._add(1)
         answer.add_done_callback(lambda _: self._add(-1))

@@ -7,7 +7,8 @@ Two guards keep a successor and a predecessor apart that has not ended yet:
     here            journal and results have one owner. A predecessor that winds down, or stands still, keeps them until
                     its process has ended, however that ends: the kernel releases the lock
 
-`endpoint` calls `move_in` after its check-in and before it touches any file. Until then tasks stay with the broker.
+`endpoint` calls `lock_directory` after its check-in and before it touches any file. Until then tasks stay with the
+broker.
 
 The lock is one of the process, not of the open file: what tasks leave running, or an engine has forked, does not hold
 it. (A task in a thread of the endpoint that opens and closes this very file releases it; so are such locks.) Home
@@ -35,15 +36,15 @@ PAUSE = 0.2
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
-class Occupied(Exception):
+class DirectoryInUse(Exception):
     """Another endpoint has the directory, and did not end; the text is for the user."""
 
 
-async def move_in(directory: Path, thread: Executor) -> None:
+async def lock_directory(directory: Path, thread: Executor) -> None:
     """Takes the lock, for as long as this process lives. Files are touched in `thread`: the disk may be slow.
 
     Raises:
-        Occupied: another endpoint has it for PATIENCE seconds.
+        DirectoryInUse: another endpoint has it for PATIENCE seconds.
         OSError: the directory cannot be used.
     """
     loop = asyncio.get_running_loop()
@@ -58,7 +59,7 @@ async def move_in(directory: Path, thread: Executor) -> None:
             )
         if loop.time() > deadline:
             os.close(fd)
-            raise Occupied(
+            raise DirectoryInUse(
                 f"An earlier user endpoint ({holder}) still uses the endpoint's directory and does not end."
                 " End that process, and submit again."
             )

@@ -15,7 +15,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Grouped(Generic[T, R]):
+class GroupCommit(Generic[T, R]):
     """Does things in a thread of its own, in groups: those that came while the last group was being done.
 
     `work` is called in that thread with a list of things in the order they came, and must not raise; `done` then in

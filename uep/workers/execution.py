@@ -1,8 +1,8 @@
 """Runs one task. The only code of ours in the processes that do the work.
 
 Called in threads of the endpoint, in pool processes and in Parsl's workers, there also from a copy of this file (and
-of `deferred`) in another Python environment: it needs the standard library and `globus_compute_sdk` only, and imports
-the latter, of which it takes no more than the serializer, when the first task comes. `execute_task` takes the
+of `partial_import`) in another Python environment: it needs the standard library and `globus_compute_sdk` only, and
+imports the latter, of which it takes no more than the serializer, when the first task comes. `execute_task` takes the
 arguments of the public package's function of that name, so that a worker environment with the public package can stand
 in for it.
 
@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any
 
-from uep.workers.partial_import import deferred
+from uep.workers.partial_import import partial_imports
 
 RESULT_LIMIT = 10 * 1024 * 1024
 """Characters of a serialized result; the service takes no more."""
@@ -178,7 +178,7 @@ _BYTECODE_IS_UNDERSTOOD = not _is_foreign(execute_task.__code__)
 
 @functools.lru_cache(maxsize=8)
 def _serializer(allowed: tuple[str, ...]) -> Any:
-    with deferred("globus_compute_sdk"):
+    with partial_imports("globus_compute_sdk"):
         import globus_compute_sdk.errors
         import globus_compute_sdk.version  # noqa: F401 - below, and not later with all the rest
         from globus_compute_sdk.serialize import ComputeSerializer

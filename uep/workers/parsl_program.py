@@ -28,7 +28,7 @@ from importlib.abc import InspectLoader
 from types import FrameType, ModuleType
 from typing import Any
 
-from uep.workers.partial_import import deferred
+from uep.workers.partial_import import partial_imports
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 FAREWELL = 2
@@ -44,7 +44,7 @@ def main() -> None:
         return
     if importlib.util.find_spec("parsl") is None:
         sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
-    with lightly():
+    with partial_parsl_imports():
         if "--enable_mpi_mode" in sys.argv:
             _mend_mpi()
         spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def lightly(*, type_checks: bool = False) -> Iterator[None]:
+def partial_parsl_imports(*, type_checks: bool = False) -> Iterator[None]:
     """Inside, Parsl's modules are imported without the rest of Parsl and without what only a few of them use.
 
     Afterwards all of that can be imported as ever. `type_checks`: whether Parsl's classes check their arguments.
@@ -72,7 +72,7 @@ def lightly(*, type_checks: bool = False) -> Iterator[None]:
     instead = {name: module for name, module in instead.items() if name not in sys.modules}
     sys.modules.update(instead)  # type: ignore[arg-type]
     try:
-        with deferred("parsl", "parsl.executors", "requests"):
+        with partial_imports("parsl", "parsl.executors", "requests"):
             yield
     finally:
         for name in instead:
@@ -141,7 +141,7 @@ def __getattr__(name: str) -> Any:
     """For the processes that the pool starts, to which this file is the pool's program: `worker`."""
     if name != "worker":
         raise AttributeError(name)
-    with lightly():
+    with partial_parsl_imports():
         from parsl.executors.high_throughput.process_worker_pool import worker
     return worker
 

@@ -1,12 +1,13 @@
 """Parts of big packages, without the rest until somebody asks for it.
 
-`import a.b` runs all of `a/__init__.py` first, and with it often far more than `b` needs. Inside of `deferred("a")` it
-runs only `b` and what that imports. Whatever else is looked for in `a` afterwards (`a.Client`, `import a.c`) has `a`
-run first, as it would have done in the beginning: tasks may use the package as ever. The serializer of the Globus
-Compute SDK alone takes 6 MiB and 50 ms in place of 24 MiB and 280 ms, in every process that runs tasks; Parsl's
-programs for workers 15 MiB and 150 ms in place of 28 MiB and 500 ms.
+`import a.b` runs all of `a/__init__.py` first, and with it often far more than `b` needs. Inside of
+`partial_imports("a")` it runs only `b` and what that imports. Whatever else is looked for in `a` afterwards
+(`a.Client`, `import a.c`) has `a` run first, as it would have done in the beginning: tasks may use the package as ever.
+The serializer of the Globus Compute SDK alone takes 6 MiB and 50 ms in place of 24 MiB and 280 ms, in every process
+that runs tasks; Parsl's programs for workers 15 MiB and 150 ms in place of 28 MiB and 500 ms.
 
-Used by `worker` and `engines`. Standard library only: a copy of this file reaches the workers too.
+Runs in the endpoint and in every process that runs its tasks. Standard library only: a copy of this file reaches other
+hosts.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from types import ModuleType
 from typing import Any
 
 _lock = threading.Lock()
-_deferred: dict[str, _Deferred] = {}
-"""The packages that have not run yet, in whole."""
+_not_run: dict[str, _PackageNotRun] = {}
+"""The packages of which only parts have been imported: they themselves have not run yet."""
 _stand_ins: set[str] = set()
-"""Those of them for which `sys.modules` has the module that has not run."""
+"""Those of them whose module that has not run stands in `sys.modules`."""
 _parts_wanted = 0
-"""How many `deferred` are open."""
+"""How many `partial_imports` contexts are open."""
 
 
 @contextlib.contextmanager
-def deferred(*packages: str) -> Iterator[None]:
+def partial_imports(*packages: str) -> Iterator[None]:
     """Inside, importing a submodule of one of `packages` does not run the package.
 
     Those imported already, and those that are not installed, are left alone. A nested one comes after its parent.
@@ -40,7 +41,7 @@ def deferred(*packages: str) -> Iterator[None]:
     global _parts_wanted
     with _lock:
         for name in packages:
-            _defer(name)
+            _postpone(name)
         _parts_wanted += 1
     try:
         yield
@@ -48,17 +49,17 @@ def deferred(*packages: str) -> Iterator[None]:
         with _lock:
             _parts_wanted -= 1
             for name in _stand_ins if _parts_wanted == 0 else ():
-                vars(_deferred[name]).pop("__path__", None)  # the import system asks for it before it loads a submodule
+                vars(_not_run[name]).pop("__path__", None)  # the import system asks for it before it loads a submodule
 
 
-def _defer(name: str) -> None:
+def _postpone(name: str) -> None:
     spec = None if name in sys.modules else importlib.util.find_spec(name)
     if spec is None:
         return
     module = importlib.util.module_from_spec(spec)
-    module.__class__ = _Deferred
-    assert isinstance(module, _Deferred)
-    _deferred[name] = module
+    module.__class__ = _PackageNotRun
+    assert isinstance(module, _PackageNotRun)
+    _not_run[name] = module
     _stand_ins.add(name)
     sys.modules[name] = module
     parent, _, child = name.rpartition(".")
@@ -68,7 +69,7 @@ def _defer(name: str) -> None:
         sys.meta_path.insert(0, _finder)
 
 
-class _Deferred(ModuleType):
+class _PackageNotRun(ModuleType):
     """A package that has not run yet; it becomes an ordinary module when it has."""
 
     def __getattr__(self, attribute: str) -> Any:
@@ -103,7 +104,7 @@ class _Finder(MetaPathFinder):
     """Has the import system run a package in the module that everybody holds already."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        module = _deferred.get(name)
+        module = _not_run.get(name)
         if module is None:
             return None
         assert module.__spec__ is not None
@@ -117,7 +118,7 @@ _finder = _Finder()
 class _Loader(Loader):
     """Of one package that has not run, whose `spec` it is."""
 
-    def __init__(self, module: _Deferred, spec: ModuleSpec) -> None:
+    def __init__(self, module: _PackageNotRun, spec: ModuleSpec) -> None:
         self._module = module
         self._spec = spec
 
@@ -133,7 +134,7 @@ class _Loader(Loader):
             self._spec.loader.exec_module(module)
         finally:
             module.__spec__ = self._spec
-        del _deferred[module.__name__]
+        del _not_run[module.__name__]
         module.__class__ = ModuleType
 
     def _set_path(self) -> None:

@@ -24,11 +24,11 @@ from lab import peer
 from tests.conftest import need
 from tests.uep import functions
 from tests.uep.conftest import wait_until
-from tests.uep.jobs import HTEX, StartEngine, job, run, serializer, value
+from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
 from uep import engines
 from uep.config import ConfigError
 from uep.engines import process_pool
-from uep.engines.base import Engine, Job, Place
+from uep.engines.base import Engine, EngineContext, TaskRequest
 from wire import messages
 
 pytestmark = pytest.mark.system
@@ -41,18 +41,18 @@ ALL = [{"type": "ThreadPoolEngine", "max_workers": 2}, {"type": "ProcessPoolEngi
 def test_tasks(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
     engine = start(mapping)
     assert value(engine, functions.double, 4) == 8
-    assert "ValueError: no" in run(engine, job(functions.boom)).data
-    assert "SystemExit" in run(engine, job(functions.leave)).data
+    assert "ValueError: no" in run(engine, task_request(functions.boom)).data
+    assert "SystemExit" in run(engine, task_request(functions.leave)).data
     assert value(engine, functions.whereabouts)["cwd"] == str(tmp_path / "tasks_working_dir")
     said = value(engine, ShellFunction("echo hello {who}"), who="you")
     assert (said.returncode, said.stdout) == (0, "hello you\n")
-    many = [engine.submit(job(functions.double, n)) for n in range(50)]
+    many = [engine.submit(task_request(functions.double, n)) for n in range(50)]
     assert all(messages.unpack(each.result(30)) for each in many)
 
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
 def test_figures_before_and_after_start(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
-    before = engines.make(mapping, Place(str(uuid.uuid4()), tmp_path)).status()
+    before = engines.make(mapping, EngineContext(str(uuid.uuid4()), tmp_path)).status()
     after = start(mapping).status()
     assert sorted(before) == sorted(after) == sorted(SAMPLES[mapping["type"]])
     json.dumps(after, allow_nan=False)
@@ -87,9 +87,9 @@ def test_sandbox_and_working_dir(mapping: dict[str, Any], start: StartEngine, tm
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
 def test_shell_function_in_its_sandbox_and_its_walltime(mapping: dict[str, Any], start: StartEngine) -> None:
     engine = start({**mapping, "run_in_sandbox": True})
-    task = job(ShellFunction("pwd; touch here", stdout="out/said"))
+    task = task_request(ShellFunction("pwd; touch here", stdout="out/said"))
     assert serializer.deserialize(run(engine, task).data).returncode == 0
-    sandbox = Path(engine.place.directory, "tasks_working_dir", task.task_id)
+    sandbox = Path(engine.context.directory, "tasks_working_dir", task.task_id)
     assert (sandbox / "out" / "said").read_text() == f"{sandbox}\n"
     assert (sandbox / "here").exists()
     said = value(engine, ShellFunction("echo begun; exec sleep 5", walltime=0.5))  # the SDK lets it run on
@@ -98,14 +98,14 @@ def test_shell_function_in_its_sandbox_and_its_walltime(mapping: dict[str, Any],
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
 def test_result_serializers(mapping: dict[str, Any], start: StartEngine) -> None:
-    task = replace(job(functions.double, 2), result_serializers=("globus_compute_sdk.serialize.JSONData",))
+    task = replace(task_request(functions.double, 2), result_serializers=("globus_compute_sdk.serialize.JSONData",))
     assert run(start(mapping), task).data == "11\n4"
 
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
 def test_allowed_serializers(mapping: dict[str, Any], start: StartEngine) -> None:
     allowed = ["globus_compute_sdk.*Code", "globus_compute_sdk.serialize.JSONData"]
-    refused = run(start({**mapping, "allowed_serializers": allowed}), job(functions.double, 2))
+    refused = run(start({**mapping, "allowed_serializers": allowed}), task_request(functions.double, 2))
     assert refused.error_details is not None
     assert "DillDataBase64" in refused.data
     with pytest.raises(ConfigError, match=rf"{mapping['type']}.allowed_serializers: .*'no.such.Thing'"):
@@ -114,7 +114,7 @@ def test_allowed_serializers(mapping: dict[str, Any], start: StartEngine) -> Non
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
 def test_traceback_shows_the_users_frames_only(mapping: dict[str, Any], start: StartEngine) -> None:
-    said = run(start(mapping), job(functions.boom)).data
+    said = run(start(mapping), task_request(functions.boom)).data
     files = re.findall(r'File "(.*?)"', said)
     assert said.startswith("Traceback (most recent call last):\n")
     assert len(files) == 2
@@ -126,7 +126,7 @@ def test_figures_count_tasks(mapping: dict[str, Any], start: StartEngine, tmp_pa
     engine = start(mapping)
     workers = 1 if mapping is HTEX else 2
     go = tmp_path / "go"
-    futures = [engine.submit(job(functions.wait_for, str(go))) for _ in range(5)]
+    futures = [engine.submit(task_request(functions.wait_for, str(go))) for _ in range(5)]
 
     def waiting() -> tuple[int, int]:
         figures = engine.status()
@@ -142,8 +142,11 @@ def test_figures_count_tasks(mapping: dict[str, Any], start: StartEngine, tmp_pa
 def test_priorities_are_passed_on(start: StartEngine) -> None:
     """The one resource that the HighThroughputExecutor knows."""
     engine = start(HTEX)
-    assert run(engine, replace(job(functions.double, 1), resource_specification={"priority": 3})).error_details is None
-    refused = run(engine, replace(job(functions.double, 1), resource_specification={"num_nodes": 3}))
+    assert (
+        run(engine, replace(task_request(functions.double, 1), resource_specification={"priority": 3})).error_details
+        is None
+    )
+    refused = run(engine, replace(task_request(functions.double, 1), resource_specification={"num_nodes": 3}))
     assert "InvalidResourceSpecification" in refused.data
     assert "num_nodes" in refused.data
 
@@ -162,7 +165,7 @@ def test_priorities_are_passed_on(start: StartEngine) -> None:
 )
 def test_wrong_configuration(mapping: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says):
-        engines.make(mapping, Place("x", tmp_path))
+        engines.make(mapping, EngineContext("x", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_wrong_configuration(mapping: dict[str, Any], says: str, tmp_path: Path)
     ],
 )
 def test_wrong_htex_options(options: dict[str, Any], says: str, tmp_path: Path) -> None:
-    engine = engines.make({**HTEX, **options}, Place("x", tmp_path))
+    engine = engines.make({**HTEX, **options}, EngineContext("x", tmp_path))
     try:
         with pytest.raises(ConfigError, match=says):
             engine.start()
@@ -192,16 +195,16 @@ def test_wrong_htex_options(options: dict[str, Any], says: str, tmp_path: Path) 
 
 def test_resources_need_an_engine_that_has_them(start: StartEngine) -> None:
     engine = start(ALL[0])
-    plain = job(functions.double, 1)
-    result = run(engine, Job(plain.task_id, plain.body, {"num_nodes": 2}))
+    plain = task_request(functions.double, 1)
+    result = run(engine, TaskRequest(plain.task_id, plain.body, {"num_nodes": 2}))
     assert result.error_details is not None
     assert "resource_specification is not supported on ThreadPoolEngine" in result.data
 
 
 def test_dead_pool_worker_fails_its_task_only(start: StartEngine) -> None:
     engine = start(ALL[1])
-    other = engine.submit(job(functions.sleep, 0.5))
-    result = run(engine, job(functions.die))
+    other = engine.submit(task_request(functions.sleep, 0.5))
+    result = run(engine, task_request(functions.die))
     assert result.error_details is not None
     assert "worker process of the task died" in result.data
     assert messages.unpack(other.result(5)).error_details is None  # type: ignore[union-attr]
@@ -210,7 +213,7 @@ def test_dead_pool_worker_fails_its_task_only(start: StartEngine) -> None:
 
 def test_dead_pool_worker_is_noticed_when_its_task_has_forked(start: StartEngine, tmp_path: Path) -> None:
     engine = start(ALL[1])
-    result = run(engine, job(functions.leave_child_and_die, str(tmp_path / "child")))
+    result = run(engine, task_request(functions.leave_child_and_die, str(tmp_path / "child")))
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
     assert "worker process of the task died" in result.data
 
@@ -244,7 +247,7 @@ def test_pool_workers_may_die_at_any_moment(start: StartEngine) -> None:
     try:
         futures = []
         for n in range(300):
-            futures.append(engine.submit(job(functions.double, n)))
+            futures.append(engine.submit(task_request(functions.double, n)))
             time.sleep(random.uniform(0, 0.005))
         answers = [messages.unpack(future.result(60)) for future in futures]
     finally:
@@ -253,14 +256,14 @@ def test_pool_workers_may_die_at_any_moment(start: StartEngine) -> None:
     assert all(isinstance(each, messages.Result) for each in answers)
     assert {"worker process of the task died" in a.data for a in answers if a.error_details} == {True}  # type: ignore[union-attr]
     wait_until(
-        lambda: run(engine, job(functions.double, 1)).error_details is None
+        lambda: run(engine, task_request(functions.double, 1)).error_details is None
     )  # the last killed may still have died
     wait_until(lambda: len(pool_processes(engine).children()) <= 2)
 
 
 def test_the_program_that_pool_workers_come_from_may_die(start: StartEngine) -> None:
     engine = start({"type": "ProcessPoolEngine", "max_workers": 2})
-    running = engine.submit(job(functions.sleep, 60))
+    running = engine.submit(task_request(functions.sleep, 60))
     assert value(engine, functions.double, 1) == 2
     program = pool_processes(engine)
     workers = program.children()
@@ -283,11 +286,11 @@ def test_pool_that_may_have_no_more_processes(start: StartEngine, monkeypatch: p
         raise OSError("no worker process can be made: Resource temporarily unavailable")
 
     monkeypatch.setattr(engine._program, "fork", refuse)  # type: ignore[attr-defined]
-    futures = [engine.submit(job(functions.sleep, 0.05)) for _ in range(20)]
+    futures = [engine.submit(task_request(functions.sleep, 0.05)) for _ in range(20)]
     assert all(messages.unpack(each.result(30)).error_details is None for each in futures)  # type: ignore[union-attr]
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(first))
-    assert "Resource temporarily unavailable" in run(engine, job(functions.double, 1)).data
+    assert "Resource temporarily unavailable" in run(engine, task_request(functions.double, 1)).data
     monkeypatch.undo()
     assert value(engine, functions.double, 1) == 2
 
@@ -297,7 +300,7 @@ def test_pool_worker_that_stands_still_holds_up_no_others(start: StartEngine, mo
     engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
     pid = value(engine, functions.whereabouts)["pid"]
     os.kill(pid, signal.SIGSTOP)
-    large = engine.submit(job(functions.length, "x" * 5_000_000))  # more than its socket takes
+    large = engine.submit(task_request(functions.length, "x" * 5_000_000))  # more than its socket takes
     assert messages.unpack(large.result(30)).error_details is None  # type: ignore[union-attr]
     assert value(engine, functions.whereabouts)["pid"] != pid
 
@@ -309,7 +312,7 @@ def pool_processes(engine: Engine) -> psutil.Process:
 
 def test_retries_when_the_machinery_failed(start: StartEngine) -> None:
     engine = start({**ALL[1], "max_retries_on_system_failure": 2})
-    result = run(engine, job(functions.die))
+    result = run(engine, task_request(functions.die))
     assert [line[:10] for line in result.data.splitlines()] == ["Attempt 1:", "Attempt 2:", "Attempt 3:"]
 
 
@@ -326,7 +329,7 @@ def test_tasks_get_no_descriptors_of_the_endpoint(start: StartEngine) -> None:
 
 def test_htex_lost_worker(start: StartEngine) -> None:
     engine = start({**HTEX, "heartbeat_period": 1})
-    result = run(engine, job(functions.die))
+    result = run(engine, task_request(functions.die))
     assert result.error_details is not None
     assert "WorkerLost" in result.data
     assert value(engine, functions.double, 1) == 2
@@ -335,7 +338,7 @@ def test_htex_lost_worker(start: StartEngine) -> None:
 def test_htex_broken_blocks_end_the_engine(start: StartEngine) -> None:
     provider = {**HTEX["provider"], "worker_init": "exit 7"}  # type: ignore[dict-item]
     engine = start({**HTEX, "provider": provider, "job_status_kwargs": {"strategy_period": 0.1}})
-    result = run(engine, job(functions.double, 1))
+    result = run(engine, task_request(functions.double, 1))
     assert result.error_details is not None
     assert "EXIT CODE: 7" in result.data
     assert engine.failure is not None
@@ -344,7 +347,7 @@ def test_htex_broken_blocks_end_the_engine(start: StartEngine) -> None:
 def test_htex_without_interchange_is_broken(start: StartEngine) -> None:
     engine = start(HTEX)
     assert value(engine, functions.double, 1) == 2
-    waiting = engine.submit(job(functions.sleep, 60))
+    waiting = engine.submit(task_request(functions.sleep, 60))
     engine._executor.interchange_proc.kill()  # type: ignore[attr-defined]
     assert b"interchange" in waiting.result(5)
     assert engine.failure is not None
@@ -368,11 +371,11 @@ def test_mpi_tasks_learn_their_nodes(start: StartEngine, tmp_path: Path) -> None
         "worker_init": f"export PBS_NODEFILE={tmp_path}/nodes",
     }
     engine = start({"type": "GlobusMPIEngine", "mpi_launcher": "mpiexec", "provider": provider})
-    plain = job(ShellFunction("echo $PARSL_MPI_PREFIX"))
-    result = run(engine, Job(plain.task_id, plain.body, {"num_nodes": 1, "ranks_per_node": 2}))
+    plain = task_request(ShellFunction("echo $PARSL_MPI_PREFIX"))
+    result = run(engine, TaskRequest(plain.task_id, plain.body, {"num_nodes": 1, "ranks_per_node": 2}))
     assert result.error_details is None, result.data
     assert "mpiexec" in serializer.deserialize(result.data).stdout
-    refused = run(engine, Job(plain.task_id, plain.body, {"nodes": 1}))
+    refused = run(engine, TaskRequest(plain.task_id, plain.body, {"nodes": 1}))
     assert "InvalidResourceSpecification" in refused.data
 
 

@@ -15,8 +15,8 @@ from globus_compute_sdk import MPIFunction, ShellFunction
 from lab import slurm
 from lab.slurm import SlurmNode
 from tests.conftest import need
-from tests.uep.jobs import StartEngine, engines_in, job, run, serializer
-from uep.engines.base import Engine, Job
+from tests.uep.task_requests import StartEngine, engines_in, run, serializer, task_request
+from uep.engines.base import Engine, TaskRequest
 from wire import messages
 
 # Parsl's functions that look for addresses leave their sockets to the garbage collector.
@@ -29,8 +29,8 @@ pytestmark = [
 RANKS = "sh -c 'sleep 1; echo rank $PMI_RANK of $PMI_SIZE'"
 
 
-def mpi(command: str, cls: type[ShellFunction] = MPIFunction, **resources: Any) -> Job:
-    return replace(job(cls(command)), resource_specification=resources)
+def mpi(command: str, cls: type[ShellFunction] = MPIFunction, **resources: Any) -> TaskRequest:
+    return replace(task_request(cls(command)), resource_specification=resources)
 
 
 def output(result: messages.Result) -> list[str]:

@@ -20,8 +20,8 @@ from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from lab import peer
 from tests.conftest import need
 from tests.uep import functions
-from tests.uep.jobs import HTEX, StartEngine, job, run, serializer, value
-from uep.engines.base import Engine, Job
+from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
+from uep.engines.base import Engine, TaskRequest
 from wire import messages
 
 pytestmark = pytest.mark.system
@@ -62,7 +62,7 @@ def environment_without(package: str, folder: Path) -> Path:
     return folder / "venv"
 
 
-def failure(engine: Engine, task: Job) -> str:
+def failure(engine: Engine, task: TaskRequest) -> str:
     result = run(engine, task, 60)
     assert result.error_details is not None
     return result.data
@@ -92,11 +92,11 @@ def test_bytecode_of_another_python_is_named(start: StartEngine, monkeypatch: py
     worker_init = f"unset GC_USER_PYTHON_VERSION GC_USER_SDK_VERSION; . {OTHER.parents[1]}/bin/activate"
     engine = start({**HTEX, "provider": {**HTEX["provider"], "worker_init": worker_init}})  # type: ignore[dict-item]
     version = value(engine, functions.interpreter)["version"]
-    plain = job(functions.total, 5)
+    plain = task_request(functions.total, 5)
     of_a_script = FunctionType(functions.total.__code__, {"__name__": "__main__"})
     buffers = [DillCode().serialize(of_a_script), serializer.serialize((5,)), serializer.serialize({})]
     task = messages.Task(plain.task_id, serializer.pack_buffers(buffers))
-    said = failure(engine, Job(plain.task_id, messages.pack(task)))
+    said = failure(engine, TaskRequest(plain.task_id, messages.pack(task)))
     assert "The function came as bytecode of another Python: the client that started the endpoint has Python " in said
     assert (
         f"Python {platform.python_version()} and globus-compute-sdk 4.1.0, the worker has Python {version} and" in said
@@ -112,7 +112,7 @@ def test_a_client_of_another_python(name: str, start: StartEngine) -> None:
     buffer = subprocess.run([other_python(), "-c", CALL], check=True, capture_output=True, text=True).stdout[:-1]
     engine = start({**(HTEX if name == HTEX["type"] else {}), "type": name})
     task_id = str(uuid.uuid4())
-    said = failure(engine, Job(task_id, messages.pack(messages.Task(task_id, buffer))))
+    said = failure(engine, TaskRequest(task_id, messages.pack(messages.Task(task_id, buffer))))
     assert f"bytecode of another Python: the worker has Python {platform.python_version()}" in said
     assert value(engine, functions.double, 1) == 2
 
@@ -123,8 +123,8 @@ def test_a_container_runs_the_public_packages_worker(start: StartEngine) -> None
     command = f"env PATH={peer.program().parent}:/usr/bin:/bin SEEN={{EXECUTOR_RUNDIR}} {{EXECUTOR_LAUNCH_CMD}}"
     engine = start({**HTEX, "container_type": "custom", "container_cmd_options": command})
     assert value(engine, functions.interpreter)["prefix"] == str(peer.program().parents[1])
-    assert value(engine, ShellFunction("echo $SEEN")).stdout == f"{engine.place.directory}\n"
-    assert "ValueError: no" in failure(engine, job(functions.boom))
+    assert value(engine, ShellFunction("echo $SEEN")).stdout == f"{engine.context.directory}\n"
+    assert "ValueError: no" in failure(engine, task_request(functions.boom))
 
 
 def test_a_launch_command_of_the_sites_own(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,13 +133,13 @@ def test_a_launch_command_of_the_sites_own(start: StartEngine, monkeypatch: pyte
     monkeypatch.setenv("PYTHONPATH", "/site")
     engine = start({**HTEX, "launch_cmd": f"env SEEN=own {peer.program().parent}/{DEFAULT_LAUNCH_CMD}"})
     said = value(engine, ShellFunction("echo $SEEN $PYTHONPATH")).stdout
-    assert said == f"own {engine.place.directory}/worker:/site\n"
+    assert said == f"own {engine.context.directory}/worker:/site\n"
     assert value(engine, functions.interpreter)["prefix"] == str(peer.program().parents[1])
 
 
 def test_an_environment_without_the_sdk(start: StartEngine, tmp_path: Path) -> None:
     environment = environment_without("globus_compute_sdk", tmp_path)
-    said = failure(start(within(environment)), job(functions.double, 1))
+    said = failure(start(within(environment)), task_request(functions.double, 1))
     assert said.startswith("The package globus-compute-sdk is not installed where the worker runs: ")
     assert f"{environment}/bin/python3 on {platform.node()}" in said
 
@@ -147,7 +147,7 @@ def test_an_environment_without_the_sdk(start: StartEngine, tmp_path: Path) -> N
 def test_an_environment_without_parsl(start: StartEngine, tmp_path: Path) -> None:
     environment = environment_without("parsl", tmp_path)
     engine = start(within(environment))
-    said = failure(engine, job(functions.double, 1))
+    said = failure(engine, task_request(functions.double, 1))
     assert "The package parsl is not installed where the worker runs: " in said
     assert f"{environment}/bin/python3 on {platform.node()}" in said
     assert engine.failure is not None

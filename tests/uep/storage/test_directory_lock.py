@@ -20,18 +20,18 @@ import pytest
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep
 from uep import config, endpoint, engines
-from uep.engines.base import Place
+from uep.engines.base import EngineContext
 from uep.handover import HandOver
 from uep.storage import directory_lock
-from uep.storage.directory_lock import move_in
+from uep.storage.directory_lock import lock_directory
 
 HOLD = """
 import asyncio, os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uep.storage.directory_lock import move_in
+from uep.storage.directory_lock import lock_directory
 
-asyncio.run(move_in(Path(sys.argv[1]), ThreadPoolExecutor(1)))
+asyncio.run(lock_directory(Path(sys.argv[1]), ThreadPoolExecutor(1)))
 if child := os.fork():
     print(child, flush=True)
 time.sleep(600)
@@ -67,7 +67,7 @@ def test_held_until_the_process_ends_however_it_ends(tmp_path: Path, thread: Thr
     with moved_in(tmp_path) as predecessor:
 
         async def succeed() -> None:
-            waiting = asyncio.ensure_future(move_in(tmp_path, thread))
+            waiting = asyncio.ensure_future(lock_directory(tmp_path, thread))
             await asyncio.sleep(1)
             assert not waiting.done()
             predecessor.kill()
@@ -84,7 +84,7 @@ def test_one_that_stands_still_is_named_and_not_waited_for_without_end(
     settings = config.parse(THREADS)
 
     async def run() -> int:
-        engine = engines.make(settings.engine, Place(service.endpoint_id, tmp_path))
+        engine = engines.make(settings.engine, EngineContext(service.endpoint_id, tmp_path))
         return await endpoint.Endpoint("uep.test", handed, settings, engine).run()
 
     with moved_in(tmp_path) as predecessor:
@@ -122,7 +122,7 @@ def test_a_successor_waits_and_then_takes_what_is_there(start_uep: StartUep, ser
 def test_a_link_in_the_place_of_the_file(tmp_path: Path, thread: ThreadPoolExecutor) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
-        asyncio.run(move_in(tmp_path, thread))
+        asyncio.run(lock_directory(tmp_path, thread))
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -138,5 +138,5 @@ def test_a_file_system_without_locks(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "lockf", lockf)
-    asyncio.run(move_in(tmp_path, thread))
+    asyncio.run(lock_directory(tmp_path, thread))
     assert "nothing keeps a second endpoint out of here" in caplog.text

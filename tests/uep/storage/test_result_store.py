@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uep.storage import result_store
-from uep.storage.group_commit import Grouped
+from uep.storage.group_commit import GroupCommit
 from uep.storage.result_store import HEADER, ResultStore
 
 A, B, C = (str(uuid.uuid4()) for _ in range(3))
@@ -220,7 +220,7 @@ def test_what_comes_meanwhile_is_done_together() -> None:
             if 5 in things:
                 all_done.set()
 
-        disk = Grouped("disk", work, done)
+        disk = GroupCommit("disk", work, done)
         for n in range(6):
             disk.add(n)
         go_on.set()

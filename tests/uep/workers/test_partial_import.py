@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Callable[[str], list[str]]:
         (tmp_path / name).write_text(textwrap.dedent(text))
 
     def run(code: str) -> list[str]:
-        script = "from uep.workers.partial_import import deferred\n" + textwrap.dedent(code)
+        script = "from uep.workers.partial_import import partial_imports\n" + textwrap.dedent(code)
         path = f"{tmp_path}:{Path(__file__).parents[3]}"
         done = subprocess.run(
             [sys.executable, "-c", script], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
@@ -48,17 +48,17 @@ def run(tmp_path: Path) -> Callable[[str], list[str]]:
     return run
 
 
-PART = "with deferred('big', 'big.inner'):\n    import big.part\n"
+PART = "with partial_imports('big', 'big.inner'):\n    import big.part\n"
 
 
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("with deferred('big'):\n    from big.part import PART\nprint(PART)", ["part"]),
-        ("with deferred('big'):\n    from big import part\nprint(part.PART)", ["part"]),
-        ("with deferred('big', 'big.inner'):\n    from big.inner.part import PART\nprint(PART)", ["inner"]),
-        ("with deferred('big'):\n    from big import thing\nprint(thing())", ["big runs", "part"]),
-        ("with deferred('big'):\n    import big\n    print(big.__version__)", ["big runs", "1"]),
+        ("with partial_imports('big'):\n    from big.part import PART\nprint(PART)", ["part"]),
+        ("with partial_imports('big'):\n    from big import part\nprint(part.PART)", ["part"]),
+        ("with partial_imports('big', 'big.inner'):\n    from big.inner.part import PART\nprint(PART)", ["inner"]),
+        ("with partial_imports('big'):\n    from big import thing\nprint(thing())", ["big runs", "part"]),
+        ("with partial_imports('big'):\n    import big\n    print(big.__version__)", ["big runs", "1"]),
         (PART + "print(big.part.PART)", ["part"]),
         (PART + "from big.part import PART; print(PART)", ["part"]),
         (PART + "print(big.__file__.endswith('__init__.py'), big.__name__)", ["True big"]),
@@ -82,13 +82,16 @@ def test_what_runs(run: Callable[[str], list[str]], code: str, said: list[str]) 
 
 
 def test_what_was_imported_before_stays(run: Callable[[str], list[str]]) -> None:
-    assert run("import big\nwith deferred('big'):\n    import big.part\nprint(big.thing())") == ["big runs", "part"]
+    assert run("import big\nwith partial_imports('big'):\n    import big.part\nprint(big.thing())") == [
+        "big runs",
+        "part",
+    ]
 
 
 def test_what_is_not_there_stays_missing(run: Callable[[str], list[str]]) -> None:
     code = """
         try:
-            with deferred('nosuch'):
+            with partial_imports('nosuch'):
                 import nosuch.part
         except ModuleNotFoundError as e:
             print(e.name)
@@ -98,7 +101,7 @@ def test_what_is_not_there_stays_missing(run: Callable[[str], list[str]]) -> Non
 
 def test_a_package_that_fails_is_tried_again(run: Callable[[str], list[str]]) -> None:
     code = """
-        with deferred('big'):
+        with partial_imports('big'):
             import big
         import sys
         sys.modules['big.part'] = None
@@ -118,7 +121,7 @@ def test_a_package_that_fails_is_tried_again(run: Callable[[str], list[str]]) ->
 def test_runs_once_in_many_threads(run: Callable[[str], list[str]]) -> None:
     code = """
         import threading
-        with deferred('big'):
+        with partial_imports('big'):
             import big
         threads = [threading.Thread(target=lambda: print(big.thing())) for _ in range(8)]
         for each in threads: each.start()
@@ -131,7 +134,7 @@ def test_threads_that_need_each_others_part_do_not_wait_for_ever(run: Callable[[
     """One runs the package, which imports a part; the other imports that part, which looks into the package."""
     code = """
         import threading
-        with deferred('big'):
+        with partial_imports('big'):
             import big
         def part():
             import big.later
@@ -146,7 +149,7 @@ def test_threads_that_need_each_others_part_do_not_wait_for_ever(run: Callable[[
 def test_the_serializer_comes_without_the_client(run: Callable[[str], list[str]]) -> None:
     code = """
         import sys
-        with deferred('globus_compute_sdk'):
+        with partial_imports('globus_compute_sdk'):
             from globus_compute_sdk.serialize import ComputeSerializer
         print([m for m in ('globus_sdk', 'pydantic', 'requests') if m in sys.modules])
         from globus_compute_sdk import Executor, ShellFunction
@@ -160,8 +163,8 @@ def test_afterwards_each_module_of_the_real_packages_can_be_imported(run: Callab
     code = """
         import os, pkgutil, sys
         import importlib.util
-        from uep.workers.parsl_program import lightly
-        with lightly():
+        from uep.workers.parsl_program import partial_parsl_imports
+        with partial_parsl_imports():
             from parsl.executors.high_throughput import process_worker_pool
         names = [
             module.name
@@ -181,7 +184,7 @@ def test_afterwards_each_module_of_the_real_packages_can_be_imported(run: Callab
         def ordinarily(name):
             for each in [m for m in sys.modules if m.split('.')[0] in ('parsl', 'requests')]:
                 del sys.modules[each]
-            sys.meta_path[:] = [f for f in sys.meta_path if 'deferred' not in type(f).__module__]
+            sys.meta_path[:] = [f for f in sys.meta_path if 'partial_import' not in type(f).__module__]
             importlib.import_module(name)
         sys.stdout = sys.stderr = open(os.devnull, 'w')
         bad = [n for n in names if not comes(n, importlib.import_module) and comes(n, ordinarily)]

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from uep.config import ConfigError, unknown
-from uep.engines.base import Engine, Job, Kinds, Place, check
+from uep.engines.base import Engine, EngineContext, Kinds, TaskRequest, check
 from uep.workers import parsl_program
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ class GlobusComputeEngine(Engine):
         "mpi_launcher": "MPI needs GlobusMPIEngine",
     }
 
-    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
-        super().__init__(place, options)
+    def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
+        super().__init__(context, options)
         self._executor: Any = None
         self._scaling: Any = None
         self._function = ""
@@ -74,7 +74,7 @@ class GlobusComputeEngine(Engine):
             logging.getLogger("parsl").setLevel(logging.WARNING)
         from uep.engines.htex.scaling import Scaling
 
-        with parsl_program.lightly(type_checks=True):
+        with parsl_program.partial_parsl_imports(type_checks=True):
             executor = self._make_executor()
             scaling = Scaling(executor, **self._strategy())
         executor.start()
@@ -123,23 +123,23 @@ class GlobusComputeEngine(Engine):
             "account": _first(provider, "account", "allocation", "project"),
         }
 
-    def _launch(self, job: Job) -> Future[bytes]:
-        resources = self._resources(job)
-        arguments = (job.task_id, self.place.endpoint_id)
+    def _launch(self, task: TaskRequest) -> Future[bytes]:
+        resources = self._resources(task)
+        arguments = (task.task_id, self.context.endpoint_id)
         context: dict[str, Any] = {
-            "task_executor": {"f": self._function, "a": arguments, "k": self.task_options(job)},
+            "task_executor": {"f": self._function, "a": arguments, "k": self.task_options(task)},
         }
         if resources:
             context["resource_spec"] = resources
         executor, scaling = self._executor, self._scaling
-        running: Future[bytes] = executor.submit_payload(context, job.body)
+        running: Future[bytes] = executor.submit_payload(context, task.body)
         scaling.task_came()
         running.add_done_callback(lambda done: self._ended(executor, scaling, done))
         return running
 
-    def _resources(self, job: Job) -> dict[str, Any]:
+    def _resources(self, task: TaskRequest) -> dict[str, Any]:
         """What the task wants, completed by Parsl. Raises InvalidResourceSpecification, as Parsl does."""
-        resources = dict(job.resource_specification)
+        resources = dict(task.resource_specification)
         self._executor.validate_resource_spec(resources)
         return resources
 
@@ -165,7 +165,7 @@ class GlobusComputeEngine(Engine):
             executor.address, executor.all_addresses = None, providers.local_addresses()
         self._prepare(executor)
         executor.launch_cmd, self._function = command_and_function(
-            self._options, provider, executor.launch_cmd, self.place.directory
+            self._options, provider, executor.launch_cmd, self.context.directory
         )
         return executor
 
@@ -179,13 +179,13 @@ class GlobusComputeEngine(Engine):
 
     def _prepare(self, executor: Any) -> None:
         """What Parsl's DataFlowKernel would set, and how to start the interchange."""
-        executor.run_dir = str(self.place.directory)
-        executor.run_id = self.place.endpoint_id
+        executor.run_dir = str(self.context.directory)
+        executor.run_id = self.context.endpoint_id
         executor.log_config = None
         executor.monitoring_messages = None
         executor.interchange_launch_cmd = [sys.executable, parsl_program.__file__, "interchange"]
         executor._check_python_mismatch = False  # worker_init may bring another Python: the wire format is the same
-        scripts = self.place.directory / "submit_scripts"
+        scripts = self.context.directory / "submit_scripts"
         scripts.mkdir(mode=0o700, exist_ok=True)
         executor.provider.script_dir = str(scripts)
 
@@ -257,10 +257,10 @@ class GlobusMPIEngine(GlobusComputeEngine):
 
         return MPIExecutor
 
-    def _resources(self, job: Job) -> dict[str, Any]:
+    def _resources(self, task: TaskRequest) -> dict[str, Any]:
         from parsl.executors.errors import InvalidResourceSpecification
 
-        given = {"num_nodes": None, **job.resource_specification}
+        given = {"num_nodes": None, **task.resource_specification}
         for name in ("num_nodes", "num_ranks", "ranks_per_node"):
             if name in given and (type(given[name]) is not int or given[name] < 1):
                 raise InvalidResourceSpecification({name}, f"It must be a whole number, got {given[name]!r}")
@@ -270,7 +270,7 @@ class GlobusMPIEngine(GlobusComputeEngine):
             text = f"{nodes} nodes, but a block has {provider.nodes_per_block}"
             raise InvalidResourceSpecification({"num_nodes"}, text)
         given.setdefault("ranks_per_node", math.ceil(given.get("num_ranks", nodes) / nodes))
-        return super()._resources(replace(job, resource_specification=given))
+        return super()._resources(replace(task, resource_specification=given))
 
 
 _NOT_THE_EXECUTORS = frozenset(_OURS) | frozenset(Engine.OPTIONS)

@@ -1,4 +1,4 @@
-"""Engines without an endpoint: what starts and ends them, and jobs with functions that travel as text."""
+"""Engines without an endpoint: what starts and ends them, and tasks with functions that travel as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from globus_compute_sdk import ShellFunction
 from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
 
 from uep import engines
-from uep.engines.base import Engine, Job, Place
+from uep.engines.base import Engine, EngineContext, TaskRequest
 from wire import messages
 
 HTEX = {
@@ -33,7 +33,7 @@ def engines_in(folder: Path) -> Iterator[StartEngine]:
     before = os.getcwd(), dict(os.environ)
 
     def make(mapping: dict[str, Any]) -> Engine:
-        engine = engines.make(mapping, Place(str(uuid.uuid4()), folder))
+        engine = engines.make(mapping, EngineContext(str(uuid.uuid4()), folder))
         started.append(engine)
         engine.start()
         return engine
@@ -58,22 +58,22 @@ def _end_pools(folder: Path) -> None:
                     process.kill()
 
 
-def job(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Job:
+def task_request(function: Callable[..., Any], *args: Any, **kwargs: Any) -> TaskRequest:
     shell = isinstance(function, ShellFunction)
     code = serializer.serialize(function) if shell else PureSourceTextInspect().serialize(function)
     buffers = [code, serializer.serialize(args), serializer.serialize(kwargs)]
     task_id = str(uuid.uuid4())
-    return Job(task_id, messages.pack(messages.Task(task_id, serializer.pack_buffers(buffers))))
+    return TaskRequest(task_id, messages.pack(messages.Task(task_id, serializer.pack_buffers(buffers))))
 
 
-def run(engine: Engine, job: Job, timeout: float = 30) -> messages.Result:
-    result = messages.unpack(engine.submit(job).result(timeout))
+def run(engine: Engine, task: TaskRequest, timeout: float = 30) -> messages.Result:
+    result = messages.unpack(engine.submit(task).result(timeout))
     assert isinstance(result, messages.Result)
-    assert result.task_id == job.task_id
+    assert result.task_id == task.task_id
     return result
 
 
 def value(engine: Engine, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    result = run(engine, job(function, *args, **kwargs))
+    result = run(engine, task_request(function, *args, **kwargs))
     assert result.error_details is None, result.data
     return serializer.deserialize(result.data)
