@@ -66,16 +66,17 @@ def _run(name: str, handed: HandOver) -> int:
     import asyncio
     import logging
 
-    from uep import config, endpoint, engines
+    from uep import config, endpoint
     from uep.broker import start_failure
     from uep.engines.base import EngineContext
+    from uep.engines.registry import make_engine
 
     log = logging.getLogger("uep")
     try:
         settings = config.parse(handed.config)
         directory = Path(settings.endpoint_dir or f"~/.globus_compute/{name}").expanduser().absolute()
         _apply(settings, directory)
-        engine = engines.make(settings.engine, EngineContext(handed.endpoint_id, directory))
+        engine = make_engine(settings.engine, EngineContext(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
         asyncio.run(start_failure.tell_cannot_start(handed, str(e)))

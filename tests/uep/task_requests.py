@@ -13,8 +13,8 @@ import psutil
 from globus_compute_sdk import ShellFunction
 from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
 
-from uep import engines
 from uep.engines.base import Engine, EngineContext, TaskRequest
+from uep.engines.registry import make_engine
 from wire import messages
 
 HTEX = {
@@ -33,7 +33,7 @@ def engines_in(folder: Path) -> Iterator[StartEngine]:
     before = os.getcwd(), dict(os.environ)
 
     def make(mapping: dict[str, Any]) -> Engine:
-        engine = engines.make(mapping, EngineContext(str(uuid.uuid4()), folder))
+        engine = make_engine(mapping, EngineContext(str(uuid.uuid4()), folder))
         started.append(engine)
         engine.start()
         return engine

@@ -24,9 +24,10 @@ from lab.broker import PrivateBroker
 from lab.proxy import Proxy
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep, Uep, kept_results, wait_until
-from uep import config, endpoint, engines, error_results
+from uep import config, endpoint, error_results
 from uep.broker import outbox
 from uep.engines.base import EngineContext
+from uep.engines.registry import make_engine
 from uep.handover import HandOver
 from uep.workers.execution import RESULT_LIMIT
 from wire import amqp, messages
@@ -607,7 +608,7 @@ def play_with_endpoint(
 
     async def run() -> None:
         directory.mkdir()
-        engine = engines.make(settings.engine, EngineContext(service.endpoint_id, directory))
+        engine = make_engine(settings.engine, EngineContext(service.endpoint_id, directory))
         running = asyncio.ensure_future(endpoint.Endpoint("uep.test", handed, settings, engine).run())
         try:
             await asyncio.to_thread(play)

@@ -21,8 +21,9 @@ from lab.certificates import Authority
 from lab.proxy import Proxy
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep, kept_results, wait_until
-from uep import config, endpoint, engines
+from uep import config, endpoint
 from uep.engines.base import EngineContext
+from uep.engines.registry import make_engine
 from uep.handover import HandOver
 from uep.storage.journal import Journal
 from uep.storage.result_store import ResultStore
@@ -505,7 +506,7 @@ def test_gives_up_without_a_broker(
     settings = config.parse(THREADS)
 
     async def run() -> int:
-        engine = engines.make(settings.engine, EngineContext(service.endpoint_id, tmp_path))
+        engine = make_engine(settings.engine, EngineContext(service.endpoint_id, tmp_path))
         return await endpoint.Endpoint("uep.test", handed, settings, engine).run()
 
     assert asyncio.run(run()) == 69

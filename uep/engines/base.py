@@ -1,8 +1,8 @@
-"""What an engine is: it takes tasks and gives futures of packed results.
+"""What an engine is: it takes task requests and gives futures of packed results.
 
-`endpoint` makes one engine (`uep.engines.make`), calls `start` once in a thread that lives as long as the process
-(some engines' helpers die with the thread that started them), `submit` for every task from the loop's thread, `status`
-for every heartbeat, and `stop` once.
+`registry` makes the one engine of an endpoint. The endpoint calls `start` once, in a thread that lives as long as the
+process (some engines' helpers die with the thread that started them), `submit` for every task, in the loop's thread,
+`status` for every heartbeat, in another thread, and `stop` once.
 
 An engine implements `_launch`; this class keeps what all share: the options of tasks, and trying again when the
 machinery, not the task, failed. A task's own exception is a result like any other (`uep.workers.execution`).
@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from uep import error_results
 from uep.config import ConfigError, unknown
+from uep.engines.options import Kinds, check
 from uep.workers import execution
-
-Kinds: TypeAlias = "type | tuple[type, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +144,3 @@ class Engine(ABC):
             elif not self.TAKES_OTHERS:
                 raise ConfigError(f"{self.name}: {unknown('option', key, known)}")
         return options
-
-
-def check(where: str, value: object, kinds: Kinds) -> None:
-    """Raises ConfigError unless `value` is of one of `kinds`; true and false are not numbers."""
-    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join(NAMES.get(kind, kind.__name__) for kind in allowed)
-        raise ConfigError(f"{where}: expected {names}, got {value!r}")
-
-
-NAMES: Mapping[Any, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    tuple: "a list",
-    Sequence: "a list",
-    dict: "a mapping",
-}
-"""What types are called where the reader writes YAML."""

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
-from uep.engines.base import EngineContext, Kinds, TaskRequest
+from uep.engines.base import EngineContext, TaskRequest
+from uep.engines.options import Kinds
 from uep.engines.pool import PoolEngine
 from uep.workers import execution
 

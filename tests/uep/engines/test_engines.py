@@ -25,10 +25,10 @@ from tests.conftest import need
 from tests.uep import functions
 from tests.uep.conftest import wait_until
 from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
-from uep import engines
 from uep.config import ConfigError
 from uep.engines import process_pool
 from uep.engines.base import Engine, EngineContext, TaskRequest
+from uep.engines.registry import make_engine
 from wire import messages
 
 pytestmark = pytest.mark.system
@@ -52,7 +52,7 @@ def test_tasks(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
 def test_figures_before_and_after_start(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
-    before = engines.make(mapping, EngineContext(str(uuid.uuid4()), tmp_path)).status()
+    before = make_engine(mapping, EngineContext(str(uuid.uuid4()), tmp_path)).status()
     after = start(mapping).status()
     assert sorted(before) == sorted(after) == sorted(SAMPLES[mapping["type"]])
     json.dumps(after, allow_nan=False)
@@ -165,7 +165,7 @@ def test_priorities_are_passed_on(start: StartEngine) -> None:
 )
 def test_wrong_configuration(mapping: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says):
-        engines.make(mapping, EngineContext("x", tmp_path))
+        make_engine(mapping, EngineContext("x", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_wrong_configuration(mapping: dict[str, Any], says: str, tmp_path: Path)
     ],
 )
 def test_wrong_htex_options(options: dict[str, Any], says: str, tmp_path: Path) -> None:
-    engine = engines.make({**HTEX, **options}, EngineContext("x", tmp_path))
+    engine = make_engine({**HTEX, **options}, EngineContext("x", tmp_path))
     try:
         with pytest.raises(ConfigError, match=says):
             engine.start()

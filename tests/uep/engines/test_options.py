@@ -13,9 +13,10 @@ import pytest
 
 from lab import peer
 from tests.conftest import need
-from uep import config, engines
+from uep import config
 from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext
+from uep.engines.registry import make_engine
 
 # Parsl's functions that look for addresses leave their sockets to the garbage collector.
 pytestmark = [
@@ -56,7 +57,7 @@ def public() -> Any:
 
 def build(mapping: Mapping[str, Any], directory: Path) -> Any:
     """The engine's executor, not started; the pools are their own."""
-    engine = engines.make(mapping, EngineContext("11111111-2222-3333-4444-555555555555", directory))
+    engine = make_engine(mapping, EngineContext("11111111-2222-3333-4444-555555555555", directory))
     return made(engine) if hasattr(engine, "_make_executor") else engine
 
 
@@ -175,7 +176,7 @@ def test_wrong_values_say_what_is_expected(options: dict[str, Any], says: str, t
 
 def test_an_engine_of_earlier_years() -> None:
     with pytest.raises(ConfigError, match=r"'HighThroughputEngine'.*was replaced by GlobusComputeEngine"):
-        engines.make({"type": "HighThroughputEngine"}, EngineContext("x", Path()))
+        make_engine({"type": "HighThroughputEngine"}, EngineContext("x", Path()))
 
 
 def test_mpi_needs_a_launcher_that_leaves_the_nodes_alone(tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_configurations_as_sites_have_them(text: str, tmp_path: Path) -> None:
 
 
 def test_a_strategy_of_earlier_years_keeps_its_meaning(tmp_path: Path) -> None:
-    engine = engines.make(
+    engine = make_engine(
         config.parse(SITES["a GPU machine with PBS, older words"]).engine, EngineContext("x", tmp_path)
     )
     strategy = engine._strategy()  # type: ignore[attr-defined]

@@ -19,8 +19,9 @@ import pytest
 
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep
-from uep import config, endpoint, engines
+from uep import config, endpoint
 from uep.engines.base import EngineContext
+from uep.engines.registry import make_engine
 from uep.handover import HandOver
 from uep.storage import directory_lock
 from uep.storage.directory_lock import lock_directory
@@ -84,7 +85,7 @@ def test_one_that_stands_still_is_named_and_not_waited_for_without_end(
     settings = config.parse(THREADS)
 
     async def run() -> int:
-        engine = engines.make(settings.engine, EngineContext(service.endpoint_id, tmp_path))
+        engine = make_engine(settings.engine, EngineContext(service.endpoint_id, tmp_path))
         return await endpoint.Endpoint("uep.test", handed, settings, engine).run()
 
     with moved_in(tmp_path) as predecessor:

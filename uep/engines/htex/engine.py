@@ -22,7 +22,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from uep.config import ConfigError, unknown
-from uep.engines.base import Engine, EngineContext, Kinds, TaskRequest, check
+from uep.engines.base import Engine, EngineContext, TaskRequest
+from uep.engines.options import Kinds, check
 from uep.workers import parsl_program
 
 log = logging.getLogger(__name__)

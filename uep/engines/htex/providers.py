@@ -23,7 +23,7 @@ import parsl.providers
 import typeguard
 
 from uep.config import ConfigError, unknown
-from uep.engines.base import NAMES
+from uep.engines.options import NAMES
 
 ADDRESSES = ("get_any_address", *(name for name in dir(parsl.addresses) if name.startswith("address_by_")))
 """Parsl's functions that find an address of this machine."""
