@@ -28,7 +28,7 @@ from importlib.abc import InspectLoader
 from types import FrameType, ModuleType
 from typing import Any
 
-from uep.workers.partial_import import partial_imports
+from uep.workers import partial_import
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 FAREWELL = 2
@@ -63,7 +63,11 @@ def partial_parsl_imports(*, type_checks: bool = False) -> Iterator[None]:
     """Inside, Parsl's modules are imported without the rest of Parsl and without what only a few of them use.
 
     Afterwards all of that can be imported as ever. `type_checks`: whether Parsl's classes check their arguments.
+    Where partial imports are turned off, Parsl is imported whole.
     """
+    if not partial_import.ENABLED:
+        yield
+        return
     # None: cannot be imported. Parsl then leaves the SDK out.
     instead: dict[str, ModuleType | None] = {"globus_compute_sdk": None}
     if not type_checks:
@@ -72,7 +76,7 @@ def partial_parsl_imports(*, type_checks: bool = False) -> Iterator[None]:
     instead = {name: module for name, module in instead.items() if name not in sys.modules}
     sys.modules.update(instead)  # type: ignore[arg-type]
     try:
-        with partial_imports("parsl", "parsl.executors", "requests"):
+        with partial_import.partial_imports("parsl", "parsl.executors", "requests"):
             yield
     finally:
         for name in instead:

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.uep import functions
+from tests.uep.conftest import THREADS, Service, StartUep
+
+PROCESSES = "engine: {type: ProcessPoolEngine, max_workers: 1}"
+HTEX = "engine: {type: GlobusComputeEngine, max_workers_per_node: 1}"
 PACKAGE = {
     "big/__init__.py": """
         import time
@@ -36,11 +41,12 @@ def run(tmp_path: Path) -> Callable[[str], list[str]]:
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
 
-    def run(code: str) -> list[str]:
+    def run(code: str, **environment: str) -> list[str]:
         script = "from uep.workers.partial_import import partial_imports\n" + textwrap.dedent(code)
         path = f"{tmp_path}:{Path(__file__).parents[3]}"
+        environment["PYTHONPATH"] = path
         done = subprocess.run(
-            [sys.executable, "-c", script], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
@@ -79,6 +85,21 @@ PART = "with partial_imports('big', 'big.inner'):\n    import big.part\n"
 )
 def test_what_runs(run: Callable[[str], list[str]], code: str, said: list[str]) -> None:
     assert run(code) == said
+
+
+@pytest.mark.parametrize(("switch", "said"), [("0", ["big runs", "part"]), ("1", ["part"]), ("", ["part"])])
+def test_the_switch(run: Callable[..., list[str]], switch: str, said: list[str]) -> None:
+    assert run(PART + "print(big.part.PART)", MEP_PARTIAL_IMPORTS=switch) == said
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("switch", ["0", "1"])
+@pytest.mark.parametrize("config", [THREADS, PROCESSES, HTEX], ids=["threads", "processes", "htex"])
+def test_the_switch_reaches_all_workers(config: str, switch: str, start_uep: StartUep, service: Service) -> None:
+    """What only the whole SDK imports, and what only the whole of Parsl does."""
+    start_uep(config, environment={"MEP_PARTIAL_IMPORTS": switch})
+    only_whole = ["globus_sdk", "parsl.dataflow.dflow"] if config == HTEX else ["globus_sdk"]
+    assert service.call(functions.imported, *only_whole) == (only_whole if switch == "0" else [])
 
 
 def test_what_was_imported_before_stays(run: Callable[[str], list[str]]) -> None:

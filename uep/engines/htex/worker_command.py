@@ -48,7 +48,7 @@ CONTAINERS: Mapping[str, str] = {
 }
 """How each `container_type` runs a command; `custom` is written out in `container_cmd_options`."""
 
-_PASSED_ON = ("GC_TASK_TIMEOUT", "GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION")
+_PASSED_ON = ("GC_TASK_TIMEOUT", "GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION", "MEP_PARTIAL_IMPORTS")
 """What workers must know; some batch systems pass on nothing of the environment that a job was submitted from."""
 
 _START = """\
