@@ -79,7 +79,7 @@ def _run(name: str, handed: HandOver) -> int:
         engine = make_engine(settings.engine, EngineContext(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
-        asyncio.run(start_failure.tell_cannot_start(handed, str(e)))
+        asyncio.run(start_failure.publish_start_failure(handed, str(e)))
         return EX_CONFIG
     log.info("endpoint %s (%s), %s, process %d", name, handed.endpoint_id, engine.name, os.getpid())
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())

@@ -183,7 +183,7 @@ class Endpoint:
     async def _refuse(self, code: int, text: str) -> None:
         """The endpoint has checked in and finds that it cannot work: the user must hear why."""
         log.critical("cannot start: %s", text)
-        await self._heartbeats.cannot_start(text)
+        await self._heartbeats.start_failed(text)
         self._stop(code, text)
         await asyncio.Future()  # the session goes no further
 

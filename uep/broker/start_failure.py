@@ -1,7 +1,7 @@
 """Tells the service that this endpoint cannot start, when it has not even connected.
 
-`cli` calls `tell_cannot_start` for a configuration that cannot be used. The service then fails the waiting tasks with
-the text: the user's future ends with it instead of waiting for ever.
+`cli` calls `publish_start_failure` for a configuration that cannot be used. The service then fails the waiting tasks
+with the text: the user's future ends with it instead of waiting for ever.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PATIENCE = 15.0
 """Seconds to try at most: the manager will say the same when it sees the exit code."""
 
 
-async def tell_cannot_start(handover: HandOver, text: str) -> None:
+async def publish_start_failure(handover: HandOver, text: str) -> None:
     """Publishes the notice and waits for the broker's confirm; never raises."""
     target = read_credentials(handover.credentials, config.amqp_port(handover.config)).heartbeats
     try:
-        await asyncio.wait_for(publish_once(target, status_report.cannot_start(handover.endpoint_id, text)), PATIENCE)
+        await asyncio.wait_for(publish_once(target, status_report.start_failure(handover.endpoint_id, text)), PATIENCE)
     except (BrokerError, asyncio.TimeoutError) as e:
         log.error("the service could not be told: %s", e or "no answer in time")

@@ -43,7 +43,7 @@ def heartbeat(
     return pack(StatusReport(endpoint_id, {**engine, **constant, "heartbeat_period": period, "active": active}))
 
 
-def cannot_start(endpoint_id: str, text: str) -> bytes:
+def start_failure(endpoint_id: str, text: str) -> bytes:
     """The packed notice that fails the tasks waiting for this endpoint."""
     return pack(StatusReport(endpoint_id, {"error": text, "heartbeat_period": ERROR_PERIOD}))
 
