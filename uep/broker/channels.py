@@ -8,7 +8,7 @@ session.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from wire.amqp import Connection, Delivery, Publisher
 from wire.consumer import Consumer
@@ -18,8 +18,14 @@ from wire.queues import EndpointCredentials
 class SessionChannels:
     """Channels on `connection`, which belongs to the caller, and on further connections, which `close` closes."""
 
-    def __init__(self, connection: Connection, credentials: EndpointCredentials) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        credentials: EndpointCredentials,
+        open_connection: Callable[[str], Awaitable[Connection]] = Connection.open,
+    ) -> None:
         self.credentials = credentials
+        self._open = open_connection
         self._connections = {credentials.heartbeats.connection_url: connection}
         self._publishers: dict[str, Publisher] = {}
 
@@ -53,7 +59,7 @@ class SessionChannels:
 
     async def _connection(self, url: str) -> Connection:
         if url not in self._connections:
-            self._connections[url] = await Connection.open(url)
+            self._connections[url] = await self._open(url)
         return self._connections[url]
 
     async def _publisher(self, url: str) -> Publisher:
