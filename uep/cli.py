@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     from uep.config import EndpointConfig
     from uep.handover import HandOver
 
-EX_USAGE, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 64, 69, 70, 78
-
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 def main() -> NoReturn:
     """Runs the endpoint and ends the process, whatever threads of tasks are still there."""
-    code = EX_SOFTWARE
+    code = os.EX_SOFTWARE
     try:
         code = _main(sys.argv[1:])
     except Exception:
@@ -48,7 +46,7 @@ def main() -> NoReturn:
 def _main(args: list[str]) -> int:
     if len(args) != 1 or not _SAFE_NAME.fullmatch(args[0]):
         print("usage: mep-uep NAME (started by the manager, with its hand-over on standard input)", file=sys.stderr)
-        return EX_USAGE
+        return os.EX_USAGE
     import logging
 
     from uep import handover
@@ -58,7 +56,7 @@ def _main(args: list[str]) -> int:
         handed = handover.decode(handover.take_input())
     except handover.HandOverError as e:
         logging.getLogger("uep").critical("hand-over cannot be used: %s", e)
-        return EX_CONFIG
+        return os.EX_CONFIG
     return _run(args[0], handed)
 
 
@@ -80,7 +78,7 @@ def _run(name: str, handed: HandOver) -> int:
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
         asyncio.run(start_failure.publish_start_failure(handed, str(e)))
-        return EX_CONFIG
+        return os.EX_CONFIG
     log.info("endpoint %s (%s), %s, process %d", name, handed.endpoint_id, engine.name, os.getpid())
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())
 

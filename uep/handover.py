@@ -2,8 +2,7 @@
 
 `cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
 (`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `report_fd`,
-a descriptor on which the endpoint writes lines: `ready` once it has checked in, `working` after its first result,
-`stopped` before it ends cleanly. An unknown key is ignored, so that the manager may be newer.
+the descriptor of `uep.report_pipe`. An unknown key is ignored, so that the manager may be newer.
 """
 
 from __future__ import annotations

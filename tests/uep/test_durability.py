@@ -25,7 +25,7 @@ from lab.proxy import Proxy
 from tests.uep import functions
 from tests.uep.conftest import THREADS, Service, StartUep, Uep, kept_results, wait_until
 from uep import config, endpoint, error_results
-from uep.broker import outbox
+from uep.broker import courier, outbox
 from uep.engines.base import EngineContext
 from uep.engines.registry import make_engine
 from uep.handover import HandOver
@@ -394,8 +394,8 @@ def test_results_in_memory_are_stored_when_there_is_room(
 def test_crowded_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results that nobody takes: no more tasks are accepted than there may be results."""
     monkeypatch.setattr(outbox, "MOST_RESULTS", 20)
-    monkeypatch.setattr(outbox, "MOST_SENT", 3)
-    monkeypatch.setattr(outbox, "AGAIN", 0.2)
+    monkeypatch.setattr(courier, "MOST_SENT", 3)
+    monkeypatch.setattr(courier, "AGAIN", 0.2)
     results = f"{service.endpoint_id}.results"
 
     def play() -> None:
@@ -418,7 +418,7 @@ def test_crowded_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatc
 def test_results_that_somebody_destroyed(
     service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setattr(outbox, "AGAIN", 0.2)
+    monkeypatch.setattr(courier, "AGAIN", 0.2)
     results, stored = f"{service.endpoint_id}.results", tmp_path / "e" / "unacked_results"
 
     def play() -> None:

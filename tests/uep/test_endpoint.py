@@ -114,6 +114,20 @@ def test_heartbeats_go_on(start_uep: StartUep, service: Service) -> None:
     assert 0.8 < time.monotonic() - began < 2
 
 
+def test_heartbeats_go_on_while_the_disk_is_slow_at_the_start(
+    start_uep: StartUep, service: Service, tmp_path: Path
+) -> None:
+    """A pipe in the place of the journal: whoever reads it waits until somebody writes."""
+    directory = tmp_path / ".globus_compute" / "uep.test"
+    directory.mkdir(parents=True)
+    os.mkfifo(directory / "open_tasks")
+    start_uep()
+    for _ in range(4):
+        assert service.heartbeat()["active"]
+    (directory / "open_tasks").write_text("")
+    assert service.call(functions.double, 21) == 42
+
+
 def test_stops_when_idle_after_its_work(start_uep: StartUep, service: Service) -> None:
     uep = start_uep("heartbeat_period: 0.2\nidle_heartbeats_soft: 4\n" + THREADS.split("\n", 1)[1])
     service.send(functions.sleep, 1.5)  # longer than the limit: not idle while it runs

@@ -1,10 +1,10 @@
-"""Tasks from the broker to the engine, and their results to the outbox.
+"""Accepts tasks from the broker, and answers for each of them until its result is in the outbox.
 
-All in the loop's thread; only `_finished` and the journal's work are done elsewhere. The life of a task here:
+All in the loop's thread, but for what the journal's thread does. The life of a task here:
 
-    received   waits until the engine is ready and has room; not acknowledged, so the broker still answers for it
-    accepted   in the journal on disk, then in the engine, acknowledged: from now on this endpoint answers for it
-    answered   its result is in the outbox, which has the journal forget the task once the broker has the result
+    received   waits until there is a consumer and room; not acknowledged, so the broker still answers for it
+    accepted   in the journal on disk, then with the dispatcher, acknowledged: from now on this endpoint answers for it
+    answered   its result is in the outbox, which crosses it out in the journal once the broker has the result
 
 Acknowledging early is needed: the broker closes a channel on which a delivery stays open for half an hour. What comes
 a second time (a lost acknowledgement) is acknowledged again and not run again. When the journal cannot be written, a
@@ -14,19 +14,17 @@ task is run all the same, and acknowledged when its result is with the broker.
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from uep import error_results
-from uep.audit import Audit
+from uep.broker.dispatcher import Dispatcher
 from uep.broker.outbox import Outbox
-from uep.engines.base import Engine, TaskRequest
 from uep.storage.group_commit import GroupCommit
 from uep.storage.journal import Journal
 from wire import messages
@@ -48,21 +46,16 @@ REMEMBERED = 20_000
 
 
 class Inbox:
-    """The tasks of one endpoint. `received` counts those taken, and those found left over at the start."""
+    """The tasks of one endpoint. `received` counts those taken, and those found left over at the start.
 
-    def __init__(
-        self,
-        engine: Engine,
-        journal: Journal,
-        outbox: Outbox,
-        audit: Audit,
-        allowed_functions: frozenset[str] | None = None,
-    ) -> None:
-        self._engine = engine
+    Args:
+        interrupted: tasks that an earlier endpoint has accepted and not answered.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, journal: Journal, outbox: Outbox, interrupted: Iterable[str]) -> None:
+        self._dispatcher = dispatcher
         self._journal = journal
         self._outbox = outbox
-        self._audit = audit
-        self._allowed = allowed_functions
         self._loop = asyncio.get_running_loop()
         self._consumer: Consumer | None = None
         self._waiting: deque[Delivery] = deque()
@@ -71,28 +64,30 @@ class Inbox:
         self._not_noted: dict[str, _Arrival] = {}
         self._in_flight: dict[str, int] = {}
         self._bytes_in_flight = 0
-        self._answered = _Remembered(REMEMBERED)
+        self._answered = _RecentSet(REMEMBERED)
         self._none_in_flight = asyncio.Event()
         self._none_in_flight.set()
         self._closed = self._abandoned = False
         self.received = len(outbox)
-        outbox.before_removal = journal.finish
-        outbox.after_removal = self._with_the_broker
-        self._answer_leftovers(journal.leftover)
+        outbox.when_removed(self._removed)
+        for task_id in interrupted:
+            log.warning("task %s was running when an earlier endpoint ended: answered with an error", task_id)
+            self.received += 1
+            self._answer(task_id, error_results.stopped_while_running(task_id))
 
     def receive(self, delivery: Delivery) -> None:
         """A delivery from the task queue, also before `attach`. Nothing is taken once closed."""
         if not self._closed:
             self._waiting.append(delivery)
-            self._pump()
+            self._accept_waiting()
 
     def attach(self, consumer: Consumer) -> None:
         """`consumer` acknowledges from now on."""
         self._consumer = consumer
-        self._pump()
+        self._accept_waiting()
 
     def detach(self) -> None:
-        """The connection is gone, and with it what was not acknowledged: the broker will send it again."""
+        """The session is over, and with it what was not acknowledged: the broker will send it again."""
         self._consumer = None
         self._waiting.clear()
 
@@ -108,7 +103,7 @@ class Inbox:
         await self._none_in_flight.wait()
 
     def abandon(self) -> int:
-        """Answers what is still running with an error, and how many that were. Their own results are ignored.
+        """Answers what is still running with an error, and says how many that were. Their own results are ignored.
 
         What is still being noted has not run. It is not acknowledged either: the successor finds it one way or another.
         """
@@ -118,31 +113,23 @@ class Inbox:
             self._answer(task_id, error_results.stopped_while_running(task_id))
         return len(left)
 
-    def _answer_leftovers(self, leftover: Iterable[str]) -> None:
-        self._journal.finish([task_id for task_id in leftover if self._outbox.was_confirmed(task_id)])
-        for task_id in leftover:
-            if task_id not in self._journal or task_id in self._outbox:  # answered by the earlier endpoint
-                continue
-            log.warning("task %s was running when an earlier endpoint ended: answered with an error", task_id)
-            self.received += 1
-            self._answer(task_id, error_results.stopped_while_running(task_id))
+    # Accepting
 
-    def _pump(self) -> None:
+    def _accept_waiting(self) -> None:
         while self._waiting and self._consumer is not None and self._has_room():
-            self._take(self._waiting.popleft(), self._consumer)
+            self._accept(self._waiting.popleft(), self._consumer)
 
     def _has_room(self) -> bool:
         full = len(self._in_flight) >= MOST_IN_FLIGHT or self._bytes_in_flight >= MOST_BYTES_IN_FLIGHT
         return not full and not self._outbox.crowded
 
-    def _take(self, delivery: Delivery, consumer: Consumer) -> None:
+    def _accept(self, delivery: Delivery, consumer: Consumer) -> None:
         task_id = _task_id(delivery)
         if task_id is None:
             log.error("message of %d bytes without a task id thrown away", len(delivery.body))
             consumer.ack(delivery.tag)
             return
         again = task_id in self._in_flight or task_id in self._outbox or task_id in self._answered
-        arrival = _Arrival(task_id, delivery, consumer, again)
         if again:
             log.info("task %s came a second time", task_id)
         else:
@@ -151,7 +138,7 @@ class Inbox:
             self._being_noted.add(task_id)
             self.received += 1
             self._none_in_flight.clear()
-        self._to_note.add(arrival)
+        self._to_note.add(_Arrival(task_id, delivery, consumer, again))
 
     def _note(self, arrivals: list[_Arrival]) -> Exception | None:
         """In the journal's thread. What comes again is on record, or being answered: it only waits its turn."""
@@ -168,20 +155,25 @@ class Inbox:
             return
         if error is not None:
             log.error("%d tasks cannot be noted in the journal (%s): run all the same", len(arrivals), error)
-        if error is None and not self._not_noted:
-            for consumer, last in {arrival.consumer: arrival.delivery.tag for arrival in arrivals}.items():
-                consumer.ack(last, and_earlier=True)  # they come, and are noted, in order
-        else:
-            for arrival in arrivals:
-                if error is None or arrival.again:
-                    self._acknowledge(arrival)
-                else:
-                    self._not_noted[arrival.task_id] = arrival
+        self._acknowledge_noted(arrivals, error)
         for arrival in arrivals:
             if not arrival.again:
                 self._being_noted.discard(arrival.task_id)
                 log.debug("task %s accepted", arrival.task_id)
-                self._submit(arrival.task_id, arrival.delivery)
+                self._dispatcher.submit(arrival.task_id, arrival.delivery, partial(self._ended, arrival.task_id))
+
+    # Acknowledging
+
+    def _acknowledge_noted(self, arrivals: list[_Arrival], error: Exception | None) -> None:
+        if error is None and not self._not_noted:
+            for consumer, last in {arrival.consumer: arrival.delivery.tag for arrival in arrivals}.items():
+                consumer.ack(last, and_earlier=True)  # they come, and are noted, in order
+            return
+        for arrival in arrivals:
+            if error is None or arrival.again:
+                self._acknowledge(arrival)
+            else:
+                self._not_noted[arrival.task_id] = arrival
 
     def _acknowledge(self, arrival: _Arrival) -> None:
         if arrival.task_id in self._not_noted:
@@ -189,37 +181,19 @@ class Inbox:
         else:
             arrival.consumer.ack(arrival.delivery.tag)
 
-    def _with_the_broker(self, task_ids: Sequence[str]) -> None:
-        """The broker has the results of these tasks."""
+    def _removed(self, task_ids: Sequence[str]) -> None:
+        """The outbox has removed the results of these tasks: the broker has them."""
         for task_id in task_ids:
             if arrival := self._not_noted.pop(task_id, None):
                 self._acknowledge(arrival)
-        self._pump()
+        self._accept_waiting()
 
-    def _submit(self, task_id: str, delivery: Delivery) -> None:
-        function = delivery.headers.get("function_uuid")
-        self._audit.record("RECEIVED", task_id, function)
-        if self._allowed is not None and str(function).lower() not in self._allowed:
-            log.warning("task %s: function %s is not allowed here", task_id, function)
-            self._audit.record("FAILED", task_id, function, "Function not permitted on endpoint")
-            self._answer(task_id, error_results.not_allowed(task_id, function, self._engine.context.endpoint_id))
-            return
-        try:
-            task = _task_request(task_id, delivery)
-        except (ValueError, TypeError, RecursionError) as e:
-            self._answer(task_id, error_results.failure(task_id, f"Failed to start task: {e}"))
-            return
-        self._audit.record("EXEC_START", task_id, function)
-        self._engine.submit(task).add_done_callback(lambda done: self._finished(task_id, function, done))
+    # Answering
 
-    def _finished(self, task_id: str, function: object, done: Future[bytes]) -> None:
+    def _ended(self, task_id: str, packed: bytes) -> None:
         """In whatever thread ended the task."""
-        self._audit.record("EXEC_END", task_id, function)
-        packed = error_results.bounded(task_id, done.result())
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the endpoint has ended, and answered the task
             self._loop.call_soon_threadsafe(self._answer, task_id, packed)
-        except RuntimeError:
-            return  # the loop is closed: the endpoint has ended, and answered the task
 
     def _answer(self, task_id: str, packed: bytes) -> None:
         if task_id in self._answered:
@@ -230,7 +204,7 @@ class Inbox:
         self._bytes_in_flight -= self._in_flight.pop(task_id, 0)
         if not self._in_flight:
             self._none_in_flight.set()
-        self._pump()
+        self._accept_waiting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +217,7 @@ class _Arrival:
     again: bool
 
 
-class _Remembered:
+class _RecentSet:
     """A set that forgets its oldest members."""
 
     def __init__(self, size: int) -> None:
@@ -275,10 +249,3 @@ def _task_id_in(body: bytes) -> str | None:
     except messages.MessageError:
         return None
     return message.task_id if isinstance(message, messages.Task) else None
-
-
-def _task_request(task_id: str, delivery: Delivery) -> TaskRequest:
-    """Raises ValueError, TypeError or RecursionError when the headers are not as they should be."""
-    resources: dict[str, Any] = dict(json.loads(delivery.headers.get("resource_specification") or "{}") or {})
-    serializers = delivery.headers.get("result_serializers") or ()
-    return TaskRequest(task_id, delivery.body, resources, tuple(map(str, serializers)))

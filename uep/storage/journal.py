@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from uep.storage.result_store import sync_directory_of, write_at
+from uep.storage.files import sync_directory_of, write_at
 
 SLOT = 64
 """Bytes of one: none lies across two sectors of a disk, so that a slot is written whole or not at all."""

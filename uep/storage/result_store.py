@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from uep.storage.files import sync_directory_of, write_at
+
 log = logging.getLogger(__name__)
 
 HEADER = 75
@@ -187,26 +189,6 @@ def _is_there(fd: int) -> bool:
         return os.fstat(fd).st_nlink > 0
     except OSError:
         return False
-
-
-def sync_directory_of(path: Path) -> None:
-    """Makes the making or a rename of `path` outlive a crash. Raises OSError."""
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as e:
-        if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that need no sync of a directory
-            raise
-    finally:
-        os.close(fd)
-
-
-def write_at(fd: int, offset: int, content: bytes) -> None:
-    """Writes all of `content`, from `offset` on. Raises OSError."""
-    left = memoryview(content)
-    while left:
-        done = os.pwrite(fd, left, offset)
-        left, offset = left[done:], offset + done
 
 
 def _line(task_id: str, number: int, packed: bytes) -> bytes:

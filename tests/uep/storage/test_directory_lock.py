@@ -91,7 +91,7 @@ def test_one_that_stands_still_is_named_and_not_waited_for_without_end(
     with moved_in(tmp_path) as predecessor:
         predecessor.send_signal(signal.SIGSTOP)
         task = service.send(functions.double, 1)
-        assert asyncio.run(run()) == endpoint.EX_UNAVAILABLE
+        assert asyncio.run(run()) == os.EX_UNAVAILABLE
     notice = service.heartbeat_where(lambda beat: "error" in beat)
     assert f"(process {predecessor.pid} on " in notice["error"]
     assert "does not end" in notice["error"]
