@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.imports import imports
 
 PROJECT = Path(__file__).parents[1]
 OURS = {"mep", "uep", "identity", "wire", "hub", "lab", "demo", "benchmarks"}
@@ -17,18 +18,6 @@ ALLOWED = {
     "uep": {"uep", "wire"},
     "hub": {"hub", "wire"},
 }
-
-
-def imports(path: Path) -> set[str]:
-    """The full names of the modules that a file imports, wherever in the file it does."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
-    return found
 
 
 def files(package: str) -> list[Path]:

@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uep.workers.execution import RESULT_LIMIT, shortened
+from uep.workers.execution import shortened
+from uep.workers.serialization import RESULT_LIMIT
 from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, unpack
 
 EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")

@@ -29,7 +29,7 @@ from uep.broker import courier, outbox
 from uep.engines.base import EngineContext
 from uep.engines.registry import make_engine
 from uep.handover import HandOver
-from uep.workers.execution import RESULT_LIMIT
+from uep.workers.serialization import RESULT_LIMIT
 from wire import amqp, messages
 
 pytestmark = pytest.mark.system

@@ -15,9 +15,6 @@ import logging
 import os
 import pickle
 import selectors
-import signal
-import socket
-import subprocess
 import sys
 import threading
 from collections import deque
@@ -28,16 +25,11 @@ from typing import Any, ClassVar
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.options import Kinds
 from uep.engines.pool import PoolEngine
+from uep.engines.pool_worker import PoolWorker, WorkerProgram
 from uep.workers import pool_program
-from uep.workers.execution import difference
+from uep.workers.versions import difference
 
 log = logging.getLogger(__name__)
-
-
-STALL = 10.0
-"""Seconds without progress of a message to or from a worker after which the worker is given up."""
-LOADING = 120.0
-"""Seconds for the program that workers are forked from to load the SDK, on a slow file system perhaps."""
 
 
 class WorkerDied(Exception):
@@ -55,10 +47,10 @@ class ProcessPoolEngine(PoolEngine):
         self._tasks_per_worker = self._count("max_tasks_per_child", default=sys.maxsize)
         self._lock = threading.Lock()  # tasks come from the loop's thread, results in the listening one
         self._waiting: deque[tuple[TaskRequest, Future[bytes]]] = deque()
-        self._idle: list[_Worker] = []
-        self._workers: set[_Worker] = set()
+        self._idle: list[PoolWorker] = []
+        self._workers: set[PoolWorker] = set()
         self._selector = selectors.DefaultSelector()
-        self._program = _Program(str(context.directory))
+        self._program = WorkerProgram(str(context.directory))
         self._stopped = False
 
     def start(self) -> None:
@@ -101,7 +93,7 @@ class ProcessPoolEngine(PoolEngine):
             if not self._give(chosen, task, answer):
                 return
 
-    def _give(self, chosen: _Worker | None, task: TaskRequest, answer: Future[bytes]) -> bool:
+    def _give(self, chosen: PoolWorker | None, task: TaskRequest, answer: Future[bytes]) -> bool:
         """Gives the task to a worker, or back to those that wait: False when no worker can be had for it now."""
         request = pickle.dumps((task.body, task.task_id, self.context.endpoint_id, self.task_options(task)))
         while True:
@@ -129,18 +121,18 @@ class ProcessPoolEngine(PoolEngine):
             else:
                 return True
 
-    def _take_answer(self, worker: _Worker) -> Future[bytes] | None:
+    def _take_answer(self, worker: PoolWorker) -> Future[bytes] | None:
         """The future of the worker's task, which nobody else gets now: it is to be set once."""
         with self._lock:
             answer, worker.answer = worker.answer, None
         return answer
 
-    def _new_worker(self) -> _Worker | None:
+    def _new_worker(self) -> PoolWorker | None:
         """None when there are as many as may be. Raises OSError."""
         with self._lock:
             if self._stopped or len(self._workers) >= self.max_workers:
                 return None
-            new = _Worker(*self._program.fork())
+            new = PoolWorker(*self._program.fork())
             self._workers.add(new)
         self._selector.register(new.socket, selectors.EVENT_READ, new)
         return new
@@ -155,7 +147,7 @@ class ProcessPoolEngine(PoolEngine):
                 log.exception("the thread that hears the workers has failed")
                 self.failure = f"its workers cannot be heard any more: {e!r}"
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: PoolWorker) -> None:
         try:
             packed = pool_program.receive(worker.socket)
         except (EOFError, OSError):
@@ -171,14 +163,14 @@ class ProcessPoolEngine(PoolEngine):
                 answer.set_result(packed)
         self._dispatch()
 
-    def _free(self, worker: _Worker) -> None:
+    def _free(self, worker: PoolWorker) -> None:
         if worker.tasks >= self._tasks_per_worker:
             self._discard(worker)
         else:
             with self._lock:
                 self._idle.append(worker)
 
-    def _discard(self, worker: _Worker) -> None:
+    def _discard(self, worker: PoolWorker) -> None:
         with self._lock:
             self._workers.discard(worker)
             if worker in self._idle:
@@ -186,74 +178,3 @@ class ProcessPoolEngine(PoolEngine):
         with contextlib.suppress(KeyError, ValueError, OSError):  # already discarded by the other thread
             self._selector.unregister(worker.socket)
         worker.kill()
-
-
-class _Worker:
-    """One process, our end of its socket, and the future of the task that it has. `process` is a pidfd."""
-
-    def __init__(self, ours: socket.socket, process: int) -> None:
-        self.socket = ours
-        self.socket.settimeout(STALL)
-        self.answer: Future[bytes] | None = None
-        self.tasks = 0
-        self._process: int | None = process
-
-    def kill(self) -> None:
-        """Also one that is dead already."""
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(process, signal.SIGKILL)
-            os.close(process)
-            self.socket.close()
-
-
-class _Program:
-    """The program that workers are forked from; started when it is needed, and again should it have died."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-
-    def fork(self) -> tuple[socket.socket, int]:
-        """Our end of a new worker's socket, and its pidfd. Raises OSError."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                return ours, self._ask(theirs)
-            except OSError:
-                ours.close()
-                raise
-
-    def end(self) -> None:
-        """Ends it, and with it all workers."""
-        process, self._process = self._process, None
-        if process is not None and self._socket is not None:
-            self._socket.close()
-            process.kill()
-            process.wait()
-
-    def _ask(self, theirs: socket.socket) -> int:
-        if self._process is None or self._process.poll() is not None:
-            self.end()
-            self._start()
-        assert self._socket is not None
-        try:
-            socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
-            said, process = pool_program.receive_descriptor(self._socket)
-        except OSError:  # a late answer would be taken for that to the next request
-            self.end()
-            raise
-        if process is None:
-            raise OSError(f"no worker process can be made: {said or 'their program has ended'}")
-        return process
-
-    def _start(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._socket.settimeout(LOADING)
-        with theirs:
-            number = theirs.fileno()
-            command = [sys.executable, pool_program.__file__, str(number)]
-            # Its directory is also that of tasks which change to none: not a home with a random.py of the user's.
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=self._directory)

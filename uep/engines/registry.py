@@ -18,7 +18,7 @@ ENGINES: Mapping[str, tuple[str, str]] = {
     "ThreadPoolEngine": ("uep.engines.thread_pool", "ThreadPoolEngine"),
     "ProcessPoolEngine": ("uep.engines.process_pool", "ProcessPoolEngine"),
     "GlobusComputeEngine": ("uep.engines.htex.engine", "GlobusComputeEngine"),
-    "GlobusMPIEngine": ("uep.engines.htex.engine", "GlobusMPIEngine"),
+    "GlobusMPIEngine": ("uep.engines.htex.mpi", "GlobusMPIEngine"),
 }
 """Name in the configuration: module and class."""
 

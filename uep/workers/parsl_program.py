@@ -10,12 +10,11 @@ processes that import its program again: the workers, and a manager of shared ob
 and of it the workers take what they are to run; those import the SDK when the first task comes.
 
 Run as a file, also a copy of it, and not with `-m`: that would look for modules in the working directory first, which
-is the user's home. Of ours it uses `uep.workers.partial_import` only.
+is the user's home.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.util
 import os
@@ -23,12 +22,12 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from importlib.abc import InspectLoader
-from types import FrameType, ModuleType
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from uep.workers import partial_import
+from uep.workers.parsl_import import partial_parsl_imports
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 FAREWELL = 2
@@ -56,31 +55,6 @@ def main() -> None:
         finally:
             if "ic" in program:
                 _dismiss_pools(program["ic"], program["PKL_SHUTDOWN_CODE"])
-
-
-@contextlib.contextmanager
-def partial_parsl_imports(*, type_checks: bool = False) -> Iterator[None]:
-    """Inside, Parsl's modules are imported without the rest of Parsl and without what only a few of them use.
-
-    Afterwards all of that can be imported as ever. `type_checks`: whether Parsl's classes check their arguments.
-    Where partial imports are turned off, Parsl is imported whole.
-    """
-    if not partial_import.ENABLED:
-        yield
-        return
-    # None: cannot be imported. Parsl then leaves the SDK out.
-    instead: dict[str, ModuleType | None] = {"globus_compute_sdk": None}
-    if not type_checks:
-        instead["typeguard"] = ModuleType("typeguard")
-        vars(instead["typeguard"])["typechecked"] = lambda function: function
-    instead = {name: module for name, module in instead.items() if name not in sys.modules}
-    sys.modules.update(instead)  # type: ignore[arg-type]
-    try:
-        with partial_import.partial_imports("parsl", "parsl.executors", "requests"):
-            yield
-    finally:
-        for name in instead:
-            del sys.modules[name]
 
 
 def _mend_mpi() -> None:
@@ -137,8 +111,8 @@ def _dismiss_pools(interchange: Any, message: bytes) -> None:
     interchange.zmq_context.destroy(linger=1000 * FAREWELL)
 
 
-def _without(folder: str, paths: list[str]) -> list[str]:
-    return [path for path in paths if os.path.realpath(path) != folder]
+def _without(folder: Path, paths: list[str]) -> list[str]:
+    return [path for path in paths if Path(path).resolve() != folder]
 
 
 def __getattr__(name: str) -> Any:
@@ -151,11 +125,11 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    here = os.path.realpath(os.path.dirname(__file__))  # noqa: PTH120
-    if sys.argv[1] == "interchange":
-        # Python has put the folder of the engines among those where modules are looked for.
-        sys.path[:] = _without(here, sys.path)
-    else:
-        # A pool's folder is there for us; the programs that tasks start shall not see it.
-        os.environ["PYTHONPATH"] = os.pathsep.join(_without(here, os.environ["PYTHONPATH"].split(os.pathsep)))
+    here = Path(__file__).resolve().parent
+    sys.path[:] = _without(here, sys.path)  # as Python has put it there
+    if sys.argv[1] != "interchange":
+        # The folder with the copy of our code is there for us; the programs that tasks start shall not see it.
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            _without(here.parents[1], os.environ["PYTHONPATH"].split(os.pathsep))
+        )
     main()

@@ -11,7 +11,7 @@ import pytest
 from tests.uep.broker.stubs import StubEngine, delivery
 from uep.audit import Audit
 from uep.broker.dispatcher import Dispatcher
-from uep.workers.execution import RESULT_LIMIT
+from uep.workers.serialization import RESULT_LIMIT
 from wire import messages
 
 TASK, FUNCTION = str(uuid.uuid4()), str(uuid.uuid4())

@@ -26,7 +26,7 @@ from tests.uep import functions
 from tests.uep.conftest import wait_until
 from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
 from uep.config import ConfigError
-from uep.engines import process_pool
+from uep.engines import pool_worker
 from uep.engines.base import Engine, EngineContext, TaskRequest
 from uep.engines.registry import make_engine
 from wire import messages
@@ -296,7 +296,7 @@ def test_pool_that_may_have_no_more_processes(start: StartEngine, monkeypatch: p
 
 
 def test_pool_worker_that_stands_still_holds_up_no_others(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_pool, "STALL", 1.0)
+    monkeypatch.setattr(pool_worker, "STALL", 1.0)
     engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
     pid = value(engine, functions.whereabouts)["pid"]
     os.kill(pid, signal.SIGSTOP)

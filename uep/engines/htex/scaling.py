@@ -15,7 +15,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from uep.config import ConfigError
+from uep.config import ConfigError, unknown
+from uep.engines.options import check
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,10 @@ WINDOW = 3
 
 STOP_TIME = 10.0
 """Seconds for the round that is under way when scaling stops."""
+
+_DEFAULTS = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0}
+_OLD_TYPES: Mapping[str, str] = {"SimpleStrategy": "simple"}
+"""What the types of older configurations, whose `strategy` is a mapping, are called now."""
 
 
 class Scaling:
@@ -104,3 +109,30 @@ def _give_up(executor: Any, status: Mapping[str, Any]) -> None:
     last = sorted(status, key=int)[-WINDOW:]
     if not executor.bad_state_is_set and not set(last) & set(executor.connected_blocks()):
         windowed_error_handler(executor, {block: status[block] for block in last}, WINDOW)
+
+
+def strategy_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the engine's `options` say: the arguments of `Scaling`.
+
+    Raises:
+        ConfigError: an unknown name, or a value of the wrong type.
+    """
+    given = {key: value for key, value in options.get("job_status_kwargs", {}).items() if value is not None}
+    strategy = options.get("strategy")
+    if isinstance(strategy, dict):
+        given = _of_old_strategy(strategy) | given
+    elif strategy is not None:
+        given.setdefault("strategy", strategy)
+    for key, value in given.items():
+        if key not in _DEFAULTS:
+            raise ConfigError(f"job_status_kwargs: {unknown('option', key, _DEFAULTS)}")
+        check(f"job_status_kwargs.{key}", value, str if key == "strategy" else (int, float))
+    return {**_DEFAULTS, **given}
+
+
+def _of_old_strategy(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping that `strategy` once was, in words of `job_status_kwargs`."""
+    if strategy.get("type") not in _OLD_TYPES:
+        raise ConfigError(f"strategy: {unknown('type', strategy.get('type'), _OLD_TYPES)}")
+    rest = {key: value for key, value in strategy.items() if key != "type" and value is not None}
+    return {"strategy": _OLD_TYPES[strategy["type"]], **rest}

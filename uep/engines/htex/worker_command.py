@@ -25,8 +25,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from uep import workers
 from uep.config import ConfigError
-from uep.workers import execution, parsl_program, partial_import
 
 OWN_FUNCTION = "uep.workers.execution.execute_task"
 PUBLIC_FUNCTION = "globus_compute_endpoint.engines.helper.execute_task"
@@ -119,14 +119,12 @@ def _contained(container: str, options: Mapping[str, Any], command: str, directo
 def _write_script(directory: Path, *, search: bool) -> Path:
     """The start script, with the copies of our code that it makes importable."""
     package = directory / "worker"
-    (package / "uep" / "workers").mkdir(mode=0o700, parents=True, exist_ok=True)
+    room = package / "uep" / "workers"
+    room.mkdir(mode=0o700, parents=True, exist_ok=True)
     (package / "uep" / "__init__.py").touch()
-    (package / "uep" / "workers" / "__init__.py").touch()
-    for module in (execution, partial_import):
-        assert module.__file__ is not None
-        shutil.copy(module.__file__, package / "uep" / "workers")
-    program, script = package / "parsl_program.py", package / "start.sh"
-    shutil.copyfile(parsl_program.__file__, program)
+    for file in Path(workers.__path__[0]).glob("*.py"):
+        shutil.copyfile(file, room / file.name)
+    program, script = room / "parsl_program.py", package / "start.sh"
     paths = {"package": package, "program": program, "python": sys.executable}
     words = {"pool": POOL, **{key: shlex.quote(str(path)) for key, path in paths.items()}}
     known = {name: shlex.quote(os.environ[name]) for name in _PASSED_ON if name in os.environ}
