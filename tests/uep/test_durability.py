@@ -23,7 +23,9 @@ import pytest
 from lab.broker import PrivateBroker
 from lab.proxy import Proxy
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep, Uep, kept_results, wait_until
+from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep, Uep, kept_results
+from tests.uep.service import Service
+from tests.waiting import until
 from uep import config, endpoint, error_results
 from uep.broker import courier, outbox
 from uep.engines.base import EngineContext
@@ -34,8 +36,6 @@ from wire import amqp, messages
 
 pytestmark = pytest.mark.system
 
-PROCESSES = "heartbeat_period: 0.5\nengine: {type: ProcessPoolEngine, max_workers: 2}\n"
-HTEX = "heartbeat_period: 0.5\nengine: {type: GlobusComputeEngine, max_workers_per_node: 1}\n"
 MANY = 300
 STOPPED = "endpoint stopped before this task was finished"
 
@@ -190,7 +190,7 @@ def test_endpoint_killed(configuration: str, start_uep: StartUep, tally: Tally) 
     assert errors
     assert all(STOPPED in text for text in errors.values())
     assert max(tally.runs()) == 1
-    wait_until(lambda: kept_results(uep.directory) == [])
+    until(lambda: kept_results(uep.directory) == [], "all results to be removed", 60)
 
 
 def test_broker_killed(start_uep: StartUep, tally: Tally, broker: PrivateBroker) -> None:
@@ -219,11 +219,11 @@ def test_connection_cut(start_uep: StartUep, tally: Tally, network: Proxy, broke
         tally.send(MANY // 3)
         time.sleep(1.5)
         network.resume()
-        wait_until(lambda before=before: network.connections > before)
+        until(lambda before=before: network.connections > before, "a new connection", 60)
     tally.settle()
     assert tally.errors() == {}
     assert tally.runs() == [1] * len(tally.sent)
-    wait_until(lambda: kept_results(uep.directory) == [])
+    until(lambda: kept_results(uep.directory) == [], "all results to be removed", 60)
 
 
 def test_connection_stalled(
@@ -253,7 +253,7 @@ def test_pool_worker_killed(start_uep: StartUep, tally: Tally) -> None:
     start_uep(PROCESSES)
     (long,) = tally.send(1, work_long)
     mark = tally.folder / "0"
-    wait_until(lambda: mark.exists() and mark.read_text().endswith("\n"))
+    until(lambda: mark.exists() and mark.read_text().endswith("\n"), "the task to run", 60)
     tally.send(MANY)
     tally.receive(30)
     os.kill(int(mark.read_text()), signal.SIGKILL)
@@ -295,7 +295,7 @@ def test_told_to_stop_at_any_moment(start_uep: StartUep, tally: Tally, flow: Cal
     for n in range(12):
         uep = start_uep()
         if n % 3:  # else perhaps before it has checked in
-            wait_until(lambda n=n, uep=uep: lives(uep) > n - n // 3 - 1)
+            until(lambda n=n, uep=uep: lives(uep) > n - n // 3 - 1, "it to take tasks", 60)
         time.sleep(random.uniform(0, 0.4))
         assert uep.stop() in (0, -signal.SIGTERM)  # the latter: before it has a word to say
     start_uep()
@@ -339,7 +339,7 @@ def test_killed_at_any_moment(start_uep: StartUep, tally: Tally, flow: Callable[
     assert max(tally.runs()) == 1
     unanswered = {tally.sent[task] for task in errors}
     assert {int(mark.name) for mark in tally.folder.iterdir()} >= set(tally.sent.values()) - unanswered
-    wait_until(lambda: kept_results(uep.directory) == [])
+    until(lambda: kept_results(uep.directory) == [], "all results to be removed", 60)
 
 
 def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, small_disk: Path) -> None:
@@ -352,7 +352,7 @@ def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, sma
     tally.receive(len(tally.sent))
     uep.log_says("results cannot be stored (No space left on device): kept in memory only")
     running = tally.send(10, work_for_a_while)
-    wait_until(lambda: len(tally.runs()) == len(tally.sent))
+    until(lambda: len(tally.runs()) == len(tally.sent), "all tasks to run", 60)
     broker.stop()
     uep.log_says("next attempt")
     broker.start()
@@ -365,7 +365,7 @@ def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, sma
     assert tally.errors() == {}
     assert {*running, *last} < tally.got.keys()
     assert tally.runs() == [1] * len(tally.sent)
-    wait_until(lambda: kept_results(small_disk) == [])
+    until(lambda: kept_results(small_disk) == [], "all results to be removed", 60)
 
 
 def test_results_in_memory_are_stored_when_there_is_room(
@@ -377,11 +377,12 @@ def test_results_in_memory_are_stored_when_there_is_room(
     fill(small_disk / "filler")
     early = tally.send(2, work_for_a_while)
     late = tally.send(1, work_for_longer)
-    wait_until(lambda: len(tally.runs()) == 4)
+    until(lambda: len(tally.runs()) == 4, "four tasks to run", 60)
     broker.stop()
     uep.log_says("kept in memory only")
     (small_disk / "filler").unlink()
     uep.log_says("storing the results")
+    until(lambda: {*early, *late} <= set(kept_results(small_disk)), "all results to be stored", 60)
     assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
     broker.start()
     tally.service.connect()
@@ -401,10 +402,12 @@ def test_crowded_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatc
     def play() -> None:
         service.channel.queue_unbind(results, "results", results)
         tally.send(20)
-        wait_until(lambda: kept_results(tmp_path / "e") and len(tally.runs()) == 20)
-        time.sleep(0.5)
+        until(lambda: len(kept_results(tmp_path / "e")) == 20, "twenty results to be kept", 60)
         tally.send(20)
-        time.sleep(1)
+        until(lambda: service.waiting_tasks() < 20, "tasks to come", 60)
+        service.channel.queue_purge(f"{service.endpoint_id}.heartbeats")
+        for _ in range(3):
+            service.heartbeat()
         assert len(tally.runs()) == 20
         service.channel.queue_bind(results, "results", results)
         tally.settle()
@@ -424,7 +427,7 @@ def test_results_that_somebody_destroyed(
     def play() -> None:
         service.channel.queue_unbind(results, "results", results)
         (task,) = tally.send(1)
-        wait_until(lambda: kept_results(tmp_path / "e") == [task])
+        until(lambda: kept_results(tmp_path / "e") == [task], "the result to be kept", 60)
         (file,) = stored.iterdir()
         how(file)
         service.channel.queue_bind(results, "results", results)
@@ -459,7 +462,7 @@ def test_slow_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatch: 
         heartbeats()
         assert len(tally.runs()) == 1
         go_on["open_tasks"].set()
-        wait_until(lambda: len(tally.runs()) == 4)
+        until(lambda: len(tally.runs()) == 4, "four tasks to run", 60)
         heartbeats()
         assert service.channel.queue_declare(results, passive=True).method.message_count == 0
         go_on["unacked_results"].set()
@@ -482,7 +485,7 @@ def test_not_idle_while_a_task_waits_for_the_disk(
 
     def play() -> None:
         tally.send(1)
-        wait_until(lambda: len(tally.runs()) == 1)
+        until(lambda: len(tally.runs()) == 1, "a task to run", 60)
         monkeypatch.setattr(os, "fdatasync", hang)
         tally.send(1)
         assert waits.wait(30)
@@ -506,7 +509,7 @@ def test_flood_of_tasks(start_uep: StartUep, service: Service) -> None:
     for _ in range(100_000):
         properties = pika.BasicProperties(headers={"task_uuid": str(uuid.uuid4())})
         service.channel.basic_publish("tasks", service.task_queue, body, properties)
-    wait_until(lambda: service.waiting_tasks() > 50_000)
+    until(lambda: service.waiting_tasks() > 50_000, "the flood to wait", 60)
     most = 0
     for _ in range(30):
         most = max(most, process.memory_info().rss)
@@ -523,9 +526,9 @@ def test_flood_of_large_tasks(configuration: str, start_uep: StartUep, service: 
     buffer = service.pack(length_when_told, str(go), "x" * (8 << 20))
     for _ in range(120):
         service.send_buffer(buffer)
-    wait_until(lambda: service.waiting_tasks() == 120)
+    until(lambda: service.waiting_tasks() == 120, "all tasks to wait", 60)
     process = psutil.Process(start_uep(configuration).process.pid)
-    wait_until(lambda: service.waiting_tasks() < 90)
+    until(lambda: service.waiting_tasks() < 90, "tasks to come", 60)
     most = 0
     for _ in range(60):
         most = max(most, process.memory_info().rss)
@@ -577,7 +580,7 @@ def test_a_result_that_the_broker_does_not_take(
         assert error.code == "MaxResultSizeExceeded"
         assert f"takes no more than {most}" in results[task].data
     assert [service.value(results[task]) for task in small] == [n / 100 for n in range(30)]
-    wait_until(lambda: kept_results(uep.directory) == [])
+    until(lambda: kept_results(uep.directory) == [], "all results to be removed", 60)
 
 
 def test_whatever_a_worker_sends_is_bounded() -> None:

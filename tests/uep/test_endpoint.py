@@ -20,7 +20,9 @@ from lab.broker import PrivateBroker
 from lab.certificates import Authority
 from lab.proxy import Proxy
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep, kept_results, wait_until
+from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep, kept_results
+from tests.uep.service import Service
+from tests.waiting import until
 from uep import config, endpoint
 from uep.engines.base import EngineContext
 from uep.engines.registry import make_engine
@@ -32,8 +34,6 @@ from wire import messages
 pytestmark = pytest.mark.system
 
 KEYS = json.loads((Path(__file__).parent / "heartbeat_keys.json").read_text())
-PROCESSES = "heartbeat_period: 0.5\nengine: {type: ProcessPoolEngine, max_workers: 2}\n"
-HTEX = "heartbeat_period: 0.5\nengine: {type: GlobusComputeEngine, max_workers_per_node: 1}\n"
 ENGINES = [THREADS, PROCESSES, HTEX]
 
 
@@ -111,7 +111,7 @@ def test_heartbeats_go_on(start_uep: StartUep, service: Service) -> None:
     began = time.monotonic()
     for _ in range(5):
         assert service.heartbeat()["active"]
-    assert 0.8 < time.monotonic() - began < 2
+    assert time.monotonic() - began > 0.8
 
 
 def test_heartbeats_go_on_while_the_disk_is_slow_at_the_start(
@@ -140,10 +140,9 @@ def test_stops_when_idle_after_its_work(start_uep: StartUep, service: Service) -
 def test_stops_when_no_task_ever_comes(start_uep: StartUep) -> None:
     limits = "heartbeat_period: 0.1\nidle_heartbeats_soft: 2\nidle_heartbeats_hard: 9\n"
     uep = start_uep(limits + THREADS.split("\n", 1)[1])
-    uep.wait_ready()
-    time.sleep(0.75)
+    title = Path(f"/proc/{uep.process.pid}/cmdline")
+    until(lambda: title.read_bytes().startswith(b"[idle; shut down in "), "the end to be announced")
     assert uep.process.poll() is None
-    assert Path(f"/proc/{uep.process.pid}/cmdline").read_bytes().startswith(b"[idle; shut down in ")
     assert uep.process.wait(5) == 0
     assert "idle_heartbeats_hard" in uep.log.read_text()
 
@@ -152,8 +151,7 @@ def test_stops_when_no_task_ever_comes(start_uep: StartUep) -> None:
 def test_signals_give_running_tasks_a_grace(number: signal.Signals, start_uep: StartUep, service: Service) -> None:
     uep = start_uep()
     quick, endless = service.send(functions.sleep, 1), service.send(functions.sleep, 300)
-    uep.log_says("taking tasks")
-    time.sleep(0.5)
+    service.heartbeat_where(lambda beat: beat["outstanding_tasks"] == 2)
     assert uep.stop(number) == 0
     results = service.results(2)
     assert service.value(results[quick]) == 1
@@ -166,7 +164,7 @@ def test_signals_to_the_whole_group_leave_tasks_their_grace(start_uep: StartUep,
     uep = start_uep(PROCESSES)
     assert service.call(functions.double, 1) == 2
     running = service.send(functions.sleep, 1.5)
-    wait_until(lambda: service.heartbeat()["outstanding_tasks"] == 1)
+    service.heartbeat_where(lambda beat: beat["outstanding_tasks"] == 1)
     os.killpg(uep.process.pid, signal.SIGTERM)
     assert uep.process.wait(30) == 0
     assert service.value(service.results(1)[running]) == 1.5
@@ -177,7 +175,7 @@ def test_tasks_that_come_while_stopping_are_for_the_successor(start_uep: StartUe
     uep = start_uep()
     service.call(functions.double, 1)
     endless = service.send(functions.sleep, 300)
-    time.sleep(0.3)
+    service.heartbeat_where(lambda beat: beat["outstanding_tasks"] == 1)
     uep.process.send_signal(signal.SIGTERM)
     uep.log_says("stopping")
     late = service.send(functions.double, 2)
@@ -192,8 +190,7 @@ def test_successor_of_a_killed_endpoint(start_uep: StartUep, service: Service, t
     uep = start_uep(PROCESSES)
     mark = tmp_path / "ran"
     task = service.send(functions.touch_and_sleep, str(mark), 300)
-    while not mark.exists():
-        time.sleep(0.05)
+    until(mark.exists, "the task to run")
     assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
     uep.wait_alone()
     start_uep(PROCESSES)
@@ -228,13 +225,10 @@ def test_broker_restart(start_uep: StartUep, service: Service, broker: PrivateBr
     uep = start_uep()
     assert service.call(functions.double, 1) == 2
     running = service.send(functions.sleep, 1.5)
-    time.sleep(0.3)
+    service.heartbeat_where(lambda beat: beat["outstanding_tasks"] == 1)
     broker.stop()
     uep.log_says("next attempt")
-    deadline = time.monotonic() + 5
-    while kept_results(uep.directory) != [running]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: kept_results(uep.directory) == [running], "the result to be kept")
     broker.start()
     service.connect()
     assert service.value(service.result(30)) == 1.5
@@ -248,10 +242,9 @@ def test_results_without_broker_are_sent_by_the_successor(
 ) -> None:
     uep = start_uep()
     task = service.send(functions.sleep, 1)
-    uep.log_says("taking tasks")
-    time.sleep(0.3)
+    service.heartbeat_where(lambda beat: beat["outstanding_tasks"] == 1)
     broker.stop()
-    time.sleep(1.5)
+    until(lambda: kept_results(uep.directory) == [task], "the result to be kept")
     assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
     broker.start()
     service.connect()
@@ -294,7 +287,7 @@ def test_password_that_was_revoked_while_the_network_was_away(
         broker.ctl("change_password", user, "new-word")
         network.resume()
         uep.log_says("refuses this user and password (expired credentials? the next start command refreshes them)")
-        wait_until(lambda: uep.log.read_text().count("refuses this user") > 2)
+        until(lambda: uep.log.read_text().count("refuses this user") > 2, "three refusals", 60)
         uep.refresh(service.credentials(url.replace("old-word", "new-word")))
         service.connect()
         result = service.result(60)
@@ -308,7 +301,7 @@ def test_queues_that_are_deleted_and_come_back(start_uep: StartUep, service: Ser
     uep = start_uep()
     assert service.call(functions.double, 1) == 2
     running = service.send(functions.sleep, 2)
-    time.sleep(0.5)
+    service.heartbeat_where(lambda beat: beat["outstanding_tasks"] == 1)
     for kind in ("tasks", "results"):
         service.channel.queue_delete(f"{service.endpoint_id}.{kind}")
     uep.log_says("the broker cancelled the consumer: its queue is gone")
@@ -328,7 +321,7 @@ def test_queues_that_are_deleted_and_come_back(start_uep: StartUep, service: Ser
 def test_broker_that_is_short_of_memory(start_uep: StartUep, service: Service, broker: PrivateBroker) -> None:
     """It confirms nothing, and says nothing. The endpoint still sees that it is idle, and the result is kept."""
     uep = start_uep(
-        "heartbeat_period: 0.5\nidle_heartbeats_soft: 1\nidle_heartbeats_hard: 3\n" + THREADS.split("\n", 1)[1]
+        "heartbeat_period: 1.5\nidle_heartbeats_soft: 1\nidle_heartbeats_hard: 3\n" + THREADS.split("\n", 1)[1]
     )
     task = service.send(functions.sleep, 3)
     uep.log_says("taking tasks")
@@ -531,7 +524,4 @@ def test_lives_on_without_its_parent_and_dies_whole(start_uep: StartUep, service
     assert service.call(functions.double, 1) == 2
     os.kill(uep.process.pid, signal.SIGKILL)
     uep.process.wait()
-    deadline = time.monotonic() + 5
-    while any(b"interchange" in Path(f"/proc/{p}/cmdline").read_bytes() for p in uep.descendants()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(b"interchange" in command for command in uep.commands()), "the interchange to end", 5)

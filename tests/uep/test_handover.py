@@ -1,39 +1,16 @@
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import uuid
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.uep.handovers import ENDPOINT, handover
 from uep.handover import HandOverError, decode
-
-ENDPOINT = str(uuid.uuid4())
-
-
-def target() -> dict[str, Any]:
-    publish = {"exchange": "e", "routing_key": "k", "mandatory": True, "properties": {}}
-    return {"connection_url": "amqp://u:secret@h/", "exchange": "e", "queue": "q", "queue_publish_kwargs": publish}
-
-
-def handover(**changes: Any) -> bytes:
-    data = {
-        "amqp_creds": {
-            "endpoint_id": ENDPOINT,
-            "task_queue_info": target(),
-            "result_queue_info": target(),
-            "heartbeat_queue_info": target(),
-        },
-        "config": "engine: {}",
-        "ep_info": {"posix_ppid": 1},
-        **changes,
-    }
-    return json.dumps({key: value for key, value in data.items() if value != "absent"}).encode()
 
 
 def test_what_the_public_manager_sends() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.uep.test_handover import handover
+from tests.uep.handovers import handover
 from uep.broker.credentials import Credentials, decrypt
 from uep.handover import decode
 

@@ -23,8 +23,8 @@ from globus_compute_sdk import ShellFunction
 from lab import peer
 from tests.conftest import need
 from tests.uep import functions
-from tests.uep.conftest import wait_until
 from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
+from tests.waiting import until
 from uep.config import ConfigError
 from uep.engines import pool_worker
 from uep.engines.base import Engine, EngineContext, TaskRequest
@@ -132,11 +132,11 @@ def test_figures_count_tasks(mapping: dict[str, Any], start: StartEngine, tmp_pa
         figures = engine.status()
         return figures["outstanding_tasks"], figures["pending_tasks"]
 
-    wait_until(lambda: waiting() == (5, 5 - workers))
+    until(lambda: waiting() == (5, 5 - workers), "the figures to count all", 60)
     go.touch()
     for future in futures:
         future.result(30)
-    wait_until(lambda: waiting() == (0, 0))
+    until(lambda: waiting() == (0, 0), "the figures to count none", 60)
 
 
 def test_priorities_are_passed_on(start: StartEngine) -> None:
@@ -227,7 +227,7 @@ def test_idle_pool_worker_may_die(start: StartEngine) -> None:
     engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
     pid = value(engine, functions.whereabouts)["pid"]
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.2)
+    until(lambda: not psutil.pid_exists(pid), "the worker to end")
     assert value(engine, functions.whereabouts)["pid"] != pid
 
 
@@ -255,10 +255,9 @@ def test_pool_workers_may_die_at_any_moment(start: StartEngine) -> None:
         killer.join()
     assert all(isinstance(each, messages.Result) for each in answers)
     assert {"worker process of the task died" in a.data for a in answers if a.error_details} == {True}  # type: ignore[union-attr]
-    wait_until(
-        lambda: run(engine, task_request(functions.double, 1)).error_details is None
-    )  # the last killed may still have died
-    wait_until(lambda: len(pool_processes(engine).children()) <= 2)
+    # The worker that was killed last may die only now.
+    until(lambda: run(engine, task_request(functions.double, 1)).error_details is None, "a task to succeed", 60)
+    until(lambda: len(pool_processes(engine).children()) <= 2, "the dead to be reaped", 60)
 
 
 def test_the_program_that_pool_workers_come_from_may_die(start: StartEngine) -> None:
@@ -289,7 +288,7 @@ def test_pool_that_may_have_no_more_processes(start: StartEngine, monkeypatch: p
     futures = [engine.submit(task_request(functions.sleep, 0.05)) for _ in range(20)]
     assert all(messages.unpack(each.result(30)).error_details is None for each in futures)  # type: ignore[union-attr]
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(first))
+    until(lambda: not psutil.pid_exists(first), "the first worker to end", 60)
     assert "Resource temporarily unavailable" in run(engine, task_request(functions.double, 1)).data
     monkeypatch.undo()
     assert value(engine, functions.double, 1) == 2
@@ -391,7 +390,5 @@ def test_htex_leaves_no_process(start: StartEngine, tmp_path: Path) -> None:
     engine = start(HTEX)
     assert value(engine, functions.double, 1) == 2
     engine.stop()
-    deadline = time.monotonic() + 5
-    while left := subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    left = ["pgrep", "-f", str(tmp_path)]
+    until(lambda: not subprocess.run(left, capture_output=True).stdout, "all processes to end", 5)

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep
+from tests.uep.program import THREADS, StartUep
+from tests.uep.service import Service
+from tests.waiting import until
 from uep import config, endpoint
 from uep.engines.base import EngineContext
 from uep.engines.registry import make_engine
@@ -103,8 +104,7 @@ def test_a_successor_waits_and_then_takes_what_is_there(start_uep: StartUep, ser
     """The predecessor stands still in the middle of a task; it is ended while its successor waits."""
     predecessor = start_uep()
     begun = service.send(functions.touch_and_sleep, str(tmp_path / "ran"), 300)
-    while not (tmp_path / "ran").exists():
-        time.sleep(0.05)
+    until((tmp_path / "ran").exists, "the task to run")
     predecessor.process.send_signal(signal.SIGSTOP)
     successor = start_uep()
     successor.wait_ready()

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep
+from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep
+from tests.uep.service import Service
 
-PROCESSES = "engine: {type: ProcessPoolEngine, max_workers: 1}"
-HTEX = "engine: {type: GlobusComputeEngine, max_workers_per_node: 1}"
 PACKAGE = {
     "big/__init__.py": """
         import time

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from pathlib import Path
 
 import psutil
@@ -11,12 +9,12 @@ import pytest
 from globus_compute_sdk import ShellFunction
 
 from tests.uep import functions
-from tests.uep.conftest import THREADS, Service, StartUep
+from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep
+from tests.uep.service import Service
+from tests.waiting import until
 
 pytestmark = pytest.mark.system
 
-PROCESSES = "engine: {type: ProcessPoolEngine, max_workers: 1}"
-HTEX = "engine: {type: GlobusComputeEngine, max_workers_per_node: 1}"
 NAMES = ("ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine")
 
 
@@ -38,13 +36,12 @@ def test_what_tasks_have_started_ends(config: str, start_uep: StartUep, service:
     service.send(ShellFunction(f"echo $$ >{tmp_path}/shell; sleep 300 & echo $! >{tmp_path}/sleep; wait"))
     assert "TaskTimeout" in service.result(60).data
     for name in ("shell", "sleep"):
-        _wait_gone(int((tmp_path / name).read_text()))
+        pid = int((tmp_path / name).read_text())
+        until(lambda pid=pid: _is_gone(pid), f"the {name} to end")
 
 
-def _wait_gone(pid: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        deadline = time.monotonic() + 30
-        while process.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, process
-            time.sleep(0.02)
+def _is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
