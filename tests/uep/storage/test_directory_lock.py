@@ -17,13 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.uep import functions
-from tests.uep.program import THREADS, StartUep
+from tests.uep.in_process import run_endpoint
+from tests.uep.program import StartUep
 from tests.uep.service import Service
 from tests.waiting import until
-from uep import config, endpoint
-from uep.engines.base import EngineContext
-from uep.engines.registry import make_engine
-from uep.handover import HandOver
 from uep.storage import directory_lock
 from uep.storage.directory_lock import lock_directory
 
@@ -82,17 +79,10 @@ def test_one_that_stands_still_is_named_and_not_waited_for_without_end(
     tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory_lock, "PATIENCE", 0.5)
-    handed = HandOver(service.endpoint_id, service.credentials(), THREADS)
-    settings = config.parse(THREADS)
-
-    async def run() -> int:
-        engine = make_engine(settings.engine, EngineContext(service.endpoint_id, tmp_path))
-        return await endpoint.Endpoint("uep.test", handed, settings, engine).run()
-
     with moved_in(tmp_path) as predecessor:
         predecessor.send_signal(signal.SIGSTOP)
         task = service.send(functions.double, 1)
-        assert asyncio.run(run()) == os.EX_UNAVAILABLE
+        assert asyncio.run(run_endpoint(tmp_path, service)) == os.EX_UNAVAILABLE
     notice = service.heartbeat_where(lambda beat: "error" in beat)
     assert f"(process {predecessor.pid} on " in notice["error"]
     assert "does not end" in notice["error"]
