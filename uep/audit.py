@@ -22,7 +22,7 @@ class Audit:
         self._on_failure = on_failure
 
     def record(self, action: str, task_id: str, function_id: object, message: str = "") -> None:
-        """Tells of one task. `function_id` and `message` may hold anything: a record is one line."""
+        """Tells the manager of one task, in one line. `function_id` and `message` may hold anything."""
         if self._fd is None:
             return
         text = f"fid={function_id or ''} tid={task_id} bid= {action}" + (f" - {message}" if message else "")

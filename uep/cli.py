@@ -84,7 +84,7 @@ def _run(name: str, handed: HandOver) -> int:
 
 
 def _apply(settings: EndpointConfig, directory: Path) -> None:
-    """What the configuration says about this process: log, directory."""
+    """Applies what the configuration says about this process: directory, log, level."""
     import logging
 
     from uep.config import ConfigError

@@ -57,7 +57,7 @@ class EndpointConfig:
 
 
 def parse(text: str) -> EndpointConfig:
-    """The configuration in YAML `text`.
+    """Reads the configuration in YAML `text`.
 
     Raises:
         ConfigError: not YAML, unknown key, wrong type, or no engine.
@@ -82,7 +82,7 @@ def parse(text: str) -> EndpointConfig:
 
 
 def amqp_port(text: str) -> int | None:
-    """That key alone, of a configuration that `parse` may refuse: the service is to be told why, through that port."""
+    """Reads that key alone, of a configuration that `parse` may refuse: through that port the service is told why."""
     try:
         port = _load(text).get("amqp_port")
         return None if port is None else _port("amqp_port", port)
@@ -91,7 +91,7 @@ def amqp_port(text: str) -> int | None:
 
 
 def unknown(what: str, name: object, known: Mapping[str, Any] | frozenset[str] | tuple[str, ...]) -> str:
-    """The text for a name that is not among `known`: what they are, and which one is probably meant."""
+    """Says that a name is not among `known`, what they are, and which one is probably meant."""
     from difflib import get_close_matches
 
     near = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)

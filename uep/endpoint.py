@@ -145,7 +145,7 @@ class Endpoint:
             await channels.close()
 
     async def _serve(self, channels: SessionChannels, exchange: _Exchange) -> None:
-        """Results out and tasks in, until a connection is lost."""
+        """Sends results and takes tasks until a connection of the session is lost."""
         inbox, outbox = exchange
         try:
             outbox.attach(await channels.results(), channels.credentials.results)
@@ -160,7 +160,7 @@ class Endpoint:
     # Getting ready
 
     async def _checked_in(self) -> _Exchange:
-        """Once, after the first heartbeat."""
+        """Gets ready for tasks; once, after the first heartbeat."""
         log.info("checked in")
         self._report.tell("ready")
         try:
@@ -177,7 +177,7 @@ class Endpoint:
         return self._exchange
 
     async def _refuse(self, failure: preparation.Failure) -> NoReturn:
-        """The endpoint has checked in and finds that it cannot work: the user must hear why."""
+        """Stops an endpoint that has checked in and cannot work, once the user has been told why. Never returns."""
         log.critical("cannot start: %s", failure.text)
         await self._heartbeats.start_failed(failure.text)
         self._stop(failure.code, failure.text)
@@ -188,7 +188,7 @@ class Endpoint:
         loop = asyncio.get_running_loop()
 
         def stop(reason: str) -> None:
-            """In whatever thread wrote the record."""
+            """Stops the endpoint, from whatever thread wrote the record."""
             with contextlib.suppress(RuntimeError):  # the loop is closed: the endpoint has stopped
                 loop.call_soon_threadsafe(self._stop, os.EX_SOFTWARE, reason)
 

@@ -17,19 +17,19 @@ EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during
 
 
 def failure(task_id: str, text: str, code: str = EXECUTION_ERROR.code) -> bytes:
-    """The result of a task that could not be run, or whose end nobody saw."""
+    """Makes the result of a task that could not be run, or whose end nobody saw."""
     return pack(Result(task_id, data=text, error_details=ErrorDetails(code, text)))
 
 
 def not_allowed(task_id: str, function_id: str | None, endpoint_id: str) -> bytes:
-    """The result of a task whose function the site does not allow here."""
+    """Makes the result of a task whose function the site does not allow here."""
     text = f"Function {function_id} is not permitted on endpoint {endpoint_id}"
     details = {"fid": function_id, "eid": endpoint_id}
     return pack(Result(task_id, text, details, ErrorDetails("FUNCTION_NOT_ALLOWED", text)))
 
 
 def stopped_while_running(task_id: str) -> bytes:
-    """The result of a task that was running, or waiting in the engine, when its endpoint stopped."""
+    """Makes the result of a task that was running, or waiting in the engine, when its endpoint stopped."""
     return failure(
         task_id,
         "The endpoint stopped before this task was finished; the task may have run in part. Submit it again.",
@@ -37,7 +37,7 @@ def stopped_while_running(task_id: str) -> bytes:
 
 
 def bounded(task_id: str, packed: bytes) -> bytes:
-    """The packed result itself, or an error in its place when it is not one, or larger than the service takes.
+    """Returns the packed result itself, or an error in its place when it is none, or larger than the service takes.
 
     Our worker keeps to the limits itself; this holds for whatever another worker's code has sent.
     """
@@ -59,13 +59,13 @@ def bounded(task_id: str, packed: bytes) -> bytes:
 
 
 def too_large_for_the_broker(task_id: str, size: int, limit: int) -> bytes:
-    """The result of a task whose own result the broker does not take."""
+    """Makes the result of a task whose own result the broker does not take."""
     text = f"The result has {size} bytes; the message broker of this service takes no more than {limit}."
     return failure(task_id, text, "MaxResultSizeExceeded")
 
 
 def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) -> bytes:
-    """The result of a task that the engine lost, `attempts` times. `begun` is in ns since the epoch."""
+    """Makes the result of a task that the engine lost, `attempts` times. `begun` is in ns since the epoch."""
     texts = ["".join(traceback.format_exception_only(e)).rstrip() for e in attempts]
     if len(texts) > 1:
         texts = [f"Attempt {n}: {text}" for n, text in enumerate(texts, 1)]

@@ -44,7 +44,7 @@ class HandOver:
 
 
 def take_input() -> bytes:
-    """Everything on descriptor 0, which is /dev/null afterwards: no task shall read the hand-over."""
+    """Reads everything on descriptor 0, which is /dev/null afterwards: no task shall read the hand-over."""
     chunks = []
     while chunk := os.read(0, READ_SIZE):
         chunks.append(chunk)
@@ -55,7 +55,7 @@ def take_input() -> bytes:
 
 
 def decode(raw: bytes) -> HandOver:
-    """The hand-over in `raw`. Its descriptors are made non-inheritable.
+    """Checks the hand-over in `raw`, and makes its descriptors non-inheritable.
 
     Raises:
         HandOverError: not a JSON object, a key missing or of the wrong type, a descriptor that is not open.

@@ -45,7 +45,7 @@ class Verdict:
 
 
 def beat(limits: IdleLimits, history: History, received: int, forwarded: int) -> tuple[History, Verdict]:
-    """One heartbeat: the history after it, and what follows from it."""
+    """Counts one heartbeat: returns the history after it, and what follows from it."""
     if not limits.soft or (received, forwarded) != (history.received, history.forwarded):
         return History(received, forwarded), Verdict()
     done = (received > 0 or forwarded > 0) and forwarded >= received

@@ -43,7 +43,7 @@ async def prepare(config: EndpointConfig, engine: Engine, thread: Executor) -> S
 
 
 def failure(error: Exception, engine: Engine) -> Failure:
-    """What `error`, raised by `prepare`, means for the process and for the user."""
+    """Says what `error`, raised by `prepare`, means for the process and for the user."""
     if isinstance(error, ConfigError):
         return Failure(os.EX_CONFIG, str(error))
     if isinstance(error, DirectoryInUse):

@@ -30,19 +30,37 @@ class SessionChannels:
         self._publishers: dict[str, Publisher] = {}
 
     async def heartbeats(self) -> Publisher:
-        """Raises BrokerError, as all here."""
+        """Opens the channel for heartbeats, once.
+
+        Raises:
+            BrokerError: no connection, or no channel.
+        """
         return await self._publisher(self.credentials.heartbeats.connection_url)
 
     async def results(self) -> Publisher:
+        """Opens the channel for results, once; the one of the heartbeats where both have the same URL.
+
+        Raises:
+            BrokerError: no connection, or no channel.
+        """
         return await self._publisher(self.credentials.results.connection_url)
 
     async def consume(self, receive: Callable[[Delivery], None], prefetch: int, most_bytes: int) -> Consumer:
+        """Starts deliveries from the task queue to `receive`.
+
+        Raises:
+            BrokerError: no connection, or the queue cannot be read.
+        """
         source = self.credentials.tasks
         connection = await self._connection(source.connection_url)
         return await connection.consume(source.queue, receive, prefetch=prefetch, most_bytes=most_bytes, exclusive=True)
 
     async def lost(self) -> None:
-        """Waits until one of the connections is lost, and raises why."""
+        """Waits until one of the connections is lost.
+
+        Raises:
+            BrokerError: always, with the reason.
+        """
         waits = {asyncio.ensure_future(c.lost.wait()): c for c in self._connections.values()}
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

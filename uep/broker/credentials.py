@@ -63,7 +63,11 @@ class Credentials:
 
 
 def decrypt(token: bytes, key: str) -> Mapping[str, Any]:
-    """`amqp_creds` in an encrypted file's content. Raises ValueError when it is torn, foreign or not JSON."""
+    """Reads `amqp_creds` out of an encrypted file's content.
+
+    Raises:
+        ValueError: the content is torn, foreign or not JSON.
+    """
     from cryptography.fernet import Fernet, InvalidToken
 
     try:

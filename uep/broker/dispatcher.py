@@ -29,7 +29,7 @@ class Dispatcher:
         self._allowed = allowed_functions
 
     def submit(self, task_id: str, delivery: Delivery, answer: Callable[[bytes], None]) -> None:
-        """Has the task of `delivery` run. `answer` is called once, in whatever thread, with its packed result."""
+        """Has the task of `delivery` run, and `answer` called once, in whatever thread, with the packed result."""
         function = delivery.headers.get("function_uuid")
         self._audit.record("RECEIVED", task_id, function)
         if self._allowed is not None and str(function).lower() not in self._allowed:
@@ -51,7 +51,11 @@ class Dispatcher:
 
 
 def _task_request(task_id: str, delivery: Delivery) -> TaskRequest:
-    """Raises ValueError, TypeError or RecursionError when the headers are not as they should be."""
+    """Reads the headers of a delivery.
+
+    Raises:
+        ValueError, TypeError, RecursionError: the headers are not as they should be.
+    """
     resources: dict[str, Any] = dict(json.loads(delivery.headers.get("resource_specification") or "{}") or {})
     serializers = delivery.headers.get("result_serializers") or ()
     return TaskRequest(task_id, delivery.body, resources, tuple(map(str, serializers)))

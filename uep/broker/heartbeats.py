@@ -40,12 +40,16 @@ class Heartbeats:
         self._channel: tuple[Publisher, Target] | None = None
 
     async def check_in(self, publisher: Publisher, target: Target) -> None:
-        """Sends the first heartbeat of a session on its channel. Raises BrokerError when it is not confirmed."""
+        """Sends the first heartbeat of a session on its channel, and has the following ones sent there.
+
+        Raises:
+            BrokerError: the broker has not confirmed the heartbeat.
+        """
         await publisher.publish(target, await self._heartbeat(active=True))
         self._channel = (publisher, target)
 
     def detach(self) -> None:
-        """The session is over; nothing is sent until the next `check_in`."""
+        """Ends the session: nothing is sent until the next `check_in`."""
         self._channel = None
 
     async def beat(self, *, active: bool = True) -> None:
@@ -85,7 +89,7 @@ class _Figures:
         self._asked: asyncio.Future[dict[str, Any]] | None = None
 
     async def newest(self) -> Mapping[str, Any]:
-        """The figures of now, or the last ones when the engine does not answer in STATUS_TIME. Never raises."""
+        """Asks for the figures; returns the last ones when the engine does not answer in STATUS_TIME. Never raises."""
         asked = self._asked or asyncio.get_running_loop().run_in_executor(self._thread, self._engine.status)
         self._asked = asked
         await asyncio.wait((asked,), timeout=STATUS_TIME)

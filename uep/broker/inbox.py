@@ -76,18 +76,18 @@ class Inbox:
             self._answer(task_id, error_results.stopped_while_running(task_id))
 
     def receive(self, delivery: Delivery) -> None:
-        """A delivery from the task queue, also before `attach`. Nothing is taken once closed."""
+        """Takes a delivery from the task queue, also before `attach`; once closed, none."""
         if not self._closed:
             self._waiting.append(delivery)
             self._accept_waiting()
 
     def attach(self, consumer: Consumer) -> None:
-        """`consumer` acknowledges from now on."""
+        """Acknowledges through `consumer` from now on."""
         self._consumer = consumer
         self._accept_waiting()
 
     def detach(self) -> None:
-        """The session is over, and with it what was not acknowledged: the broker will send it again."""
+        """Ends the session, and forgets what was not acknowledged: the broker will send it again."""
         self._consumer = None
         self._waiting.clear()
 
@@ -103,9 +103,10 @@ class Inbox:
         await self._none_in_flight.wait()
 
     def abandon(self) -> int:
-        """Answers what is still running with an error, and says how many that were. Their own results are ignored.
+        """Answers what is still running with an error; returns how many tasks that were. Ignores their own results.
 
-        What is still being noted has not run. It is not acknowledged either: the successor finds it one way or another.
+        A task that is still being noted in the journal has not run. It is not acknowledged either: the successor finds
+        it in the queue or in the journal.
         """
         self._abandoned = True
         left = [task_id for task_id in self._in_flight if task_id not in self._being_noted]
@@ -141,7 +142,7 @@ class Inbox:
         self._to_note.add(_Arrival(task_id, delivery, consumer, again))
 
     def _note(self, arrivals: list[_Arrival]) -> Exception | None:
-        """In the journal's thread. What comes again is on record, or being answered: it only waits its turn."""
+        """Writes new tasks to the journal, in the journal's thread. What came again is on record already."""
         new = [arrival.task_id for arrival in arrivals if not arrival.again]
         try:
             if new:
@@ -182,7 +183,7 @@ class Inbox:
             arrival.consumer.ack(arrival.delivery.tag)
 
     def _removed(self, task_ids: Sequence[str]) -> None:
-        """The outbox has removed the results of these tasks: the broker has them."""
+        """Acknowledges those of these tasks that are not in the journal: now the broker has their results."""
         for task_id in task_ids:
             if arrival := self._not_noted.pop(task_id, None):
                 self._acknowledge(arrival)
@@ -191,7 +192,7 @@ class Inbox:
     # Answering
 
     def _ended(self, task_id: str, packed: bytes) -> None:
-        """In whatever thread ended the task."""
+        """Passes a result on to the loop, from whatever thread ended the task."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the endpoint has ended, and answered the task
             self._loop.call_soon_threadsafe(self._answer, task_id, packed)
 
@@ -236,7 +237,7 @@ class _RecentSet:
 
 
 def _task_id(delivery: Delivery) -> str | None:
-    """From the headers; from the body, which is costly to read, when it is not there."""
+    """Finds the task's id in the headers; in the body, which is costly to read, when it is not there."""
     try:
         return str(uuid.UUID(str(delivery.headers.get("task_uuid"))))
     except ValueError:

@@ -73,7 +73,7 @@ class Outbox:
 
     @property
     def crowded(self) -> bool:
-        """Whether there is as much as may be kept."""
+        """Tells whether there is as much as may be kept."""
         return (
             len(self._pending) >= MOST_RESULTS
             or self._store.size >= MOST_ON_DISK
@@ -117,7 +117,7 @@ class Outbox:
         self._disk.add((task_id, self._in_memory[task_id]))
 
     def _work(self, things: list[_DiskWork]) -> dict[str, Exception]:
-        """In the disk's thread: the tasks whose results could not be stored, and why."""
+        """Stores and removes results, in the disk's thread; returns which could not be stored, and why."""
         failed: dict[str, Exception] = {}
         for group in _groups((task_id, packed) for task_id, packed in things if packed is not None):
             try:
@@ -163,7 +163,7 @@ class Outbox:
             self._courier.take(task_id, packed)
 
     async def _fetch(self, task_id: str) -> bytes | None:
-        """The result of a task; None when it is not to be sent, or cannot be read now."""
+        """Gets the result of a task; None when it is not to be sent, or cannot be read now."""
         if task_id in self._in_memory or task_id not in self._pending:
             return self._in_memory.get(task_id)
         try:
@@ -186,7 +186,7 @@ class Outbox:
         self._on_forwarded(task_id)
 
     def _replace(self, task_id: str, size: int, limit: int) -> None:
-        """The broker closes the connection whenever this result comes: it would keep all others from being sent."""
+        """Puts an error in the place of a result for which the broker closes the connection."""
         if task_id in self._pending:
             log.error("result of task %s: the broker takes no %d bytes; an error is sent instead", task_id, size)
             self._drop_from_memory(task_id)
@@ -203,12 +203,12 @@ class Outbox:
 
 
 def _why(error: Exception) -> str:
-    """Without the path, which is long and always the same."""
+    """Says what went wrong, without the path, which is long and always the same."""
     return error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
 
 
 def _groups(results: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    """The results in the groups that are stored together."""
+    """Divides results into the groups that are stored together."""
     group: list[tuple[str, bytes]] = []
     size = 0
     for task_id, packed in results:

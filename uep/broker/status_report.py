@@ -20,7 +20,7 @@ ERROR_PERIOD = 3
 
 
 def facts(config_raw: str, handed_over: Mapping[str, Any]) -> dict[str, Any]:
-    """What stays the same in every heartbeat of this process."""
+    """Collects what stays the same in every heartbeat of this process."""
     now = datetime.now().astimezone()
     return {
         **handed_over,
@@ -39,12 +39,12 @@ def facts(config_raw: str, handed_over: Mapping[str, Any]) -> dict[str, Any]:
 def heartbeat(
     endpoint_id: str, engine: Mapping[str, Any], constant: Mapping[str, Any], period: float, *, active: bool
 ) -> bytes:
-    """A packed heartbeat. `active` is False in an endpoint's last one."""
+    """Packs a heartbeat. `active` is False in an endpoint's last one."""
     return pack(StatusReport(endpoint_id, {**engine, **constant, "heartbeat_period": period, "active": active}))
 
 
 def start_failure(endpoint_id: str, text: str) -> bytes:
-    """The packed notice that fails the tasks waiting for this endpoint."""
+    """Packs the notice that fails the tasks waiting for this endpoint."""
     return pack(StatusReport(endpoint_id, {"error": text, "heartbeat_period": ERROR_PERIOD}))
 
 

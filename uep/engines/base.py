@@ -59,7 +59,11 @@ class Engine(ABC):
     """Options of the public package that cannot be set like this, with what to do instead."""
 
     def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
-        """Raises ConfigError for an option that does not exist or has the wrong type."""
+        """Checks `options`.
+
+        Raises:
+            ConfigError: an option that does not exist, or has the wrong type.
+        """
         self.context = context
         self.failure: str | None = None
         self._options = self._checked(options)
@@ -67,16 +71,21 @@ class Engine(ABC):
 
     @property
     def name(self) -> str:
-        """As in the configuration and in heartbeats."""
+        """Names the engine as configuration and heartbeats do."""
         return type(self).__name__
 
     @abstractmethod
     def start(self) -> None:
-        """Gets ready for tasks; may take seconds. Raises ConfigError, or whatever went wrong."""
+        """Gets ready for tasks; may take seconds.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+            Exception: whatever else went wrong.
+        """
 
     @abstractmethod
     def status(self) -> dict[str, Any]:
-        """The engine's figures for a heartbeat; also before `start` and in any thread."""
+        """Collects the figures for a heartbeat; also before `start`, and in any thread. May wait."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -90,10 +99,14 @@ class Engine(ABC):
 
     @abstractmethod
     def _launch(self, task: TaskRequest) -> Future[bytes]:
-        """Tries the task once. The future fails when the machinery did, or this raises."""
+        """Tries the task once. The future fails when the machinery did.
+
+        Raises:
+            Exception: the task cannot be tried.
+        """
 
     def task_options(self, task: TaskRequest) -> dict[str, Any]:
-        """The keyword arguments of `uep.workers.execution.execute_task` for this task."""
+        """Makes the keyword arguments of `uep.workers.execution.execute_task` for this task."""
         return {
             "run_dir": str(self.context.directory / self._options.get("working_dir", "tasks_working_dir")),
             "run_in_sandbox": self._options.get("run_in_sandbox", False),
@@ -102,7 +115,11 @@ class Engine(ABC):
         }
 
     def _check_serializers(self) -> None:
-        """For `start`: wrong names would fail every task. Raises ConfigError."""
+        """Checks the names of allowed serializers, for `start`: a wrong name would fail every task.
+
+        Raises:
+            ConfigError: there is no such serializer.
+        """
         if allowed := self._options.get("allowed_serializers"):
             try:
                 execution.check_deserializers(allowed)

@@ -11,7 +11,11 @@ Kinds: TypeAlias = "type | tuple[type, ...]"
 
 
 def check(where: str, value: object, kinds: Kinds) -> None:
-    """Raises ConfigError unless `value` is of one of `kinds`; true and false are not numbers."""
+    """Checks that `value` is of one of `kinds`; true and false are not numbers.
+
+    Raises:
+        ConfigError: it is not; the text begins with `where`.
+    """
     allowed = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join(NAMES.get(kind, kind.__name__) for kind in allowed)

@@ -42,7 +42,7 @@ class PoolEngine(Engine):
 
     @abstractmethod
     def _outstanding(self) -> int:
-        """How many tasks have no answer yet; in any thread."""
+        """Counts the tasks that have no answer yet; in any thread."""
 
     def _count(self, option: str, default: int) -> int:
         number: int = self._options.get(option, default)
@@ -56,7 +56,7 @@ class PoolEngine(Engine):
 
 
 def available_memory() -> float:
-    """GiB that programs could still take on this machine."""
+    """Returns the GiB that programs could still take on this machine."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

@@ -33,7 +33,7 @@ class PoolWorker:
         self._process: int | None = process
 
     def kill(self) -> None:
-        """Also one that is dead already."""
+        """Kills the process, also one that is dead already."""
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -51,7 +51,11 @@ class WorkerProgram:
         self._socket: socket.socket | None = None
 
     def fork(self) -> tuple[socket.socket, int]:
-        """Our end of a new worker's socket, and its pidfd. Raises OSError."""
+        """Has a worker forked; returns our end of its socket, and its pidfd.
+
+        Raises:
+            OSError: there can be no other process now.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -61,7 +65,7 @@ class WorkerProgram:
                 raise
 
     def end(self) -> None:
-        """Ends it, and with it all workers."""
+        """Ends the program, and with it all workers."""
         process, self._process = self._process, None
         if process is not None and self._socket is not None:
             self._socket.close()

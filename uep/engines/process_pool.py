@@ -122,13 +122,17 @@ class ProcessPoolEngine(PoolEngine):
                 return True
 
     def _take_answer(self, worker: PoolWorker) -> Future[bytes] | None:
-        """The future of the worker's task, which nobody else gets now: it is to be set once."""
+        """Takes the future of the worker's task away from the worker: only one thread gets it, and ends it once."""
         with self._lock:
             answer, worker.answer = worker.answer, None
         return answer
 
     def _new_worker(self) -> PoolWorker | None:
-        """None when there are as many as may be. Raises OSError."""
+        """Has another worker forked; None when there are as many as may be.
+
+        Raises:
+            OSError: there can be no other process now.
+        """
         with self._lock:
             if self._stopped or len(self._workers) >= self.max_workers:
                 return None

@@ -27,7 +27,7 @@ REPLACED = frozenset({"HighThroughputEngine"})
 
 
 def make_engine(mapping: Mapping[str, Any], context: EngineContext) -> Engine:
-    """The engine that `mapping` describes: its `type`, and options of that engine.
+    """Makes the engine that `mapping` describes: its `type`, and options of that engine.
 
     Raises:
         ConfigError: no such engine, no such option, or a value of the wrong type.

@@ -73,7 +73,7 @@ def _open(path: Path) -> int:
 
 
 def _lock(fd: int) -> str:
-    """Empty when the lock is ours, or cannot be had here at all; otherwise who has it."""
+    """Tries to lock the file. Returns who else has it; nothing when it is ours, or there are no locks here."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:

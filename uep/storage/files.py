@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def sync_directory_of(path: Path) -> None:
-    """Makes the making or a rename of `path` outlive a crash. Raises OSError."""
+    """Makes the making or a rename of `path` outlive a crash.
+
+    Raises:
+        OSError: the directory cannot be synced.
+    """
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -20,7 +24,11 @@ def sync_directory_of(path: Path) -> None:
 
 
 def write_at(fd: int, offset: int, content: bytes) -> None:
-    """Writes all of `content`, from `offset` on. Raises OSError."""
+    """Writes all of `content`, from `offset` on.
+
+    Raises:
+        OSError: disk or quota full, say.
+    """
     left = memoryview(content)
     while left:
         done = os.pwrite(fd, left, offset)

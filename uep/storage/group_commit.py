@@ -33,13 +33,13 @@ class GroupCommit(Generic[T, R]):
         self._busy = False
 
     def add(self, *things: T) -> None:
-        """To be done with the next group, at once when there is none under way."""
+        """Has things done with the next group, at once when there is none under way."""
         self._things.extend(things)
         if not self._busy:
             self._next()
 
     def run(self, function: Callable[..., S], *args: object) -> Awaitable[S]:
-        """Calls `function` in the same thread."""
+        """Calls `function` in the thread of the groups."""
         return self._loop.run_in_executor(self._thread, function, *args)
 
     def _next(self) -> None:

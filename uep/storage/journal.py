@@ -38,7 +38,11 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads the file and writes it afresh. Raises OSError when it cannot be used."""
+        """Reads the file and writes it afresh.
+
+        Raises:
+            OSError: the file cannot be used.
+        """
         self.leftover = frozenset(_open_tasks(path.read_bytes() if path.exists() else b""))
         self._slots = {task_id: slot for slot, task_id in enumerate(self.leftover)}
         self._size = len(self._slots) + GROWTH
@@ -53,7 +57,11 @@ class Journal:
         return len(self._slots)
 
     def accept(self, task_ids: Collection[str]) -> None:
-        """Notes that these tasks are ours now. Raises OSError when that is not on disk."""
+        """Notes that these tasks are ours now.
+
+        Raises:
+            OSError: that is not on disk.
+        """
         with self._lock:
             new = [task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._slots]
             while len(self._free) < len(new):
@@ -64,7 +72,11 @@ class Journal:
         self.sync()
 
     def finish(self, task_ids: Collection[str]) -> None:
-        """Notes that these tasks are answered; harmless when they are not open. Raises OSError."""
+        """Crosses out these tasks, which are answered; harmless when they are not open.
+
+        Raises:
+            OSError: that cannot be written.
+        """
         with self._lock:
             freed = sorted(slot for task_id in task_ids if (slot := self._slots.pop(task_id, None)) is not None)
             try:
@@ -74,7 +86,11 @@ class Journal:
                     heapq.heappush(self._free, slot)
 
     def sync(self) -> None:
-        """Returns when all that was noted is on the disk itself. Raises OSError."""
+        """Returns when all that was noted is on the disk itself.
+
+        Raises:
+            OSError: it is not.
+        """
         os.fdatasync(self._fd)
 
     def _grow(self) -> None:
@@ -85,7 +101,11 @@ class Journal:
 
 
 def _fresh(path: Path, content: bytes) -> int:
-    """A new file in the place of `path`, open: an earlier endpoint that has not ended yet does not write into ours."""
+    """Makes a new file in the place of `path`: an earlier endpoint that has not ended yet does not write into ours.
+
+    Raises:
+        OSError: disk or quota full, say.
+    """
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -116,7 +136,7 @@ def _used(task_id: str) -> bytes:
 
 
 def _is_task_id(name: str) -> bool:
-    """Whether `name` is a UUID in its canonical form."""
+    """Tells whether `name` is a UUID in its canonical form."""
     try:
         return str(uuid.UUID(name)) == name
     except ValueError:

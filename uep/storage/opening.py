@@ -22,7 +22,7 @@ class Storage:
 
 
 def open_storage(directory: Path) -> Storage:
-    """The journal and the results in the endpoint's `directory`; both are made where there are none.
+    """Opens journal and results in the endpoint's `directory`, or makes them; crosses out what has been confirmed.
 
     Raises:
         OSError: the directory cannot be used.

@@ -85,11 +85,11 @@ class ResultStore:
 
     @property
     def size(self) -> int:
-        """Bytes in all files."""
+        """Counts the bytes in all files."""
         return sum(file.end for file in self._files)
 
     def ids(self) -> list[str]:
-        """The tasks whose results are kept, oldest first."""
+        """Lists the tasks whose results are kept, oldest first."""
         return list(self._parts)
 
     def put(self, results: Sequence[tuple[str, bytes]]) -> None:
@@ -116,7 +116,12 @@ class ResultStore:
             self._mark(part)
 
     def get(self, task_id: str) -> bytes:
-        """The packed result of a task. Raises OSError; FileNotFoundError when there is none."""
+        """Reads the packed result of a task.
+
+        Raises:
+            FileNotFoundError: there is none, or not any more.
+            OSError: it cannot be read.
+        """
         part = self._parts.get(task_id)
         if part is None:
             raise FileNotFoundError(errno.ENOENT, "no result of this task is kept")
@@ -126,14 +131,18 @@ class ResultStore:
         return packed
 
     def discard(self, task_ids: Iterable[str]) -> None:
-        """Forgets these results; harmless where there is none. Raises OSError when a file cannot be written."""
+        """Forgets these results; harmless where there is none.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
         for task_id in task_ids:
             part = self._parts.pop(task_id, None)
             if part is not None:
                 self._mark(part)
 
     def _mark(self, part: _Part) -> None:
-        """In its file, as one that is not kept any more."""
+        """Marks a result, in its file, as one that is not kept any more."""
         part.file.results -= 1
         write_at(part.file.fd, part.offset, b"-")
         if part.file is not self._current:
@@ -184,7 +193,7 @@ class ResultStore:
 
 
 def _is_there(fd: int) -> bool:
-    """Whether nobody has removed the open file, on a file server perhaps."""
+    """Tells whether nobody has removed the open file, on a file server perhaps."""
     try:
         return os.fstat(fd).st_nlink > 0
     except OSError:
@@ -197,7 +206,7 @@ def _line(task_id: str, number: int, packed: bytes) -> bytes:
 
 
 def results_in(fd: int) -> Iterator[tuple[str, int, int, int, bool]]:
-    """Task id, number, offset, length, and whether it is not confirmed yet, of each result in a file."""
+    """Reads a file: task id, number, offset, length, and whether it is not confirmed yet, of each result."""
     size, offset, before = os.fstat(fd).st_size, 0, None
     while match := _LINE.fullmatch(line := os.pread(fd, HEADER, offset)):
         task_id, number, length = match[1].decode(), int(match[2], 16), int(match[3])

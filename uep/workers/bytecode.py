@@ -14,7 +14,7 @@ from typing import Any
 
 
 def is_foreign(code: CodeType) -> bool:
-    """Whether this bytecode, that of inner functions included, is certainly not of this Python."""
+    """Tells whether this bytecode, that of inner functions included, is certainly not of this Python."""
     return _IS_UNDERSTOOD and _is_foreign(code)
 
 
@@ -34,7 +34,7 @@ def _is_foreign(code: CodeType) -> bool:
 
 
 def _places() -> dict[int, int]:
-    """How many empty places follow each instruction of this Python."""
+    """Counts the empty places that follow each instruction of this Python."""
     known: Any = getattr(opcode, "_inline_cache_entries", {})  # since 3.13 by name
     by_number = dict(enumerate(known)) if isinstance(known, list) else {opcode.opmap[n]: c for n, c in known.items()}
     return {number: by_number.get(number, 0) for name, number in opcode.opmap.items() if name != "CACHE"}

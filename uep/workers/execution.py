@@ -83,7 +83,11 @@ def warm_up() -> None:
 
 
 def check_deserializers(paths: Sequence[str]) -> None:
-    """Raises an exception that says why `paths` cannot be the `task_deserializers` of tasks."""
+    """Checks that `paths` can be the `task_deserializers` of tasks.
+
+    Raises:
+        Exception: they cannot; the text says why.
+    """
     serializer(tuple(paths))
 
 
@@ -98,6 +102,12 @@ def _enter(task_id: str, run_dir: str, run_in_sandbox: bool) -> None:
 
 
 def _unpack(packed_task: bytes, allowed: Sequence[str] | None) -> Any:
+    """Makes function and arguments of a task message.
+
+    Raises:
+        CannotRunHere: this Python cannot run them.
+        Exception: whatever is wrong with the task.
+    """
     task_buffer = _task_buffer(packed_task)
     try:
         task = serializer(tuple(allowed or ())).unpack_and_deserialize(task_buffer)
@@ -118,6 +128,11 @@ def _unpack(packed_task: bytes, allowed: Sequence[str] | None) -> Any:
 
 
 def _task_buffer(packed_task: bytes) -> Any:
+    """Takes the serialized function and arguments out of a task message.
+
+    Raises:
+        CouldNotExecuteUserTaskError: it is no task message.
+    """
     if packed_task[:1] == b"\x01":
         with contextlib.suppress(ValueError, KeyError, TypeError):
             message = json.loads(packed_task[1:])
@@ -138,7 +153,7 @@ def _error(error: BaseException, last_line: str) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback without frames of ours, which are before the user's and, when the time is over, after them."""
+    """Formats the traceback without frames of ours: before the user's, and after them when the time is over."""
     try:
         summary = traceback.TracebackException(type(error), error, error.__traceback__)
         here = os.path.dirname(__file__)  # noqa: PTH120 - on the way of every error
@@ -149,7 +164,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """The beginning and the end of a text that is too long, which say what happened and where."""
+    """Cuts the middle out of a text that is too long: its ends say what happened and where."""
     left_out = len(text) - 2 * PART_OF_LONG_TEXT
     if left_out <= 0:
         return text
@@ -170,7 +185,7 @@ def _pack(task_id: str, endpoint_id: str | None, outcome: dict[str, Any], begun:
 
 
 def _flush() -> None:
-    """What the task printed goes to the log now, not at the worker's end."""
+    """Has what the task printed in the log now, not at the worker's end."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -15,7 +15,7 @@ from uep.workers import partial_import
 
 @contextlib.contextmanager
 def partial_parsl_imports(*, type_checks: bool = False) -> Iterator[None]:
-    """Inside, Parsl's modules are imported without the rest of Parsl and without what only a few of them use.
+    """Imports, inside, modules of Parsl without the rest of it, and without what only a few of them use.
 
     Afterwards all of that can be imported as ever. `type_checks`: whether Parsl's classes check their arguments.
     Where partial imports are turned off, Parsl is imported whole.

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _mend_mpi() -> None:
-    """Three ways in which tasks would wait for ever, until Parsl's scheduler of MPI tasks is mended.
+    """Mends Parsl's scheduler of MPI tasks in three places where tasks would wait for ever.
 
     It loses the result after which there is still a task that has to wait for nodes (Parsl's issue 3800); it may
     overlook one that comes in the moment in which nodes get free (3829); and it keeps those that want more than there
@@ -92,7 +92,7 @@ def _mend_mpi() -> None:
 
 
 def _die_with_parent() -> bool:
-    """The kernel sends SIGTERM when the thread that started us ends; False when it has ended already."""
+    """Has the kernel send SIGTERM when the thread that started this program ends; False when it has ended already."""
     signal.signal(signal.SIGTERM, _leave)
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -116,7 +116,7 @@ def _without(folder: Path, paths: list[str]) -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """For the processes that the pool starts, to which this file is the pool's program: `worker`."""
+    """Imports `worker` for the processes that the pool starts, to which this file is the pool's program."""
     if name != "worker":
         raise AttributeError(name)
     with partial_parsl_imports():

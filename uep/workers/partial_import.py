@@ -40,7 +40,7 @@ _parts_wanted = 0
 
 @contextlib.contextmanager
 def partial_imports(*packages: str) -> Iterator[None]:
-    """Inside, importing a submodule of one of `packages` does not run the package.
+    """Imports, inside, submodules of `packages` without running the packages themselves.
 
     Packages imported already, and packages that are not installed, are left alone. A nested package comes after its
     parent.
@@ -83,7 +83,7 @@ class _PackageNotRun(ModuleType):
     """A package that has not run yet; it becomes an ordinary module when it has."""
 
     def __getattr__(self, attribute: str) -> Any:
-        """For what is not there yet."""
+        """Runs the package for what is not in it yet; while partial imports are open, imports a submodule instead."""
         name = self.__name__
         is_part = _parts_wanted and not attribute.startswith("__")
         if is_part and importlib.util.find_spec(f"{name}.{attribute}") is not None:
@@ -101,7 +101,7 @@ class _PackageNotRun(ModuleType):
         return importlib.import_module, (self.__name__,)
 
     def _run(self) -> None:
-        """Imports it as if for the first time: the import system sees to it that one thread does, and others wait."""
+        """Imports the package as if for the first time: the import system has one thread do it, and others wait."""
         name = self.__name__
         with _lock:
             if name in _stand_ins:

@@ -72,7 +72,7 @@ def _fork(endpoint: socket.socket, theirs: socket.socket) -> None:
 
 
 def _be_worker(theirs: socket.socket, program: int) -> None:
-    """The forked process; never returns."""
+    """Serves tasks in the forked process; never returns."""
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -87,8 +87,10 @@ def _be_worker(theirs: socket.socket, program: int) -> None:
 
 
 def _be_child_of_task(theirs: socket.socket) -> None:
-    """A child that a task has forked is nothing of ours: it must not hold the socket open when its worker dies, nor
-    answer in its place, and signals end it as any process."""
+    """Makes a child that a task has forked an ordinary process.
+
+    It must not hold the worker's socket open when the worker dies, nor answer in its place, and signals are to end it.
+    """
     theirs.close()
     for number in FOR_THE_ENDPOINT:
         if signal.getsignal(number) is _leave_to_the_endpoint:
@@ -96,7 +98,7 @@ def _be_child_of_task(theirs: socket.socket) -> None:
 
 
 def _leave_to_the_endpoint(number: int, frame: FrameType | None) -> None:
-    """Not SIG_IGN: the programs that tasks start would ignore the signal too."""
+    """Does nothing. Unlike with SIG_IGN, the programs that tasks start do not ignore the signal too."""
 
 
 def serve(endpoint: socket.socket) -> None:
@@ -110,19 +112,32 @@ def serve(endpoint: socket.socket) -> None:
 
 
 def receive_descriptor(source: socket.socket) -> tuple[str, int | None]:
-    """What came with a descriptor, and the descriptor, which programs of tasks do not inherit. Raises OSError."""
+    """Receives text and a descriptor, which programs of tasks do not inherit; None when there came none.
+
+    Raises:
+        OSError: the socket is broken, or nothing came in time.
+    """
     said, ancillary, _, _ = source.recvmsg(200, socket.CMSG_LEN(_FD.size), socket.MSG_CMSG_CLOEXEC)
     descriptors = [_FD.unpack(data)[0] for level, kind, data in ancillary if kind == socket.SCM_RIGHTS]
     return said.decode().strip(), next(iter(descriptors), None)
 
 
 def send(to: socket.socket, message: bytes) -> None:
-    """Sends one message. Raises OSError."""
+    """Sends one message.
+
+    Raises:
+        OSError: the other side has ended, or stands still.
+    """
     to.sendall(_LENGTH.pack(len(message)) + message)
 
 
 def receive(source: socket.socket) -> bytes:
-    """Receives one message. Raises EOFError when the other side has closed the socket or ended, OSError."""
+    """Receives one message.
+
+    Raises:
+        EOFError: the other side has closed the socket, or ended.
+        OSError: the socket is broken, or the other side stands still.
+    """
     (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size))
     return bytes(_exactly(source, length))
 

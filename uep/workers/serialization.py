@@ -14,7 +14,7 @@ RESULT_LIMIT = 10 * 1024 * 1024
 
 @functools.lru_cache(maxsize=8)
 def serializer(allowed: tuple[str, ...]) -> Any:
-    """The serializer that reads only what the strategies `allowed`, import paths, have written; none: all of them."""
+    """Makes the serializer that reads what the strategies `allowed`, import paths, have written; none: all of them."""
     with partial_imports("globus_compute_sdk"):
         import globus_compute_sdk.errors
         import globus_compute_sdk.version  # noqa: F401 - below, and not later with all the rest
@@ -24,7 +24,11 @@ def serializer(allowed: tuple[str, ...]) -> Any:
 
 
 def serialize(value: Any, strategies: Sequence[str] | None, limit: int) -> str:
-    """`value` as text, by the first of `strategies` that can. Raises MaxResultSizeExceeded over `limit` characters."""
+    """Makes text of `value`, by the first of `strategies` that can.
+
+    Raises:
+        MaxResultSizeExceeded: it has more than `limit` characters.
+    """
     data: str = serializer(()).serialize_from_list(value, strategies or ())
     if len(data) > limit:
         from globus_compute_sdk.errors import MaxResultSizeExceeded

@@ -24,10 +24,13 @@ class TaskTimeout(Exception):
 
 @contextlib.contextmanager
 def time_limit() -> Iterator[None]:
-    """Raises TaskTimeout in this thread after the site's GC_TASK_TIMEOUT seconds; 0 or nothing: never.
+    """Ends what runs inside after the site's GC_TASK_TIMEOUT seconds; 0 or nothing: never.
 
     In a main thread also while it waits for something: a sleep, a socket, another program; what the task has started is
     killed. In other threads not before Python code runs again.
+
+    Raises:
+        TaskTimeout: the time is over.
     """
     seconds = float(os.environ.get("GC_TASK_TIMEOUT") or 0)
     if seconds <= 0:

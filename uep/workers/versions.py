@@ -16,7 +16,7 @@ from uep.workers.serialization import serializer
 
 @functools.cache
 def details() -> dict[str, Any]:
-    """The worker's versions; the client warns its user when they differ from its own."""
+    """Collects the worker's versions; the client warns its user when they differ from its own."""
     found = {"os": platform.platform(), "python_version": platform.python_version()}
     try:
         serializer(())  # what the first task needs
@@ -28,7 +28,7 @@ def details() -> dict[str, Any]:
 
 
 def difference() -> str:
-    """A last line for an error that may be due to the client's versions; empty when they are like the worker's."""
+    """Says that an error may be due to the client's versions; nothing when they are like the worker's."""
     python, sdk = (os.environ.get(f"GC_USER_{name}_VERSION") for name in ("PYTHON", "SDK"))
     ours = details()
     other_python = python is not None and _minor(python) != _minor(ours["python_version"])
@@ -37,7 +37,7 @@ def difference() -> str:
 
 
 def both_sides() -> str:
-    """Both sides' versions, as far as they are known."""
+    """Names both sides' versions, as far as they are known."""
     python, sdk = (os.environ.get(f"GC_USER_{name}_VERSION", "?") for name in ("PYTHON", "SDK"))
     ours = details()
     worker = f"Python {ours['python_version']} and globus-compute-sdk {ours.get('globus_compute_sdk_version', '?')}"
@@ -50,7 +50,7 @@ def both_sides() -> str:
 
 
 def here() -> str:
-    """Which Python this is, on which host."""
+    """Names this Python and this host."""
     return f"{sys.executable} on {platform.node()}"
 
 

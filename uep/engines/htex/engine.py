@@ -107,7 +107,11 @@ class GlobusComputeEngine(Engine):
         return running
 
     def _resources(self, task: TaskRequest) -> dict[str, Any]:
-        """What the task wants, completed by Parsl. Raises InvalidResourceSpecification, as Parsl does."""
+        """Has Parsl complete what the task wants.
+
+        Raises:
+            InvalidResourceSpecification: the task wants what there is not.
+        """
         resources = dict(task.resource_specification)
         self._executor.validate_resource_spec(resources)
         return resources
@@ -139,7 +143,7 @@ class GlobusComputeEngine(Engine):
         return executor
 
     def _address(self, provider: Any) -> str | None:
-        """Where the interchange listens; None: everywhere, for workers on other machines."""
+        """Finds where the interchange listens; None: everywhere, for workers on other machines."""
         from uep.engines.htex import providers
 
         if "address" in self._options:
@@ -147,7 +151,7 @@ class GlobusComputeEngine(Engine):
         return "127.0.0.1" if type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1 else None
 
     def _prepare(self, executor: Any) -> None:
-        """What Parsl's DataFlowKernel would set, and how to start the interchange."""
+        """Sets what Parsl's DataFlowKernel would set, and how to start the interchange."""
         executor.run_dir = str(self.context.directory)
         executor.run_id = self.context.endpoint_id
         executor.log_config = None
@@ -183,5 +187,5 @@ _NOT_THE_EXECUTORS = frozenset(_OURS) | frozenset(Engine.OPTIONS)
 
 
 def _is_one_node_here(provider: Any) -> bool:
-    """Whether there is never more than this machine, and no batch system that would end its block."""
+    """Tells whether there is never more than this machine, and no batch system that would end its block."""
     return type(provider).__name__ == "LocalProvider" and provider.nodes_per_block == 1 and provider.max_blocks == 1

@@ -14,7 +14,7 @@ COMMAND_TIME = 5.0
 
 
 def of_executor(name: str, executor: Any) -> dict[str, Any]:
-    """The figures of a running executor. Asks the interchange, and waits for its answers."""
+    """Collects the figures of a running executor. Asks the interchange, and waits for its answers."""
     provider = executor.provider
     managers = executor.command_client.run("MANAGERS", timeout_s=COMMAND_TIME)
     packages = executor.command_client.run("MANAGERS_PACKAGES", timeout_s=COMMAND_TIME)
@@ -44,7 +44,7 @@ def of_executor(name: str, executor: Any) -> dict[str, Any]:
 
 
 def before_start(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The same figures, from the configuration alone: Parsl is not imported yet."""
+    """Makes the same figures from the configuration alone: Parsl is not imported yet."""
     provider = options.get("provider", {"type": "LocalProvider"})
     return {
         **dict.fromkeys(("managers", "active_managers", "total_workers", "idle_workers"), 0),
@@ -68,7 +68,7 @@ def before_start(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def _nodes(
     managers: list[dict[str, Any]], packages: Mapping[str, Any], jobs: Mapping[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What runs in each batch job: by job id, a description for each node."""
+    """Lists what runs in each batch job: by job id, a description for each node."""
     nodes: dict[str, list[dict[str, Any]]] = {}
     for manager in managers:
         installed = packages.get(manager["manager"], {})
@@ -89,7 +89,7 @@ def _first(provider: Any, *names: str) -> Any:
 
 
 def _finite(number: float) -> float | None:
-    """JSON has no infinity, which is Parsl's word for no limit."""
+    """Turns infinity, Parsl's word for no limit, into None: JSON has no infinity."""
     with contextlib.suppress(OverflowError):
         return int(number)
     return None

@@ -32,7 +32,11 @@ SHORTEST_WALLTIME = 60
 
 
 def provider(mapping: object) -> Any:
-    """The provider that `mapping` describes. Raises ConfigError: unknown type or argument, or refused by Parsl."""
+    """Makes the provider that `mapping` describes.
+
+    Raises:
+        ConfigError: unknown type or argument, or refused by Parsl.
+    """
     options = _mapping("provider", mapping)
     if "launcher" in options:
         options["launcher"] = launcher(options["launcher"])
@@ -40,19 +44,27 @@ def provider(mapping: object) -> Any:
 
 
 def launcher(mapping: object) -> Any:
-    """The launcher that `mapping` describes; errors as for `provider`."""
+    """Makes the launcher that `mapping` describes.
+
+    Raises:
+        ConfigError: unknown type or argument, or refused by Parsl.
+    """
     return _build("launcher", parsl.launchers, parsl.launchers.__all__, _mapping("launcher", mapping))
 
 
 def address(value: object) -> str:
-    """An address as text, or what an address function of Parsl says; errors as for `provider`."""
+    """Returns an address that is text, or asks the address function of Parsl that the mapping `value` names.
+
+    Raises:
+        ConfigError: unknown type or argument, or refused by Parsl.
+    """
     if isinstance(value, str):
         return value
     return str(_build("address", parsl.addresses, ADDRESSES, _mapping("address", value)))
 
 
 def local_addresses() -> set[str]:
-    """Where workers may reach this machine. Unlike Parsl's own list this asks nobody on the internet."""
+    """Lists where workers may reach this machine. Unlike Parsl's own list this asks nobody on the internet."""
     import psutil
 
     found = set()
@@ -69,7 +81,11 @@ def local_addresses() -> set[str]:
 
 
 def call(where: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """`function(**options)`. Raises ConfigError for a name or a value it does not take, and for whatever it refuses."""
+    """Calls `function(**options)`, once all options fit.
+
+    Raises:
+        ConfigError: a name or a value that `function` does not take, or whatever it refuses.
+    """
     takes = inspect.signature(function).parameters
     missing = [name for name, each in takes.items() if each.default is each.empty and name not in options]
     for name in options:
@@ -89,7 +105,7 @@ def call(where: str, function: Callable[..., Any], options: Mapping[str, Any]) -
 
 
 def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
-    """What `function` takes, as far as Parsl says. Providers that say nothing take numbers where Slurm's does."""
+    """Finds the types that `function` takes, as far as Parsl says; else those of Slurm's provider, for numbers."""
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
     names = inspect.signature(function).parameters
     slurms = get_type_hints(parsl.providers.SlurmProvider.__init__)
@@ -99,7 +115,11 @@ def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _fitting(where: str, value: Any, kind: Any) -> Any:
-    """`value`, perhaps put right, if it is a `kind`. Raises ConfigError."""
+    """Returns `value`, perhaps put right, if it is a `kind`.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if where.endswith(".walltime") and type(value) is int and value >= SHORTEST_WALLTIME:
         return f"{value // 3600:02}:{value // 60 % 60:02}:{value % 60:02}"
     value = _with_tuples(value, kind)
@@ -120,7 +140,7 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 
 def _with_tuples(value: Any, kind: Any) -> Any:
-    """Lists in `value` as the tuples that `kind` asks for."""
+    """Turns lists in `value` into the tuples that `kind` asks for."""
     if not isinstance(value, list):
         return value
     for each in _alternatives(kind):

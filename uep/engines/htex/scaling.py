@@ -112,7 +112,7 @@ def _give_up(executor: Any, status: Mapping[str, Any]) -> None:
 
 
 def strategy_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the engine's `options` say: the arguments of `Scaling`.
+    """Reads the arguments of `Scaling` out of the engine's `options`.
 
     Raises:
         ConfigError: an unknown name, or a value of the wrong type.
@@ -131,7 +131,7 @@ def strategy_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_old_strategy(strategy: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping that `strategy` once was, in words of `job_status_kwargs`."""
+    """Translates the mapping that `strategy` once was into words of `job_status_kwargs`."""
     if strategy.get("type") not in _OLD_TYPES:
         raise ConfigError(f"strategy: {unknown('type', strategy.get('type'), _OLD_TYPES)}")
     rest = {key: value for key, value in strategy.items() if key != "type" and value is not None}

@@ -72,7 +72,7 @@ if [ -n "$endpoint" ]; then exec "$endpoint" python-exec {pool} "$@"; fi
 
 
 def command_and_function(options: Mapping[str, Any], provider: Any, command: str, directory: Path) -> tuple[str, str]:
-    """The launch command and the import path of the task function. `command` is the one that Parsl would use.
+    """Finds the launch command and the import path of the task function. `command` is the one that Parsl would use.
 
     `options` are the engine's: `container_type`, `container_uri`, `container_cmd_options`. `directory` is the
     endpoint's; the workers' copy of our code is put there.
@@ -117,7 +117,7 @@ def _contained(container: str, options: Mapping[str, Any], command: str, directo
 
 
 def _write_script(directory: Path, *, search: bool) -> Path:
-    """The start script, with the copies of our code that it makes importable."""
+    """Writes the start script, and the copy of our code that it makes importable."""
     package = directory / "worker"
     room = package / "uep" / "workers"
     room.mkdir(mode=0o700, parents=True, exist_ok=True)
