@@ -1,19 +1,23 @@
 """The user endpoint: runs one user's tasks, as that user.
 
-`cli`       the program `mep-uep NAME`; exit codes
-`handover`  what the manager says on descriptor 0
-`config`    the rendered YAML configuration
-`endpoint`  the loop: check in, take tasks, send results, heartbeat, stop when idle
-`idle`      the rules by which an endpoint stops by itself
-`audit`     records of a high-assurance endpoint
-`error_results`  results made by the endpoint itself, when no worker could
+Files, all in the process of the endpoint, on its one event loop:
+
+`cli`            the program `mep-uep NAME`; exit codes
+`handover`       what the manager says on descriptor 0
+`config`         the rendered YAML configuration
+`endpoint`       the life: check in, take tasks, send results, heartbeat, stop when idle
+`preparation`    what comes between check-in and the first task
+`idle`           the rules by which an endpoint stops by itself
+`report_pipe`    words to the manager
+`audit`          records of a high-assurance endpoint
+`error_results`  results that the endpoint itself makes, when no worker could
 
 Rooms:
 
-`broker`    what goes to the broker and comes from there: channels, credentials, tasks, results, heartbeats
-`storage`   the disk: results until the broker has them, open tasks, one endpoint at a time
-`engines`   threads, processes, Parsl
-`workers`   what runs in the processes that do the work, on other hosts too: standard library, SDK and Parsl only
+`broker`         what comes from the broker and goes there: credentials, channels, tasks, results, heartbeats
+`storage`        the disk: one endpoint at a time in one directory, open tasks, results until the broker has them
+`engines`        what runs the tasks: threads, processes, Parsl
+`workers`        what runs in other processes, and on other hosts: standard library, SDK and Parsl only
 
 Of our packages only `wire` is imported here. Nothing heavy (the SDK, Parsl) is imported before the first heartbeat.
 """

@@ -1,4 +1,4 @@
-"""Audit records of a high-assurance endpoint: what became of each task, told to the manager.
+"""Tells the manager of a high-assurance endpoint what became of each task, in audit records.
 
 One write per record on the descriptor of the hand-over, `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - message]`, with the
 public package's actions RECEIVED, EXEC_START, EXEC_END and FAILED; the manager adds time and endpoint. Which block a

@@ -1,12 +1,12 @@
-"""The program `mep-uep NAME`. The manager execs it as the mapped user; nobody calls it by hand.
+"""Runs the program `mep-uep NAME`. The manager execs it as the mapped user; nobody calls it by hand.
 
-It finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, on 3 the credential file, and
-its files under `~/.globus_compute/NAME/`. It ends with
+The program finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, on 3 the credential
+file, and its files under `~/.globus_compute/NAME/`. It ends with
 
     0   stopped cleanly: idle, or told to by SIGTERM, SIGINT or SIGHUP
     64  called with wrong arguments
-    69  the broker could not be reached for long at start
-    70  something unexpected
+    69  the broker could not be reached for long at start, or an earlier endpoint does not leave the directory
+    70  something unexpected, a broken engine, or an audit record that cannot be written
     78  hand-over or configuration cannot be used; the service has been told why, as far as that is possible
 
 Imports are late and few: check-in comes first.

@@ -1,4 +1,4 @@
-"""The endpoint's configuration: the rendered YAML text of the hand-over, checked.
+"""Reads and checks the endpoint's configuration: the rendered YAML text of the hand-over.
 
 Every key of the public user endpoint configuration is accepted. Those in `WITHOUT_EFFECT` change nothing here; `cli`
 says so in the log. An unknown key is an error that names the nearest known one: a misspelt limit must not be silently

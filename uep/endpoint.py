@@ -1,4 +1,4 @@
-"""The endpoint's life, on one asyncio loop.
+"""Lives the endpoint's life, on one asyncio loop.
 
     connect -> first heartbeat (check-in) -> prepare (directory, endpoint_setup, engine, storage) -> take tasks
     every heartbeat period: idle? heartbeat

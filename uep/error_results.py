@@ -1,4 +1,4 @@
-"""Error results that the endpoint itself makes, when no worker could.
+"""Makes error results in the endpoint itself, when no worker could.
 
 All are packed, ready to be published. The texts reach the user; `data` is what the client shows as the error.
 """

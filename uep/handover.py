@@ -1,4 +1,4 @@
-"""What the manager hands over: one JSON object on descriptor 0, read to its end, then checked.
+"""Reads and checks what the manager hands over: one JSON object on descriptor 0.
 
 `cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
 (`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `report_fd`,

@@ -1,4 +1,4 @@
-"""When an endpoint stops by itself. Pure: counted history in, verdict out.
+"""Decides when an endpoint stops by itself. Pure: counted history in, verdict out.
 
 `endpoint` calls `beat` once every heartbeat period with the numbers of tasks received and results forwarded since the
 start. *Movement* is a change of either number since the last beat; it resets both counters.

@@ -1,6 +1,6 @@
-"""What an endpoint does once, between its check-in and its first task, and why that may fail.
+"""Prepares an endpoint, once, between its check-in and its first task, and says why that failed.
 
-`endpoint` calls `prepare` as soon as the service knows the endpoint. Everything that may wait runs in the engine's
+`endpoint` calls `prepare` as soon as the service knows the endpoint. Everything that may wait is done in the engine's
 thread: heartbeats go on meanwhile.
 """
 

@@ -1,4 +1,4 @@
-"""Words from the endpoint to the manager, on the descriptor `report_fd` of the hand-over.
+"""Tells the manager how the endpoint's life goes, on the descriptor `report_fd` of the hand-over.
 
 One word is one line:
 
@@ -7,7 +7,7 @@ One word is one line:
     stopping  it takes no more tasks
     stopped   it has ended cleanly; the process ends now
 
-The manager may be another one than the one that started the endpoint: the words are all that it knows of the past.
+The manager may be another one than the one that has started the endpoint: it knows only what the pipe tells.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The channels of one connected session: where heartbeats and results go, where tasks come from.
+"""Opens the channels of one session: where heartbeats and results go, where tasks come from.
 
-The service may give one URL for all three, or different users for each: `SessionChannels` opens a connection for each
-different URL, the first of them being the session's own. When any is lost, `endpoint` gives up all and begins a new
-session.
+The service may give one URL for all three, or different users for each: there is a connection for each different URL;
+that for heartbeats is the session's own. When any is lost, `endpoint` gives up all and begins a new session.
 """
 
 from __future__ import annotations

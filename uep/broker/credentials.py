@@ -1,4 +1,4 @@
-"""Where to consume and publish, as the manager last said.
+"""Keeps the credentials that the manager gave last: where to consume and publish.
 
 The hand-over holds the first credentials. Later ones come through a read-only file that the manager rewrites in
 place: Fernet-encrypted JSON `{"amqp_creds": {...}}`, always read from its beginning. A read that falls into a rewrite

@@ -1,4 +1,4 @@
-"""The endpoint's signs of life: heartbeats to the service, and what the process title says.
+"""Gives signs of life: heartbeats to the service, and the process title.
 
 `endpoint` makes one `Heartbeats`, gives it the heartbeat channel of each session, and calls `beat`. A heartbeat that
 cannot be delivered is lost and logged, but for the first of a session: that one is the check-in.

@@ -1,8 +1,9 @@
-"""What the endpoint says about itself: heartbeats, and the notice that it could not start.
+"""Packs what the endpoint says about itself: heartbeats, and the notice that it could not start.
 
 A heartbeat is a status report whose `global_state` holds the engine's figures, the facts below, `heartbeat_period` in
-seconds and `active`. The service knows an endpoint by its first one. With `{"error": text}` instead, the service fails
-the tasks that wait for the endpoint with that text.
+seconds and `active`. The service knows an endpoint by its first heartbeat. With `{"error": text}` instead, the service
+fails the tasks that wait for the endpoint with that text. `heartbeats` sends both; `start_failure` sends the notice of
+an endpoint that has not even connected.
 """
 
 from __future__ import annotations

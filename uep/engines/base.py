@@ -1,4 +1,4 @@
-"""What an engine is: it takes task requests and gives futures of packed results.
+"""Says what an engine is: it takes task requests and gives futures of packed results.
 
 `registry` makes the one engine of an endpoint. The endpoint calls `start` once, in a thread that lives as long as the
 process (some engines' helpers die with the thread that started them), `submit` for every task, in the loop's thread,

@@ -1,4 +1,4 @@
-"""What the two pools on this machine have in common: the figures of their heartbeats, and what they refuse.
+"""Keeps what the two pools on this machine have in common: the figures of their heartbeats, and what they refuse.
 
 The public package sends 0 for tasks that wait or run; here these are the real numbers.
 """

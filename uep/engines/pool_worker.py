@@ -1,4 +1,4 @@
-"""The worker processes of a process pool, as the endpoint sees them, and the program that they are forked from.
+"""Handles the worker processes of a process pool, and the program that they are forked from, in the endpoint.
 
 `process_pool` makes one `WorkerProgram`, and a `PoolWorker` for each worker. The other side is
 `uep.workers.pool_program`.

@@ -1,8 +1,8 @@
-"""ProcessPoolEngine: each task in a worker process on this machine.
+"""ProcessPoolEngine: runs each task in a worker process on this machine.
 
-Workers are forked from a program that has the SDK loaded already (`pool_program`). Each has a socket of its own to the
-endpoint and one task at a time, so that a worker that dies takes nothing along but the task it was running; that task
-fails, and the worker is replaced when the next one comes.
+Workers are forked from a program that has the SDK loaded already (`uep.workers.pool_program`). Each has a socket of its
+own to the endpoint and one task at a time, so that a worker that dies takes nothing along but the task it was running;
+that task fails, and the worker is replaced when the next one comes.
 
 Workers are started as tasks come, up to `max_workers`, the first one right away. One thread waits for what they send.
 They die with the endpoint, also when that is killed.

@@ -1,4 +1,4 @@
-"""The engines by the names that configurations use.
+"""Makes engines, by the names that configurations use.
 
 `cli` calls `make_engine` with the configuration's `engine` mapping, and gives the engine, which is not started yet, to
 the endpoint. Importing this module, or making an engine, imports nothing heavy. A new engine is a module in this folder

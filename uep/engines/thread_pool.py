@@ -1,4 +1,4 @@
-"""ThreadPoolEngine: tasks as threads of the endpoint itself.
+"""ThreadPoolEngine: runs tasks in threads of the endpoint itself.
 
 The cheapest engine, for light tasks: no process of their own, so tasks share the working directory and the
 environment, and a task that hangs cannot be ended but with the endpoint.

@@ -1,4 +1,4 @@
-"""One endpoint at a time in one directory: who has the lock on the file `lock` in it may use what lies there.
+"""Lets one endpoint at a time use a directory: the one that has the lock on the file `lock` in it.
 
 Two guards keep a successor and a predecessor apart that has not ended yet:
 
@@ -7,8 +7,8 @@ Two guards keep a successor and a predecessor apart that has not ended yet:
     here            journal and results have one owner. A predecessor that winds down, or stands still, keeps them until
                     its process has ended, however that ends: the kernel releases the lock
 
-`endpoint` calls `lock_directory` after its check-in and before it touches any file. Until then tasks stay with the
-broker.
+`preparation` calls `lock_directory` after the check-in and before anything touches a file. Until then tasks stay with
+the broker.
 
 The lock is one of the process, not of the open file: what tasks leave running, or an engine has forked, does not hold
 it. (A task in a thread of the endpoint that opens and closes this very file releases it; so are such locks.) Home

@@ -1,4 +1,4 @@
-"""Writing to files so that it outlives a crash; used by the journal and the store of results."""
+"""Writes to files so that it outlives a crash, for the journal and the store of results."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Work on a disk that does not hold up the loop, in groups: a sync costs about the same for one thing as for a hundred.
+"""Has work on a disk done beside the loop, in groups: a sync costs about the same for one thing as for a hundred.
 
-`intake` notes accepted tasks so, `outbox` stores and removes results.
+`inbox` has accepted tasks noted so, `outbox` has results stored and removed.
 """
 
 from __future__ import annotations

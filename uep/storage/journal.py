@@ -1,15 +1,15 @@
-"""Which tasks this endpoint has accepted and whose results the broker does not have yet, on disk.
+"""Notes on disk which tasks this endpoint has accepted and whose results the broker does not have yet.
 
 A task is acknowledged to the broker when it is handed to the engine, long before it has a result. If the endpoint is
 killed in between, nobody else knows of the task: the next endpoint of the same name finds it here and answers it with
-an error. `intake` notes tasks before their ack (`accept`); `outbox` has them crossed out (`finish`) when their results
-are confirmed, and only then removes these: at any moment an open task either has its result on disk or has none.
+an error. `inbox` notes tasks before their ack (`accept`); `outbox` crosses them out (`finish`) when their results are
+confirmed, and only then removes these: at any moment an open task either has its result on disk or has none.
 
 One file of slots, 64 bytes each, `+ID` while the task is open. Slots are allocated ahead and used again: a full disk
 does not touch them, and the file stays as small as the most tasks that were ever open at once. `accept` returns when
 the slots are on the disk itself (one sync for any number of tasks); what `finish` writes goes there with the next, or
-with `sync`. After a crash of the machine a task may so be open that is answered: `results` shows that it is. All three
-are meant for a thread.
+with `sync`. After a crash of the machine a task may so be open that is answered: the store of results shows that it is.
+All three may wait for the disk: they are meant for a thread beside the loop.
 """
 
 from __future__ import annotations

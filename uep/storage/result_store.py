@@ -1,10 +1,10 @@
-"""Results on disk until the broker has confirmed them.
+"""Keeps results on disk until the broker has confirmed them.
 
 One directory, mode 0700, with files that results are appended to. What `put` has taken is synced: it outlives a crash
 of the machine. A sync costs about the same for one result as for a hundred, and much on a network file system: hence
 `put` takes many. Making and removing files costs more than writing: a result is not a file of its own, and a file whose
-results are all confirmed is written again from its beginning. What is left is sent again at the next connection, or by
-the next endpoint of the same name.
+results are all confirmed is written again from its beginning. What is left is sent again in the next session, or by the
+next endpoint of the same name.
 
 A result in a file is a line of `HEADER` bytes, `+TASK-ID NUMBER LENGTH CHECKSUM`, and LENGTH bytes after it. Numbers
 go up by one: where they do not, what follows is from before the file was written again, or torn by a crash. The `+`

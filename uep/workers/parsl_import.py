@@ -1,4 +1,4 @@
-"""Imports of Parsl without what it does not need here: most of itself, the SDK, run-time type checks.
+"""Imports Parsl without what it does not need here: most of itself, the SDK, run-time type checks.
 
 Runs in the endpoint, in Parsl's programs and in its workers.
 """

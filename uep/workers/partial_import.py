@@ -1,4 +1,4 @@
-"""Parts of big packages, without the rest until somebody asks for it.
+"""Imports parts of big packages, without the rest until somebody asks for it.
 
 `import a.b` runs all of `a/__init__.py` first, and with it often far more than `b` needs. Inside of
 `partial_imports("a")` it runs only `b` and what that imports. Whatever else is looked for in `a` afterwards

@@ -1,15 +1,15 @@
-"""The program that the workers of a process pool are forked from: `python .../pool_program.py FD`.
+"""Forks the workers of a process pool: the program `python .../pool_program.py FD`.
 
-It loads the SDK once: a worker forked from it is ready in a millisecond and shares that memory. FD is a socket to the
-endpoint. There each byte that comes brings a descriptor, the socket of a new worker; the answer is a line: empty, with
-a descriptor for the worker's process (pidfd), or why there is none. The program ends with the endpoint, however that
-ends, and the kernel ends all workers with the program.
+The program loads the SDK once: a worker forked from it is ready in a millisecond and shares that memory. FD is a socket
+to the endpoint. There each byte that comes brings a descriptor, the socket of a new worker; the answer is a line:
+empty, with a descriptor for the worker's process (pidfd), or why there is none. The program ends with the endpoint,
+however that ends, and the kernel ends all workers with the program.
 
 On a worker's socket each message is its length, 8 bytes, and the message: pickled arguments of
 `uep.workers.execution.execute_task` in, the packed result out.
 
-`processes` runs this file, and not the module with `-m`: that would look for modules in the working directory first. Of
-ours it uses `uep.workers.execution` only.
+`uep.engines.pool_worker` runs this file, and not the module with `-m`: that would look for modules in the working
+directory first.
 """
 
 from __future__ import annotations

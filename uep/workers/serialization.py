@@ -1,4 +1,4 @@
-"""The SDK's serializer, and nothing else of the SDK until a task asks for it."""
+"""Makes the SDK's serializer, and imports nothing else of the SDK until a task asks for it."""
 
 from __future__ import annotations
 

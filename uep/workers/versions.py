@@ -1,4 +1,4 @@
-"""The versions of both sides, for errors that may be due to their difference.
+"""Names the versions of both sides, for errors that may be due to their difference.
 
 The client's versions are in GC_USER_PYTHON_VERSION and GC_USER_SDK_VERSION, if anybody has said.
 """

@@ -1,4 +1,4 @@
-"""GlobusComputeEngine: tasks on whatever Parsl can reach, from this machine to a batch system.
+"""GlobusComputeEngine: runs tasks on whatever Parsl can reach, from this machine to a batch system.
 
 Uses Parsl's HighThroughputExecutor directly, without the rest of Parsl: the interchange starts right after check-in,
 the first blocks are asked for at once, and a task's arrival is not left to a timer. `scaling` then keeps the number of

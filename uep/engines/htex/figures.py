@@ -1,4 +1,4 @@
-"""What heartbeats say about an executor of Parsl: workers, tasks, blocks and nodes.
+"""Collects what heartbeats say about an executor of Parsl: workers, tasks, blocks and nodes.
 
 The engine, whose name is `name`, calls `before_start` until its executor has started, then `of_executor`.
 """

@@ -1,4 +1,4 @@
-"""GlobusMPIEngine: MPI programs that share a batch job, over Parsl's MPIExecutor."""
+"""GlobusMPIEngine: runs MPI programs that share a batch job, over Parsl's MPIExecutor."""
 
 from __future__ import annotations
 

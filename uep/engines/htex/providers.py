@@ -1,13 +1,13 @@
-"""Parsl's providers, launchers and addresses by the names that configurations use.
+"""Makes Parsl's providers, launchers and addresses, by the names that configurations use.
 
 A mapping with a `type` becomes an instance of the Parsl class, or the answer of the address function, of that name;
-its other keys are the arguments. `launcher` inside a provider is such a mapping itself. Imported by `htex` when it
-starts: this imports Parsl.
+its other keys are the arguments. `launcher` inside a provider is such a mapping itself. The engine imports this module
+when it starts, and with it Parsl.
 
 Every argument is compared with what Parsl says it takes, before Parsl sees it: a provider that is given text for a
 number would otherwise fail much later, in a thread of its own, with the tasks waiting. Where Parsl says nothing the
-argument is passed on. Two things that YAML cannot say are put right: a tuple, which it has as a list, and a time like
-1:00:00, which it reads as 3600.
+argument is passed on. Two things that YAML cannot say are put right: a tuple, which is a list in YAML, and a time like
+1:00:00, which YAML reads as 3600.
 """
 
 from __future__ import annotations

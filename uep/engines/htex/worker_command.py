@@ -1,4 +1,4 @@
-"""The command that starts Parsl's worker pool on a node, and the function that its workers run for each task.
+"""Makes the command that starts a worker pool of Parsl on a node, and names the function that its workers run.
 
 Which Python the workers get:
 
@@ -9,10 +9,10 @@ Which Python the workers get:
 - a `launch_cmd` of the site's own: what it starts. Our code is on its PYTHONPATH, unless it is the public package's
   program.
 
-Outside of images the pool is started by a script in the endpoint's directory, and runs our code from copies beside it:
-the environment of the workers needs Parsl and the SDK but nothing of ours. The script changes to that directory, since
-Python looks for modules where it is started, and a home may hold a random.py of the user's. Images run the public
-package's function, which takes the same arguments.
+Outside of images the pool is started by a script in the endpoint's directory, and runs our code from a copy of
+`uep/workers` beside it: the environment of the workers needs Parsl and the SDK but nothing of ours. The script changes
+to that directory, since Python looks for modules where it is started, and a home may hold a random.py of the user's.
+Images run the public package's function, which takes the same arguments.
 """
 
 from __future__ import annotations
