@@ -17,6 +17,7 @@ from uep.engines.base import Engine, EngineContext, TaskRequest
 from uep.engines.registry import make_engine
 from wire import messages
 
+PROCESS_POOL = {"type": "ProcessPoolEngine", "max_workers": 2}
 HTEX = {
     "type": "GlobusComputeEngine",
     "max_workers_per_node": 1,
