@@ -1,26 +1,23 @@
 """The user endpoint: runs one user's tasks, as that user.
 
-`cli`          the program `mep-uep NAME`; exit codes
-`handover`     what the manager says on descriptor 0
-`credentials`  where to publish and consume, refreshed by the manager while we run
-`config`       the rendered YAML configuration
-`endpoint`     the loop: check in, take tasks, send results, heartbeat, stop when idle
-`idle`         the rules by which an endpoint stops by itself
-`results`      results on disk until the broker has confirmed them
-`grouped`      work on a disk, in groups and beside the loop
-`intake`       tasks from the broker to the engine
-`link`         the channels of one session with the broker
-`outbox`       sends results, now or when the broker is back
-`tenancy`      one endpoint at a time in one directory
-`journal`      which tasks were accepted and have no result yet
-`answers`      error results made by the endpoint itself
-`audit`        records of a high-assurance endpoint
-`pulse`        heartbeats, and the process title
-`report`       their content, and the notice of a failed start
-`notice`       the last word of an endpoint that cannot even begin
-`worker`       runs one task; imported by whatever process does the work
-`deferred`     imports of big packages in parts
-`engines`      threads, processes, Parsl
+Files, all in the process of the endpoint, on its one event loop:
+
+`cli`            the program `mep-uep NAME`; exit codes
+`handover`       what the manager says on descriptor 0
+`config`         the rendered YAML configuration
+`endpoint`       the life: check in, take tasks, send results, heartbeat, stop when idle
+`preparation`    what comes between check-in and the first task
+`idle`           the rules by which an endpoint stops by itself
+`report_pipe`    words to the manager
+`audit`          records of a high-assurance endpoint
+`error_results`  results that the endpoint itself makes, when no worker could
+
+Rooms:
+
+`broker`         what comes from the broker and goes there: credentials, channels, tasks, results, heartbeats
+`storage`        the disk: one endpoint at a time in one directory, open tasks, results until the broker has them
+`engines`        what runs the tasks: threads, processes, Parsl
+`workers`        what runs in other processes, and on other hosts: standard library, SDK and Parsl only
 
 Of our packages only `wire` is imported here. Nothing heavy (the SDK, Parsl) is imported before the first heartbeat.
 """

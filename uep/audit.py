@@ -1,4 +1,4 @@
-"""Audit records of a high-assurance endpoint: what became of each task, told to the manager.
+"""Tells the manager of a high-assurance endpoint what became of each task, in audit records.
 
 One write per record on the descriptor of the hand-over, `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - message]`, with the
 public package's actions RECEIVED, EXEC_START, EXEC_END and FAILED; the manager adds time and endpoint. Which block a
@@ -22,7 +22,7 @@ class Audit:
         self._on_failure = on_failure
 
     def record(self, action: str, task_id: str, function_id: object, message: str = "") -> None:
-        """Tells of one task. `function_id` and `message` may hold anything: a record is one line."""
+        """Tells the manager of one task, in one line. `function_id` and `message` may hold anything."""
         if self._fd is None:
             return
         text = f"fid={function_id or ''} tid={task_id} bid= {action}" + (f" - {message}" if message else "")

@@ -1,12 +1,12 @@
-"""The program `mep-uep NAME`. The manager execs it as the mapped user; nobody calls it by hand.
+"""Runs the program `mep-uep NAME`. The manager execs it as the mapped user; nobody calls it by hand.
 
-It finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, on 3 the credential file, and
-its files under `~/.globus_compute/NAME/`. It ends with
+The program finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, on 3 the credential
+file, and its files under `~/.globus_compute/NAME/`. It ends with
 
     0   stopped cleanly: idle, or told to by SIGTERM, SIGINT or SIGHUP
     64  called with wrong arguments
-    69  the broker could not be reached for long at start
-    70  something unexpected
+    69  the broker could not be reached for long at start, or an earlier endpoint does not leave the directory
+    70  something unexpected, a broken engine, or an audit record that cannot be written
     78  hand-over or configuration cannot be used; the service has been told why, as far as that is possible
 
 Imports are late and few: check-in comes first.
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     from uep.config import EndpointConfig
     from uep.handover import HandOver
 
-EX_USAGE, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 64, 69, 70, 78
-
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 def main() -> NoReturn:
     """Runs the endpoint and ends the process, whatever threads of tasks are still there."""
-    code = EX_SOFTWARE
+    code = os.EX_SOFTWARE
     try:
         code = _main(sys.argv[1:])
     except Exception:
@@ -48,7 +46,7 @@ def main() -> NoReturn:
 def _main(args: list[str]) -> int:
     if len(args) != 1 or not _SAFE_NAME.fullmatch(args[0]):
         print("usage: mep-uep NAME (started by the manager, with its hand-over on standard input)", file=sys.stderr)
-        return EX_USAGE
+        return os.EX_USAGE
     import logging
 
     from uep import handover
@@ -58,7 +56,7 @@ def _main(args: list[str]) -> int:
         handed = handover.decode(handover.take_input())
     except handover.HandOverError as e:
         logging.getLogger("uep").critical("hand-over cannot be used: %s", e)
-        return EX_CONFIG
+        return os.EX_CONFIG
     return _run(args[0], handed)
 
 
@@ -66,25 +64,27 @@ def _run(name: str, handed: HandOver) -> int:
     import asyncio
     import logging
 
-    from uep import config, endpoint, engines, notice
-    from uep.engines.base import Place
+    from uep import config, endpoint
+    from uep.broker import start_failure
+    from uep.engines.base import EngineContext
+    from uep.engines.registry import make_engine
 
     log = logging.getLogger("uep")
     try:
         settings = config.parse(handed.config)
         directory = Path(settings.endpoint_dir or f"~/.globus_compute/{name}").expanduser().absolute()
         _apply(settings, directory)
-        engine = engines.make(settings.engine, Place(handed.endpoint_id, directory))
+        engine = make_engine(settings.engine, EngineContext(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
-        asyncio.run(notice.tell_cannot_start(handed, str(e)))
-        return EX_CONFIG
+        asyncio.run(start_failure.publish_start_failure(handed, str(e)))
+        return os.EX_CONFIG
     log.info("endpoint %s (%s), %s, process %d", name, handed.endpoint_id, engine.name, os.getpid())
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())
 
 
 def _apply(settings: EndpointConfig, directory: Path) -> None:
-    """What the configuration says about this process: log, directory."""
+    """Applies what the configuration says about this process: directory, log, level."""
     import logging
 
     from uep.config import ConfigError

@@ -1,4 +1,4 @@
-"""The endpoint's configuration: the rendered YAML text of the hand-over, checked.
+"""Reads and checks the endpoint's configuration: the rendered YAML text of the hand-over.
 
 Every key of the public user endpoint configuration is accepted. Those in `WITHOUT_EFFECT` change nothing here; `cli`
 says so in the log. An unknown key is an error that names the nearest known one: a misspelt limit must not be silently
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from uep.idle import Limits
+from uep.idle import IdleLimits
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -44,7 +44,7 @@ class EndpointConfig:
     engine: Mapping[str, Any]
     raw: str = field(repr=False, default="")
     heartbeat_period: float = 30.0
-    idle: Limits = field(default_factory=Limits)
+    idle: IdleLimits = field(default_factory=IdleLimits)
     allowed_functions: frozenset[str] | None = None
     amqp_port: int | None = None
     endpoint_dir: str | None = None
@@ -57,7 +57,7 @@ class EndpointConfig:
 
 
 def parse(text: str) -> EndpointConfig:
-    """The configuration in YAML `text`.
+    """Reads the configuration in YAML `text`.
 
     Raises:
         ConfigError: not YAML, unknown key, wrong type, or no engine.
@@ -74,7 +74,7 @@ def parse(text: str) -> EndpointConfig:
     return EndpointConfig(
         engine=engine,
         raw=text,
-        idle=Limits(values.pop("idle_heartbeats_soft", 0), values.pop("idle_heartbeats_hard", 5760)),
+        idle=IdleLimits(values.pop("idle_heartbeats_soft", 0), values.pop("idle_heartbeats_hard", 5760)),
         without_effect=tuple(sorted(k for k in data if k in WITHOUT_EFFECT and data[k] is not None)),
         **paths,
         **values,
@@ -82,7 +82,7 @@ def parse(text: str) -> EndpointConfig:
 
 
 def amqp_port(text: str) -> int | None:
-    """That key alone, of a configuration that `parse` may refuse: the service is to be told why, through that port."""
+    """Reads that key alone, of a configuration that `parse` may refuse: through that port the service is told why."""
     try:
         port = _load(text).get("amqp_port")
         return None if port is None else _port("amqp_port", port)
@@ -91,7 +91,7 @@ def amqp_port(text: str) -> int | None:
 
 
 def unknown(what: str, name: object, known: Mapping[str, Any] | frozenset[str] | tuple[str, ...]) -> str:
-    """The text for a name that is not among `known`: what they are, and which one is probably meant."""
+    """Says that a name is not among `known`, what they are, and which one is probably meant."""
     from difflib import get_close_matches
 
     near = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)

@@ -1,43 +1,43 @@
-"""The endpoint's life, on one asyncio loop.
+"""Lives the endpoint's life, on one asyncio loop.
 
-    connect -> first heartbeat (check-in) -> prepare (directory, endpoint_setup, engine) -> take tasks
+    connect -> first heartbeat (check-in) -> prepare (directory, endpoint_setup, engine, storage) -> take tasks
     every heartbeat period: idle? heartbeat
     stop (idle, signal, broken engine): take no more -> short grace -> answer the rest -> last heartbeat -> engine off
 
 Losing the broker ends only the session: tasks go on, results are kept, and the next session sends them. The first
 heartbeat goes out before anything heavy is imported; the engine is started after it, in a thread of its own.
+
+`cli` makes the one endpoint of this process, and runs it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
-from uep import idle
+from uep import idle, preparation
 from uep.audit import Audit
-from uep.config import ConfigError, EndpointConfig
-from uep.credentials import Credentials
+from uep.broker.channels import SessionChannels
+from uep.broker.credentials import Credentials
+from uep.broker.dispatcher import Dispatcher
+from uep.broker.heartbeats import Heartbeats, set_title
+from uep.broker.inbox import PREFETCH, PREFETCH_BYTES, Inbox
+from uep.broker.outbox import Outbox
+from uep.config import EndpointConfig
 from uep.engines.base import Engine
 from uep.handover import HandOver
-from uep.intake import PREFETCH, PREFETCH_BYTES, Intake
-from uep.journal import Journal
-from uep.link import Link
-from uep.outbox import Outbox
-from uep.pulse import Pulse, set_title
-from uep.results import ResultStore
-from uep.tenancy import Occupied, move_in
+from uep.report_pipe import ReportPipe
 from wire.connection import Connection
 from wire.errors import AccessRefused, BrokerError
 from wire.reconnect import stay_connected
 
 log = logging.getLogger(__name__)
-
-EX_OK, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 0, 69, 70, 78
 
 START_PATIENCE = 60.0
 """Seconds without a first heartbeat after which the endpoint gives up; the manager will start another."""
@@ -47,6 +47,13 @@ FAREWELL = 10.0
 """Seconds for the last results and the last heartbeat."""
 ENGINE_STOP = 20.0
 """Seconds for the engine to end its helpers and batch jobs."""
+
+
+class _Exchange(NamedTuple):
+    """Tasks in, results out."""
+
+    inbox: Inbox
+    outbox: Outbox
 
 
 class Endpoint:
@@ -59,57 +66,60 @@ class Endpoint:
         self._engine = engine
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._credentials = Credentials(handover, config.amqp_port)
-        self._pulse = Pulse(handover, config, engine)
+        self._heartbeats = Heartbeats(handover, config, engine)
+        self._report = ReportPipe(handover.report_fd)
         self._history = idle.History()
         self._forwarded = 0
         self._connected_before = False
-        self._intake: Intake | None = None
-        self._outbox: Outbox | None = None
+        self._preparing: asyncio.Task[_Exchange] | None = None
+        self._exchange: _Exchange | None = None
+        self._stop_requested = asyncio.Event()
+        self._exit_code = os.EX_OK
 
     async def run(self) -> int:
-        """Runs until something stops the endpoint; the process's exit code."""
-        self._stopping: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._prepared: asyncio.Task[None] | None = None
+        """Runs until something stops the endpoint; returns the process's exit code."""
         self._watch_signals()
         asyncio.get_running_loop().call_later(START_PATIENCE, self._give_up_at_start)
-        link = asyncio.ensure_future(stay_connected(self._open, self._session, self._trouble))
+        sessions = asyncio.ensure_future(stay_connected(self._open, self._session, self._trouble))
         ticks = asyncio.ensure_future(self._ticks())
-        for task in (link, ticks):
+        for task in (sessions, ticks):
             task.add_done_callback(self._ended)
-        code = await self._stopping
+        await self._stop_requested.wait()
         ticks.cancel()
-        await self._wind_down(code)
-        link.cancel()
-        await asyncio.gather(_within(FAREWELL, "closing the connection", _quiet(link)), self._stop_engine())
-        log.info("stopped, exit code %d", code)
-        if code == EX_OK:
-            self._report("stopped")
-        return code
+        await self._wind_down()
+        sessions.cancel()
+        await asyncio.gather(_within(FAREWELL, "closing the connection", _quiet(sessions)), self._stop_engine())
+        log.info("stopped, exit code %d", self._exit_code)
+        if self._exit_code == os.EX_OK:
+            self._report.tell("stopped")
+        return self._exit_code
 
     # Why to stop
 
     def _stop(self, code: int, reason: str) -> None:
-        if not self._stopping.done():
-            log.log(logging.INFO if code == EX_OK else logging.CRITICAL, "stopping: %s", reason)
-            self._stopping.set_result(code)
-            if code == EX_OK:
-                self._report("stopping")
-            if self._intake is not None:
-                self._intake.close()  # now: a task that is taken a moment later would have the grace only
+        if self._stop_requested.is_set():
+            return
+        log.log(logging.INFO if code == os.EX_OK else logging.CRITICAL, "stopping: %s", reason)
+        self._exit_code = code
+        self._stop_requested.set()
+        if code == os.EX_OK:
+            self._report.tell("stopping")
+        if self._exchange is not None:
+            self._exchange.inbox.close()  # now: a task that is taken a moment later would have the grace only
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-            loop.add_signal_handler(number, self._stop, EX_OK, signal.Signals(number).name)
+            loop.add_signal_handler(number, self._stop, os.EX_OK, signal.Signals(number).name)
 
     def _give_up_at_start(self) -> None:
-        if self._prepared is None:
-            self._stop(EX_UNAVAILABLE, f"no contact with the broker within {START_PATIENCE:g} s")
+        if self._preparing is None:
+            self._stop(os.EX_UNAVAILABLE, f"no contact with the broker within {START_PATIENCE:g} s")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             log.error("internal error", exc_info=task.exception())
-            self._stop(EX_SOFTWARE, "internal error")
+            self._stop(os.EX_SOFTWARE, "internal error")
 
     # The connection
 
@@ -126,79 +136,65 @@ class Endpoint:
         log.warning("broker: %s%s; next attempt in %.1f s", error, hint, wait)
 
     async def _session(self, connection: Connection) -> None:
-        link = Link(connection, self._credentials.last)
+        channels = SessionChannels(connection, self._credentials.last)
         try:
-            await self._pulse.check_in(await link.heartbeats(), link.credentials.heartbeats)
-            if self._prepared is None:
-                self._prepared = asyncio.ensure_future(self._checked_in())
-            await asyncio.shield(self._prepared)
-            await self._exchange(link)
+            await self._heartbeats.check_in(await channels.heartbeats(), channels.credentials.heartbeats)
+            if self._preparing is None:
+                self._preparing = asyncio.ensure_future(self._checked_in())
+            await self._serve(channels, await asyncio.shield(self._preparing))
         finally:
-            self._pulse.detach()
-            await link.close()
+            self._heartbeats.detach()
+            await channels.close()
 
-    async def _exchange(self, link: Link) -> None:
-        """Results out and tasks in, until a connection is lost."""
-        assert self._outbox is not None and self._intake is not None
+    async def _serve(self, channels: SessionChannels, exchange: _Exchange) -> None:
+        """Sends results and takes tasks until a connection of the session is lost."""
+        inbox, outbox = exchange
         try:
-            self._outbox.attach(await link.results(), link.credentials.results)
-            if not self._stopping.done():
-                self._intake.attach(await link.consume(self._intake.receive, PREFETCH, PREFETCH_BYTES))
+            outbox.attach(await channels.results(), channels.credentials.results)
+            if not self._stop_requested.is_set():
+                inbox.attach(await channels.consume(inbox.receive, PREFETCH, PREFETCH_BYTES))
                 log.info("taking tasks from the broker")
-            await link.lost()
+            await channels.lost()
         finally:
-            self._intake.detach()
-            self._outbox.detach()
+            inbox.detach()
+            outbox.detach()
 
     # Getting ready
 
-    async def _checked_in(self) -> None:
-        """Once, after the first heartbeat."""
+    async def _checked_in(self) -> _Exchange:
+        """Gets ready for tasks; once, after the first heartbeat."""
         log.info("checked in")
-        self._report("ready")
+        self._report.tell("ready")
         try:
-            await self._prepare()
-        except ConfigError as e:
-            await self._refuse(EX_CONFIG, str(e))
-        except Occupied as e:
-            await self._refuse(EX_UNAVAILABLE, str(e))
-        except OSError as e:
-            await self._refuse(EX_CONFIG, f"The endpoint's directory cannot be used: {e.strerror}")
-        except Exception:
-            log.exception("the engine did not start")
-            await self._refuse(EX_SOFTWARE, f"The {self._engine.name} did not start; the endpoint's log says why.")
-
-    async def _prepare(self) -> None:
-        directory = self._engine.place.directory
-        await move_in(directory, self._engine_thread)
-        if self._config.endpoint_setup:
-            await _run_command("endpoint_setup", self._config.endpoint_setup)
-        await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._engine.start)
-        journal = Journal(directory / "open_tasks")
-        self._outbox = Outbox(ResultStore(directory / "unacked_results", journal.sync), self._count_forwarded)
-        self._intake = Intake(self._engine, journal, self._outbox, self._audit(), self._allowed_functions())
-        self._history = idle.History(self._intake.received, self._forwarded)
-        self._pulse.engine_runs = True
+            storage = await preparation.prepare(self._config, self._engine, self._engine_thread)
+        except Exception as e:  # noqa: BLE001 - whatever it is, the user hears of it
+            await self._refuse(preparation.failure(e, self._engine))
+        outbox = Outbox(storage.journal, storage.results, self._count_forwarded)
+        dispatcher = Dispatcher(self._engine, self._audit(), self._allowed_functions())
+        inbox = Inbox(dispatcher, storage.journal, outbox, storage.interrupted)
+        self._history = idle.History(inbox.received, self._forwarded)
+        self._heartbeats.engine_runs = True
         set_title(self._name)
-        log.info("%s started", self._engine.name)
+        self._exchange = _Exchange(inbox, outbox)
+        return self._exchange
 
-    async def _refuse(self, code: int, text: str) -> None:
-        """The endpoint has checked in and finds that it cannot work: the user must hear why."""
-        log.critical("cannot start: %s", text)
-        await self._pulse.cannot_start(text)
-        self._stop(code, text)
-        await asyncio.Future()  # the session goes no further
-
-    def _report(self, word: str) -> None:
-        """A word to the manager, which may be another one by now and then has not seen how the endpoint began."""
-        if self._handover.report_fd is not None:
-            try:
-                os.write(self._handover.report_fd, f"{word}\n".encode())
-            except OSError as e:
-                log.warning("the manager cannot be told %r: %s", word, e.strerror)
+    async def _refuse(self, failure: preparation.Failure) -> NoReturn:
+        """Stops an endpoint that has checked in and cannot work, once the user has been told why. Never returns."""
+        log.critical("cannot start: %s", failure.text)
+        await self._heartbeats.start_failed(failure.text)
+        self._stop(failure.code, failure.text)
+        while True:  # the session goes no further
+            await asyncio.Future()
 
     def _audit(self) -> Audit:
-        return Audit(self._handover.audit_fd, lambda reason: self._stop(EX_SOFTWARE, reason))
+        loop = asyncio.get_running_loop()
+
+        def stop(reason: str) -> None:
+            """Stops the endpoint, from whatever thread wrote the record."""
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the endpoint has stopped
+                loop.call_soon_threadsafe(self._stop, os.EX_SOFTWARE, reason)
+
+        return Audit(self._handover.audit_fd, stop)
 
     def _allowed_functions(self) -> frozenset[str] | None:
         if self._handover.restricts_functions:
@@ -207,7 +203,7 @@ class Endpoint:
 
     def _count_forwarded(self, _: str) -> None:
         if self._forwarded == 0:
-            self._report("working")
+            self._report.tell("working")
         self._forwarded += 1
 
     # Heartbeats and idleness
@@ -217,15 +213,15 @@ class Endpoint:
             await asyncio.sleep(self._config.heartbeat_period)
             self._check_idle()
             if self._engine.failure is not None:
-                self._stop(EX_SOFTWARE, f"the engine can run nothing any more: {self._engine.failure}")
-            await self._pulse.beat()
+                self._stop(os.EX_SOFTWARE, f"the engine can run nothing any more: {self._engine.failure}")
+            await self._heartbeats.beat()
 
     def _check_idle(self) -> None:
-        received = 0 if self._intake is None else self._intake.received
+        received = 0 if self._exchange is None else self._exchange.inbox.received
         was_idle = self._history.hard > 0
         self._history, verdict = idle.beat(self._config.idle, self._history, received, self._forwarded)
         if verdict.stop is not None:
-            self._stop(EX_OK, verdict.stop)
+            self._stop(os.EX_OK, verdict.stop)
         elif verdict.beats_left is not None:
             set_title(self._name, verdict.beats_left * self._config.heartbeat_period)
         elif was_idle and self._history.hard == 0:
@@ -233,23 +229,24 @@ class Endpoint:
 
     # Stopping
 
-    async def _wind_down(self, code: int) -> None:
-        if self._intake is not None and self._outbox is not None:
-            await _within(GRACE, "running tasks", self._intake.emptied(), quiet=True)
-            if left := self._intake.abandon():
+    async def _wind_down(self) -> None:
+        if self._exchange is not None:
+            inbox, outbox = self._exchange
+            await _within(GRACE, "running tasks", inbox.emptied(), quiet=True)
+            if left := inbox.abandon():
                 log.warning("%d tasks were still running: answered with an error", left)
-            await _within(FAREWELL, "sending the last results", self._outbox.flushed())
-        if code not in (EX_CONFIG, EX_UNAVAILABLE):
-            await _within(FAREWELL, "the last heartbeat", self._pulse.beat(active=False))
+            await _within(FAREWELL, "sending the last results", outbox.flushed())
+        if self._exit_code not in (os.EX_CONFIG, os.EX_UNAVAILABLE):
+            await _within(FAREWELL, "the last heartbeat", self._heartbeats.beat(active=False))
 
     async def _stop_engine(self) -> None:
-        if self._prepared is None:
+        if self._preparing is None:
             return
         loop = asyncio.get_running_loop()
         stopped = loop.run_in_executor(self._engine_thread, self._engine.stop)
         await _within(ENGINE_STOP, "stopping the engine", stopped)
-        if self._config.endpoint_teardown:
-            await _within(ENGINE_STOP, "teardown", _run_command("endpoint_teardown", self._config.endpoint_teardown))
+        if command := self._config.endpoint_teardown:
+            await _within(ENGINE_STOP, "teardown", preparation.run_command("endpoint_teardown", command))
 
 
 async def _within(seconds: float, what: str, doing: Awaitable[Any], *, quiet: bool = False) -> None:
@@ -265,12 +262,3 @@ async def _within(seconds: float, what: str, doing: Awaitable[Any], *, quiet: bo
 
 async def _quiet(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def _run_command(what: str, command: str) -> None:
-    """Runs a shell command of the configuration; its output goes to the log. Raises ConfigError when it fails."""
-    log.info("running %s", what)
-    process = await asyncio.create_subprocess_shell(command, stdin=asyncio.subprocess.DEVNULL)
-    code = await process.wait()
-    if code:
-        raise ConfigError(f"{what} failed with exit code {code}")

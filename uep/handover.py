@@ -1,9 +1,8 @@
-"""What the manager hands over: one JSON object on descriptor 0, read to its end, then checked.
+"""Reads and checks what the manager hands over: one JSON object on descriptor 0.
 
 `cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
 (`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `report_fd`,
-a descriptor on which the endpoint writes lines: `ready` once it has checked in, `working` after its first result,
-`stopped` before it ends cleanly. An unknown key is ignored, so that the manager may be newer.
+the descriptor of `uep.report_pipe`. An unknown key is ignored, so that the manager may be newer.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ class HandOver:
     """The manager's words, checked.
 
     `credentials` is `amqp_creds` as it came; `facts` goes into every heartbeat; `credentials_fd` and `key` (both or
-    neither) are for `uep.credentials`; `allowed_functions` overrides the configuration's when `restricts_functions`.
+    neither) are for `uep.broker.credentials`; `allowed_functions` overrides the configuration's when
+    `restricts_functions`.
     """
 
     endpoint_id: str
@@ -44,7 +44,7 @@ class HandOver:
 
 
 def take_input() -> bytes:
-    """Everything on descriptor 0, which is /dev/null afterwards: no task shall read the hand-over."""
+    """Reads everything on descriptor 0, which is /dev/null afterwards: no task shall read the hand-over."""
     chunks = []
     while chunk := os.read(0, READ_SIZE):
         chunks.append(chunk)
@@ -55,7 +55,7 @@ def take_input() -> bytes:
 
 
 def decode(raw: bytes) -> HandOver:
-    """The hand-over in `raw`. Its descriptors are made non-inheritable.
+    """Checks the hand-over in `raw`, and makes its descriptors non-inheritable.
 
     Raises:
         HandOverError: not a JSON object, a key missing or of the wrong type, a descriptor that is not open.

@@ -1,4 +1,4 @@
-"""When an endpoint stops by itself. Pure: counted history in, verdict out.
+"""Decides when an endpoint stops by itself. Pure: counted history in, verdict out.
 
 `endpoint` calls `beat` once every heartbeat period with the numbers of tasks received and results forwarded since the
 start. *Movement* is a change of either number since the last beat; it resets both counters.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class IdleLimits:
     """In heartbeats."""
 
     soft: int = 0
@@ -44,8 +44,8 @@ class Verdict:
     beats_left: int | None = None
 
 
-def beat(limits: Limits, history: History, received: int, forwarded: int) -> tuple[History, Verdict]:
-    """One heartbeat: the history after it, and what follows from it."""
+def beat(limits: IdleLimits, history: History, received: int, forwarded: int) -> tuple[History, Verdict]:
+    """Counts one heartbeat: returns the history after it, and what follows from it."""
     if not limits.soft or (received, forwarded) != (history.received, history.forwarded):
         return History(received, forwarded), Verdict()
     done = (received > 0 or forwarded > 0) and forwarded >= received
@@ -55,14 +55,14 @@ def beat(limits: Limits, history: History, received: int, forwarded: int) -> tup
     return history, _hard(limits, history)
 
 
-def _soft(limits: Limits, history: History) -> Verdict:
+def _soft(limits: IdleLimits, history: History) -> Verdict:
     left = limits.soft - history.soft
     if left > 0:
         return Verdict(beats_left=left)
     return Verdict(stop=f"idle for {history.soft} heartbeats, everything answered (idle_heartbeats_soft)")
 
 
-def _hard(limits: Limits, history: History) -> Verdict:
+def _hard(limits: IdleLimits, history: History) -> Verdict:
     if history.hard > limits.hard:
         return Verdict(stop=f"no task and no result for {history.hard} heartbeats (idle_heartbeats_hard)")
     if history.hard > limits.soft:

@@ -24,8 +24,8 @@ from lab.manager import ManagerProcess
 from lab.slurm import SlurmNode
 from lab.waiting import until
 from tests.conftest import need
-from uep import engines
-from uep.engines.base import Place
+from uep.engines.base import EngineContext
+from uep.engines.registry import make_engine
 
 pytestmark = pytest.mark.system
 
@@ -102,10 +102,10 @@ def task(n):
 ENGINE = """
 import json, os, sys, time
 from pathlib import Path
-from uep import engines
-from uep.engines.base import Place
+from uep.engines.registry import make_engine
+from uep.engines.base import EngineContext
 
-engine = engines.make(json.loads(sys.argv[1]), Place("lab", Path.cwd()))
+engine = make_engine(json.loads(sys.argv[1]), EngineContext("lab", Path.cwd()))
 engine.start()
 while not engine.status()["managers"]:
     time.sleep(0.05)
@@ -347,7 +347,7 @@ def test_what_pbs_is_asked_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     said, script = tmp_path / "said", tmp_path / "script"
-    engine = engines.make(PBS_ENGINE, Place("lab", tmp_path))
+    engine = make_engine(PBS_ENGINE, EngineContext("lab", tmp_path))
     engine.start()
     until(said.exists, "a job to be submitted")
     engine.stop()

@@ -47,6 +47,12 @@ def die():
     os._exit(9)
 
 
+def imported(*modules):
+    import sys
+
+    return [module for module in modules if module in sys.modules]
+
+
 def sleep(seconds):
     import time
 

@@ -1,4 +1,4 @@
-"""A hand-over as the manager writes it."""
+"""Hand-overs as the public manager makes them, with changes."""
 
 from __future__ import annotations
 

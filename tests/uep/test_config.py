@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from uep.config import ConfigError, parse
-from uep.idle import Limits
+from uep.idle import IdleLimits
 
 ENGINE = "engine: {type: ThreadPoolEngine}\n"
 
@@ -16,7 +16,7 @@ ENGINE = "engine: {type: ThreadPoolEngine}\n"
 def test_defaults() -> None:
     config = parse(ENGINE)
     assert config.heartbeat_period == 30
-    assert config.idle == Limits(0, 5760)
+    assert config.idle == IdleLimits(0, 5760)
     assert config.raw == ENGINE
     assert config.allowed_functions is None
 
@@ -42,7 +42,7 @@ endpoint_teardown: echo bye
 paths: {endpoint_dir: ~/x, endpoint_log: null}
 """
     config = parse(text + ENGINE)
-    assert config.idle == Limits(10, 11)
+    assert config.idle == IdleLimits(10, 11)
     assert (config.amqp_port, config.heartbeat_period, config.debug) == (443, 0.5, True)
     assert config.allowed_functions == frozenset({"5d1a4d5c-6b45-4d6c-8b0c-2b1a8c1f9e11"})
     assert (config.endpoint_setup, config.endpoint_teardown) == (None, "echo bye")

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uep.idle import History, Limits, beat
+from uep.idle import History, IdleLimits, beat
 
 Beats = list[tuple[int, int]]
 
 
-def first_stop(limits: Limits, beats: Beats) -> tuple[int, str] | None:
+def first_stop(limits: IdleLimits, beats: Beats) -> tuple[int, str] | None:
     """The beat (from 1) at which to stop, and why."""
     history = History()
     for n, (received, forwarded) in enumerate(beats, 1):
@@ -22,24 +22,24 @@ def first_stop(limits: Limits, beats: Beats) -> tuple[int, str] | None:
 @pytest.mark.parametrize(
     ("limits", "beats", "stop"),
     [
-        (Limits(0, 3), [(0, 0)] * 100, None),  # 0: never
-        (Limits(2, 9), [(1, 1)] * 9, (3, "soft")),  # movement at the first, then two without
-        (Limits(2, 9), [(1, 0)] * 30, (11, "hard")),  # a task that never ends: more than 9 without movement
-        (Limits(2, 9), [(0, 0)] * 30, (10, "hard")),  # no task ever came
-        (Limits(2, 1), [(0, 0)] * 30, (4, "hard")),  # hard is at least soft + 1
-        (Limits(3, 9), [(1, 1), (1, 1), (1, 1), (2, 1), (2, 2), (2, 2), (2, 2), (2, 2)], (8, "soft")),
-        (Limits(1, 9), [(0, 5), (0, 5)], (2, "soft")),  # only results of an earlier endpoint
-        (Limits(2, 9), [(1, 0), (1, 1), (1, 1), (1, 1)], (4, "soft")),
+        (IdleLimits(0, 3), [(0, 0)] * 100, None),  # 0: never
+        (IdleLimits(2, 9), [(1, 1)] * 9, (3, "soft")),  # movement at the first, then two without
+        (IdleLimits(2, 9), [(1, 0)] * 30, (11, "hard")),  # a task that never ends: more than 9 without movement
+        (IdleLimits(2, 9), [(0, 0)] * 30, (10, "hard")),  # no task ever came
+        (IdleLimits(2, 1), [(0, 0)] * 30, (4, "hard")),  # hard is at least soft + 1
+        (IdleLimits(3, 9), [(1, 1), (1, 1), (1, 1), (2, 1), (2, 2), (2, 2), (2, 2), (2, 2)], (8, "soft")),
+        (IdleLimits(1, 9), [(0, 5), (0, 5)], (2, "soft")),  # only results of an earlier endpoint
+        (IdleLimits(2, 9), [(1, 0), (1, 1), (1, 1), (1, 1)], (4, "soft")),
     ],
 )
-def test_table(limits: Limits, beats: Beats, stop: tuple[int, str] | None) -> None:
+def test_table(limits: IdleLimits, beats: Beats, stop: tuple[int, str] | None) -> None:
     assert first_stop(limits, beats) == stop
 
 
 def test_beats_left_count_down_to_the_stop() -> None:
     history, seen = History(), []
     for _ in range(5):
-        history, verdict = beat(Limits(4, 9), history, 1, 1)
+        history, verdict = beat(IdleLimits(4, 9), history, 1, 1)
         seen.append(verdict.beats_left)
     assert seen == [None, 3, 2, 1, None]
 
@@ -47,7 +47,7 @@ def test_beats_left_count_down_to_the_stop() -> None:
 def test_possibly_idle_is_announced_after_the_soft_limit() -> None:
     history, seen = History(), []
     for _ in range(6):
-        history, verdict = beat(Limits(2, 4), history, 0, 0)
+        history, verdict = beat(IdleLimits(2, 4), history, 0, 0)
         seen.append((verdict.beats_left, verdict.stop is not None))
     assert seen[:5] == [(None, False), (None, False), (2, False), (1, False), (None, True)]
 
@@ -62,7 +62,7 @@ def test_agrees_with_the_rules_word_for_word(soft: int, hard: int, steps: Beats)
     for r, f in steps:
         received, forwarded = received + r, forwarded + f
         beats.append((received, forwarded))
-    limits = Limits(soft, hard)
+    limits = IdleLimits(soft, hard)
     assert first_stop(limits, beats) == _by_the_rules(soft, max(soft + 1, hard), beats)
 
 

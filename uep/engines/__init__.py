@@ -1,42 +1,12 @@
-"""The ways to run tasks, by the names that configurations use.
+"""What runs the tasks, in the process of the endpoint: threads, processes, Parsl.
 
-`make` turns the configuration's `engine` mapping into an engine that is not started yet; importing this module, or
-making an engine, imports nothing heavy. A new engine is a module here with a subclass of `base.Engine`, and a line in
-`ENGINES`.
+`registry`      makes the engine that a configuration names
+`base`          what an engine is: it takes task requests, and gives futures of packed results
+`options`       checks the values of options
+`pool`          what both pools on this machine share
+`thread_pool`   ThreadPoolEngine
+`process_pool`  ProcessPoolEngine
+`htex`          GlobusComputeEngine and GlobusMPIEngine, over Parsl
+
+What the engines start in other processes is in `uep.workers`.
 """
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
-
-from uep.config import ConfigError, unknown
-from uep.engines.base import Engine, Place
-
-ENGINES: Mapping[str, tuple[str, str]] = {
-    "ThreadPoolEngine": ("uep.engines.threads", "ThreadPoolEngine"),
-    "ProcessPoolEngine": ("uep.engines.processes", "ProcessPoolEngine"),
-    "GlobusComputeEngine": ("uep.engines.htex", "GlobusComputeEngine"),
-    "GlobusMPIEngine": ("uep.engines.htex", "GlobusMPIEngine"),
-}
-"""Name in the configuration: module and class."""
-
-REPLACED = frozenset({"HighThroughputEngine"})
-"""Those that configurations of earlier years still have."""
-
-
-def make(mapping: Mapping[str, Any], place: Place) -> Engine:
-    """The engine that `mapping` describes: its `type`, and options of that engine.
-
-    Raises:
-        ConfigError: no such engine, no such option, or a value of the wrong type.
-    """
-    options = {key: value for key, value in mapping.items() if key != "type" and value is not None}
-    name = mapping["type"]
-    if name not in ENGINES:
-        hint = f"; {name} was replaced by GlobusComputeEngine" if name in REPLACED else ""
-        raise ConfigError(unknown("engine type", name, ENGINES) + hint)
-    module, class_name = ENGINES[name]
-    engine: Engine = getattr(import_module(module), class_name)(place, options)
-    return engine

@@ -1,31 +1,31 @@
-"""What an engine is: it takes jobs and gives futures of packed results.
+"""Says what an engine is: it takes task requests and gives futures of packed results.
 
-`endpoint` makes one engine (`uep.engines.make`), calls `start` once in a thread that lives as long as the process
-(some engines' helpers die with the thread that started them), `submit` for every task from the loop's thread, `status`
-for every heartbeat, and `stop` once.
+`registry` makes the one engine of an endpoint. The endpoint calls `start` once, in a thread that lives as long as the
+process (some engines' helpers die with the thread that started them), `submit` for every task, in the loop's thread,
+`status` for every heartbeat, in another thread, and `stop` once.
 
 An engine implements `_launch`; this class keeps what all share: the options of tasks, and trying again when the
-machinery, not the task, failed. A task's own exception is a result like any other (`uep.worker`).
+machinery, not the task, failed. A task's own exception is a result like any other (`uep.workers.execution`).
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from uep import answers, worker
+from uep import error_results
 from uep.config import ConfigError, unknown
-
-Kinds: TypeAlias = "type | tuple[type, ...]"
+from uep.engines.options import Kinds, check
+from uep.workers import execution
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EngineContext:
     """Where an engine works: for which endpoint, and in which directory it may keep files."""
 
     endpoint_id: str
@@ -33,7 +33,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TaskRequest:
     """One task for an engine. `body` is the task message as it came."""
 
     task_id: str
@@ -58,76 +58,98 @@ class Engine(ABC):
     NOT_HERE: ClassVar[Mapping[str, str]] = {}
     """Options of the public package that cannot be set like this, with what to do instead."""
 
-    def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
-        """Raises ConfigError for an option that does not exist or has the wrong type."""
-        self.place = place
+    def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
+        """Checks `options`.
+
+        Raises:
+            ConfigError: an option that does not exist, or has the wrong type.
+        """
+        self.context = context
         self.failure: str | None = None
         self._options = self._checked(options)
         self._retries: int = options.get("max_retries_on_system_failure", 0)
 
     @property
     def name(self) -> str:
-        """As in the configuration and in heartbeats."""
+        """Names the engine as configuration and heartbeats do."""
         return type(self).__name__
 
     @abstractmethod
     def start(self) -> None:
-        """Gets ready for jobs; may take seconds. Raises ConfigError, or whatever went wrong."""
+        """Gets ready for tasks; may take seconds.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+            Exception: whatever else went wrong.
+        """
 
     @abstractmethod
     def status(self) -> dict[str, Any]:
-        """The engine's figures for a heartbeat; also before `start` and in any thread."""
+        """Collects the figures for a heartbeat; also before `start`, and in any thread. May wait."""
 
     @abstractmethod
     def stop(self) -> None:
         """Ends everything that `start` began, running tasks too; may take seconds."""
 
-    def submit(self, job: Job) -> Future[bytes]:
-        """Runs the job; the future always ends with a packed result, never with an exception."""
+    def submit(self, task: TaskRequest) -> Future[bytes]:
+        """Runs the task; the future always ends with a packed result, never with an exception."""
         answer: Future[bytes] = Future()
-        self._attempt(job, answer, ())
+        self._attempt(task, answer, ())
         return answer
 
     @abstractmethod
-    def _launch(self, job: Job) -> Future[bytes]:
-        """Tries the job once. The future fails when the machinery did, or this raises."""
+    def _launch(self, task: TaskRequest) -> Future[bytes]:
+        """Tries the task once. The future fails when the machinery did.
 
-    def task_options(self, job: Job) -> dict[str, Any]:
-        """The keyword arguments of `uep.worker.execute_task` for this job."""
+        Raises:
+            Exception: the task cannot be tried.
+        """
+
+    def task_options(self, task: TaskRequest) -> dict[str, Any]:
+        """Makes the keyword arguments of `uep.workers.execution.execute_task` for this task."""
         return {
-            "run_dir": str(self.place.directory / self._options.get("working_dir", "tasks_working_dir")),
+            "run_dir": str(self.context.directory / self._options.get("working_dir", "tasks_working_dir")),
             "run_in_sandbox": self._options.get("run_in_sandbox", False),
             "task_deserializers": self._options.get("allowed_serializers"),
-            "result_serializers": list(job.result_serializers),
+            "result_serializers": list(task.result_serializers),
         }
 
     def _check_serializers(self) -> None:
-        """For `start`: wrong names would fail every task. Raises ConfigError."""
+        """Checks the names of allowed serializers, for `start`: a wrong name would fail every task.
+
+        Raises:
+            ConfigError: there is no such serializer.
+        """
         if allowed := self._options.get("allowed_serializers"):
             try:
-                worker.check_deserializers(allowed)
+                execution.check_deserializers(allowed)
             except Exception as e:
                 raise ConfigError(f"{self.name}.allowed_serializers: {e}") from e
 
-    def _attempt(self, job: Job, answer: Future[bytes], failures: tuple[BaseException, ...]) -> None:
+    def _attempt(self, task: TaskRequest, answer: Future[bytes], failures: tuple[BaseException, ...]) -> None:
         begun = time.time_ns()
         try:
-            attempt = self._launch(job)
+            attempt = self._launch(task)
         except Exception as e:  # noqa: BLE001 - whatever it is, the task must be answered
             attempt = Future()
             attempt.set_exception(e)
-        attempt.add_done_callback(lambda done: self._attempted(job, answer, failures, begun, done))
+        attempt.add_done_callback(lambda done: self._attempted(task, answer, failures, begun, done))
 
     def _attempted(
-        self, job: Job, answer: Future[bytes], failures: tuple[BaseException, ...], begun: int, done: Future[bytes]
+        self,
+        task: TaskRequest,
+        answer: Future[bytes],
+        failures: tuple[BaseException, ...],
+        begun: int,
+        done: Future[bytes],
     ) -> None:
         error = done.exception()
         if error is None:
             answer.set_result(done.result())
         elif len(failures) < self._retries and self.failure is None:
-            self._attempt(job, answer, (*failures, error))
+            self._attempt(task, answer, (*failures, error))
         else:
-            answer.set_result(answers.system_failure(job.task_id, begun, (*failures, error)))
+            answer.set_result(error_results.system_failure(task.task_id, begun, (*failures, error)))
 
     def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         known = {**Engine.OPTIONS, **self.OPTIONS}
@@ -139,24 +161,3 @@ class Engine(ABC):
             elif not self.TAKES_OTHERS:
                 raise ConfigError(f"{self.name}: {unknown('option', key, known)}")
         return options
-
-
-def check(where: str, value: object, kinds: Kinds) -> None:
-    """Raises ConfigError unless `value` is of one of `kinds`; true and false are not numbers."""
-    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join(NAMES.get(kind, kind.__name__) for kind in allowed)
-        raise ConfigError(f"{where}: expected {names}, got {value!r}")
-
-
-NAMES: Mapping[Any, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    tuple: "a list",
-    Sequence: "a list",
-    dict: "a mapping",
-}
-"""What types are called where the reader writes YAML."""

@@ -1,0 +1,154 @@
+"""Workers in Python environments that are not the endpoint's: activated by `worker_init`, as users do it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+from globus_compute_sdk import ShellFunction
+from globus_compute_sdk.serialize import DillCode
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+
+from lab import peer
+from tests.conftest import need
+from tests.uep import functions
+from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
+from uep.engines.base import Engine, TaskRequest
+from wire import messages
+
+pytestmark = pytest.mark.system
+
+OTHER = Path(os.environ.get("MEP_OTHER", "/opt/mep-dev/other")) / "bin" / "python"
+
+# Serializes a call by the default strategies, in another Python: what its client would send.
+CALL = """
+from globus_compute_sdk.serialize import ComputeSerializer
+def total(n):
+    parts = [2 * k for k in range(n)]
+    return sum(parts)
+serialize = ComputeSerializer().serialize
+print(ComputeSerializer().pack_buffers([serialize(total), serialize((5,)), serialize({})]))
+"""
+
+
+def other_python() -> Path:
+    if not OTHER.exists():
+        pytest.skip("needs a Python of another version: lab/setup other")
+    return OTHER
+
+
+def within(environment: Path, **more: Any) -> dict[str, Any]:
+    """GlobusComputeEngine with workers in a virtual environment."""
+    provider = {**HTEX["provider"], "worker_init": f". {environment}/bin/activate"}  # type: ignore[dict-item]
+    return {**HTEX, "provider": provider, "job_status_kwargs": {"strategy_period": 0.2}, **more}
+
+
+def environment_without(package: str, folder: Path) -> Path:
+    """A virtual environment with all packages of the public one, but for one."""
+    need(peer.program().exists(), "needs the public package: lab/setup peer")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    packages = Path("lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
+    for entry in (peer.program().parents[1] / packages).iterdir():
+        if not entry.name.startswith(package):
+            (folder / "venv" / packages / entry.name).symlink_to(entry)
+    return folder / "venv"
+
+
+def failure(engine: Engine, task: TaskRequest) -> str:
+    result = run(engine, task, 60)
+    assert result.error_details is not None
+    return result.data
+
+
+def test_workers_need_nothing_of_ours(start: StartEngine) -> None:
+    need(peer.program().exists(), "needs the public package: lab/setup peer")
+    environment = peer.program().parents[1]
+    has_ours = [environment / "bin" / "python", "-I", "-c", "import uep"]
+    assert subprocess.run(has_ours, capture_output=True, check=False).returncode == 1
+    engine = start(within(environment))
+    assert value(engine, functions.interpreter)["prefix"] == str(environment)
+
+
+def test_another_python_than_the_endpoints(start: StartEngine) -> None:
+    engine = start(within(other_python().parents[1]))
+    seen = value(engine, functions.interpreter)
+    assert seen["prefix"] == str(OTHER.parents[1])
+    assert seen["version"].split(".")[:2] != platform.python_version().split(".")[:2]
+
+
+def test_bytecode_of_another_python_is_named(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The versions of the client reach workers whose batch system passes no environment on."""
+    other_python()
+    monkeypatch.setenv("GC_USER_PYTHON_VERSION", platform.python_version())
+    monkeypatch.setenv("GC_USER_SDK_VERSION", "4.1.0")
+    worker_init = f"unset GC_USER_PYTHON_VERSION GC_USER_SDK_VERSION; . {OTHER.parents[1]}/bin/activate"
+    engine = start({**HTEX, "provider": {**HTEX["provider"], "worker_init": worker_init}})  # type: ignore[dict-item]
+    version = value(engine, functions.interpreter)["version"]
+    plain = task_request(functions.total, 5)
+    of_a_script = FunctionType(functions.total.__code__, {"__name__": "__main__"})
+    buffers = [DillCode().serialize(of_a_script), serializer.serialize((5,)), serializer.serialize({})]
+    task = messages.Task(plain.task_id, serializer.pack_buffers(buffers))
+    said = failure(engine, TaskRequest(plain.task_id, messages.pack(task)))
+    assert "The function came as bytecode of another Python: the client that started the endpoint has Python " in said
+    assert (
+        f"Python {platform.python_version()} and globus-compute-sdk 4.1.0, the worker has Python {version} and" in said
+    )
+    assert f"({OTHER}3 on {platform.node()})" in said
+    assert "PureSourceTextInspect" in said
+    assert value(engine, functions.total, 5) == 20
+
+
+@pytest.mark.parametrize("name", ["ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine"])
+def test_a_client_of_another_python(name: str, start: StartEngine) -> None:
+    """Run as it is, such bytecode ends the process with a segmentation fault: in a thread pool, the endpoint."""
+    buffer = subprocess.run([other_python(), "-c", CALL], check=True, capture_output=True, text=True).stdout[:-1]
+    engine = start({**(HTEX if name == HTEX["type"] else {}), "type": name})
+    task_id = str(uuid.uuid4())
+    said = failure(engine, TaskRequest(task_id, messages.pack(messages.Task(task_id, buffer))))
+    assert f"bytecode of another Python: the worker has Python {platform.python_version()}" in said
+    assert value(engine, functions.double, 1) == 2
+
+
+def test_a_container_runs_the_public_packages_worker(start: StartEngine) -> None:
+    """A container is another environment, with its own package; here without the walls."""
+    need(peer.program().exists(), "needs the public package: lab/setup peer")
+    command = f"env PATH={peer.program().parent}:/usr/bin:/bin SEEN={{EXECUTOR_RUNDIR}} {{EXECUTOR_LAUNCH_CMD}}"
+    engine = start({**HTEX, "container_type": "custom", "container_cmd_options": command})
+    assert value(engine, functions.interpreter)["prefix"] == str(peer.program().parents[1])
+    assert value(engine, ShellFunction("echo $SEEN")).stdout == f"{engine.context.directory}\n"
+    assert "ValueError: no" in failure(engine, task_request(functions.boom))
+
+
+def test_a_launch_command_of_the_sites_own(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsl's placeholders are filled in; our code can be imported, beside what the site has on its PYTHONPATH."""
+    need(peer.program().exists(), "needs the public package: lab/setup peer")
+    monkeypatch.setenv("PYTHONPATH", "/site")
+    engine = start({**HTEX, "launch_cmd": f"env SEEN=own {peer.program().parent}/{DEFAULT_LAUNCH_CMD}"})
+    said = value(engine, ShellFunction("echo $SEEN $PYTHONPATH")).stdout
+    assert said == f"own {engine.context.directory}/worker:/site\n"
+    assert value(engine, functions.interpreter)["prefix"] == str(peer.program().parents[1])
+
+
+def test_an_environment_without_the_sdk(start: StartEngine, tmp_path: Path) -> None:
+    environment = environment_without("globus_compute_sdk", tmp_path)
+    said = failure(start(within(environment)), task_request(functions.double, 1))
+    assert said.startswith("The package globus-compute-sdk is not installed where the worker runs: ")
+    assert f"{environment}/bin/python3 on {platform.node()}" in said
+
+
+def test_an_environment_without_parsl(start: StartEngine, tmp_path: Path) -> None:
+    environment = environment_without("parsl", tmp_path)
+    engine = start(within(environment))
+    said = failure(engine, task_request(functions.double, 1))
+    assert "The package parsl is not installed where the worker runs: " in said
+    assert f"{environment}/bin/python3 on {platform.node()}" in said
+    assert engine.failure is not None
+    json.dumps(engine.status())

@@ -1,0 +1,61 @@
+"""Takes accepted tasks from the inbox to the engine, and their results back.
+
+`inbox` calls `submit` in the loop's thread, once for each task. What the site does not allow, or cannot be read, is
+answered here with an error result; everything else is the engine's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from uep import error_results
+from uep.audit import Audit
+from uep.engines.base import Engine, TaskRequest
+from wire.consumer import Delivery
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Runs tasks on `engine`; with `allowed_functions` only those functions."""
+
+    def __init__(self, engine: Engine, audit: Audit, allowed_functions: frozenset[str] | None = None) -> None:
+        self._engine = engine
+        self._audit = audit
+        self._allowed = allowed_functions
+
+    def submit(self, task_id: str, delivery: Delivery, answer: Callable[[bytes], None]) -> None:
+        """Has the task of `delivery` run, and `answer` called once, in whatever thread, with the packed result."""
+        function = delivery.headers.get("function_uuid")
+        self._audit.record("RECEIVED", task_id, function)
+        if self._allowed is not None and str(function).lower() not in self._allowed:
+            log.warning("task %s: function %s is not allowed here", task_id, function)
+            self._audit.record("FAILED", task_id, function, "Function not permitted on endpoint")
+            answer(error_results.not_allowed(task_id, function, self._engine.context.endpoint_id))
+            return
+        try:
+            task = _task_request(task_id, delivery)
+        except (ValueError, TypeError, RecursionError) as e:
+            answer(error_results.failure(task_id, f"Failed to start task: {e}"))
+            return
+        self._audit.record("EXEC_START", task_id, function)
+        self._engine.submit(task).add_done_callback(lambda done: self._finished(task_id, function, answer, done))
+
+    def _finished(self, task_id: str, function: object, answer: Callable[[bytes], None], done: Future[bytes]) -> None:
+        self._audit.record("EXEC_END", task_id, function)
+        answer(error_results.bounded(task_id, done.result()))
+
+
+def _task_request(task_id: str, delivery: Delivery) -> TaskRequest:
+    """Reads the headers of a delivery.
+
+    Raises:
+        ValueError, TypeError, RecursionError: the headers are not as they should be.
+    """
+    resources: dict[str, Any] = dict(json.loads(delivery.headers.get("resource_specification") or "{}") or {})
+    serializers = delivery.headers.get("result_serializers") or ()
+    return TaskRequest(task_id, delivery.body, resources, tuple(map(str, serializers)))

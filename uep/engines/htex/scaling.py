@@ -1,0 +1,138 @@
+"""Keeps the number of Parsl blocks (batch jobs) as provider and strategy say.
+
+Parsl's own poller looks every `strategy_period` seconds and not before: the first block and every task that finds no
+block would wait for it. This one looks at once when it starts, when a task comes while there is no block, and when a
+task is lost, perhaps with its block.
+
+Parsl never gives up once a block has come up: when later the batch system takes no more jobs, tasks would wait for
+ever. Here it is enough that none of the last three came up, or that all have ended and the strategy starts no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from uep.config import ConfigError, unknown
+from uep.engines.options import check
+
+log = logging.getLogger(__name__)
+
+WINDOW = 3
+"""After so many blocks in a row that did not come up, no other will."""
+
+STOP_TIME = 10.0
+"""Seconds for the round that is under way when scaling stops."""
+
+_DEFAULTS = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0}
+_OLD_TYPES: Mapping[str, str] = {"SimpleStrategy": "simple"}
+"""What the types of older configurations, whose `strategy` is a mapping, are called now."""
+
+
+class Scaling:
+    """A thread that scales `executor`. `strategy` is one of Parsl's names; times are in seconds."""
+
+    def __init__(self, executor: Any, *, strategy: str | None, max_idletime: float, strategy_period: float) -> None:
+        from parsl.jobs.error_handlers import simple_error_handler
+        from parsl.jobs.strategy import Strategy
+
+        try:
+            self._strategy = Strategy(strategy=strategy or "none", max_idletime=max_idletime)
+        except KeyError:
+            raise ConfigError(f"strategy: {strategy!r} is not one of none, simple, htex_auto_scale") from None
+        if executor.block_error_handler is simple_error_handler:
+            executor.block_error_handler = _give_up
+        self._is_fixed = strategy in (None, "none")
+        self._executor = executor
+        self._period = strategy_period
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="scaling", daemon=True)
+
+    def start(self) -> None:
+        """Asks for the first blocks, in its thread."""
+        self._strategy.add_executors([self._executor])
+        self._thread.start()
+
+    def task_came(self) -> None:
+        """Looks soon if the task has no block to go to; cheap."""
+        if not any(not status.terminal for status in self._executor.status_facade.values()):
+            self._wake.set()
+
+    def task_was_lost(self) -> None:
+        """Asks soon what has become of the blocks; the batch system is otherwise asked once a minute."""
+        self._executor._last_poll_time = 0.0
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends every block, also when the interchange, which Parsl would ask about them first, is gone."""
+        self._stopped = True
+        self._wake.set()
+        self._thread.join(STOP_TIME)
+        jobs = self._executor.blocks_to_job_id
+        blocks = list(self._executor.status_facade.items())
+        running = [jobs[block] for block, status in blocks if not status.terminal]
+        if running and not all(self._executor.provider.cancel(running)):
+            log.warning("not all of these jobs could be cancelled: %s", ", ".join(map(str, running)))
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                self._look()
+            except Exception:
+                log.exception("scaling failed; trying again")
+            self._wake.wait(self._period)
+            self._wake.clear()
+
+    def _look(self) -> None:
+        executor = self._executor
+        if executor.status_polling_interval > 0 and not executor.bad_state_is_set:
+            executor.poll_facade()
+            executor.handle_errors(executor.status_facade)
+            self._check_that_there_are_blocks()
+        self._strategy.strategize([executor])
+
+    def _check_that_there_are_blocks(self) -> None:
+        status = self._executor.status_facade
+        if self._is_fixed and status and all(each.terminal for each in status.values()):
+            error = RuntimeError("All blocks have ended, and the strategy 'none' starts no others")
+            self._executor.set_bad_state_and_fail_all(error)
+
+
+def _give_up(executor: Any, status: Mapping[str, Any]) -> None:
+    """Fails all tasks, now and later, when no block ever came up, or none of the last ones."""
+    from parsl.jobs.error_handlers import simple_error_handler, windowed_error_handler
+
+    simple_error_handler(executor, status)
+    last = sorted(status, key=int)[-WINDOW:]
+    if not executor.bad_state_is_set and not set(last) & set(executor.connected_blocks()):
+        windowed_error_handler(executor, {block: status[block] for block in last}, WINDOW)
+
+
+def strategy_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the arguments of `Scaling` out of the engine's `options`.
+
+    Raises:
+        ConfigError: an unknown name, or a value of the wrong type.
+    """
+    given = {key: value for key, value in options.get("job_status_kwargs", {}).items() if value is not None}
+    strategy = options.get("strategy")
+    if isinstance(strategy, dict):
+        given = _of_old_strategy(strategy) | given
+    elif strategy is not None:
+        given.setdefault("strategy", strategy)
+    for key, value in given.items():
+        if key not in _DEFAULTS:
+            raise ConfigError(f"job_status_kwargs: {unknown('option', key, _DEFAULTS)}")
+        check(f"job_status_kwargs.{key}", value, str if key == "strategy" else (int, float))
+    return {**_DEFAULTS, **given}
+
+
+def _of_old_strategy(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Translates the mapping that `strategy` once was into words of `job_status_kwargs`."""
+    if strategy.get("type") not in _OLD_TYPES:
+        raise ConfigError(f"strategy: {unknown('type', strategy.get('type'), _OLD_TYPES)}")
+    rest = {key: value for key, value in strategy.items() if key != "type" and value is not None}
+    return {"strategy": _OLD_TYPES[strategy["type"]], **rest}

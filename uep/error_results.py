@@ -1,0 +1,73 @@
+"""Makes error results in the endpoint itself, when no worker could.
+
+All are packed, ready to be published. The texts reach the user; `data` is what the client shows as the error.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+
+from uep.workers.execution import shortened
+from uep.workers.serialization import RESULT_LIMIT
+from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, unpack
+
+EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")
+
+
+def failure(task_id: str, text: str, code: str = EXECUTION_ERROR.code) -> bytes:
+    """Makes the result of a task that could not be run, or whose end nobody saw."""
+    return pack(Result(task_id, data=text, error_details=ErrorDetails(code, text)))
+
+
+def not_allowed(task_id: str, function_id: str | None, endpoint_id: str) -> bytes:
+    """Makes the result of a task whose function the site does not allow here."""
+    text = f"Function {function_id} is not permitted on endpoint {endpoint_id}"
+    details = {"fid": function_id, "eid": endpoint_id}
+    return pack(Result(task_id, text, details, ErrorDetails("FUNCTION_NOT_ALLOWED", text)))
+
+
+def stopped_while_running(task_id: str) -> bytes:
+    """Makes the result of a task that was running, or waiting in the engine, when its endpoint stopped."""
+    return failure(
+        task_id,
+        "The endpoint stopped before this task was finished; the task may have run in part. Submit it again.",
+    )
+
+
+def bounded(task_id: str, packed: bytes) -> bytes:
+    """Returns the packed result itself, or an error in its place when it is none, or larger than the service takes.
+
+    Our worker keeps to the limits itself; this holds for whatever another worker's code has sent.
+    """
+    if len(packed) <= RESULT_LIMIT:
+        return packed
+    try:
+        result = unpack(packed)
+    except MessageError:
+        return failure(task_id, f"The worker's answer of {len(packed)} bytes cannot be read")
+    if not isinstance(result, Result):
+        return failure(task_id, f"The worker's answer of {len(packed)} bytes is not a result")
+    if result.error_details is None:
+        if len(result.data) <= RESULT_LIMIT:
+            return packed
+        text = f"Task result of {len(result.data)}B exceeded current limit of {RESULT_LIMIT}B"
+        return pack(replace(result, data=text, error_details=ErrorDetails("MaxResultSizeExceeded", text)))
+    details = ErrorDetails(result.error_details.code, shortened(result.error_details.user_message))
+    return pack(replace(result, data=shortened(result.data), error_details=details))
+
+
+def too_large_for_the_broker(task_id: str, size: int, limit: int) -> bytes:
+    """Makes the result of a task whose own result the broker does not take."""
+    text = f"The result has {size} bytes; the message broker of this service takes no more than {limit}."
+    return failure(task_id, text, "MaxResultSizeExceeded")
+
+
+def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) -> bytes:
+    """Makes the result of a task that the engine lost, `attempts` times. `begun` is in ns since the epoch."""
+    texts = ["".join(traceback.format_exception_only(e)).rstrip() for e in attempts]
+    if len(texts) > 1:
+        texts = [f"Attempt {n}: {text}" for n, text in enumerate(texts, 1)]
+    started = Transition(begun, "waiting-for-launch", "interchange")
+    return pack(Result(task_id, "\n".join(texts), None, EXECUTION_ERROR, (started,)))

@@ -1,0 +1,135 @@
+"""Runs one of Parsl's programs, sooner than Parsl itself would: `python .../parsl_program.py NAME ARGUMENT...`.
+
+`interchange`          between the endpoint and its workers; ends with the endpoint, also when that is killed, and tells
+                       the worker pools to end. It would otherwise stay, and with it the batch jobs, which run on as
+                       long as it answers, and then for `heartbeat_threshold` seconds more
+`process_worker_pool`  on each node, above the workers; in MPI mode with the mends of `_mend_mpi`
+
+Parsl would import for them much that they do not need: all of itself, the SDK, run-time type checks. The pool starts
+processes that import its program again: the workers, and a manager of shared objects. They import this file instead,
+and of it the workers take what they are to run; those import the SDK when the first task comes.
+
+Run as a file, also a copy of it, and not with `-m`: that would look for modules in the working directory first, which
+is the user's home.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import pickle
+import signal
+import sys
+import threading
+from importlib.abc import InspectLoader
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from uep.workers.parsl_import import partial_parsl_imports
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+FAREWELL = 2
+"""Seconds for the interchange to reach the worker pools when it ends."""
+
+PACKAGE = "parsl.executors.high_throughput"
+
+
+def main() -> None:
+    """Runs the program named first on the command line, to its end."""
+    name = sys.argv.pop(1)
+    if name == "interchange" and not _die_with_parent():
+        return
+    if importlib.util.find_spec("parsl") is None:
+        sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
+    with partial_parsl_imports():
+        if "--enable_mpi_mode" in sys.argv:
+            _mend_mpi()
+        spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
+        assert spec is not None and isinstance(spec.loader, InspectLoader)
+        # As if it were this program: what its children look for in __main__, they find below.
+        program = vars(sys.modules["__main__"])
+        try:
+            exec(spec.loader.get_code(spec.name) or "", program)  # noqa: S102 - an installed module
+        finally:
+            if "ic" in program:
+                _dismiss_pools(program["ic"], program["PKL_SHUTDOWN_CODE"])
+
+
+def _mend_mpi() -> None:
+    """Mends Parsl's scheduler of MPI tasks in three places where tasks would wait for ever.
+
+    It loses the result after which there is still a task that has to wait for nodes (Parsl's issue 3800); it may
+    overlook one that comes in the moment in which nodes get free (3829); and it keeps those that want more than there
+    are.
+    """
+    from parsl.app.errors import RemoteExceptionWrapper
+    from parsl.executors.high_throughput.mpi_resource_management import MPINodesUnavailable, MPITaskScheduler
+    from parsl.serialize import serialize
+
+    scheduler: Any = MPITaskScheduler
+    parsls_put_task, lock = scheduler.put_task, threading.RLock()
+
+    def put_task(self: Any, task: dict[str, Any]) -> None:
+        needed, there = task["context"]["resource_spec"]["num_nodes"], len(self.available_nodes)
+        with lock:
+            if needed <= there:
+                parsls_put_task(self, task)
+                return
+        error = RemoteExceptionWrapper(MPINodesUnavailable, MPINodesUnavailable(needed, there), None)
+        result = {"type": "result", "task_id": task["task_id"], "exception": serialize(error)}
+        self._map_tasks_to_nodes[task["task_id"]] = []
+        self.pending_result_q.put(pickle.dumps(result))
+
+    def schedule_backlog_tasks(self: Any) -> None:
+        waiting = self._backlog_queue
+        with lock:
+            for each in [waiting.get(block=False) for _ in range(waiting.qsize())]:
+                parsls_put_task(self, each.task)
+
+    scheduler.put_task, scheduler._schedule_backlog_tasks = put_task, schedule_backlog_tasks
+
+
+def _die_with_parent() -> bool:
+    """Has the kernel send SIGTERM when the thread that started this program ends; False when it has ended already."""
+    signal.signal(signal.SIGTERM, _leave)
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    return os.getppid() == parent != 1
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.alarm(2 * FAREWELL)  # whatever happens
+    sys.exit()
+
+
+def _dismiss_pools(interchange: Any, message: bytes) -> None:
+    for pool in interchange._ready_managers:
+        interchange.manager_sock.send_multipart([pool, message])
+    interchange.zmq_context.destroy(linger=1000 * FAREWELL)
+
+
+def _without(folder: Path, paths: list[str]) -> list[str]:
+    return [path for path in paths if Path(path).resolve() != folder]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `worker` for the processes that the pool starts, to which this file is the pool's program."""
+    if name != "worker":
+        raise AttributeError(name)
+    with partial_parsl_imports():
+        from parsl.executors.high_throughput.process_worker_pool import worker
+    return worker
+
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve().parent
+    sys.path[:] = _without(here, sys.path)  # as Python has put it there
+    if sys.argv[1] != "interchange":
+        # The folder with the copy of our code is there for us; the programs that tasks start shall not see it.
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            _without(here.parents[1], os.environ["PYTHONPATH"].split(os.pathsep))
+        )
+    main()

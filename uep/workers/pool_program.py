@@ -1,0 +1,165 @@
+"""Forks the workers of a process pool: the program `python .../pool_program.py FD`.
+
+The program loads the SDK once: a worker forked from it is ready in a millisecond and shares that memory. FD is a socket
+to the endpoint. There each byte that comes brings a descriptor, the socket of a new worker; the answer is a line:
+empty, with a descriptor for the worker's process (pidfd), or why there is none. The program ends with the endpoint,
+however that ends, and the kernel ends all workers with the program.
+
+On a worker's socket each message is its length, 8 bytes, and the message: pickled arguments of
+`uep.workers.execution.execute_task` in, the packed result out.
+
+`uep.engines.pool_worker` runs this file, and not the module with `-m`: that would look for modules in the working
+directory first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+from types import FrameType
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+FOR_THE_ENDPOINT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that come to the whole process group, from a terminal, the manager or systemd: the endpoint ends the workers,
+once their tasks have had time to end."""
+
+_LENGTH = struct.Struct("!Q")
+_FD = struct.Struct("i")
+
+
+def main() -> None:
+    """Forks a worker for each request, until the endpoint closes the socket or ends."""
+    from uep.workers import execution
+
+    for number in FOR_THE_ENDPOINT:
+        signal.signal(number, _leave_to_the_endpoint)
+    signal.signal(signal.SIGCHLD, _reap)
+    execution.warm_up()
+    gc.collect()
+    gc.freeze()  # the collector would write to what all workers share
+    with socket.socket(fileno=int(sys.argv[1])) as endpoint:
+        endpoint.set_inheritable(False)
+        while (descriptor := receive_descriptor(endpoint)[1]) is not None:
+            with socket.socket(fileno=descriptor) as theirs:
+                _fork(endpoint, theirs)
+
+
+def _fork(endpoint: socket.socket, theirs: socket.socket) -> None:
+    program = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # not reaped before its descriptor is open
+    try:
+        pid = os.fork()
+        if pid == 0:
+            endpoint.close()
+            _be_worker(theirs, program)
+        process = os.pidfd_open(pid)
+    except OSError as e:
+        endpoint.sendall(f"{e.strerror}\n".encode())
+    else:
+        socket.send_fds(endpoint, [b"\n"], [process])
+        os.close(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def _be_worker(theirs: socket.socket, program: int) -> None:
+    """Serves tasks in the forked process; never returns."""
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.register_at_fork(after_in_child=lambda: _be_child_of_task(theirs))
+        if os.getppid() == program:
+            serve(theirs)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _be_child_of_task(theirs: socket.socket) -> None:
+    """Makes a child that a task has forked an ordinary process.
+
+    It must not hold the worker's socket open when the worker dies, nor answer in its place, and signals are to end it.
+    """
+    theirs.close()
+    for number in FOR_THE_ENDPOINT:
+        if signal.getsignal(number) is _leave_to_the_endpoint:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _leave_to_the_endpoint(number: int, frame: FrameType | None) -> None:
+    """Does nothing. Unlike with SIG_IGN, the programs that tasks start do not ignore the signal too."""
+
+
+def serve(endpoint: socket.socket) -> None:
+    """Runs the tasks that come until the endpoint closes the socket."""
+    from uep.workers import execution
+
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            body, task_id, endpoint_id, options = pickle.loads(receive(endpoint))  # noqa: S301 - from our endpoint
+            send(endpoint, execution.execute_task(body, task_id, endpoint_id, **options))
+
+
+def receive_descriptor(source: socket.socket) -> tuple[str, int | None]:
+    """Receives text and a descriptor, which programs of tasks do not inherit; None when there came none.
+
+    Raises:
+        OSError: the socket is broken, or nothing came in time.
+    """
+    said, ancillary, _, _ = source.recvmsg(200, socket.CMSG_LEN(_FD.size), socket.MSG_CMSG_CLOEXEC)
+    descriptors = [_FD.unpack(data)[0] for level, kind, data in ancillary if kind == socket.SCM_RIGHTS]
+    return said.decode().strip(), next(iter(descriptors), None)
+
+
+def send(to: socket.socket, message: bytes) -> None:
+    """Sends one message.
+
+    Raises:
+        OSError: the other side has ended, or stands still.
+    """
+    to.sendall(_LENGTH.pack(len(message)) + message)
+
+
+def receive(source: socket.socket) -> bytes:
+    """Receives one message.
+
+    Raises:
+        EOFError: the other side has closed the socket, or ended.
+        OSError: the socket is broken, or the other side stands still.
+    """
+    (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size))
+    return bytes(_exactly(source, length))
+
+
+def _exactly(source: socket.socket, length: int) -> bytearray:
+    received = bytearray(length)
+    left = memoryview(received)
+    while left:
+        size = source.recv_into(left)
+        if size == 0:
+            raise EOFError
+        left = left[size:]
+    return received
+
+
+def _reap(number: int, frame: FrameType | None) -> Any:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+if __name__ == "__main__":
+    here = os.path.realpath(os.path.dirname(__file__))  # noqa: PTH120
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]  # as Python has put it there
+    main()
