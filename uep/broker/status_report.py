@@ -1,8 +1,8 @@
-"""Packs what the endpoint says about itself: heartbeats, and the notice that it could not start.
+"""Packs what the endpoint says about itself in heartbeats.
 
 A heartbeat is a status report whose `global_state` holds the engine's figures, the facts below, `heartbeat_period` in
-seconds and `active`. The service knows an endpoint by its first heartbeat. `heartbeats` sends it; the notice of
-a failed start, a status report too, is in `wire.failure_notice`.
+seconds and `active`. The service knows an endpoint by its first heartbeat. `heartbeats` sends it. The notice of a
+failed start is a status report too; it is in `wire.failure_notice`.
 """
 
 from __future__ import annotations
