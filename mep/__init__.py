@@ -1,7 +1,26 @@
-"""The manager: consumes start commands, maps identities to accounts, starts and reaps user endpoints.
+"""The manager: takes start commands, maps identities to accounts, starts user endpoints as them, and reaps these.
 
-Read it in the order of a request: consumer, command, mapping, account, admission, renderer, plan, pipeline,
-children. ARCHITECTURE.md has the picture.
+A folder is a room: what runs in one process, or is to run in one, with the rights of that process. The `__init__` of
+each room is its manual page: PROCESS says where it runs and as whom, CALLED BY who uses it, IMPORTS what it knows of
+other rooms and of others' libraries, FILES what is in it. `tests/test_rooms.py` holds FILES and IMPORTS.
+
+FILES
+  cli/           what people type; `mep start` puts the manager together           who types it, mostly root
+  monitor/       decides, and looks after user endpoints                           root
+  privileged/    fork, drop, exec: all that uses root's power                      root, until the child is the user
+  worker/        the broker: commands in, heartbeats and failure notices out       root today, to be the account mep
+  registration/  login and one REST call, before the loop                          root today, to be the account mep
+  mapper/        identity set to account name                                      root today, to be the account mep-map
+  reader/        the files of a profile become values                              root, in a forked child while it runs
+  renderer/      user options meet the template                                    render_account
+  accounts/      look-ups of the name service                                      render_account
+  processes/     children: how they are started, waited for, recognised, reaped    who starts them
+  profile/       a profile once it is read: values                                 everywhere
+  request/       the types that travel between the stages of a request: values     everywhere
+
+In the order of a request: worker.consumer, worker.commands, monitor.requests.pipeline, mapper.mapping,
+monitor.requests.name_service, .admission, .renderer, .plan, monitor.endpoints.table, .spawn, privileged.launch.
+ARCHITECTURE.md has the picture.
 """
 
 __version__ = "0.2.0"

@@ -1,0 +1,16 @@
+"""Look-ups of the name service (files, LDAP, SSSD), which may hang.
+
+PROCESS
+  `server`: a program of its own, run as `render_account`: no rights, no capability, not dumpable, one socket.
+  `look_up`: in that program; and in `mep` commands, which have nothing else to do.
+
+CALLED BY
+  monitor.requests.name_service starts the program, asks it, and checks each answer as a stranger's. cli.dry_run.
+
+IMPORTS
+  privileged, request
+
+FILES
+  look_up.py  asks, and waits for the answer
+  server.py   the program: requests as lines on descriptor 0, a few threads, answers in the order in which they come
+"""

@@ -1,0 +1,25 @@
+"""Decides about requests and looks after user endpoints: the manager's own part, and the one that stays root.
+
+PROCESS
+  The manager: root, with the five capabilities of its unit, one thread, one event loop. What may wait long, or handles
+  what strangers wrote, is asked of other processes. Commands are decoded by `worker`, in the same process today.
+
+CALLED BY
+  cli.composition makes a `Manager` with its neighbours and calls `serve`. `run_lock`, `requests`, `endpoints` and
+  `containment` serve commands of `cli` too.
+
+IMPORTS
+  monitor.containment, monitor.endpoints, monitor.requests, privileged, processes, profile,
+  request
+
+FILES
+  requests/            the stages of a request and their order
+  endpoints/           user endpoints that run: start, life, end
+  containment/         what holds them together: scopes, slices, limits
+  manager.py           one run: the parts, signals, the end
+  profile_in_force.py  the profile that requests are served by; reload
+  audit.py             the audit trail
+  status.py            the one line that says how the manager is doing
+  notify.py            a word to systemd
+  run_lock.py          one manager per endpoint and host
+"""

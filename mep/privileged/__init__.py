@@ -1,16 +1,28 @@
 """The part of the manager that uses root's power: read it in one sitting.
 
-WHAT RUNS AS ROOT HERE, AND WHY
-  spec.py    `LaunchSpec`: everything that one launch may depend on, checked before anything happens. Plain data.
-  kernel.py  the three kernel calls that Python has no function for (prctl, capset), through ctypes.
-  become.py  become one account for good, and prove it. Only root can do the first; nobody may undo it.
-  session.py account, credentials and session of PAM, for sites that enable it; and the process that stays root to close
-             the session at the end. Only root can do that for others.
-  launch.py  fork; in the child: reset, wait, drop, prove, open the log, arrange descriptors, exec. Only root can start
-             a process that belongs to somebody else.
+PROCESS
+  The manager, as root; and its child between fork and exec, which is root until its step `identity` and the account
+  from then on. With PAM also the keeper, which stays root until it has closed the session.
+
+CALLED BY
+  monitor.endpoints.spawn for user endpoints, processes.supervised for helpers. `kernel`: whatever has to end with its
+  parent or must not be dumped. `session`: cli and monitor.profile_in_force, to find out whether PAM can be had.
+
+IMPORTS
+  request; pamela
+
+FILES: what runs as root, and why
+  spec.py     what root refuses to launch, whoever asks: every `LaunchSpec` is checked before anything happens.
+  kernel.py   the kernel calls that Python has no function for (prctl, capset, keyctl), through ctypes.
+  become.py   become one account for good, and prove it. Only root can do the first; nobody may undo it.
+  session.py  account, credentials and session of PAM, for sites that enable it; and the process that stays root to
+              close the session at the end. Only root can do that for others.
+  launch.py   fork; in the child: reset, wait, drop, prove, open the log, arrange descriptors, exec. Only root can start
+              a process that belongs to somebody else.
 
 RULES OF THIS FOLDER
-  * It imports the standard library and itself; and the binding of PAM (pamela), when that is enabled.
+  * It imports the standard library, itself, and the plain values of `request`; and the binding of PAM (pamela), when
+    that is enabled.
   * Between fork and exec there is no import and no logging; what the child does is a fixed list of named steps. It asks
     the name service once, for the account that it is to become. PAM, where the site enables it, is the only code of
     third parties.

@@ -1,0 +1,26 @@
+"""A profile once it is read: frozen values, where things lie, and who can change them. Reading is `reader`.
+
+PROCESS
+  Every one of ours.
+
+CALLED BY
+  Everybody but `privileged` and `request`.
+
+IMPORTS
+  nothing but the standard library
+
+FILES
+  profile.py             `Profile`: the folder of one endpoint
+  config.py              `ManagerConfig`: config.yaml, and the table of its keys
+  keys.py                how a key is declared
+  account_policy.py      the key `accounts`
+  limits.py              the key `limits`
+  resources.py           the key `resources`
+  pam.py                 the key `pam`
+  client_credentials.py  `ClientCredentials`: what registers an endpoint when nobody has logged in
+  mapping_documents.py   the identity mapping as text that is known to be in order
+  errors.py              what is wrong with files of a profile
+  paths.py               where profiles, state, run folders and logs lie
+  programs.py            whether ordinary users can execute a program
+  trust.py               whether anybody but root could change a file, or the way to it
+"""

@@ -1,0 +1,25 @@
+"""The files of a profile become plain values, checked as a whole; only files that nobody but root can change.
+
+PROCESS
+  `mep` commands, and the manager before its loop, with their rights. While the manager runs: a forked child of it, as
+  root (processes.forked), since files may lie on a network that hangs. To be a fresh process with a uid of its own.
+
+CALLED BY
+  cli: commands that need a profile, and composition, which hands it to monitor.profile_in_force.
+
+IMPORTS
+  profile, renderer; identity, jsonschema, yaml
+
+FILES
+  loader.py              the folder as a whole: `Profile`
+  trusted.py             a file or program that decides what root does: read if it is root's alone
+  config_reader.py       config.yaml by the table of its keys
+  values.py              what each kind of key takes, and how a wrong value is told
+  yaml_text.py           YAML to plain values, with lines; no key twice
+  files.py               template, schema, environment, mapping
+  registered.py          endpoint.json
+  client_credentials.py  the credentials that config.yaml or the environment names
+  outside.py             programs and the PAM service that a profile relies on
+  mapping_watch.py       waits until the mapping file changes
+  environment.py         /etc/mep/environment
+"""

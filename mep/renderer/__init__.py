@@ -1,0 +1,17 @@
+"""User options meet the admin's schema and template: hostile until proven otherwise.
+
+PROCESS
+  `server`: a program of its own, run as `render_account`: no rights, no secret, no capability, not dumpable. It forks a
+  child for each request, which has one descriptor, and limits of time, memory and output. `templating` runs in that
+  child; and where a profile is read, to find what is wrong with a template.
+
+CALLED BY
+  monitor.requests.renderer starts the program and checks what it says; reader.files.
+
+IMPORTS
+  privileged; jinja2, jsonschema, yaml
+
+FILES
+  server.py      the program: a child for each request, its limits, its exit
+  templating.py  options checked and encoded, the template filled in
+"""

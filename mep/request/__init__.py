@@ -1,0 +1,20 @@
+"""The types that travel between the stages of a request: frozen, without behaviour.
+
+PROCESS
+  Every one of ours.
+
+CALLED BY
+  Whoever makes one, or takes one.
+
+IMPORTS
+  nothing but the standard library
+
+FILES
+  start_endpoint.py   what the service asks for
+  mapped_identity.py  whom the requester becomes, and by which rule
+  account.py          a local account
+  rendered_config.py  the configuration of a user endpoint
+  launch_plan.py      one user endpoint to be started
+  launch_spec.py      all that one privileged launch depends on
+  refusal.py          why a request was not granted, for the admin and for the user
+"""

@@ -1,0 +1,19 @@
+"""What holds a user endpoint and all that it starts together: a scope of systemd in a slice with limits.
+
+PROCESS
+  The manager, as root.
+
+CALLED BY
+  monitor.endpoints.table puts a held child into its scope, and kills; monitor.manager and cli.checks probe what holds.
+
+IMPORTS
+  processes, profile; jeepney, psutil
+
+FILES
+  containment.py   contain, kill, stop, probe; with systemd and without
+  systemd.py       systemd over D-Bus: units
+  cgroups.py       the limits as the kernel has them
+  limits.py        the limits of a profile: in words, for processes, compared with the kernel's
+  process_tree.py  kills what belongs together where there is no scope
+  unit_names.py    names of units, escaped
+"""

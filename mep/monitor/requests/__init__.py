@@ -1,0 +1,22 @@
+"""The stages of a request, from a decoded command to a plan for its launch, and their order.
+
+PROCESS
+  The manager, as root. Nothing here waits for a disk, the name service or a program: each is asked in its own process.
+
+CALLED BY
+  worker.consumer calls `pipeline` for each command; monitor.endpoints tells it what happens afterwards. cli.dry_run
+  calls single stages.
+
+IMPORTS
+  monitor, monitor.endpoints, processes, profile, renderer, request
+
+FILES
+  pipeline.py      the order of the stages; the one place where a refusal is logged, audited and told
+  keyed_lock.py    one request at a time for each user endpoint
+  name_service.py  name to account: asks the program `accounts.server`
+  admission.py     may this account have a user endpoint?
+  breaker.py       holds back who keeps dying
+  quota.py         how many, how often
+  renderer.py      options to configuration: asks the program `renderer.server`
+  plan.py          what to launch: argv, environment, hand-over. Pure
+"""
