@@ -41,18 +41,18 @@ from .strict_model import (
 
 @contextmanager
 def limited(seconds: float = 2.0) -> Iterator[None]:
-    """The library's matcher may take for ever, but it looks for signals."""
+    """Ends in TimeoutError after that much processor time: the library may match for ever, but it looks for signals."""
 
     def ring(number: int, frame: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def document(*mappings: object) -> dict[str, Any]:
