@@ -76,7 +76,12 @@ class Connection:
             on_close_callback=lambda _, error: self._has_closed(error),
             custom_ioloop=asyncio.get_running_loop(),
         )
-        await _answer(opened, "the connection")
+        try:
+            await _answer(opened, "the connection")
+        except asyncio.CancelledError:
+            if self._pika is not None:  # it was opened in the same moment, and nobody else will close it
+                self._pika.close()
+            raise
         return self
 
     async def consume(
@@ -148,9 +153,7 @@ class Connection:
             return
         if self._pika.is_open:
             self._pika.close()
-        try:
-            await asyncio.wait_for(self._closed.wait(), OPEN_TIMEOUT)
-        except asyncio.TimeoutError:
+        if not await _ends_in_time(asyncio.ensure_future(self._closed.wait())):
             self._pending.lose(ConnectionLost("the broker did not answer to the close"))
 
     def abandon(self, reason: BrokerError) -> None:
@@ -176,7 +179,19 @@ class Connection:
 
 
 async def _answer(future: asyncio.Future[T], what: str) -> T:
+    if not await _ends_in_time(future):
+        raise Unreachable(f"no answer from the broker within {OPEN_TIMEOUT:g} s ({what})")
+    return future.result()
+
+
+async def _ends_in_time(future: asyncio.Future[Any]) -> bool:
+    """Waits for at most OPEN_TIMEOUT, and cancels `future` when nobody waits for it any more.
+
+    asyncio.wait_for is not used: before Python 3.12 it forgets that its caller was cancelled when the answer comes in
+    the same moment, and whoever waits for the caller's end waits for ever.
+    """
     try:
-        return await asyncio.wait_for(future, OPEN_TIMEOUT)
-    except asyncio.TimeoutError:
-        raise Unreachable(f"no answer from the broker within {OPEN_TIMEOUT:g} s ({what})") from None
+        await asyncio.wait({future}, timeout=OPEN_TIMEOUT)
+        return future.done()
+    finally:
+        future.cancel()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from lab.broker import PrivateBroker
 from lab.proxy import Proxy
+from lab.waiting import aiountil
 from tests.wire.session import run, target
-from wire.connection import Connection
+from wire.connection import Connection, _answer
 from wire.consumer import Delivery
 from wire.errors import AccessRefused, BrokerError, ConnectionLost, Unreachable
 
@@ -73,3 +75,54 @@ def test_a_silent_cut_is_noticed(broker: PrivateBroker, monkeypatch: pytest.Monk
 
     with Proxy(broker.port) as network:
         asyncio.run(work(network))
+
+
+def test_who_is_cancelled_while_the_answer_comes_is_cancelled() -> None:
+    """A session that goes on instead would hang whoever ends it, for ever."""
+
+    async def scenario() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(_answer(answer, "an answer"))
+        await asyncio.sleep(0)
+        answer.set_result(None)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(scenario())
+
+
+def test_no_answer_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wire.connection.OPEN_TIMEOUT", 0.01)
+
+    async def scenario() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        with pytest.raises(Unreachable, match=r"within 0\.01 s \(an answer\)"):
+            await _answer(answer, "an answer")
+        assert answer.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_whose_opening_is_cancelled_is_closed(
+    broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when it opens in the same turn of the loop: nobody else would close it."""
+    opened: list[Any] = []
+    really = Connection._opened
+
+    def open_and_cancel(self: Connection, pika_connection: Any, future: asyncio.Future[None]) -> None:
+        really(self, pika_connection, future)
+        opened.append(pika_connection)
+        opening.cancel()
+
+    async def scenario() -> None:
+        nonlocal opening
+        opening = asyncio.ensure_future(Connection.open(broker.url))
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await aiountil(lambda: opened[0].is_closed, "the connection to be closed")
+
+    opening: asyncio.Future[Connection]
+    monkeypatch.setattr(Connection, "_opened", open_and_cancel)
+    asyncio.run(scenario())
