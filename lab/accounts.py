@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import pwd
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from lab.process import kill_if
 from lab.waiting import until
 
 COMMENT = "made by the mep lab"
@@ -85,12 +84,7 @@ class LocalAccount:
 
     def processes(self) -> list[int]:
         """The pids of everything that runs as this account."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if folder.stat().st_uid == self.uid and _is_alive(folder):
-                    found.append(int(folder.name))
-        return found
+        return [pid for folder in Path("/proc").glob("[0-9]*") if self._runs(pid := int(folder.name))]
 
     def _remove(self) -> None:
         self.end_processes()
@@ -104,15 +98,18 @@ class LocalAccount:
         def none_left() -> bool:
             left = self.processes()
             for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                kill_if(pid, self._runs)
             return not left
 
         until(none_left, f"the processes of {self.name} to end", END_TIMEOUT, failed=AccountFailed)
 
-
-def _is_alive(folder: Path) -> bool:
-    return "State:\tZ" not in (folder / "status").read_text()
+    def _runs(self, pid: int) -> bool:
+        """Whether the process is this account's, and lives: one that nobody has waited for yet does not."""
+        folder = Path(f"/proc/{pid}")
+        try:
+            return folder.stat().st_uid == self.uid and "State:\tZ" not in (folder / "status").read_text()
+        except OSError:  # gone
+            return False
 
 
 def _run(argv: list[str]) -> None:

@@ -36,7 +36,7 @@ from pathlib import Path
 
 import psutil
 
-from lab.process import Running
+from lab.process import PinnedProcess, Running
 from lab.waiting import until
 
 BOOT_TIMEOUT = 60.0
@@ -129,7 +129,7 @@ class Box(Running):
         self._read_only = [*_needed(), *(path.absolute() for path in read_only)]
         self._cgroups: dict[str, Path] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._leader = 0
+        self._leader: PinnedProcess | None = None
 
     @property
     def console(self) -> Path:
@@ -152,12 +152,10 @@ class Box(Running):
 
     def stop(self) -> None:
         """Powers off, and removes everything. Harmless when stopped. Raises BoxFailed when it had to be killed."""
-        if self._process is None or not self._leader:
+        if self._process is None or self._leader is None:
             return
         try:
-            if self._process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):  # on its way out by itself
-                    os.kill(self._leader, _POWER_OFF)
+            self._leader.send_signal(_POWER_OFF)
             code = self._process.wait(STOP_TIMEOUT)
             if code != 0:
                 raise BoxFailed(f"the box ended with exit code {code}:\n{self._console_end()}")
@@ -179,10 +177,12 @@ class Box(Running):
         Raises:
             BoxFailed: it did not end with 0 and `check` is set, or it did not end in time, and was killed.
         """
-        assert self._leader, "the box is not running"
+        assert self._leader is not None, "the box is not running"
+        if self._leader.has_ended():
+            raise BoxFailed(f"the box has ended:\n{self._console_end()}")
         # The time is up inside first: killing nsenter would end nothing of what it started.
         limit = ["timeout", "--signal=KILL", f"{timeout:g}"]
-        enter = ["nsenter", f"--target={self._leader}", "--all", "--", *limit]
+        enter = ["nsenter", f"--target={self._leader.pid}", "--all", "--", *limit]
         environment = [f"{key}={value}" for key, value in (_ENVIRONMENT | dict(env or {})).items()]
         command = [*enter, "env", "-i", f"--chdir={cwd or '/root'}", *environment, *map(str, argv)]
         shown = " ".join(map(str, argv))
@@ -236,27 +236,34 @@ class Box(Running):
         if self.state not in ("running", "degraded"):
             raise BoxFailed(f"the box does not run: {self.state}{said.stderr}\n{self._console_end()}")
 
-    def _wait_for_systemd(self) -> int:
-        """The process id, outside, of the box's process 1, once it answers."""
+    def _wait_for_systemd(self) -> PinnedProcess:
+        """The box's process 1, as it is seen from outside, once it answers."""
         assert self._process is not None
         process = self._process
 
         def failed(text: str) -> BoxFailed:
             return BoxFailed(f"{text}:\n{self._console_end()}")
 
-        def answering() -> int:
-            for pid in _inits_below(process.pid):
-                with contextlib.suppress(OSError):
-                    if Path(f"/proc/{pid}/root/run/systemd/private").exists():
-                        return pid
+        def answering() -> PinnedProcess | None:
             if process.poll() is not None:
                 raise failed("the box has ended")
-            return 0
+            for pid in _inits_below(process.pid):
+                with contextlib.suppress(OSError):
+                    leader = PinnedProcess(pid)
+                    if pid in _inits_below(process.pid) and Path(f"/proc/{pid}/root/run/systemd/private").exists():
+                        return leader
+                    leader.close()
+            return None
 
-        return until(answering, "the box to boot", BOOT_TIMEOUT, failed=failed)
+        leader = until(answering, "the box to boot", BOOT_TIMEOUT, failed=failed)
+        assert leader is not None
+        return leader
 
     def _clean_up(self) -> None:
-        process, self._process, self._leader = self._process, None, 0
+        process, self._process = self._process, None
+        leader, self._leader = self._leader, None
+        if leader is not None:
+            leader.close()
         if process is not None and process.poll() is None:
             process.kill()
             process.wait()

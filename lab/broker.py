@@ -13,12 +13,10 @@ The node's processes carry the folder in their environment (LAB_BROKER); by that
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
 import secrets
-import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -27,7 +25,7 @@ from typing import IO
 import pika
 from pika.exceptions import AMQPError
 
-from lab.process import Running
+from lab.process import Running, kill_if
 from lab.waiting import until
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -136,7 +134,7 @@ class PrivateBroker(Running):
         def none_left() -> bool:
             left = [pid for pid in self._processes() if self._epmd is None or pid != self._epmd.pid]
             for pid in left:
-                _kill(pid)
+                kill_if(pid, self._is_ours)
             if self._node is not None:
                 self._node.wait()
                 self._node = None
@@ -247,13 +245,16 @@ class PrivateBroker(Running):
             until(lambda: not self._processes(), "all processes to end", LEFT_OVER_TIMEOUT)
         except AssertionError:
             for pid in self._processes():
-                _kill(pid)
+                kill_if(pid, self._is_ours)
             until(lambda: not self._processes(), f"the killed processes of {self.folder} to end", failed=BrokerFailed)
 
     def _processes(self) -> list[int]:
-        """The pids that carry our mark; zombies have no environment any more and do not count."""
-        mark = f"LAB_BROKER={self.folder}".encode()
-        return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/environ") if mark in _read(p).split(b"\0")]
+        """The pids of all that carries our mark."""
+        return [pid for folder in Path("/proc").glob("[0-9]*") if self._is_ours(pid := int(folder.name))]
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether the process carries our mark; one that has ended has no environment any more."""
+        return f"LAB_BROKER={self.folder}".encode() in _read(Path(f"/proc/{pid}/environ")).split(b"\0")
 
 
 def _read(path: Path) -> bytes:
@@ -261,11 +262,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:  # gone, or not ours
         return b""
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def _accepts(url: str) -> bool:
