@@ -58,25 +58,25 @@ class LocalAccount:
         return Path(self._entry.pw_dir)
 
     def __enter__(self) -> LocalAccount:
-        self._lock = (_LOCKS / f"mep-lab-{self.name}").open("w")
+        lock = (_LOCKS / f"mep-lab-{self.name}").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.close()
             raise AccountFailed(f"account {self.name} is in use by another run on this machine") from None
-        with contextlib.suppress(KeyError):
-            self._entry = pwd.getpwnam(self.name)
-            if self._entry.pw_gecos != COMMENT:
-                raise AccountFailed(f"account {self.name} exists already, and was not made here; nothing was changed")
-            self._remove()
-        _run(self._create)
-        self._entry = pwd.getpwnam(self.name)
+        self._lock = lock
+        try:
+            self._make()
+        except BaseException:
+            self._unlock()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._remove()
-        if self._lock is not None:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
+        try:
+            self._remove()
+        finally:
+            self._unlock()
 
     def change(self, *argv: str) -> None:
         """Runs one of the system's tools for accounts, such as chage, on this one. Raises AccountFailed."""
@@ -85,12 +85,6 @@ class LocalAccount:
     def processes(self) -> list[int]:
         """The pids of everything that runs as this account."""
         return [pid for folder in Path("/proc").glob("[0-9]*") if self._runs(pid := int(folder.name))]
-
-    def _remove(self) -> None:
-        self.end_processes()
-        _run(["userdel", self.name])
-        shutil.rmtree(self.home, ignore_errors=True)
-        (Path("/var/mail") / self.name).unlink(missing_ok=True)
 
     def end_processes(self) -> None:
         """Kills them until none is left: one may start others meanwhile. Raises AccountFailed."""
@@ -102,6 +96,26 @@ class LocalAccount:
             return not left
 
         until(none_left, f"the processes of {self.name} to end", END_TIMEOUT, failed=AccountFailed)
+
+    def _make(self) -> None:
+        with contextlib.suppress(KeyError):
+            self._entry = pwd.getpwnam(self.name)
+            if self._entry.pw_gecos != COMMENT:
+                raise AccountFailed(f"account {self.name} exists already, and was not made here; nothing was changed")
+            self._remove()
+        _run(self._create)
+        self._entry = pwd.getpwnam(self.name)
+
+    def _unlock(self) -> None:
+        assert self._lock is not None
+        Path(self._lock.name).unlink(missing_ok=True)
+        self._lock.close()
+
+    def _remove(self) -> None:
+        self.end_processes()
+        _run(["userdel", self.name])
+        shutil.rmtree(self.home, ignore_errors=True)
+        (Path("/var/mail") / self.name).unlink(missing_ok=True)
 
     def _runs(self, pid: int) -> bool:
         """Whether the process is this account's, and lives: one that nobody has waited for yet does not."""

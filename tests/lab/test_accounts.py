@@ -5,10 +5,11 @@ from __future__ import annotations
 import pwd
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from lab.accounts import LocalAccount
+from lab.accounts import AccountFailed, LocalAccount
 
 NAME = "mepcheck_lab"
 
@@ -25,3 +26,19 @@ def test_all_that_an_account_runs_ends_with_it(root: None) -> None:
             ours.kill()
     with pytest.raises(KeyError):
         pwd.getpwnam(NAME)
+
+
+def test_an_account_that_was_not_made_here_is_not_touched(root: None) -> None:
+    before = pwd.getpwnam("games")
+    with pytest.raises(AccountFailed, match="was not made here"), LocalAccount("games"):
+        pytest.fail("it was taken over")
+    assert pwd.getpwnam("games") == before
+    assert not Path("/run/lock/mep-lab-games").exists()
+
+
+def test_an_account_is_used_by_one_at_a_time(root: None) -> None:
+    with LocalAccount(NAME) as account:
+        with pytest.raises(AccountFailed, match="in use by another"), LocalAccount(NAME):
+            pytest.fail("it was made twice")
+        assert account.processes() == []
+        assert pwd.getpwnam(NAME).pw_uid == account.uid
