@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import pwd
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from lab.process import kill_if
 from lab.waiting import until
 
 COMMENT = "made by the mep lab"
@@ -59,25 +58,25 @@ class LocalAccount:
         return Path(self._entry.pw_dir)
 
     def __enter__(self) -> LocalAccount:
-        self._lock = (_LOCKS / f"mep-lab-{self.name}").open("w")
+        lock = (_LOCKS / f"mep-lab-{self.name}").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.close()
             raise AccountFailed(f"account {self.name} is in use by another run on this machine") from None
-        with contextlib.suppress(KeyError):
-            self._entry = pwd.getpwnam(self.name)
-            if self._entry.pw_gecos != COMMENT:
-                raise AccountFailed(f"account {self.name} exists already, and was not made here; nothing was changed")
-            self._remove()
-        _run(self._create)
-        self._entry = pwd.getpwnam(self.name)
+        self._lock = lock
+        try:
+            self._make()
+        except BaseException:
+            self._unlock()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._remove()
-        if self._lock is not None:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
+        try:
+            self._remove()
+        finally:
+            self._unlock()
 
     def change(self, *argv: str) -> None:
         """Runs one of the system's tools for accounts, such as chage, on this one. Raises AccountFailed."""
@@ -85,18 +84,7 @@ class LocalAccount:
 
     def processes(self) -> list[int]:
         """The pids of everything that runs as this account."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if folder.stat().st_uid == self.uid and _is_alive(folder):
-                    found.append(int(folder.name))
-        return found
-
-    def _remove(self) -> None:
-        self.end_processes()
-        _run(["userdel", self.name])
-        shutil.rmtree(self.home, ignore_errors=True)
-        (Path("/var/mail") / self.name).unlink(missing_ok=True)
+        return [pid for folder in Path("/proc").glob("[0-9]*") if self._runs(pid := int(folder.name))]
 
     def end_processes(self) -> None:
         """Kills them until none is left: one may start others meanwhile. Raises AccountFailed."""
@@ -104,15 +92,38 @@ class LocalAccount:
         def none_left() -> bool:
             left = self.processes()
             for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                kill_if(pid, self._runs)
             return not left
 
         until(none_left, f"the processes of {self.name} to end", END_TIMEOUT, failed=AccountFailed)
 
+    def _make(self) -> None:
+        with contextlib.suppress(KeyError):
+            self._entry = pwd.getpwnam(self.name)
+            if self._entry.pw_gecos != COMMENT:
+                raise AccountFailed(f"account {self.name} exists already, and was not made here; nothing was changed")
+            self._remove()
+        _run(self._create)
+        self._entry = pwd.getpwnam(self.name)
 
-def _is_alive(folder: Path) -> bool:
-    return "State:\tZ" not in (folder / "status").read_text()
+    def _unlock(self) -> None:
+        assert self._lock is not None
+        Path(self._lock.name).unlink(missing_ok=True)
+        self._lock.close()
+
+    def _remove(self) -> None:
+        self.end_processes()
+        _run(["userdel", self.name])
+        shutil.rmtree(self.home, ignore_errors=True)
+        (Path("/var/mail") / self.name).unlink(missing_ok=True)
+
+    def _runs(self, pid: int) -> bool:
+        """Whether the process is this account's, and lives: one that nobody has waited for yet does not."""
+        folder = Path(f"/proc/{pid}")
+        try:
+            return folder.stat().st_uid == self.uid and "State:\tZ" not in (folder / "status").read_text()
+        except OSError:  # gone
+            return False
 
 
 def _run(argv: list[str]) -> None:

@@ -5,21 +5,14 @@
 
 Besides the one internal user of `url`, accounts are the hub's business: the node asks the hub at `hub_port` about them
 (docs/hub.md). The node runs as whoever calls, also as root: the files are then root's as well, nothing listens beyond
-loopback, and a lab needs no account of its own. Secrets are in files of mode 0600 in `folder`, never in argv or in an
-environment.
+loopback, and a lab needs no account of its own. How it is set up says `lab.rabbitmq`.
 
-The node's processes carry the folder in their environment (LAB_BROKER); by that mark `stop` verifies that none is left.
+The node's processes carry the folder in their environment; by that mark `stop` verifies that none is left.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import random
-import secrets
-import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import IO
@@ -27,7 +20,9 @@ from typing import IO
 import pika
 from pika.exceptions import AMQPError
 
-from lab.process import Running
+from lab.ports import free_ports, is_free
+from lab.process import Running, kill_if
+from lab.rabbitmq import MARK, NodeSettings
 from lab.waiting import until
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -39,11 +34,6 @@ STOP_TIMEOUT = 20.0
 """Seconds for the node to end after SIGTERM; it takes about 1."""
 LEFT_OVER_TIMEOUT = 5.0
 """Seconds for its helpers to end by themselves when the node has ended."""
-
-_ERLANG = (
-    "-kernel inet_dist_use_interface {127,0,0,1}"  # the distribution port listens on all addresses otherwise
-    " +S 1:1 +SDcpu 1:1 +SDio 2"  # one scheduler: starts sooner, leaves the other cores to what is tested
-)
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
@@ -62,24 +52,23 @@ class PrivateBroker(Running):
         `certificate`, a file with certificate and key for localhost, there is TLS on `tls_port` as well."""
         self.folder = folder.absolute()
         self.hub_port = hub_port
-        free = free_ports(4)
-        self.port = port or free[0]
-        self.tls_port = free[1]
-        self._distribution_port, self._epmd_port = free[2:]
-        self._certificate = certificate
-        self._password = secrets.token_urlsafe(24)
+        free, self.tls_port, distribution_port, epmd_port = free_ports(4)
+        self.port = port or free
+        self._settings = NodeSettings(
+            self.folder, hub_port, self.port, self.tls_port, distribution_port, epmd_port, certificate
+        )
         self._node: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """The URL of the internal user, who may do everything. Holds the password."""
-        return f"amqp://hub:{self._password}@127.0.0.1:{self.port}/%2F"
+        return f"amqp://hub:{self._settings.password}@127.0.0.1:{self.port}/%2F"
 
     @property
     def tls_url(self) -> str:
         """The same over TLS, by the name that the certificate is for."""
-        return f"amqps://hub:{self._password}@localhost:{self.tls_port}/%2F"
+        return f"amqps://hub:{self._settings.password}@localhost:{self.tls_port}/%2F"
 
     @property
     def log(self) -> Path:
@@ -97,13 +86,13 @@ class PrivateBroker(Running):
                 f"{PROGRAM} is missing: install the package rabbitmq-server (Debian: apt-get install rabbitmq-server;"
                 " Enterprise Linux has it in the RabbitMQ team's own repository, with erlang)"
             )
-        if not _is_free(self.port):
+        if not is_free(self.port):
             raise BrokerFailed(f"port {self.port} of 127.0.0.1, for AMQP, is taken")
-        self._write_files()
+        self._settings.write()
         self.log.touch(mode=0o600)
         with self.log.open("ab") as log:
             if self._epmd is None:
-                self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"], log)
+                self._epmd = self._spawn(["epmd", "-port", str(self._settings.epmd_port), "-address", "127.0.0.1"], log)
             self._node = self._spawn([str(PROGRAM)], log)
         try:
             self._wait_for_login()
@@ -136,7 +125,7 @@ class PrivateBroker(Running):
         def none_left() -> bool:
             left = [pid for pid in self._processes() if self._epmd is None or pid != self._epmd.pid]
             for pid in left:
-                _kill(pid)
+                kill_if(pid, self._is_ours)
             if self._node is not None:
                 self._node.wait()
                 self._node = None
@@ -144,13 +133,13 @@ class PrivateBroker(Running):
 
         until(none_left, "the killed node to end", failed=BrokerFailed)
         # The pid may be gone while the kernel still takes the threads and their sockets down.
-        until(lambda: _is_free(self.port), "its port to be free", failed=BrokerFailed)
+        until(lambda: is_free(self.port), "its port to be free", failed=BrokerFailed)
 
     def ctl(self, *arguments: str) -> None:
         """Runs rabbitmqctl on the node, which takes seconds. Raises BrokerFailed."""
         done = subprocess.run(
             [PROGRAM.with_name("rabbitmqctl"), *arguments],
-            env=self._environment(),
+            env=self._settings.environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -171,7 +160,7 @@ class PrivateBroker(Running):
     def _spawn(self, argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             argv,
-            env=self._environment(),
+            env=self._settings.environment(),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -179,53 +168,6 @@ class PrivateBroker(Running):
             start_new_session=True,  # Ctrl-C is for us: we end the node in good order
             umask=0o077,
         )
-
-    def _environment(self) -> dict[str, str]:
-        folder = str(self.folder)
-        return {
-            "LAB_BROKER": folder,
-            "HOME": folder,  # where Erlang looks for its cookie
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            "LANG": "C.UTF-8",
-            "RABBITMQ_NODENAME": "lab@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(self._distribution_port),
-            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
-            "RABBITMQ_LOGS": "-",  # to standard output, our broker.log
-            "RABBITMQ_LOG_BASE": folder,
-            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
-            "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",  # not the site's
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
-            "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-        }
-
-    def _write_files(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        paths = "".join(
-            f"auth_http.{question}_path = http://127.0.0.1:{self.hub_port}/broker/{question}\n"
-            for question in ("user", "vhost", "resource", "topic")
-        )
-        tls = ""
-        if self._certificate is not None:
-            tls = (
-                f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
-                f"ssl_options.certfile = {self._certificate}\nssl_options.keyfile = {self._certificate}\n"
-                "ssl_options.verify = verify_none\n"  # of clients: they have passwords
-            )
-        _write_private(
-            self.folder / "rabbitmq.conf",
-            f"default_user = hub\ndefault_pass = {self._password}\n"
-            "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
-            f"{paths}{tls}"
-            "consumer_timeout = 604800000\n",  # a week: an endpoint may hold a task unacked while it runs
-        )
-        _write_private(self.folder / "enabled_plugins", "[rabbitmq_auth_backend_http].\n")
-        cookie = self.folder / ".erlang.cookie"
-        if not cookie.exists():
-            _write_private(cookie, secrets.token_hex(32))
 
     def _wait_for_login(self) -> None:
         def accepts() -> bool:
@@ -247,13 +189,16 @@ class PrivateBroker(Running):
             until(lambda: not self._processes(), "all processes to end", LEFT_OVER_TIMEOUT)
         except AssertionError:
             for pid in self._processes():
-                _kill(pid)
+                kill_if(pid, self._is_ours)
             until(lambda: not self._processes(), f"the killed processes of {self.folder} to end", failed=BrokerFailed)
 
     def _processes(self) -> list[int]:
-        """The pids that carry our mark; zombies have no environment any more and do not count."""
-        mark = f"LAB_BROKER={self.folder}".encode()
-        return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/environ") if mark in _read(p).split(b"\0")]
+        """The pids of all that carries our mark."""
+        return [pid for folder in Path("/proc").glob("[0-9]*") if self._is_ours(pid := int(folder.name))]
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether the process carries our mark; one that has ended has no environment any more."""
+        return f"{MARK}={self.folder}".encode() in _read(Path(f"/proc/{pid}/environ")).split(b"\0")
 
 
 def _read(path: Path) -> bytes:
@@ -263,38 +208,9 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def _accepts(url: str) -> bool:
     try:
         pika.BlockingConnection(pika.URLParameters(url)).close()
     except (AMQPError, OSError):
-        return False
-    return True
-
-
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-        f.write(text)
-
-
-def free_ports(count: int) -> list[int]:
-    """Below the range from which the kernel takes the ports of outgoing connections: none of these, our own attempts
-    to log in included, can take the port while the node is down."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(15000, 32000)
-        if port not in ports and _is_free(port):
-            ports.append(port)
-    return ports
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
         return False
     return True

@@ -9,7 +9,6 @@ Port 5000 is the default because the public client knows no other address of a l
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 import yaml
 
 from lab.broker import PrivateBroker
+from lab.files import write_private
 from lab.process import Running, end
 from lab.waiting import until
 
@@ -168,8 +168,7 @@ class HubProcess(Running):
                 for user in self.users.values()
             ],
         }
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-            yaml.safe_dump(document, f)
+        write_private(path, yaml.safe_dump(document))
         return path
 
     def _wait_until_ready(self) -> None:

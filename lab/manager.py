@@ -7,7 +7,6 @@ with ManagerProcess(folder, hub, "admin", mapping=[...]) as manager:
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from lab.files import write_private
 from lab.hub import HubProcess
 from lab.process import Running, end
 from lab.waiting import until
@@ -196,8 +196,7 @@ class ManagerProcess(Running):
     def _write_credentials(self) -> Path:
         path = self.folder / "client.yaml"
         user = self._hub.users[self._user]
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-            yaml.safe_dump({"client_id": user.client_id, "client_secret": user.client_secret}, f)
+        write_private(path, yaml.safe_dump({"client_id": user.client_id, "client_secret": user.client_secret}))
         return path
 
     def _wait(self, what: str, done: Callable[[], bool], timeout: float = START_TIMEOUT) -> None:

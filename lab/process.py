@@ -1,7 +1,15 @@
-"""What the lab starts, and how it ends a process: asks, waits, and kills what does not listen."""
+"""What the lab starts, and how it ends a process: asks, waits, and kills what does not listen.
+
+A child that has not been waited for keeps its pid, and is signalled by that. For any other process the pid may go to
+another at any moment: it is pinned first, looked at then, and signalled by what pins it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -32,6 +40,41 @@ class Running(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+
+class PinnedProcess:
+    """The process that had `pid` when this was made, and none that gets the pid later. Close it, or use `with`."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError when nobody has the pid."""
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def has_ended(self) -> bool:
+        """Whether it has ended, waited for or not."""
+        return bool(select.select([self._pidfd], [], [], 0)[0])
+
+    def send_signal(self, number: int) -> None:
+        """Signals it; harmless when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def close(self) -> None:
+        """Lets it go. It runs on."""
+        os.close(self._pidfd)
+
+    def __enter__(self) -> PinnedProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def kill_if(pid: int, is_meant: Callable[[int], bool]) -> None:
+    """Kills the process with this pid if it is meant, as `is_meant` sees by its pid; harmless when there is none."""
+    with contextlib.suppress(ProcessLookupError), PinnedProcess(pid) as process:
+        if is_meant(pid):
+            process.send_signal(signal.SIGKILL)
 
 
 def end(process: subprocess.Popen[Any] | None, what: str, failed: Callable[[str], Exception]) -> None:

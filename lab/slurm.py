@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.broker import free_ports
+from lab.ports import free_ports
 from lab.process import Running
 from lab.waiting import until
 

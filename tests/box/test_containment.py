@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lab.accounts import LocalAccount
-from lab.box import PROJECT
+from lab.box.machine import PROJECT
 from lab.waiting import until
 from mep.monitor.containment import containment
 from mep.monitor.containment.containment import Containment

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.box import PROJECT, Box, obstacle
+from lab.box.machine import PROJECT, Box, obstacle
 from tests.conftest import need
 
 pytestmark = pytest.mark.system
