@@ -23,21 +23,26 @@ USERS = {name: [identity(f"{name}@example.org")] for name in NAMES}
 USERS["alice"].append(identity("al@other.example", status="private"))
 CI = os.environ.get("CI") == "true"
 LONGEST_FIRST = (
-    "test_box.py",
-    "test_durability.py",
-    "test_endpoint.py",
-    "test_hostile_users.py",
-    "test_compare.py",
-    "test_chain.py",
-    "test_slurm.py",
-    "test_idle.py",
-    "test_restart.py",
-    "test_hostile_commands.py",
-    "test_hostile_options.py",
-    "test_differential.py",
-    "test_engines.py",
-    "test_amqp.py",
-    "test_deferred.py",
+    "system/test_box.py",
+    "uep/durability/test_ends.py",
+    "uep/durability/test_disk.py",
+    "uep/durability/test_floods.py",
+    "system/test_hostile_users.py",
+    "uep/endpoint/test_sessions.py",
+    "uep/endpoint/test_life.py",
+    "uep/endpoint/test_stops.py",
+    "compare/test_compare.py",
+    "system/test_chain.py",
+    "system/test_slurm.py",
+    "system/test_idle.py",
+    "system/test_restart.py",
+    "system/test_hostile_commands.py",
+    "mep/renderer/test_hostile_options.py",
+    "uep/engines/test_engines.py",
+    "uep/engines/test_process_pool.py",
+    "identity/test_differential.py",
+    "wire/test_connection.py",
+    "uep/workers/test_partial_import.py",
 )
 """The files that take longest. In a parallel run they begin before the others: what begins late ends late."""
 
@@ -63,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def weight(item: pytest.Item) -> int:
     """The place of the item's file in LONGEST_FIRST, or after the last."""
-    name = item.path.name
+    name = item.path.relative_to(Path(__file__).parent).as_posix()
     return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
