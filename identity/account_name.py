@@ -14,16 +14,12 @@ from __future__ import annotations
 
 import string
 
+from identity.printable import shown
+
 MAX_LENGTH = 32
 FORBIDDEN = frozenset({"root"})
 _FIRST = frozenset(string.ascii_lowercase + "_")
 _OTHERS = _FIRST | frozenset(string.digits + ".-")
-
-
-def shown(value: object, limit: int = 80) -> str:
-    """The value for a log line: escaped as Python writes it, ASCII only, shortened to about `limit` characters."""
-    text = ascii(value[: limit + 1] if isinstance(value, str) else value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def problem(name: str) -> str | None:

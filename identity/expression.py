@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from identity.account_name import problem
-from identity.documents import Mapping
+from identity.documents import ExpressionMapping
 from identity.identities import Identity
-from identity.lookup import Value
-from identity.machine import TooMuchWork
+from identity.lookup import Filled
+from identity.nfa import TooMuchWork
 from identity.template import Unfillable
 
 
@@ -28,7 +28,7 @@ class Applied:
     final: bool = True
 
 
-def apply(mapping: Mapping, identity: Identity, value: Value) -> Applied | None:
+def apply(mapping: ExpressionMapping, identity: Identity, value: Filled) -> Applied | None:
     """The outcome, or None when the pattern does not match. value: as from `lookup`."""
     if not isinstance(value, str):  # what is too long must not get past a mapping that was to decide about it
         return Applied(None, str(value), final=isinstance(value, TooMuchWork))

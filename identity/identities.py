@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from identity.account_name import shown
+from identity.printable import shown
 
 MAX_IDENTITIES = 64
 MAX_FIELD = 1024

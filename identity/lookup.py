@@ -10,31 +10,29 @@ pattern ends. What is left out could not have matched; what is left in is still 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from identity.machine import TooMuchWork
+from identity.documents import ExpressionMapping
+from identity.nfa import TooMuchWork
 from identity.pattern import MAX_VALUE, fold
 from identity.template import Template, Unfillable
 
-if TYPE_CHECKING:
-    from identity import documents
-
-Value: TypeAlias = "str | Unfillable | TooMuchWork"
+Filled: TypeAlias = "str | Unfillable | TooMuchWork"
 """A filled source, or why there is none."""
 
 
 class Lookup:
     """The mappings of a document, by their sources and by how their patterns end."""
 
-    def __init__(self, mappings: tuple[documents.Mapping, ...]) -> None:
+    def __init__(self, mappings: tuple[ExpressionMapping, ...]) -> None:
         self._mappings = mappings
         self._sources: dict[Template, _Source] = {}
         for number, mapping in enumerate(mappings):
-            self._sources.setdefault(mapping.source, _Source(mapping.source)).add(number, mapping)
+            self._sources.setdefault(mapping.source, _Source(mapping.source, number)).add(number, mapping)
 
-    def candidates(self, record: Mapping[str, object]) -> Iterator[tuple[documents.Mapping, Value]]:
+    def candidates(self, record: Mapping[str, object]) -> Iterator[tuple[ExpressionMapping, Filled]]:
         """Each with its filled source, or with why there is none; that once for all mappings that share it."""
-        found: list[tuple[int, Value]] = []
+        found: list[tuple[int, Filled]] = []
         for source in self._sources.values():
             found += source.candidates(record)
         if len(self._sources) > 1:
@@ -44,35 +42,31 @@ class Lookup:
 
 
 class _Source:
-    """The mappings with one and the same source."""
+    """The mappings with one and the same source. first: the number of the first of them.
 
-    def __init__(self, source: Template) -> None:
+    Tails are compared as if all mappings ignored case: those that do not are tried in vain now and then.
+    """
+
+    def __init__(self, source: Template, first: int) -> None:
         self._source = source
-        self._numbers: list[int] = []
-        self._plain: dict[int, dict[str, list[int]]] = {}
-        self._folded: dict[int, dict[str, list[int]]] = {}
+        self._first = first
+        self._by_tail: dict[str, list[int]] = {}
+        self._lengths: set[int] = set()
 
-    def add(self, number: int, mapping: documents.Mapping) -> None:
+    def add(self, number: int, mapping: ExpressionMapping) -> None:
         """Numbers come in order."""
-        self._numbers.append(number)
-        by_length = self._folded if mapping.match.ignore_case else self._plain
-        for tail in mapping.match.tails:
-            by_length.setdefault(len(tail), {}).setdefault(tail, []).append(number)
+        for tail in {fold(tail) for tail in mapping.match.tails}:
+            self._by_tail.setdefault(tail, []).append(number)
+            self._lengths.add(len(tail))
 
-    def candidates(self, record: Mapping[str, object]) -> list[tuple[int, Value]]:
+    def candidates(self, record: Mapping[str, object]) -> list[tuple[int, Filled]]:
         """Their numbers, in order, with the value."""
         try:
             value = self._source.fill(record)
         except Unfillable as e:
-            return [(self._numbers[0], e)]
+            return [(self._first, e)]
         if len(value) > MAX_VALUE:
-            return [(self._numbers[0], TooMuchWork(f"the source is longer than {MAX_VALUE} characters"))]
-        found = set(_ending(self._plain, value))
-        if self._folded:
-            found.update(_ending(self._folded, fold(value)))
-        return [(number, value) for number in sorted(found)]
-
-
-def _ending(by_length: dict[int, dict[str, list[int]]], value: str) -> Iterator[int]:
-    for length, tails in by_length.items():
-        yield from tails.get(value[len(value) - length :] if length <= len(value) else "\n", ())
+            return [(self._first, TooMuchWork(f"the source is longer than {MAX_VALUE} characters"))]
+        folded = fold(value)
+        ends = [folded[len(folded) - length :] for length in self._lengths if length <= len(folded)]
+        return [(number, value) for number in sorted({number for end in ends for number in self._by_tail.get(end, ())})]

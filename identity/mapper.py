@@ -1,6 +1,6 @@
 """Decides the account of a request: all documents, all identities of the set, one answer.
 
-    mapper = parse(text, "mapping.json")
+    mapper = Mapper.parse(text, "mapping.json")
     decision = await mapper.amap(identity_set, requester="...")  -> Decision(account="alice", ...)
 
 For each identity the first document, and in it the first mapping, that matches decides. The identity that made the
@@ -11,81 +11,55 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import marshal
-import os
-from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from identity import documents, external
-from identity.account_name import shown
-from identity.documents import Document, ExpressionDocument, ExternalDocument, Rule, Warning
+from identity import document_parser
+from identity.decision import Decision, Found
+from identity.documents import Document, ExternalDocument, Hint, Rule
 from identity.expression import Applied, accepted, apply
+from identity.external import Program
 from identity.identities import Identity, PassedOver, SetRefused, canonical_id, read
 from identity.jsontext import DocumentError
-from identity.program import MapperError
+from identity.lookup import Lookup
+from identity.printable import shown
+from identity.runner import MapperError, Runner
 
 POSIX_CONNECTOR = "145812c8-decc-41f1-83cf-bb2a85a2a70b"
 """The connector id that mapping programs are told: local accounts."""
 ZERO_UUID = "00000000-0000-0000-0000-000000000000"
-MAX_ANSWERS = 256
-"""Answers that a mapper keeps."""
-MAX_QUESTION = 8192
-"""Bytes of an identity set whose answer is kept; a record has some four hundred."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """An identity, the account it leads to, and the rule that says so."""
-
-    identity: str
-    account: str
-    rule: Rule
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The answer to one request: either account, identity and rule are set, or refusal (for the administrator) is.
-
-    passed_over: what did not count and why, in the order it came up. found: every identity that led to an account.
-    documents: how many documents the mapper has.
-    """
-
-    account: str | None
-    identity: str | None
-    rule: Rule | None
-    refusal: str | None
-    passed_over: tuple[PassedOver, ...] = ()
-    found: tuple[Found, ...] = ()
-    documents: int = 0
-
-    @property
-    def candidates(self) -> list[list[dict[str, list[str]]]]:
-        """One list per document of {identity: [name]}, one object per mapping that led to an account."""
-        return [self._of_document(number + 1) for number in range(self.documents)]
-
-    def _of_document(self, number: int) -> list[dict[str, list[str]]]:
-        by_mapping: dict[int, dict[str, list[str]]] = {}
-        for found in self.found:
-            if found.rule.document == number:
-                by_mapping.setdefault(found.rule.mapping or 0, {})[found.identity] = [found.account]
-        return [by_mapping[mapping] for mapping in sorted(by_mapping)]
 
 
 class Mapper:
-    """All mapping documents of a site. Safe to share: of earlier requests it keeps nothing but their answers.
+    """All mapping documents of a site. Of earlier requests only programs' answers are kept, where a document says so.
 
-    Users come again and again with the same identities, and without programs the answer depends on nothing else.
-
-    warnings: what is legal but probably not meant. digest: SHA-256 of the text, for the log.
+    programs: the documents that name a program. hints: what is legal but probably not meant. digest: SHA-256 of the
+    text, for the log.
     """
 
-    def __init__(self, loaded: tuple[Document, ...], warnings: tuple[Warning, ...], digest: str) -> None:
-        self._documents = loaded
-        self._at_once = not any(isinstance(document, ExternalDocument) for document in loaded)
-        self._answers: dict[bytes, Decision] = {}
-        self.warnings = warnings
+    def __init__(self, documents: Sequence[Document], hints: tuple[Hint, ...], digest: str) -> None:
+        self._documents = tuple(
+            Program(document) if isinstance(document, ExternalDocument) else Lookup(document.mappings)
+            for document in documents
+        )
+        self.programs = tuple(document for document in documents if isinstance(document, ExternalDocument))
+        self.hints = hints
         self.digest = digest
+
+    @classmethod
+    def parse(cls, text: str, source: str = "<text>") -> Mapper:
+        """Reads mapping documents from JSON text: a list of documents or one bare document.
+
+        source: the file that the text comes from, for messages.
+
+        Raises:
+            DocumentError: any document is not acceptable; nothing is loaded.
+        """
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DocumentError(source, None, "", "the text holds half a surrogate pair", "save it as UTF-8") from None
+        documents, hints = document_parser.parse(text, source)
+        return cls(documents, hints, hashlib.sha256(data).hexdigest())
 
     async def amap(
         self,
@@ -94,17 +68,16 @@ class Mapper:
         requester: str | None = None,
         connector_id: str = POSIX_CONNECTOR,
         gateway_id: str = ZERO_UUID,
+        run: Runner | None = None,
     ) -> Decision:
         """Maps a set: a list of identity records (objects with `id`, `username`, `status`, ...).
 
         requester: id of the identity that made the request. connector_id, gateway_id: passed to mapping programs.
+        run: what runs those.
 
         Raises:
-            MapperError: a mapping program failed; nothing is decided.
+            MapperError: a mapping program failed, or is to be asked without a runner; nothing is decided.
         """
-        question = self._question(identity_set, requester)
-        if question in self._answers:
-            return self._answers[question]
         if requester is not None and canonical_id(requester) is None:
             return self._refused(f"the requester {shown(requester)} is not an identity id")
         try:
@@ -113,54 +86,18 @@ class Mapper:
             return self._refused(str(e))
         search = _Search(identities, skipped, canonical_id(requester))
         for document in self._documents:
-            if search.open:
-                await search.consider(document, connector_id, gateway_id)
-        return self._keep(question, search.decision(len(self._documents)))
-
-    def map(
-        self,
-        identity_set: object,
-        *,
-        requester: str | None = None,
-        connector_id: str = POSIX_CONNECTOR,
-        gateway_id: str = ZERO_UUID,
-    ) -> Decision:
-        """The same for programs without an event loop."""
-        mapped = self.amap(identity_set, requester=requester, connector_id=connector_id, gateway_id=gateway_id)
-        try:
-            return _finish(mapped) if self._at_once else asyncio.run(mapped)
-        finally:
-            mapped.close()  # no effect unless a running loop refused it
-
-    def _question(self, identity_set: object, requester: str | None) -> bytes | None:
-        """What is asked, as the key of its answer; None when the answer is not to be kept."""
-        if not self._at_once:
-            return None
-        try:
-            question = marshal.dumps((identity_set, requester), 2)  # type: ignore[arg-type] # that it may not be is told
-        except ValueError:  # what is no JSON
-            return None
-        return question if len(question) <= MAX_QUESTION else None
-
-    def _keep(self, question: bytes | None, decision: Decision) -> Decision:
-        if question is not None:
-            if len(self._answers) >= MAX_ANSWERS:
-                del self._answers[next(iter(self._answers))]
-            self._answers[question] = decision
-        return decision
+            if not search.open:
+                break
+            if isinstance(document, Lookup):
+                await search.look_up(document)
+            elif run is None:
+                raise MapperError(f"{document.document.rule} cannot be asked: nothing is given here that runs programs")
+            else:
+                await search.ask(document, connector_id, gateway_id, run)
+        return search.decision(len(self._documents))
 
     def _refused(self, reason: str) -> Decision:
         return Decision(None, None, None, reason, documents=len(self._documents))
-
-
-def _finish(mapped: Coroutine[Any, Any, Decision]) -> Decision:
-    """The result of a coroutine that waits for nothing, without an event loop."""
-    while True:
-        try:
-            mapped.send(None)
-        except StopIteration as e:
-            decision: Decision = e.value
-            return decision
 
 
 class _Search:
@@ -177,24 +114,25 @@ class _Search:
         """Whether a further document could change the answer."""
         return bool(self._undecided) and self._requester not in self._found
 
-    async def consider(self, document: Document, connector_id: str, gateway_id: str) -> None:
-        undecided = list(self._undecided.values())
-        if isinstance(document, ExternalDocument):
-            try:
-                names = await external.ask(document, undecided, connector_id, gateway_id)
-            except MapperError as e:
-                if not document.may_fail:
-                    raise
-                self._passed_over += [PassedOver(each.id, str(document.rule), f"failed: {e}") for each in undecided]
-                return
-            for identity_id, name in names.items():
-                self._enter(identity_id, document.rule, accepted(name))
-            return
-        for identity in undecided:
-            if document.is_slow:  # a large pattern takes tenths of a second; others are served between identities
-                await asyncio.sleep(0)
-            for rule, applied in _attempts(document, identity):
+    async def look_up(self, lookup: Lookup) -> None:
+        """Tries the mappings of one document."""
+        for identity in list(self._undecided.values()):
+            await asyncio.sleep(0)  # a large pattern takes hundredths of a second; others are served between identities
+            for rule, applied in _attempts(lookup, identity):
                 self._enter(identity.id, rule, applied)
+
+    async def ask(self, program: Program, connector_id: str, gateway_id: str, run: Runner) -> None:
+        """Asks the program of one document."""
+        undecided, document = list(self._undecided.values()), program.document
+        try:
+            names = await program.ask(undecided, connector_id, gateway_id, run)
+        except MapperError as e:
+            if not document.may_fail:
+                raise
+            self._passed_over += [PassedOver(each.id, str(document.rule), f"failed: {e}") for each in undecided]
+            return
+        for identity_id, name in names.items():
+            self._enter(identity_id, document.rule, accepted(name))
 
     def _enter(self, identity_id: str, rule: Rule, applied: Applied) -> None:
         if applied.name is not None:
@@ -231,34 +169,11 @@ class _Search:
         return f"no mapping gives an account{f' ({reasons})' if reasons else ''}"
 
 
-def _attempts(document: ExpressionDocument, identity: Identity) -> Iterator[tuple[Rule, Applied]]:
+def _attempts(lookup: Lookup, identity: Identity) -> Iterator[tuple[Rule, Applied]]:
     """What the mappings say about the identity, until one of them has the last word."""
-    for mapping, value in document.lookup.candidates(identity.fields):
+    for mapping, value in lookup.candidates(identity.fields):
         applied = apply(mapping, identity, value)
         if applied is not None:
             yield mapping.rule, applied
             if applied.final:
                 return
-
-
-def parse(text: str, source: str = "<text>") -> Mapper:
-    """Reads mapping documents from JSON text: a list of documents or one bare document.
-
-    Raises:
-        DocumentError: any document is not acceptable; nothing is loaded.
-    """
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DocumentError(source, None, "", "the text holds half a surrogate pair", "save it as UTF-8") from None
-    loaded, warnings = documents.parse(text, source)
-    return Mapper(loaded, warnings, hashlib.sha256(data).hexdigest())
-
-
-def load(path: str | os.PathLike[str]) -> Mapper:
-    """Reads mapping documents from a UTF-8 file that nobody but root or this process's user can write.
-
-    Raises:
-        DocumentError: as `parse`, or the file is not readable or not safe.
-    """
-    return parse(documents.read(path), os.fspath(path))

@@ -1,15 +1,15 @@
 """The matching language of mapping documents, in time linear in the length of the value.
 
-    pattern = compile(r"(.*)@example\\.org")
-    pattern.fullmatch("alice@example.org")  -> ("alice",)
-    pattern.fullmatch("alice@example.net")  -> None
+    matcher = compile_match(r"(.*)@example\\.org")
+    matcher.fullmatch("alice@example.org")  -> ("alice",)
+    matcher.fullmatch("alice@example.net")  -> None
 
 The language: `.` any character but newline; `*` and `?` repeat, greedily, the character, escape or group before them;
 `|` alternatives, the leftmost that leads to a match; `( )` numbered groups; a backslash before one of `. ? * | ( ) \\`
 makes it plain. Everything else, `^ $ + [ ] { }` included, is plain text. A match always covers the whole value.
 
-Patterns meet values that strangers choose, so nothing here backtracks. Ordinary ones are compared and searched
-(`shape`); of the others all ways to match are followed at once (`machine`). The parser is in `pattern_syntax`.
+Patterns meet values that strangers choose, so nothing here backtracks: all ways to match are followed at once (`nfa`).
+The parser is in `pattern_syntax`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import string
 from functools import cached_property
 from typing import TypeAlias
 
-from identity import shape
-from identity.machine import Machine, TooMuchWork
+from identity.nfa import Nfa, TooMuchWork
 from identity.pattern_syntax import Node, PatternError, parse
+from identity.tails import tails
 
 MAX_VALUE = 1024
 """Longest value, in characters, that a pattern is tried on."""
@@ -28,7 +28,6 @@ MAX_MATCH = 8192
 """Longest match text, in characters."""
 
 Groups: TypeAlias = "tuple[str | None, ...]"
-_Marks: TypeAlias = "tuple[int, ...]"
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -38,7 +37,7 @@ def fold(text: str) -> str:
     return text.translate(_LOWER)
 
 
-class Pattern:
+class PatternMatcher:
     """A compiled match text. `groups` is the number of its groups.
 
     tails: texts with one of which every matching value ends, folded when case is ignored.
@@ -46,20 +45,14 @@ class Pattern:
 
     def __init__(self, tree: Node, groups: int, ignore_case: bool) -> None:
         self._tree = tree
-        self._shapes = shape.of(tree, groups)
         self.ignore_case = ignore_case
         self.groups = groups
-        self.tails = shape.tails(tree)
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether it has no simple shape, so that matching may take milliseconds."""
-        return self._shapes is None
+        self.tails = tails(tree)
 
     @cached_property
-    def _machine(self) -> Machine:
+    def _nfa(self) -> Nfa:
         """Made when it is first needed."""
-        return Machine(self._tree, self.groups)
+        return Nfa(self._tree, self.groups)
 
     def fullmatch(self, value: str) -> Groups | None:
         """The text of every group (None where a group took no part), or None when the whole value does not match.
@@ -69,24 +62,14 @@ class Pattern:
         """
         if len(value) > MAX_VALUE:
             raise TooMuchWork(f"the source is longer than {MAX_VALUE} characters")
-        subject = fold(value) if self.ignore_case else value
-        marks = self._machine.run(subject) if self._shapes is None or "\n" in value else _shaped(self._shapes, subject)
-        return None if marks is None else self._texts(value, marks)
-
-    def _texts(self, value: str, marks: _Marks) -> Groups:
+        marks = self._nfa.run(fold(value) if self.ignore_case else value)
+        if marks is None:
+            return None
         pairs = zip(marks[::2], marks[1::2], strict=True)
         return tuple(value[start:end] if end >= 0 else None for start, end in pairs)
 
 
-def _shaped(shapes: tuple[shape.Shape, ...], subject: str) -> _Marks | None:
-    for one in shapes:
-        marks = one.match(subject)
-        if marks is not None:
-            return marks
-    return None
-
-
-class Literal:
+class LiteralMatcher:
     """A match text that is compared as it stands. It has no groups."""
 
     groups = 0
@@ -101,7 +84,10 @@ class Literal:
         return () if (fold(value) if self.ignore_case else value) == self._text else None
 
 
-def compile(match: str, *, literal: bool = False, ignore_case: bool = False) -> Pattern | Literal:
+Matcher: TypeAlias = "PatternMatcher | LiteralMatcher"
+
+
+def compile_match(match: str, *, literal: bool = False, ignore_case: bool = False) -> Matcher:
     """Prepares a match text.
 
     Raises:
@@ -110,6 +96,6 @@ def compile(match: str, *, literal: bool = False, ignore_case: bool = False) -> 
     if len(match) > MAX_MATCH:
         raise PatternError(f"is longer than {MAX_MATCH} characters", "split it into several mappings")
     if literal:
-        return Literal(match, ignore_case)
+        return LiteralMatcher(match, ignore_case)
     tree, groups = parse(fold(match) if ignore_case else match)
-    return Pattern(tree, groups, ignore_case)
+    return PatternMatcher(tree, groups, ignore_case)

@@ -1,6 +1,6 @@
 """Reads the matching language of mapping documents into a tree, and finds what is legal but probably a mistake.
 
-    parse(r"(a|b)*\\.c") -> (Sequence(...), 1)
+    parse(r"(a|b)*\\.c") -> (Concat(...), 1)
     hints("^alice$")    -> [("'^' is plain text ...", "leave it out ..."), ...]
 
 The official library hands such text to Python's `re` after a loose screening. What slips through there (`(?...)`,
@@ -40,26 +40,26 @@ class Char:
 
 
 @dataclass(frozen=True)
-class Any:
+class AnyChar:
     """Any character but newline."""
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Concat:
     """One part after the other."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
-class Branches:
+class Alternation:
     """The first branch that leads to a match."""
 
     branches: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
-class Group:
+class Capture:
     """A captured part; numbers begin at 0, in the order of opening parentheses."""
 
     number: int
@@ -67,20 +67,20 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Star:
     """The body any number of times, as often as possible."""
 
     body: Node
 
 
 @dataclass(frozen=True)
-class Optional:
+class Maybe:
     """The body once, if possible, or not at all."""
 
     body: Node
 
 
-Node: TypeAlias = "Char | Any | Sequence | Branches | Group | Repeat | Optional"
+Node: TypeAlias = "Char | AnyChar | Concat | Alternation | Capture | Star | Maybe"
 
 
 class _Token(NamedTuple):
@@ -162,19 +162,19 @@ class _Parser:
         while self._at("|"):
             self._advance()
             found.append(self._sequence())
-        return found[0] if len(found) == 1 else Branches(tuple(found))
+        return found[0] if len(found) == 1 else Alternation(tuple(found))
 
     def _sequence(self) -> Node:
         parts = []
         while self.current is not None and not self._at("|)"):
             parts.append(self._repeated(self.current))
-        return Sequence(tuple(parts))
+        return Concat(tuple(parts))
 
     def _repeated(self, token: _Token) -> Node:
         atom = self._atom(token)
         if not self._at("*?"):
             return atom
-        node = Repeat(atom) if self._at("*") else Optional(atom)
+        node = Star(atom) if self._at("*") else Maybe(atom)
         self._advance()
         if self._at("*?"):
             raise PatternError(f"repeats a repeat (character {token.at + 1})", "write a single * or ?")
@@ -189,7 +189,7 @@ class _Parser:
         self._advance()
         if token.operator == "(":
             return self._group(token)
-        return Any() if token.operator == "." else Char(token.text)
+        return AnyChar() if token.operator == "." else Char(token.text)
 
     def _group(self, opening: _Token) -> Node:
         if self._at("?"):
@@ -204,7 +204,7 @@ class _Parser:
                 f"never closes the '(' at character {opening.at + 1}", r"add ), or write \( for a plain one"
             )
         self._advance()
-        return Group(number, body)
+        return Capture(number, body)
 
 
 def hints(match: str) -> list[tuple[str, str]]:
@@ -287,11 +287,11 @@ def _has_fixed_text(node: Node) -> bool:
     match node:
         case Char(char):
             return char != "@"
-        case Sequence(parts):
+        case Concat(parts):
             return any(_has_fixed_text(part) for part in parts)
-        case Branches(branches):
+        case Alternation(branches):
             return all(_has_fixed_text(branch) for branch in branches)
-        case Group(_, body):
+        case Capture(_, body):
             return _has_fixed_text(body)
         case _:
             return False

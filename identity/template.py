@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from identity.account_name import shown
+from identity.printable import shown
 
 MAX_TEMPLATE = 8192
 """Longest source or output text, in characters."""

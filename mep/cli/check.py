@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from identity import trust
+from mep import trust
 from mep.cli import dry_run as rehearsal
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
@@ -58,8 +58,8 @@ def lines(directory: Path, places: Places, *, files_only: bool = False) -> Itera
     yield from _programs([Path(sys.executable)] if profile is None else [Path(sys.executable), _uep(profile)])
     if profile is None:
         return
-    for warning in profile.mapping.hints:
-        yield Line(NOTE, f"mapping, {warning.where}", f"{warning.text}; {warning.suggestion}")
+    for hint in profile.mapping.hints:
+        yield Line(NOTE, f"mapping, {hint.where}", f"{hint.text}; {hint.suggestion}")
     if not files_only:
         yield _folders(profile, places, directory)
         yield _pam(profile)

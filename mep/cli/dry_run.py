@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from identity import Decision
+from identity.decision import Decision
 from mep.accounts import look_up
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.requests import admission

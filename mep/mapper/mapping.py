@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from identity import Decision, Mapper, MapperError, parse
+from identity.decision import Decision
+from identity.mapper import Mapper
+from identity.runner import MapperError
+from mep.mapper import program
 from mep.profile.mapping_documents import MappingDocuments
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
@@ -44,7 +47,7 @@ class IdentityMapper:
         """
         try:
             return await self._mapper(documents).amap(
-                command.identity_set, requester=command.requester, gateway_id=self._endpoint_id
+                command.identity_set, requester=command.requester, gateway_id=self._endpoint_id, run=program.run
             )
         except MapperError as e:
             raise Refused(
@@ -55,5 +58,5 @@ class IdentityMapper:
 
     def _mapper(self, documents: MappingDocuments) -> Mapper:
         if self._parsed is None or self._parsed[0] != documents.digest:
-            self._parsed = (documents.digest, parse(documents.text, str(documents.path)))
+            self._parsed = (documents.digest, Mapper.parse(documents.text, str(documents.path)))
         return self._parsed[1]

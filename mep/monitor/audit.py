@@ -26,7 +26,7 @@ import stat
 from datetime import datetime, timezone
 from pathlib import Path
 
-from identity import trust
+from mep import trust
 from mep.request.account import Account
 
 log = logging.getLogger("mep.audit")

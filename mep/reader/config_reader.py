@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from identity import account_name
+from identity.printable import shown
 from mep.profile.account_policy import AccountPolicy
 from mep.profile.config import ManagerConfig, PamConfig
 from mep.profile.errors import ConfigError
@@ -249,7 +250,7 @@ def _group_problem(name: str) -> str | None:
     """Directories have groups with spaces and capital letters in their names; patterns and marks there are none."""
     if _GROUP.fullmatch(name) and name == name.strip() and _is_unicode(name):
         return None
-    return f"{account_name.shown(name)} is not a group's plain name"
+    return f"{shown(name)} is not a group's plain name"
 
 
 _GROUP = re.compile(r"[^!%+@#-][^\0-\x1f\x7f*?:,/]*")

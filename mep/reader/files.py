@@ -1,7 +1,7 @@
 """The files that decide what root does, one at a time: read if they are root's alone, else refused with the remedy.
 
 `profile` reads a whole profile with these, when the manager starts and whenever it reloads; the manager rereads a
-mapping by itself. Every part of the way to a file is looked at (`identity.trust`), and then it is opened by its path:
+mapping by itself. Every part of the way to a file is looked at (`mep.trust`), and then it is opened by its path:
 between the two it cannot become another file, because only root could change the way.
 """
 
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import stat
 from pathlib import Path
 from typing import Any
 
-import identity
-from identity import trust
-from identity.documents import EXTERNAL
+from identity.jsontext import DocumentError
+from identity.mapper import Mapper
+from identity.printable import shown
+from mep import trust
 from mep.profile import programs as reach
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments, MappingHint
@@ -147,24 +149,31 @@ def _variable_problem(name: Any, value: Any) -> str | None:
 
 
 def read_mapping(path: Path) -> MappingDocuments:
-    """The mapping documents in a file; the programs that they name are checked too. Raises ConfigError."""
+    """The mapping documents in a file; the programs that they name, and their accounts, are checked too.
+
+    Raises ConfigError.
+    """
     text = read_trusted(path)
     try:
-        mapper = identity.parse(text, source=str(path))
-    except identity.DocumentError as e:
+        mapper = Mapper.parse(text, source=str(path))
+    except DocumentError as e:
         where = "" if e.line is None else f"line {e.line}: "
         raise ConfigError(path, [f"{where}{e.path + ': ' if e.path else ''}{e.problem}; {e.remedy}"]) from None
-    for program in _mapping_programs(text):
+    for document in mapper.programs:
+        if document.run_as is not None and not _is_account(document.run_as):
+            where = f"line {document.rule.line}: document {document.rule.document}: run_as"
+            raise ConfigError(path, [f"{where}: there is no account {shown(document.run_as)}; name a local account"])
         try:
-            check_program(program)
+            check_program(Path(document.command[0]))
         except ConfigError as e:
             raise ConfigError(path, [f"mapping program {e}"]) from None
-    hints = tuple(MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.warnings)
+    hints = tuple(MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.hints)
     return MappingDocuments(path, text, mapper.digest, hints)
 
 
-def _mapping_programs(text: str) -> list[Path]:
-    """The programs of mapping documents that are known to be in order."""
-    data = json.loads(text.removeprefix("\ufeff"))
-    documents = data if isinstance(data, list) else [data]
-    return [Path(document["command"][0]) for document in documents if document["DATA_TYPE"] == EXTERNAL]
+def _is_account(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        return False
+    return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from identity.account_name import problem, shown
+from identity.account_name import problem
+from identity.printable import shown
 
 
 @pytest.mark.parametrize("name", ["alice", "_svc", "a.b-c_d", "x" * 32, "a1"])

@@ -1,66 +1,62 @@
-"""Mapping programs: real ones, as scripts."""
+"""What a mapping program is asked, which answers are accepted, and what follows from them. No program runs here."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import pwd
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-import identity
-from identity import program as runner
+from identity.decision import Decision
+from identity.jsontext import DocumentError
+from identity.mapper import POSIX_CONNECTOR, Mapper
+from identity.runner import MapperError
 
-from .conftest import ALICE, BOB, expression, external, record, text
-
-Write = Callable[..., Path]
-
-
-def answer(*results: object, **more: object) -> str:
-    return json.dumps({"result": list(results), **more})
+from .samples import ALICE, BOB, answer, entry, expression, external, record, text
 
 
-def says(output: str, before: str = "") -> str:
-    return f"{before}\ncat >/dev/null\nprintf '%s' '{output}'"
+class Said:
+    """A runner that gives the same answer each time, and keeps what it was asked."""
+
+    def __init__(self, output: str | bytes | MapperError) -> None:
+        self._output = output.encode() if isinstance(output, str) else output
+        self.asked: list[tuple[list[str], Any, str | None]] = []
+
+    async def __call__(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+        self.asked.append((list(argv), json.loads(stdin), account))
+        assert stdin.isascii()
+        if isinstance(self._output, MapperError):
+            raise self._output
+        return self._output
 
 
-def entry(name: object = "alice", identity_id: str = ALICE) -> dict[str, object]:
-    return {"id": identity_id, "output": name}
+def mapper(*documents: object) -> Mapper:
+    return Mapper.parse(text(*(documents or (external("/site/map"),))), "m.json")
 
 
-def ask(*command: object, records: object = None) -> identity.Decision:
-    return identity.parse(text(external(*command)), "m.json").map(records or [record()], gateway_id=BOB)
+def ask(said: Said, of: Mapper | None = None, records: object = None, **more: Any) -> Decision:
+    return asyncio.run((of or mapper()).amap(records or [record()], gateway_id=BOB, run=said, **more))
 
 
-def test_answer(program: Write) -> None:
-    path = program(says(answer(entry())))
-    decision = ask(path)
+def test_answer() -> None:
+    decision = ask(Said(answer(entry())))
     assert (decision.account, decision.candidates) == ("alice", [[{ALICE: ["alice"]}]])
     assert str(decision.rule).startswith("m.json:1, document 1: program ")
 
 
-def test_what_the_program_gets(program: Write, tmp_path: Path) -> None:
-    seen = tmp_path / "seen"
-    path = program(f'umask > {seen}; pwd >> {seen}; env | sort >> {seen}; printf "%s\\n" "$@" >> {seen}; cat >> {seen}')
-    assert ask(path, "x y", records=[record(name="é")]).account is None
-    lines = seen.read_text().splitlines()
-    assert lines[:2] == ["0077", "/"]
-    assert "LANG=C.UTF-8" in lines
-    assert not [line for line in lines if line.startswith("HOME=")]
-    assert lines[-7:-1] == ["x y", "-c", identity.POSIX_CONNECTOR, "-s", BOB, "-a"]
-    assert json.loads(lines[-1]) == {"DATA_TYPE": "identity_mapping_input#1.0.0", "identities": [record(name="é")]}
-    assert lines[-1].isascii()
+def test_what_the_program_gets() -> None:
+    said = Said("")
+    records = [record(name="\xe9")]
+    assert ask(said, mapper(external("/site/map", "x y", run_as="nobody")), records).account is None
+    argv = ["/site/map", "x y", "-c", POSIX_CONNECTOR, "-s", BOB, "-a"]
+    assert said.asked == [(argv, {"DATA_TYPE": "identity_mapping_input#1.0.0", "identities": records}, "nobody")]
 
 
 @pytest.mark.parametrize("output", ["", answer(), answer(DATA_TYPE="identity_mapping_output#1.0.0"), f" {answer()}\n"])
-def test_no_mapping(program: Write, output: str) -> None:
-    assert ask(program(says(output))).account is None
+def test_no_mapping(output: str) -> None:
+    assert ask(Said(output)).account is None
 
 
 @pytest.mark.parametrize(
@@ -75,262 +71,87 @@ def test_no_mapping(program: Write, output: str) -> None:
         '{"result": [], "result": []}', '{"result": [{"id": NaN, "output": "x"}]}', "[" * 5000, "\ufeff" + answer(),
     ],
 )  # fmt: skip
-def test_row_28_broken_answers(program: Write, output: str) -> None:
-    with pytest.raises(identity.MapperError):
-        ask(program(says(output)))
+def test_row_28_broken_answers(output: str) -> None:
+    with pytest.raises(MapperError):
+        ask(Said(output))
 
 
-def test_row_28_bytes_that_are_not_utf8(program: Write) -> None:
-    with pytest.raises(identity.MapperError, match="UTF-8"):
-        ask(program("printf '\\377'"))
+def test_row_28_bytes_that_are_not_utf8() -> None:
+    with pytest.raises(MapperError, match="UTF-8"):
+        ask(Said(b"\xff"))
 
 
-def test_row_28_ids_in_upper_case(program: Write) -> None:
-    assert ask(program(says(answer(entry(identity_id=ALICE.upper()))))).account == "alice"
+def test_row_28_ids_in_upper_case() -> None:
+    assert ask(Said(answer(entry(identity_id=ALICE.upper())))).account == "alice"
 
 
 @pytest.mark.parametrize("name", ["root", "", "a b", "../x", "1000", "a\n", "-x"])
-def test_row_28_hostile_names(program: Write, name: str) -> None:
-    path = program("cat <<'END'\n" + answer(entry(name)) + "\nEND")
-    decision = ask(path)
+def test_row_28_hostile_names(name: str) -> None:
+    decision = ask(Said(answer(entry(name))))
     assert decision.account is None
     assert decision.passed_over[0].identity == ALICE
 
 
-@pytest.mark.parametrize("stream", ["", ">&2"])
-def test_row_28_output_limits(program: Write, stream: str) -> None:
-    begin = time.monotonic()
-    with pytest.raises(identity.MapperError, match="more than"):
-        ask(program(f"exec yes {stream}"))
-    assert time.monotonic() - begin < 2
-
-
-def test_row_28_large_answers_fit(program: Write) -> None:
-    assert ask(program(says(" " * 65000 + answer(entry())))).account == "alice"
-
-
-@pytest.mark.parametrize("body", ["exit 3", "kill -9 $$", f"echo '{answer(entry())}'; exit 1"])
-def test_row_16_exit_status(program: Write, body: str) -> None:
-    with pytest.raises(identity.MapperError, match="status"):
-        ask(program(body))
-
-
-def test_row_31_noise_on_stderr(program: Write) -> None:
-    assert ask(program(says(answer(entry()), "printf '\\377' >&2"))).account == "alice"
-
-
-def test_row_32_error_text(program: Write) -> None:
-    with pytest.raises(identity.MapperError) as caught:
-        ask(program("cat >/dev/null; printf 'a\\nb\\033[31m' >&2; head -c 5000 /dev/zero >&2; exit 1"))
-    assert "a\\nb\\x1b" in str(caught.value)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 600
-    assert "alice@example.org" not in str(caught.value)
-
-
-def alive(pid_file: Path) -> bool:
-    """Whether the process is there and not just waiting to be reaped by init."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{int(pid_file.read_text())}/status").read_text()
-    except OSError:
-        return False
-
-
-def gone(pid_file: Path) -> bool:
-    for _ in range(100):
-        if not alive(pid_file):
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def test_row_29_time_limit(program: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "TIME_LIMIT", 0.3)
-    path = program(f"sleep 77 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/main; trap '' TERM; wait")
-    begin = time.monotonic()
-    with pytest.raises(identity.MapperError, match="longer than"):
-        ask(path)
-    assert time.monotonic() - begin < 2
-    assert gone(tmp_path / "child")
-    assert gone(tmp_path / "main")
-
-
-def test_row_29_grandchild_that_keeps_the_output(program: Write, tmp_path: Path) -> None:
-    path = program(f"sleep 77 & echo $! > {tmp_path}/child; echo '{answer(entry())}'")
-    begin = time.monotonic()
-    assert ask(path).account == "alice"
-    assert time.monotonic() - begin < 2
-    assert gone(tmp_path / "child")
-
-
-def test_row_29_cancelled_request_leaves_nothing(program: Write, tmp_path: Path) -> None:
-    path = program(f"echo $$ > {tmp_path}/main; sleep 77")
-    mapper = identity.parse(text(external(path)))
-
-    async def cancel() -> None:
-        task = asyncio.ensure_future(mapper.amap([record()]))
-        while not (tmp_path / "main").exists() or not (tmp_path / "main").read_text():
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(cancel())
-    assert gone(tmp_path / "main")
-
-
-def test_row_29_at_most_four_at_once(program: Write, tmp_path: Path) -> None:
-    lock = tmp_path / "running"
-    lock.mkdir()
-    path = program(f"touch {lock}/$$; ls {lock} | wc -l >> {tmp_path}/counts; sleep 0.1; rm {lock}/$$")
-    mapper = identity.parse(text(external(path)))
-
-    async def many() -> None:
-        await asyncio.gather(*(mapper.amap([record()]) for _ in range(10)))
-
-    asyncio.run(many())
-    counts = [int(line) for line in (tmp_path / "counts").read_text().split()]
-    assert len(counts) == 10
-    assert max(counts) <= runner.AT_ONCE
-
-
-def test_no_descriptors_are_left_open(program: Write) -> None:
-    good, bad = program(says(answer(entry())), name="good"), program("exit 1", name="bad")
-    before = len(os.listdir("/proc/self/fd"))
-    ask(good)
-    for path in (bad, "/nowhere/program"):
-        with pytest.raises(identity.MapperError):
-            ask(path)
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_row_30_program_that_others_can_change(program: Write, tmp_path: Path) -> None:
-    path = program(says(answer(entry())))
-    path.chmod(0o775)
-    with pytest.raises(identity.MapperError, match="may write"):
-        ask(path)
-    path.chmod(0o755)
-    tmp_path.chmod(0o777)
-    with pytest.raises(identity.MapperError, match="may write"):
-        ask(path)
-
-
-def test_row_30_program_of_somebody_else(program: Write, tmp_path: Path, root: None) -> None:
-    path = program(says(answer(entry())))
-    os.chown(path, 12345, -1)
-    with pytest.raises(identity.MapperError, match="12345"):
-        ask(path)
-
-
-def test_row_30_links_are_followed_and_checked(program: Write, tmp_path: Path) -> None:
-    path = program(says(answer(entry())))
-    (tmp_path / "link").symlink_to("sub/../map")
-    (tmp_path / "sub").mkdir()
-    assert ask(tmp_path / "link").account == "alice"
-    (tmp_path / "sub").chmod(0o777)
-    with pytest.raises(identity.MapperError, match="may write"):
-        ask(tmp_path / "link")
-    (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(identity.MapperError, match="links"):
-        ask(tmp_path / "loop")
-    assert path.exists()
-
-
-@pytest.mark.parametrize("what", ["missing", "directory", "mode", "format"])
-def test_row_31_programs_that_cannot_start(program: Write, tmp_path: Path, what: str) -> None:
-    path = program("exit 0", interpreter="/nowhere/sh") if what == "format" else program("exit 0")
-    if what == "mode":
-        path.chmod(0o644)
-    with pytest.raises(identity.MapperError):
-        ask({"missing": tmp_path / "none", "directory": tmp_path}.get(what, path))
-
-
 @pytest.mark.parametrize("bad", ["", "x", None])
-def test_row_35_ids_are_checked(program: Write, bad: str) -> None:
-    mapper = identity.parse(text(external(program(says(answer(entry()))))))
-    with pytest.raises(identity.MapperError, match="not a UUID"):
-        mapper.map([record()], gateway_id=bad)
-    with pytest.raises(identity.MapperError, match="not a UUID"):
-        mapper.map([record()], connector_id=bad)
+def test_row_35_ids_are_checked(bad: str) -> None:
+    for ids in ({"gateway_id": bad}, {"connector_id": bad}):
+        with pytest.raises(MapperError, match="not a UUID"):
+            asyncio.run(mapper().amap([record()], run=Said(answer(entry())), **ids))
 
 
-def test_no_thread_stays_behind(program: Write) -> None:
-    async def threads() -> int:
-        await identity.parse(text(external(program("exit 0"))), "m.json").amap([record()], gateway_id=BOB)
-        return len(os.listdir("/proc/self/task"))
-
-    before = len(os.listdir("/proc/self/task"))
-    assert asyncio.run(threads()) == before
-
-
-def test_row_29_a_program_may_clean_up(program: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "TIME_LIMIT", 0.3)
-    with pytest.raises(identity.MapperError, match="longer than"):
-        ask(program(f"trap 'touch {tmp_path}/cleaned; exit 1' TERM; while :; do sleep 0.05; done"))
-    assert (tmp_path / "cleaned").exists()
+@pytest.mark.parametrize("may_fail", [False, True])
+def test_without_a_runner_no_program_is_passed_over(may_fail: bool) -> None:
+    both = mapper(expression(), external("/site/map", may_fail=may_fail), expression({"match": ".*", "output": "x"}))
+    assert asyncio.run(both.amap([record()])).account == "alice"
+    with pytest.raises(MapperError, match=r"document 2: program '/site/map' cannot be asked: nothing .* runs programs"):
+        asyncio.run(both.amap([record(username="al@example.net")]))
 
 
-def test_an_exit_status_that_somebody_else_took_is_no_success(program: Write) -> None:
-    async def ask_beside_a_reaper() -> None:
-        question = asyncio.ensure_future(runner.run([str(program("sleep 0.1; exit 7"))], b""))
-        while not question.done():
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(-1, os.WNOHANG)
-            await asyncio.sleep(0)
-        with pytest.raises(identity.MapperError):
-            question.result()
-
-    asyncio.run(ask_beside_a_reaper())
+def test_the_mapper_tells_its_programs() -> None:
+    documents = mapper(expression(), external("/site/map", "-x"), external("/site/other", run_as="nobody")).programs
+    assert [(document.command, document.run_as) for document in documents] == [
+        (("/site/map", "-x"), None),
+        (("/site/other",), "nobody"),
+    ]
+    assert mapper(expression()).programs == ()
 
 
-def test_a_program_may_run_as_another_account(root: None, tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to others
-        folder = Path(name)
-        folder.chmod(0o755)
-        path = folder / "map"
-        said = answer({"id": ALICE, "output": "u$(id -u)"}).replace('"', '\\"')
-        path.write_text(f'#!/bin/sh\necho "{said}"\n')
-        path.chmod(0o755)
-        document = {**external(path), "run_as": "nobody"}
-        decision = identity.parse(text(document)).map([record()])
-    assert decision.account == f"u{pwd.getpwnam('nobody').pw_uid}", decision
-
-
-def test_an_account_that_does_not_exist_is_refused_at_load(program: Callable[..., Path]) -> None:
-    with pytest.raises(identity.DocumentError, match="no account 'nosuchaccount'"):
-        identity.parse(text({**external(program("")), "run_as": "nosuchaccount"}))
+def test_a_document_may_ask_for_fall_through() -> None:
+    failing = external("/site/map", may_fail=True)
+    decision = ask(Said(MapperError("ended with status 3")), mapper(failing, expression()))
+    assert decision.account == "alice"
+    assert "ended with status 3" in decision.passed_over[0].reason
+    for may_fail in ({"may_fail": False}, {}):
+        with pytest.raises(MapperError):
+            ask(Said(MapperError("x")), mapper(external("/site/map", **may_fail), expression()))
 
 
 @pytest.mark.parametrize("value", ["5", True, -1, 1e9])
-def test_a_cache_time_that_is_none_is_refused(program: Callable[..., Path], value: object) -> None:
-    with pytest.raises(identity.DocumentError, match="number of seconds"):
-        identity.parse(text({**external(program("")), "cache_seconds": value}))
+def test_a_cache_time_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(DocumentError, match="number of seconds"):
+        mapper(external("/site/map", cache_seconds=value))
 
 
-def test_a_document_may_ask_for_fall_through(program: Callable[..., Path]) -> None:
-    failing = {**external(program("exit 3")), "may_fail": True}
-    decision = identity.parse(text(failing, expression())).map([record()])
-    assert decision.account == "alice"
-    assert "ended with status 3" in decision.passed_over[0].reason
-    with pytest.raises(identity.MapperError):
-        identity.parse(text({**failing, "may_fail": False}, expression())).map([record()])
+@pytest.mark.parametrize(("seconds", "calls"), [(0, 3), (60, 1), (1e-9, 3)])
+def test_answers_are_kept_only_when_the_document_says_so(seconds: float, calls: int) -> None:
+    said, asked = Said(answer(entry())), mapper(external("/site/map", cache_seconds=seconds))
+    for _ in range(3):
+        assert ask(said, asked).account == "alice"
+    assert len(said.asked) == calls
+    ask(said, asked, [record(email="another@example.org")])
+    assert len(said.asked) == calls + 1, "the whole identity set is the question"
 
 
-def test_answers_are_kept_only_when_the_document_says_so(program: Callable[..., Path], tmp_path: Path) -> None:
-    body = f"""echo x >> {tmp_path}/calls; echo '{{"result": [{{"id": "{ALICE}", "output": "alice"}}]}}'"""
-    for seconds, calls in ((0, 3), (60, 1), (0.001, 2)):
-        (tmp_path / "calls").write_text("")
-        mapper = identity.parse(text({**external(program(body)), "cache_seconds": seconds}))
-        for _ in range(2):
-            assert mapper.map([record()]).account == "alice"
-            time.sleep(0.01)
-        if seconds == 0:
-            mapper.map([record()])
-        assert len((tmp_path / "calls").read_text().split()) == calls
-    mapper.map([record(email="another@example.org")])
-    assert len((tmp_path / "calls").read_text().split()) == calls + 1, "the whole identity set is the question"
+def test_a_failure_is_not_kept() -> None:
+    asked = mapper(external("/site/map", cache_seconds=60))
+    with pytest.raises(MapperError):
+        ask(Said("nothing"), asked)
+    assert ask(Said(answer(entry())), asked).account == "alice"
 
 
-def test_a_program_that_takes_too_much_memory_or_time_is_stopped(program: Callable[..., Path]) -> None:
-    hungry = program("import time; time.sleep(0.2); x = bytearray(2 << 30)", interpreter="/usr/bin/python3")
-    with pytest.raises(identity.MapperError, match="MemoryError"):
-        identity.parse(text(external(hungry))).map([record()])
+def test_two_programs_have_answers_of_their_own() -> None:
+    one, other = external("/site/map", cache_seconds=60), external("/site/map", cache_seconds=60, run_as="nobody")
+    said, both = Said(answer()), mapper(one, other)
+    for _ in range(2):
+        ask(said, both)
+    assert [account for _, _, account in said.asked] == [None, "nobody"]

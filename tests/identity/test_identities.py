@@ -6,7 +6,7 @@ import pytest
 
 from identity import identities
 
-from .conftest import ALICE, BOB, record
+from .samples import ALICE, BOB, record
 
 
 @pytest.mark.parametrize("value", [None, {}, "", "alice", 5, True, (), {"identities": []}])

@@ -30,12 +30,18 @@ from typing import Any
 
 import pytest
 
-import identity
-from identity import DocumentError, documents, external, program
+from identity import document_parser, external
 from identity.account_name import problem
-from identity.documents import Document, ExpressionDocument, Mapping
+from identity.documents import Document, ExpressionDocument, ExpressionMapping, ExternalDocument
 from identity.expression import accepted, apply
 from identity.identities import Identity, SetRefused, canonical_id, read
+from identity.jsontext import DocumentError
+from identity.lookup import Lookup
+from identity.mapper import POSIX_CONNECTOR, Mapper
+from identity.runner import MapperError
+from mep.mapper import program
+
+from .samples import decide
 
 HERE = Path(__file__).parent
 GATEWAY = "22222222-3333-4444-8555-666666666666"
@@ -54,7 +60,7 @@ STRICT = {
     **dict.fromkeys(("true_literal", "refuse_or_linear", "refuse_result", "ignore_stderr"), "answers"),
     **dict.fromkeys(("compare_as_uuid", "skip_mapping", "skip_identity", "filter_before_call"), "answers"),
     **dict.fromkeys(("deny_output", "deny_empty", "deny_unless_used_or_private"), "answers"),
-    "lint_warn": "warned",
+    "lint_warn": "hinted",
     "deny": "nobody is found",
     "refuse_load": "not loaded",
 }
@@ -139,11 +145,11 @@ class Vector:
         return str([isinstance(one, dict) and str(one.get("id")).lower() for one in self.set].index(identity_id))
 
     def found(self) -> dict[str, str]:
-        decision = identity.parse(self.text).map(self.set, gateway_id=GATEWAY)
+        decision = decide(Mapper.parse(self.text), self.set, gateway_id=GATEWAY)
         return {self.number(found.identity): found.account for found in decision.found}
 
 
-def name(mapping: Mapping, who: Identity, value: Any) -> str | int | None:
+def name(mapping: ExpressionMapping, who: Identity, value: Any) -> str | int | None:
     """The answer of one mapping, before names are refused; that they are is asserted here."""
     applied = apply(mapping, who, value)
     if applied is None or applied.name is not None:
@@ -157,17 +163,17 @@ def name(mapping: Mapping, who: Identity, value: Any) -> str | int | None:
     return raw
 
 
-def ask(program: documents.ExternalDocument, who: list[Identity]) -> dict[str, str] | None:
+def ask(document: ExternalDocument, who: list[Identity]) -> dict[str, str] | None:
     try:
-        return asyncio.run(external.ask(program, who, identity.POSIX_CONNECTOR, GATEWAY))
-    except identity.MapperError:
+        return asyncio.run(external.Program(document).ask(who, POSIX_CONNECTOR, GATEWAY, program.run))
+    except MapperError:
         return None
 
 
 def each(of: Document, who: Identity) -> str | int | None:
     """As `map_identity` of the library: the first mapping that matches, or whose texts cannot be built."""
     if isinstance(of, ExpressionDocument):
-        answers = (name(mapping, who, value) for mapping, value in of.lookup.candidates(who.fields))
+        answers = (name(mapping, who, value) for mapping, value in Lookup(of.mappings).candidates(who.fields))
         return next((answer for answer in answers if answer is not None), None)
     found = ask(of, [who])
     return ERROR if found is None else found.get(who.id)
@@ -178,7 +184,7 @@ def every(of: Document, vector: Vector, usable: list[Identity]) -> Any:
     if isinstance(of, ExpressionDocument):
         by_mapping: dict[int, dict[str, list[Any]]] = {id(mapping): {} for mapping in of.mappings}
         for who in usable:
-            for mapping, value in of.lookup.candidates(who.fields):
+            for mapping, value in Lookup(of.mappings).candidates(who.fields):
                 answer = name(mapping, who, value)
                 if answer == ERROR:
                     return ERROR
@@ -204,19 +210,19 @@ def usable(identity_set: Any) -> list[Identity] | None:
 
 
 def check_answers(vector: Vector) -> None:
-    loaded, _ = documents.parse(vector.text, "v")
+    loaded, _ = document_parser.parse(vector.text, "v")
     if "load" in vector.expected:
         assert [type(one).__name__.removesuffix("Document").lower() for one in loaded] == vector.expected["load"]
     if "each" in vector.expected:
         check_each(vector, loaded)
     if "all" in vector.expected and (counting := usable(vector.set)) is not None:
-        expected = [answer or [{}] if isinstance(of, documents.ExternalDocument) and answer != ERROR else answer
+        expected = [answer or [{}] if isinstance(of, ExternalDocument) and answer != ERROR else answer
                     for of, answer in zip(loaded, vector.expected["all"], strict=True)]  # fmt: skip
         assert [every(of, vector, counting) for of in loaded] == expected
 
 
 def check_each(vector: Vector, loaded: tuple[Document, ...]) -> None:
-    mapper = identity.parse(vector.text)
+    mapper = Mapper.parse(vector.text)
     for number, one in enumerate(vector.set):
         wanted = [answers[number] for answers in vector.expected["each"]]
         counting = usable([one])
@@ -226,7 +232,7 @@ def check_each(vector: Vector, loaded: tuple[Document, ...]) -> None:
         first = next((answer for answer in wanted if answer is not None), None)
         if first != ERROR and all(isinstance(of, ExpressionDocument) for of in loaded):
             good = counting and isinstance(first, str) and problem(first) is None
-            assert mapper.map([one]).account == (first if good else None)
+            assert decide(mapper, [one]).account == (first if good else None)
 
 
 def check_matches(line: dict[str, Any]) -> None:
@@ -239,7 +245,7 @@ def check_matches(line: dict[str, Any]) -> None:
 
 def check_picked(vector: Vector) -> None:
     who, account = vector.expected["picked"] or (None, None)
-    decision = identity.parse(vector.text).map(vector.set, requester=who)
+    decision = decide(Mapper.parse(vector.text), vector.set, requester=who)
     assert decision.account == (None if account is None or problem(account) else account)
 
 
@@ -251,11 +257,11 @@ def test_vector(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     kind = KIND.get(line["name"]) or STRICT[line.get("strict", "")]
     if kind == "not loaded" or vector.expected.get("load") == 0:
         with pytest.raises(DocumentError):
-            identity.parse(vector.text)
+            Mapper.parse(vector.text)
         if line["name"].startswith("random/tokens") and "each" in line:
             check_matches(line)
     elif kind == "failure":
-        with pytest.raises(identity.MapperError):
+        with pytest.raises(MapperError):
             check_picked(vector)
     elif kind == "nobody is found":
         assert vector.found() == {}
@@ -265,7 +271,7 @@ def test_vector(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         check_picked(vector)
     else:
         check_answers(vector)
-        assert kind != "warned" or identity.parse(vector.text).warnings
+        assert kind != "hinted" or Mapper.parse(vector.text).hints
 
 
 def test_exceptions_are_documented() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from identity import trust
+from mep import trust
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """Follows all ways to match a pattern at once, in the order in which a backtracking matcher would try them.
 
-    Machine(tree, groups=1).run("aab")  -> (0, 2): where each group begins and ends; None without a match
+    Nfa(tree, groups=1).run("aab")  -> (0, 2): where each group begins and ends; None without a match
 
-A Pike machine: its threads stand before characters of the pattern, the preferred first. Where they go from there, and
-which groups begin or end on the way, depends on the character only and not on what came before, so it is worked out
-once for each set of places and character, and looked up afterwards. Time is linear in the value, whatever it is.
+A nondeterministic finite automaton, after Pike: its threads stand before characters of the pattern, the preferred
+first. Where they go from there, and which groups begin or end on the way, depends on the character only and not on
+what came before, so it is worked out once for each set of places and character, and looked up afterwards. Time is
+linear in the value, whatever it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-from identity.pattern_syntax import Any, Branches, Char, Group, Node, Optional, Repeat, Sequence
+from identity.pattern_syntax import Alternation, AnyChar, Capture, Char, Concat, Maybe, Node, Star
 
 MAX_WORK = 30_000
 """Most steps for one value, some hundredths of a second; a user name of 60 characters takes hundreds."""
@@ -31,7 +32,7 @@ _Moves: TypeAlias = "tuple[tuple[int, tuple[int, ...]], ...]"
 _OTHER = "other"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Step:
     """One instruction. `char` consumes (None: anything but newline); the other kinds move on without consuming.
 
@@ -56,22 +57,22 @@ class _Compiler:
         match node:
             case Char(char):
                 self.steps.append(_Step("char", depth, char=char))
-            case Any():
+            case AnyChar():
                 self.steps.append(_Step("char", depth, char=None))
-            case Sequence(parts):
+            case Concat(parts):
                 for part in parts:
                     self.emit(part, depth)
-            case Group(number, body):
+            case Capture(number, body):
                 self.steps.append(_Step("mark", depth, arg=2 * number))
                 self.emit(body, depth)
                 self.steps.append(_Step("mark", depth, arg=2 * number + 1))
-            case Branches(branches):
+            case Alternation(branches):
                 self._branches(branches, depth)
-            case Optional(body):
+            case Maybe(body):
                 at = self._hole()
                 self.emit(body, depth)
                 self.steps[at] = _Step("fork", depth, to=(at + 1, len(self.steps)))
-            case Repeat(body):
+            case Star(body):
                 self._repeat(body, depth)
 
     def _hole(self) -> int:
@@ -97,7 +98,7 @@ class _Compiler:
         self.steps[at] = _Step("enter", depth, to=(at + 1, tail))
 
 
-class Machine:
+class Nfa:
     """A compiled pattern with that many groups."""
 
     def __init__(self, tree: Node, groups: int) -> None:

@@ -1,6 +1,8 @@
-"""Runs one program under tight limits: the process side of external mapping.
+"""Runs one mapping program under tight limits: the runner that `identity` is given.
 
-    await run(["/opt/site/map", "-a"], b"...") -> b"..."   (its standard output)
+    await run(["/opt/site/map", "-a"], b"...", None) -> b"..."   (its standard output)
+
+Called in the manager's process, with its rights, by `mep.mapper.mapping` and `mep.cli.dry_run` through `identity`.
 
 The program and every directory on its path must belong to root (or to this process's user) and be writable by nobody
 else. It runs in its own session, in `/`, with a fixed environment. Standard input is a memory file, so a program that
@@ -24,8 +26,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from identity import trust
-from identity.account_name import shown
+from identity.printable import shown
+from identity.runner import MapperError
+from mep import trust
 
 TIME_LIMIT = 5.0
 """Seconds from the start of the program to its end."""
@@ -47,14 +50,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 _slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
 
-class MapperError(Exception):
-    """An external program failed, or its answer is no answer: the request is refused, and may be tried again.
-
-    The text is for the log: escaped, shortened, without identity records.
-    """
-
-
-async def run(command: Sequence[str], stdin: bytes, account: str | None = None) -> bytes:
+async def run(argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
     """The standard output of a successful run. At most AT_ONCE run at a time; others wait for their turn.
 
     account: what it runs as, for who may do that (root); with the account's groups.
@@ -64,15 +60,15 @@ async def run(command: Sequence[str], stdin: bytes, account: str | None = None) 
     """
     slot = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
     async with slot:
-        process = _Run(command[0])
+        process = _Run(argv[0])
         try:
-            check_trusted(command[0])
-            process.start(command, stdin, account)
+            check_trusted(argv[0])
+            process.start(argv, stdin, account)
             await asyncio.wait_for(process.end(), TIME_LIMIT)
         except (TimeoutError, asyncio.TimeoutError):
-            raise MapperError(f"{shown(command[0])} took longer than {TIME_LIMIT:g} seconds") from None
+            raise MapperError(f"{shown(argv[0])} took longer than {TIME_LIMIT:g} seconds") from None
         except OSError as e:
-            raise MapperError(f"{shown(command[0])} cannot be run: {e.strerror}") from None
+            raise MapperError(f"{shown(argv[0])} cannot be run: {e.strerror}") from None
         finally:
             status = await process.finish()
         return process.answer(status)
