@@ -27,11 +27,22 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from mep.processes import reaping
+from mep.processes.printable import escaped
+from mep.processes.render_protocol import (
+    CPU,
+    ENDED,
+    JOB,
+    MAX_OPTIONS,
+    MAX_REASON,
+    MEMORY,
+    OUT_OF_MEMORY,
+    PARALLEL,
+    WALL,
+)
 from mep.processes.report import read_report
 from mep.processes.supervised import WorkerUnavailable, launch
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
-from mep.renderer.server import CPU, ENDED, JOB, MAX_OPTIONS, MEMORY, OUT_OF_MEMORY, PARALLEL, WALL
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
@@ -44,8 +55,6 @@ ANSWER_LIMIT = 30.0
 """Seconds for one request. The server ends a child long before, so this is about the server itself."""
 MAX_ANSWER = 5 * 2**20
 """Bytes of one answer: a configuration of the largest size, in the widest characters."""
-_MAX_REASON = 2000
-"""Characters of a text that comes from a child."""
 _UNAVAILABLE = "This endpoint cannot start user endpoints at the moment; please tell its administrators."
 
 
@@ -241,7 +250,7 @@ def _read(answer: _Answer) -> str:
         case ["config", *text]:
             return "\0".join(text)
         case ["refused", ("options" | "template") as stage, admin, user]:
-            raise Refused(stage, _printable(admin), _printable(user))
+            raise Refused(stage, escaped(admin[:MAX_REASON]), escaped(user[:MAX_REASON]))
     reason = "Your user_endpoint_config is the reason: processing it failed."
     raise Refused("options", "user_endpoint_config: the render server's child answered with garbage", reason)
 
@@ -259,11 +268,6 @@ def _limit(answer: _Answer) -> str | None:
     if answer.exit_code < 0:
         return f"was ended by signal {-answer.exit_code}"
     return None if answer.exit_code == 0 else f"failed (exit code {answer.exit_code})"
-
-
-def _printable(text: str) -> str:
-    """A text from a child for logs and people: bounded, on one line, nothing in it that steers a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MAX_REASON])
 
 
 def _request(profile: Profile, command: StartEndpoint, identity: MappedIdentity, account: Account) -> bytes:

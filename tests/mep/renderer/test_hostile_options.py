@@ -19,10 +19,9 @@ import yaml
 
 from mep.monitor.requests import renderer
 from mep.monitor.requests.renderer import Renderer
+from mep.processes import render_protocol
 from mep.profile.profile import Profile
 from mep.reader import loader
-from mep.renderer import server as render_worker
-from mep.renderer import templating
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
@@ -389,7 +388,7 @@ def test_a_child_has_its_limits_and_no_descriptor_but_one(run: Any) -> None:
             assert os.listdir(f"/proc/{pid}/fd") == ["0"]
             assert os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
             in_force = limits(pid)
-            memory_limit = str(render_worker.MEMORY)
+            memory_limit = str(render_protocol.MEMORY)
             assert in_force["Max cpu time"] == ("5", "6")
             assert in_force["Max address space"] == (memory_limit, memory_limit)
             for name in ("Max file size", "Max processes", "Max core file size", "Max open files"):
@@ -502,11 +501,11 @@ def test_an_account_has_one_request_under_way_and_leaves_places_to_others(run: A
 def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(run: Any) -> None:
     async def test(site: Site) -> None:
         busy = site.profile(ENGINE + LOOP)
-        tasks = [asyncio.create_task(site.ask(busy, ENDLESS, uid=60000 + n)) for n in range(render_worker.PARALLEL)]
-        await appears(lambda: len(site.children()) == render_worker.PARALLEL)
+        tasks = [asyncio.create_task(site.ask(busy, ENDLESS, uid=60000 + n)) for n in range(render_protocol.PARALLEL)]
+        await appears(lambda: len(site.children()) == render_protocol.PARALLEL)
         waits = asyncio.create_task(site.serves_bob())
         await appears(lambda: max(map(cpu_time, site.children())) > 0.5)
-        assert len(site.children()) == render_worker.PARALLEL
+        assert len(site.children()) == render_protocol.PARALLEL
         assert not waits.done()
         os.kill(min(site.children()), signal.SIGKILL)
         await waits
@@ -547,4 +546,4 @@ def test_a_whole_answer_is_the_configuration() -> None:
 
 
 def test_the_limit_of_an_answer_has_room_for_the_largest_configuration() -> None:
-    assert 4 * templating.MAX_CONFIG < renderer.MAX_ANSWER
+    assert 4 * render_protocol.MAX_CONFIG < renderer.MAX_ANSWER
