@@ -11,6 +11,7 @@ from typing import Any
 
 from identity.decision import Decision
 from mep.accounts import look_up
+from mep.cli import helper_account
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.requests import admission
 from mep.monitor.requests import plan as planning
@@ -59,7 +60,7 @@ async def plan(profile: Profile, identity_set: Sequence[Mapping[str, Any]], opti
 
     Raises:
         Refused: at any stage before the launch.
-        WorkerUnavailable: no render worker can be started.
+        HelperUnavailable: no render server can be started.
     """
     identity, owner = await identify(profile, identity_set)
     command = _command(identity_set, options)
@@ -71,7 +72,7 @@ async def render(profile: Profile, username: str, options: Mapping[str, Any]) ->
 
     Raises:
         Refused: at stage `account`, `options` or `template`.
-        WorkerUnavailable: no render worker can be started.
+        HelperUnavailable: no render server can be started.
     """
     owner = _account(username)
     record = identity_record(username)
@@ -85,7 +86,7 @@ def _account(username: str) -> Account:
 
 
 async def _render(profile: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
-    renderer = Renderer(profile.config.render_account)
+    renderer = Renderer(helper_account.find(profile.config.render_account))
     await renderer.start()
     try:
         return await renderer.render(profile, command, identity, owner)

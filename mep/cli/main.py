@@ -118,7 +118,7 @@ def start(
     from mep.cli import daemon, logs
     from mep.monitor.audit import AuditError
     from mep.privileged import kernel, session
-    from mep.processes.supervised import WorkerUnavailable
+    from mep.processes.helper import HelperUnavailable
     from mep.reader import outside
     from wire.amqp import BrokerError
 
@@ -145,7 +145,7 @@ def start(
             daemon.run(profile, registered, run_directory)
         except BrokerError as e:
             raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
-        except WorkerUnavailable as e:
+        except HelperUnavailable as e:
             raise Failed(e.exit_code, str(e)) from None
         except AuditError as e:
             raise Failed(os.EX_CONFIG, str(e)) from None

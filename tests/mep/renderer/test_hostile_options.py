@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mep.monitor.requests import renderer
+from mep.cli import helper_account
+from mep.monitor.requests import render_answer, render_server, renderer
 from mep.monitor.requests.renderer import Renderer
 from mep.processes import render_protocol
 from mep.profile.profile import Profile
@@ -51,10 +52,10 @@ class Site:
         (self._directory / "user_config_schema.json").write_text(schema or "{}")
         return loader.load(self._directory)
 
-    async def ask(self, site: Profile, options: dict[str, Any], uid: int = 54321, **runtime: Any) -> str:
+    async def ask(self, profile: Profile, options: dict[str, Any], uid: int = 54321, **runtime: Any) -> str:
         command = dataclasses.replace(self._command, user_options=options, user_runtime=runtime)
         account = Account(f"user{uid}", uid, uid, "", "/", "/bin/sh", (uid,))
-        return (await self.server.render(site, command, self._identity, account)).text
+        return (await self.server.render(profile, command, self._identity, account)).text
 
     async def render(self, template: str, options: dict[str, Any], schema: str | None = None, **runtime: Any) -> Any:
         """What alice's rendered YAML says."""
@@ -89,7 +90,7 @@ class Site:
 
     def server_pid(self) -> int:
         assert self.server._server is not None
-        return self.server._server.pid
+        return self.server._server.process.pid
 
     def children(self) -> set[int]:
         pid = self.server_pid()
@@ -134,7 +135,7 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
 
     def call(test: Callable[[Site], Awaitable[None]]) -> None:
         async def work() -> None:
-            site = Site(Renderer("nobody"), profile_directory, command, identity_of_alice)
+            site = Site(Renderer(helper_account.find("nobody")), profile_directory, command, identity_of_alice)
             await site.server.start()
             try:
                 await test(site)
@@ -529,21 +530,21 @@ def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(ru
         (b"refused\0root\0a\0b", 0, "failed"),
         (b"refused\0options", 0, "failed"),
         (b"config\0engine: half of", -signal.SIGSEGV, "signal 11"),
-        (b"config\0" + b"x" * renderer.MAX_ANSWER, 1, "more output than"),
+        (b"config\0" + b"x" * render_server.MAX_ANSWER, 1, "more output than"),
         (b"refused\0options\0a\0\x1b[2J" + b"x" * 10_000, 0, "\\x1b[2J"),
     ],
     ids=range(8),
 )
 def test_what_a_child_says_is_taken_for_nothing_else_than_an_answer(data: bytes, exit_code: int, named: str) -> None:
     with pytest.raises(Refused) as caught:
-        renderer._read(renderer._Answer(data, exit_code, late=False))
+        render_answer.read(render_server.Answer(data, exit_code, late=False))
     assert named in caught.value.refusal.reason_for_user
     assert len(caught.value.refusal.reason_for_user) < 4000
 
 
 def test_a_whole_answer_is_the_configuration() -> None:
-    assert renderer._read(renderer._Answer(b"config\0engine: \0x", 0, late=False)) == "engine: \0x"
+    assert render_answer.read(render_server.Answer(b"config\0engine: \0x", 0, late=False)) == "engine: \0x"
 
 
 def test_the_limit_of_an_answer_has_room_for_the_largest_configuration() -> None:
-    assert 4 * render_protocol.MAX_CONFIG < renderer.MAX_ANSWER
+    assert 4 * render_protocol.MAX_CONFIG < render_server.MAX_ANSWER
