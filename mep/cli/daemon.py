@@ -9,6 +9,7 @@ import setproctitle
 from mep.cli import helper_account
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
+from mep.monitor.requests.mapping_programs import MappingPrograms
 from mep.monitor.requests.name_service import NameService
 from mep.monitor.requests.renderer import Renderer
 from mep.profile.config import ManagerConfig
@@ -44,7 +45,7 @@ def run(profile: Profile, registration: Registration, run_directory: Path) -> No
 async def _serve(profile: Profile, registration: Registration, run_directory: Path, account: Account) -> None:
     endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
     name_service = NameService(account)
-    mapper = IdentityMapper(endpoint_id)
+    mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, account).run)
     neighbours = Neighbours(name_service, mapper, Renderer(account), Notices(amqp_port), _Reader())
     manager = Manager(profile, endpoint_id, run_directory, neighbours)
     worker = Worker(

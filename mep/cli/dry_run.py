@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +17,14 @@ from mep.cli import helper_account
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.requests import admission
 from mep.monitor.requests import plan as planning
+from mep.monitor.requests.mapping_programs import MappingPrograms
 from mep.monitor.requests.name_service import of_exactly_that_name
 from mep.monitor.requests.renderer import Renderer
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
 from mep.request.mapped_identity import MappedIdentity
+from mep.request.mapping_program import ProgramFailed
 from mep.request.rendered_config import RenderedConfig
 from mep.request.start_endpoint import StartEndpoint
 
@@ -39,7 +43,7 @@ async def decide(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) ->
     Raises:
         Refused: at stage `identity`; a mapping program failed.
     """
-    return await IdentityMapper(_NOBODY).decide(_command(identity_set, {}), profile.mapping)
+    return await _mapper(profile).decide(_command(identity_set, {}), profile.mapping)
 
 
 async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) -> tuple[MappedIdentity, Account]:
@@ -48,7 +52,7 @@ async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) 
     Raises:
         Refused: at stage `identity`, `account` or `admission`.
     """
-    identity = await IdentityMapper(_NOBODY).identify(_command(identity_set, {}), profile.mapping)
+    identity = await _mapper(profile).identify(_command(identity_set, {}), profile.mapping)
     owner = _account(identity.username)
     policy = profile.config.accounts
     admission.admit(owner, policy, look_up.group_ids(policy.group_names()))
@@ -78,6 +82,22 @@ async def render(profile: Profile, username: str, options: Mapping[str, Any]) ->
     record = identity_record(username)
     identity = MappedIdentity(username, record["id"], "none; made up", [])
     return await _render(profile, _command([record], options), identity, owner)
+
+
+def _mapper(profile: Profile) -> IdentityMapper:
+    return IdentityMapper(_NOBODY, functools.partial(_run_program, profile))
+
+
+async def _run_program(profile: Profile, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+    """As the manager runs it. Raises ProgramFailed."""
+    if os.geteuid() != 0:
+        raise ProgramFailed("mapping programs run as another account; be root to have them asked")
+
+    async def find(username: str) -> Account | None:
+        return look_up.account(username)
+
+    usual = helper_account.find(profile.config.render_account)
+    return await MappingPrograms(find, usual).run(argv, stdin, account)
 
 
 def _account(username: str) -> Account:
