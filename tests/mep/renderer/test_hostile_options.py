@@ -9,6 +9,7 @@ import math
 import os
 import pwd
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -149,6 +150,22 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
     return call
 
 
+@pytest.fixture
+def patient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render servers whose children have less processor time, and all the time that a busy machine takes to give it."""
+    program = folder / "patient"
+    program.write_text(
+        f"#!{sys.executable} -I\n"
+        "from mep.processes import render_protocol\n"
+        "render_protocol.CPU, render_protocol.WALL = 3, 600.0\n"
+        "from mep.renderer import server\n"
+        "server.main()\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(renderer, "ANSWER_LIMIT", 600.0)
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +183,7 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
     ],
 )
 def test_the_limit_that_was_reached_is_named(
-    run: Any, template: str, options: dict[str, Any], schema: str | None, named: str
+    patient: None, run: Any, template: str, options: dict[str, Any], schema: str | None, named: str
 ) -> None:
     async def test(site: Site) -> None:
         refused = await site.refusal(template, options, schema)
@@ -175,6 +192,12 @@ def test_the_limit_that_was_reached_is_named(
         assert "Your user_endpoint_config is the reason" in refused.reason_for_user
 
     run(test)
+
+
+def test_the_limits_are_these() -> None:
+    """As the messages say, whatever a test has made of them."""
+    assert (render_protocol.CPU, render_protocol.WALL, render_protocol.MEMORY) == (5, 10.0, 512 * 2**20)
+    assert (render_protocol.PARALLEL, render_protocol.MAX_OPTIONS, renderer.ANSWER_LIMIT) == (4, 2**20, 30.0)
 
 
 def test_a_child_that_does_nothing_is_ended_when_its_time_is_over(run: Any) -> None:
@@ -398,7 +421,7 @@ def test_a_child_has_its_limits_and_no_descriptor_but_one(run: Any) -> None:
     run(test)
 
 
-def test_neither_server_nor_child_may_be_looked_into_by_their_account(run: Any) -> None:
+def test_neither_server_nor_child_may_be_looked_into_by_their_account(patient: None, run: Any) -> None:
     """What belongs to root in /proc is closed to the process's own account: neither memory nor ptrace."""
 
     async def test(site: Site) -> None:
@@ -411,7 +434,7 @@ def test_neither_server_nor_child_may_be_looked_into_by_their_account(run: Any) 
     run(test)
 
 
-def test_each_request_has_a_process_of_its_own_that_ends_with_it(run: Any) -> None:
+def test_each_request_has_a_process_of_its_own_that_ends_with_it(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         server = site.server_pid()
         async with site.busy() as (first, task):
@@ -427,7 +450,7 @@ def test_each_request_has_a_process_of_its_own_that_ends_with_it(run: Any) -> No
     run(test)
 
 
-def test_nothing_of_a_request_is_in_the_server_or_in_another_child(run: Any) -> None:
+def test_nothing_of_a_request_is_in_the_server_or_in_another_child(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         async with site.busy() as (alice, _):
             assert MARK.encode() in memory(alice)  # it can be found where it is
@@ -442,7 +465,7 @@ def test_nothing_of_a_request_is_in_the_server_or_in_another_child(run: Any) -> 
     run(test)
 
 
-def test_children_end_with_the_server_and_their_requests_are_tried_again(run: Any) -> None:
+def test_children_end_with_the_server_and_their_requests_are_tried_again(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         server = site.server_pid()
         async with site.busy() as (first, one), site.busy(uid=54323) as (second, two):
@@ -457,7 +480,7 @@ def test_children_end_with_the_server_and_their_requests_are_tried_again(run: An
     run(test)
 
 
-def test_requests_that_lose_two_servers_are_refused(run: Any) -> None:
+def test_requests_that_lose_two_servers_are_refused(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         async with site.busy() as (_, task):
             first = site.server_pid()
@@ -484,7 +507,7 @@ def test_a_silent_server_is_replaced(run: Any, monkeypatch: pytest.MonkeyPatch) 
     run(test)
 
 
-def test_an_account_has_one_request_under_way_and_leaves_places_to_others(run: Any) -> None:
+def test_an_account_has_one_request_under_way_and_leaves_places_to_others(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         async with site.busy() as (pid, _):
             busy = site.profile(ENGINE + LOOP)
@@ -499,7 +522,7 @@ def test_an_account_has_one_request_under_way_and_leaves_places_to_others(run: A
     run(test)
 
 
-def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(run: Any) -> None:
+def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         busy = site.profile(ENGINE + LOOP)
         tasks = [asyncio.create_task(site.ask(busy, ENDLESS, uid=60000 + n)) for n in range(render_protocol.PARALLEL)]
