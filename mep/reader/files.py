@@ -93,7 +93,7 @@ def _status(path: Path, remedy: str) -> os.stat_result:
 
 def read_templates(template: Path) -> dict[str, str]:
     """File name -> text of the template and of the `*.j2` files beside it. Raises ConfigError."""
-    from mep.renderer import template as template_language
+    from mep.renderer.template import syntax_problem
 
     templates = {template.name: read_trusted(template)}
     if not templates[template.name].strip():
@@ -101,7 +101,7 @@ def read_templates(template: Path) -> dict[str, str]:
     for path in sorted(template.parent.glob("*.j2")):
         templates.setdefault(path.name, read_trusted(path))
     for name in templates:
-        if wrong := template_language.problem(templates, name):
+        if wrong := syntax_problem(templates, name):
             raise ConfigError(template.parent / name, [wrong])
     return templates
 

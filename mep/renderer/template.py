@@ -21,7 +21,7 @@ from mep.renderer.encoding import shell_escape, to_json
 from mep.renderer.refusal import Unacceptable
 
 
-def problem(templates: Mapping[str, str], name: str) -> str | None:
+def syntax_problem(templates: Mapping[str, str], name: str) -> str | None:
     """What is wrong with template `name` before anything is filled in; None when nothing is."""
     made = _environment(templates)
     try:

@@ -1,6 +1,6 @@
-"""Runs the mapping programs of the site: each as an ordinary account, under tight limits, and for nobody to wait for.
+"""Runs the mapping programs of the site: each as an ordinary account, under tight limits, and beside the event loop.
 
-    await MappingPrograms(find, account).run(["/opt/site/map", "-a"], b"...", None) -> b"..."   (its standard output)
+    await MappingPrograms(look_up, account).run(["/opt/site/map", "-a"], b"...", None) -> b"..."   (its standard output)
 
 In the monitor, and in commands of root. `mapper.mapping` gets `run` handed in, and asks for a program when a mapping
 document names one.

@@ -20,7 +20,7 @@ from identity.mapper import POSIX_CONNECTOR, Mapper
 from identity.runner import MapperError
 from lab.accounts import LocalAccount
 from mep.accounts import look_up
-from mep.monitor.requests import mapping_programs as running
+from mep.monitor.requests import mapping_programs
 from mep.request.account import Account
 from mep.request.mapping_program import ProgramFailed
 from mep.request.refusal import Refused
@@ -117,7 +117,7 @@ def gone(pid_file: Path) -> bool:
 
 
 def test_row_29_time_limit(program: Write, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "TIME_LIMIT", 0.3)
+    monkeypatch.setattr(mapping_programs, "TIME_LIMIT", 0.3)
     path = program(f"sleep 77 & echo $! > {public}/child; echo $$ > {public}/main; trap '' TERM; wait")
     begin = time.monotonic()
     with pytest.raises(MapperError, match="longer than"):
@@ -158,13 +158,13 @@ def test_row_29_at_most_four_at_once(program: Write, public: Path) -> None:
     nobody = look_up.account("nobody")
     assert nobody is not None
 
-    async def many(programs: running.MappingPrograms) -> None:
+    async def many(programs: mapping_programs.MappingPrograms) -> None:
         await asyncio.gather(*(programs.run([str(path)], b"", None) for _ in range(10)))
 
-    asyncio.run(many(running.MappingPrograms(unknown, nobody)))
+    asyncio.run(many(mapping_programs.MappingPrograms(unknown, nobody)))
     counts = [int(line) for line in (public / "counts").read_text().split()]
     assert len(counts) == 10
-    assert max(counts) <= running.AT_ONCE
+    assert max(counts) <= mapping_programs.AT_ONCE
 
 
 def test_no_descriptors_are_left_open(program: Write) -> None:
@@ -229,7 +229,7 @@ def test_no_thread_stays_behind(program: Write) -> None:
 
 def test_row_29_a_program_may_clean_up(program: Write, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is stopped for; here for too much output, which comes once it is ready to clean up."""
-    monkeypatch.setattr(running, "GRACE", 20.0)
+    monkeypatch.setattr(mapping_programs, "GRACE", 20.0)
     clean_up = f"trap 'touch {public}/cleaned; exit 1' TERM; head -c 9000 /dev/zero >&2"
     with pytest.raises(MapperError, match="more than"):
         ask(program(f"{clean_up}; while :; do sleep 0.05; done"))
@@ -308,12 +308,13 @@ def test_a_name_service_without_an_answer_is_a_failure_of_the_program(program: W
     nobody = look_up.account("nobody")
     assert nobody is not None
     with pytest.raises(ProgramFailed, match="'alice': the name service does not answer"):
-        asyncio.run(running.MappingPrograms(silent, nobody).run([str(program("exit 0"))], b"", "alice"))
+        asyncio.run(mapping_programs.MappingPrograms(silent, nobody).run([str(program("exit 0"))], b"", "alice"))
 
 
 def test_the_limits_are_these() -> None:
-    assert (running.TIME_LIMIT, running.MAX_STDOUT, running.MAX_STDERR, running.AT_ONCE) == (5.0, 65536, 8192, 4)
-    assert running.LIMITS == {
+    assert (mapping_programs.TIME_LIMIT, mapping_programs.AT_ONCE) == (5.0, 4)
+    assert (mapping_programs.MAX_STDOUT, mapping_programs.MAX_STDERR) == (65536, 8192)
+    assert mapping_programs.LIMITS == {
         resource.RLIMIT_CPU: 5,
         resource.RLIMIT_AS: 2**30,
         resource.RLIMIT_FSIZE: 64 * 2**20,
