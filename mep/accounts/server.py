@@ -1,9 +1,10 @@
 """Asks the system's name service. A program of its own: `python -m mep.accounts.server`.
 
 An LDAP server that does not answer holds up whoever asks for as long as it likes. The manager's loop must not be held
-up, and the manager must not have threads; so this process asks, and has threads. `monitor.requests.name_service` starts
-it as an account that owns nothing, and kills it when nothing comes from it any more. It serves requests on descriptor
-0, a socket: each a JSON object on a line, answered by one on a line, in the order in which the answers are there.
+up, and the manager must not have threads; so this process asks, and has threads. `monitor.requests.name_service` has
+it started as an account that owns nothing, and killed when nothing comes from it any more. It serves requests on
+descriptor 0, a socket: each a JSON object on a line, answered by one on a line, in the order in which the answers
+are there.
 
 Request:  {"id": number, "find": name}, or {"id": number, "group_ids": [name, ...]}
 Answer:   {"id": number, "found": what `look_up.account` gives, as an object, or what `look_up.group_ids` gives for

@@ -21,6 +21,7 @@ FILES
   new_profile.py  makes a profile: a folder of commented files
   checks.py       tries all that could fail later
   dry_run.py      stages of a request without a request
+  helper_account.py  the account that helpers run as, looked up once
   unmanaged.py    user endpoints without a manager: how many, and their end
   logs.py         where the log goes
 """

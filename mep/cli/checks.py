@@ -21,7 +21,7 @@ from mep.cli import dry_run
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
-from mep.processes.supervised import WorkerUnavailable
+from mep.processes.helper import HelperUnavailable
 from mep.profile import trust
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
@@ -130,7 +130,7 @@ def _containment(profile: Profile) -> Line:
 def _rendering(profile: Profile) -> Line:
     try:
         asyncio.run(dry_run.render(profile, profile.config.render_account, {}))
-    except WorkerUnavailable as e:
+    except HelperUnavailable as e:
         return _failed("template, rendered", str(e))
     except Refused as e:
         refusal = e.refusal

@@ -5,20 +5,25 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from identity.decision import Decision
 from mep.accounts import look_up
+from mep.cli import helper_account
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.requests import admission, plan
+from mep.monitor.requests.mapping_programs import MappingPrograms
 from mep.monitor.requests.name_service import of_exactly_that_name
 from mep.monitor.requests.renderer import Renderer
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
 from mep.request.mapped_identity import MappedIdentity
+from mep.request.mapping_program import ProgramFailed
 from mep.request.rendered_config import RenderedConfig
 from mep.request.start_endpoint import StartEndpoint
 
@@ -37,7 +42,7 @@ async def decide(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) ->
     Raises:
         Refused: at stage `identity`; a mapping program failed.
     """
-    return await IdentityMapper(_NOBODY).decide(_command(identity_set, {}), profile.mapping)
+    return await _mapper(profile).decide(_command(identity_set, {}), profile.mapping)
 
 
 async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) -> tuple[MappedIdentity, Account]:
@@ -46,7 +51,7 @@ async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) 
     Raises:
         Refused: at stage `identity`, `account` or `admission`.
     """
-    identity = await IdentityMapper(_NOBODY).identify(_command(identity_set, {}), profile.mapping)
+    identity = await _mapper(profile).identify(_command(identity_set, {}), profile.mapping)
     owner = _account(identity.username)
     policy = profile.config.accounts
     admission.admit(owner, policy, look_up.group_ids(policy.group_names()))
@@ -60,7 +65,7 @@ async def launch_plan(
 
     Raises:
         Refused: at any stage before the launch.
-        WorkerUnavailable: no render worker can be started.
+        HelperUnavailable: no render server can be started.
     """
     identity, owner = await identify(profile, identity_set)
     command = _command(identity_set, options)
@@ -72,12 +77,28 @@ async def render(profile: Profile, username: str, options: Mapping[str, Any]) ->
 
     Raises:
         Refused: at stage `account`, `options` or `template`.
-        WorkerUnavailable: no render worker can be started.
+        HelperUnavailable: no render server can be started.
     """
     owner = _account(username)
     record = identity_record(username)
     identity = MappedIdentity(username, record["id"], "none; made up", [])
     return await _render(profile, _command([record], options), identity, owner)
+
+
+def _mapper(profile: Profile) -> IdentityMapper:
+    return IdentityMapper(_NOBODY, functools.partial(_run_program, profile))
+
+
+async def _run_program(profile: Profile, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+    """As the manager runs it. Raises ProgramFailed."""
+    if os.geteuid() != 0:
+        raise ProgramFailed("mapping programs run as another account; be root to have them asked")
+
+    async def find(username: str) -> Account | None:
+        return look_up.account(username)
+
+    usual = helper_account.find(profile.config.render_account)
+    return await MappingPrograms(find, usual).run(argv, stdin, account)
 
 
 def _account(username: str) -> Account:
@@ -86,7 +107,7 @@ def _account(username: str) -> Account:
 
 
 async def _render(profile: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
-    renderer = Renderer(profile.config.render_account)
+    renderer = Renderer(helper_account.find(profile.config.render_account))
     await renderer.start()
     try:
         return await renderer.render(profile, command, identity, owner)

@@ -113,7 +113,7 @@ def _show_mapping(profile: Profile, records: list[dict[str, Any]]) -> None:
 
 def _answer(stage: Coroutine[Any, Any, T]) -> T:
     """The answer of a stage; a refusal is an answer, too, with exit code 1."""
-    from mep.processes.supervised import WorkerUnavailable
+    from mep.processes.helper import HelperUnavailable
     from mep.request.refusal import Refused
 
     try:
@@ -122,7 +122,7 @@ def _answer(stage: Coroutine[Any, Any, T]) -> T:
         refusal = e.refusal
         told = f"the user would read: {refusal.reason_for_user}"
         raise Failed(1, f"refused at stage {refusal.stage}: {refusal.reason_for_admin}\n{told}") from None
-    except WorkerUnavailable as e:
+    except HelperUnavailable as e:
         raise Failed(e.exit_code, str(e)) from None
 
 

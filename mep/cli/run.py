@@ -137,14 +137,14 @@ def _register(profile: Profile) -> Registration:
 def _exit_codes_of_the_manager() -> Iterator[None]:
     """Raises Failed in place of what ends a manager that has started."""
     from mep.monitor.audit import AuditError
-    from mep.processes.supervised import WorkerUnavailable
+    from mep.processes.helper import HelperUnavailable
     from wire.errors import BrokerError
 
     try:
         yield
     except BrokerError as e:
         raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
-    except WorkerUnavailable as e:
+    except HelperUnavailable as e:
         raise Failed(e.exit_code, str(e)) from None
     except AuditError as e:
         raise Failed(os.EX_CONFIG, str(e)) from None

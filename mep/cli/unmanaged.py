@@ -17,7 +17,7 @@ from pathlib import Path
 from mep.monitor.containment.containment import Containment
 from mep.monitor.endpoints import record as state
 from mep.monitor.endpoints.table import STOP_TIMEOUT
-from mep.processes.process import has_ended
+from mep.processes.pidfd import has_ended
 
 
 def count(run_directory: Path) -> int:

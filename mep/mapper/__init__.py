@@ -11,5 +11,4 @@ IMPORTS
 
 FILES
   mapping.py  `IdentityMapper`: documents in force, requester, answer or refusal
-  program.py  runs one mapping program under limits
 """

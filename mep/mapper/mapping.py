@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from identity.decision import Decision
 from identity.mapper import Mapper
 from identity.runner import MapperError
-from mep.mapper import program
 from mep.profile.mapping_documents import MappingDocuments
 from mep.request.mapped_identity import MappedIdentity
+from mep.request.mapping_program import ProgramFailed, RunProgram
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
 
 
 class IdentityMapper:
-    """Maps requesters. endpoint_id: the manager's; mapping programs are told it.
+    """Maps requesters. endpoint_id: the manager's; mapping programs are told it. run: what runs those.
 
     The documents that were asked last stay parsed.
     """
 
-    def __init__(self, endpoint_id: str) -> None:
+    def __init__(self, endpoint_id: str, run: RunProgram) -> None:
         self._endpoint_id = endpoint_id
+        self._run_program = run
         self._parsed: tuple[str, Mapper] | None = None
 
     async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
@@ -47,7 +50,7 @@ class IdentityMapper:
         """
         try:
             return await self._mapper(documents).amap(
-                command.identity_set, requester=command.requester, gateway_id=self._endpoint_id, run=program.run
+                command.identity_set, requester=command.requester, gateway_id=self._endpoint_id, run=self._run
             )
         except MapperError as e:
             raise Refused(
@@ -55,6 +58,12 @@ class IdentityMapper:
                 f"mapping {command.requester_name!r} (identity {command.requester}) failed: {e}",
                 "Your identity could not be mapped to a local account because of a temporary failure. Try again later.",
             ) from None
+
+    async def _run(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+        try:
+            return await self._run_program(argv, stdin, account)
+        except ProgramFailed as e:
+            raise MapperError(str(e)) from None
 
     def _mapper(self, documents: MappingDocuments) -> Mapper:
         if self._parsed is None or self._parsed[0] != documents.digest:

@@ -26,6 +26,7 @@ import stat
 from datetime import datetime, timezone
 from pathlib import Path
 
+from mep.processes.printable import as_ascii
 from mep.profile import trust
 from mep.request.account import Account
 
@@ -87,7 +88,7 @@ class AuditTrail:
 
         Raises AuditError when it is required and was not written.
         """
-        said = _printable(record[:MAX_TASK_RECORD])
+        said = as_ascii(record[:MAX_TASK_RECORD])
         match = _TASK.fullmatch(said)
         facts: dict[str, object] = {"endpoint": endpoint, "account": account.name, "uid": account.uid}
         facts |= {key: value for key, value in match.groupdict().items() if value} if match else {"text": said}
@@ -207,8 +208,3 @@ def _has_name(file: int, path: Path) -> bool:
         return False
     opened = os.fstat(file)
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
-
-
-def _printable(data: bytes) -> str:
-    """As ASCII that no terminal obeys: an escape sequence, a line break or a NUL is a question mark."""
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in data.decode("ascii", "replace"))

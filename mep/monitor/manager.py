@@ -55,9 +55,11 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What the monitor needs of the other rooms, which are to be processes of their own."""
+    """What the monitor needs of the other rooms: of helpers, which are processes of their own, and of those to be."""
 
+    name_service: NameService
     mapper: Mapper
+    renderer: Renderer
     notices: Notices
     reader: Reader
 
@@ -74,8 +76,8 @@ class Manager:
         self._status = Status(endpoint_id, run_directory / "status")
         self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._profile_changed)
         self._audit = AuditTrail(config.audit_log_path, required=config.high_assurance)
-        self._name_service = NameService(config.render_account)
-        self._renderer = Renderer(config.render_account)
+        self._name_service = neighbours.name_service
+        self._renderer = neighbours.renderer
         self._containment = Containment(profile.name)
         self.pipeline = Pipeline(
             lambda: self._in_force.profile,
@@ -115,7 +117,7 @@ class Manager:
 
         Raises:
             BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
-            WorkerUnavailable: user endpoints could not be configured; nothing was consumed.
+            HelperUnavailable: user endpoints could not be configured; nothing was consumed.
         """
         self._watch_signals()
         try:

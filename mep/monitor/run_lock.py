@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mep.processes.process import has_ended
+from mep.processes.pidfd import has_ended
 
 STOP_TIMEOUT = 150.0
 """Seconds that `stop` waits for the manager: as long as the unit allows (TimeoutStopSec). It takes one or two."""

@@ -278,6 +278,7 @@ def _converse(count: int, messages: Any, responses: Any, _data: object) -> int:
 
 
 def _printable(text: bytes) -> str:
+    """One short line. Not `processes.printable`: what runs between fork and exec imports the standard library only."""
     characters = (c if c.isprintable() else " " for c in text.decode("utf-8", "replace"))
     return " ".join("".join(characters).split())[:_MAX_MESSAGE]
 

@@ -1,6 +1,7 @@
-"""What one launch depends on. `LaunchSpec` is plain data; `check` states what root refuses to launch, whoever asks.
+"""What root refuses to launch, whoever asks: `launch.start` checks each spec right before the fork.
 
-Called by `mep.plan`, which builds it, and `launch.start`, which checks it again right before the fork.
+`LaunchSpec` is plain data, made in the monitor: by `endpoints.spawn` for user endpoints, by `processes.helper` for
+helpers, by `requests.mapping_programs` for mapping programs.
 """
 
 from __future__ import annotations

@@ -10,9 +10,15 @@ IMPORTS
   privileged, request
 
 FILES
-  supervised.py  a module of ours as a process of another account, with a socket
-  forked.py      work on files in a forked child with our rights, when a disk may hang
-  report.py      the wait for a child's report: at the gate, executed, failed
-  reaping.py     reaps children by their pidfds
-  process.py     one process and no other: pid and start time
+  supervised.py       a child that runs as another account: started by the one launch, reaped at its end
+  helper.py           a program of ours that runs so, with a socket
+  bounded_output.py   what a child writes into a pipe, up to a limit
+  forked.py           work on files in a forked child with our rights, when a disk may hang
+  report.py           the wait for a child's report: at the gate, executed, failed
+  reaping.py          reaps children by their pidfds
+  pidfd.py            signals and ends by pidfd
+  process.py          one process and no other: pid and start time
+  sealed_file.py      a file in memory that nobody can change: what a program reads on descriptor 0
+  printable.py        text of other processes, for logs and people
+  render_protocol.py  what the monitor and the render server say to each other, and the limits of both
 """

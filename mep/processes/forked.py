@@ -2,7 +2,7 @@
 
 A profile may lie on a network file system that hangs; the event loop must not, and a process that forks has no
 threads. The child is a copy of this process, with its rights: only for files that root trusts, never for what strangers
-wrote. It closes every descriptor but the pipe of its answer, and ends with its parent.
+wrote. It keeps standard input, output and error and the pipe of its answer, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -13,59 +13,73 @@ import gc
 import os
 import pickle
 import signal
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 from mep.privileged import kernel
 from mep.processes import reaping
+from mep.processes.pidfd import send_signal
 
 T = TypeVar("T")
 
+END_TIMEOUT = 5.0
+"""Seconds that a child has to be gone once it has answered; after that it is reaped whenever it ends."""
+
 
 class ChildLost(OSError):
-    """The child ended without an answer."""
+    """The child ended without an answer, or did not end in time."""
 
 
-async def run(work: Callable[[], T]) -> T:
+async def run(work: Callable[[], T], within: float | None = None) -> T:
     """What `work` returns, or raises; both must be plain values (pickle). The child is killed when this is cancelled.
 
+    within: seconds after which it is given up. A child that hangs in a file system ends when that answers again; nobody
+    waits for it.
+
     Raises:
-        ChildLost: the child was killed, or its answer cannot be read.
+        ChildLost: the child was killed, took too long, or its answer cannot be read.
         OSError: no process or descriptor to be had.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    parent = os.getpid()
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _child(work, writing, parent)
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
-    pidfd = os.pidfd_open(pid)
-    try:
-        answer = await _read(reading)
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        raise
-    finally:
-        os.close(reading)
-        reaping.forget(pid, pidfd)
-    return _opened(answer)
-
-
-def _opened(answer: bytes) -> T:  # type: ignore[type-var] # what was put in comes out
-    try:
-        value, error = pickle.loads(answer)  # noqa: S301 - of our own child, which reads only what root trusts
-    except (EOFError, pickle.UnpicklingError):
-        raise ChildLost("the process that was to read it ended without an answer") from None
-    if error is not None:
-        raise error
-    result: T = value
+    with _fork(work) as (pid, pidfd, reading):
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reaping.when_ended(pid, pidfd, lambda _code, _usage: ended.set_result(None))
+        try:
+            answer = await asyncio.wait_for(_read(reading), within)
+        except asyncio.TimeoutError:
+            raise ChildLost(f"the process that was to do it did not end within {within:g} s") from None
+        finally:
+            if not ended.done():
+                send_signal(pidfd, signal.SIGKILL)  # it has nothing to say any more
+    await asyncio.wait({ended}, timeout=END_TIMEOUT)
+    result: T = _opened(answer)
     return result
+
+
+@contextlib.contextmanager
+def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
+    """A child that does the work: its pid, its pidfd, and the end of a pipe that its answer comes through."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.set_blocking(reading, False)
+        parent = os.getpid()
+        # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _child(work, writing, parent)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.close(writing)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # no descriptor to be had: nobody could ever reap this child
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        yield pid, pidfd, reading
+    finally:
+        os.close(reading)
 
 
 async def _read(descriptor: int) -> bytes:
@@ -77,8 +91,10 @@ async def _read(descriptor: int) -> bytes:
     def take() -> None:
         chunk = os.read(descriptor, 2**16)
         data.extend(chunk)
-        if not chunk and not ended.done():
-            ended.set_result(None)
+        if not chunk:
+            loop.remove_reader(descriptor)
+            if not ended.done():  # whoever waited may have been cancelled
+                ended.set_result(None)
 
     loop.add_reader(descriptor, take)
     try:
@@ -88,26 +104,57 @@ async def _read(descriptor: int) -> bytes:
     return bytes(data)
 
 
-def _child(work: Callable[[], T], writing: int, parent: int) -> NoReturn:
+def _opened(answer: bytes) -> Any:
+    try:
+        value, error = pickle.loads(answer)  # noqa: S301 - of our own child, which reads only what root trusts
+    except Exception:  # noqa: BLE001 - half of a pickle can raise anything
+        raise ChildLost("the process that was to do it ended without an answer") from None
+    if error is not None:
+        raise error
+    return value
+
+
+def _child(work: Callable[[], object], writing: int, parent: int) -> NoReturn:
     """Never returns into the caller's code."""
     try:
-        gc.freeze()  # what is shared with the parent stays shared
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_DFL)
         kernel.end_with_parent()
         if os.getppid() == parent:
-            os.set_blocking(writing, True)
-            os.closerange(3, writing)
-            os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
-            with os.fdopen(writing, "wb") as pipe:
-                pipe.write(_answer(work))
+            _let_go(writing)
+            _write(writing, _answer(work))
     finally:
         os._exit(0)
 
 
-def _answer(work: Callable[[], T]) -> bytes:
+def _let_go(writing: int) -> None:
+    """Lets go of what is the parent's: signals, descriptors, memory that is shared until it is written to."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    gc.freeze()
+    os.closerange(3, writing)
+    os.closerange(max(3, writing + 1), os.sysconf("SC_OPEN_MAX"))
+
+
+def _answer(work: Callable[[], object]) -> bytes:
     try:
         return pickle.dumps((work(), None))
     except Exception as e:  # noqa: BLE001 - whatever it was, the parent raises it
-        return pickle.dumps((None, e))
+        return _error(e)
+
+
+def _error(error: Exception) -> bytes:
+    """The error, or its text when it is one that does not come out as it was put in."""
+    try:
+        data = pickle.dumps((None, error))
+        pickle.loads(data)  # noqa: S301 - made in the line above
+    except Exception:  # noqa: BLE001 - whatever its class does when it is made anew
+        return pickle.dumps((None, ChildLost(f"{type(error).__name__}: {error}")))
+    return data
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]

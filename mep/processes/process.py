@@ -7,9 +7,10 @@ gives a descriptor of exactly that process or nothing; signals then go through t
 from __future__ import annotations
 
 import os
-import select
 from dataclasses import dataclass
 from pathlib import Path
+
+from mep.processes.pidfd import has_ended
 
 
 class Invisible(OSError):
@@ -56,13 +57,6 @@ class Process:
         facts = _stat(self.pid)
         same = int(facts[_START_TIME]) == self.start_time and facts[_STATE] != "Z"
         return same and _uid(self.pid) in (self.uid, 0)  # before its exec it may still be root
-
-
-def has_ended(pidfd: int, within: float = 0.0) -> bool:
-    """Whether the process of a pidfd has ended, or does so within that many seconds."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(within * 1000))
 
 
 _STATE, _START_TIME = 0, 19

@@ -1,6 +1,6 @@
 """Waits in the event loop for the report of a child between fork and exec (see `privileged.launch`).
 
-`spawn` and the worker processes of `renderer` and `account` are started so, and waited for here.
+In the monitor: `monitor.endpoints.spawn` waits here for user endpoints, `supervised` for all other processes.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class ManagerConfig:
     render_account: str = key(
         "nobody",
         Takes.TEXT,
-        "the account under which templates are rendered and accounts looked up; one of this host's own (not LDAP's), "
-        "best one that nothing else uses",
+        "the account under which templates are rendered, accounts looked up, and mapping programs without `run_as` "
+        "run; one of this host's own (not LDAP's), best one that nothing else uses",
     )
     allowed_functions: tuple[str, ...] | None = key(
         None, Takes.UUIDS, "UUIDs of the only functions that may run", shown="all"

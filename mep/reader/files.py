@@ -25,7 +25,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def read_templates(template: Path) -> dict[str, str]:
     """File name -> text of the template and of the `*.j2` files beside it. Raises ConfigError."""
-    from mep.renderer import templating
+    from mep.renderer.template import syntax_problem
 
     templates = {template.name: read_trusted(template)}
     if not templates[template.name].strip():
@@ -33,7 +33,7 @@ def read_templates(template: Path) -> dict[str, str]:
     for path in sorted(template.parent.glob("*.j2")):
         templates.setdefault(path.name, read_trusted(path))
     for name in templates:
-        if wrong := templating.problem(templates, name):
+        if wrong := syntax_problem(templates, name):
             raise ConfigError(template.parent / name, [wrong])
     return templates
 

@@ -9,9 +9,13 @@ CALLED BY
   monitor.requests.renderer starts the program and checks what it says; reader.files.
 
 IMPORTS
-  privileged; jinja2, jsonschema, yaml
+  privileged, processes; jinja2, jsonschema, yaml
 
 FILES
-  server.py      the program: a child for each request, its limits, its exit
-  templating.py  options checked and encoded, the template filled in
+  server.py    the program: a child for each request, its limits, its exit
+  answer.py    a request to its answer
+  options.py   checks what a user sends
+  encoding.py  strings of strangers as a template sees them
+  template.py  the admin's template: is it one, and what it gives
+  refusal.py   ends a request with a reason
 """

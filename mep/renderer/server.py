@@ -5,16 +5,11 @@ driven by an option, the sandbox may have a hole. So this runs as an account tha
 
   server  imports what is needed, once, and forks. It handles no byte of a request or an answer, so none is in its
           memory, where it would live on and be inherited by the next child.
-  child   takes its limits, then reads its request, has `templating` answer it, and ends. Descriptor 0 is all it has and
+  child   takes its limits, then reads its request, has `answer` answer it, and ends. Descriptor 0 is all it has and
           it can get no other, so it opens no file and no socket, and it starts no process. PARALLEL run at a time.
 
-`renderer` is at the other end of descriptor 0, a socket that keeps messages apart (SOCK_SEQPACKET):
-
-  to us    JOB: an id; with it, as a descriptor, one end of a socket pair for that request
-  from us  ENDED: the id; the exit code of its child, negative for a signal; whether it was killed for taking WALL
-           seconds. Id 0, once, says that the server is ready.
-
-A request is all that comes on its own socket. What its child writes there counts only if the exit code is 0.
+The monitor (`monitor.requests.render_server`) is at the other end of descriptor 0; `processes.render_protocol` has the
+messages.
 """
 
 from __future__ import annotations
@@ -25,28 +20,14 @@ import resource
 import selectors
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from mep.privileged import kernel
-
-JOB = struct.Struct("!Q")
-ENDED = struct.Struct("!Qi?")
-PARALLEL = 4
-"""Requests handled at a time."""
-WALL = 10.0
-"""Seconds that a child has for its request."""
-CPU = 5
-"""Seconds of processor time that a child has."""
-MEMORY = 512 * 2**20
-"""Bytes of address space that a child has."""
-MAX_OPTIONS = 2**20
-"""Bytes of user_endpoint_config, and of user_runtime, as JSON."""
-OUT_OF_MEMORY = 3
-"""Exit code of a child that reached its limit."""
+from mep.processes.pidfd import send_signal
+from mep.processes.render_protocol import CPU, ENDED, JOB, MEMORY, OUT_OF_MEMORY, PARALLEL, WALL
 
 Handler = Callable[[bytes], bytes]
 """Makes the answer to a request. May raise anything."""
@@ -55,14 +36,14 @@ Handler = Callable[[bytes], bytes]
 def main() -> None:
     """Serves requests until the other end of the socket closes; the children then end with this process."""
     kernel.set_dumpable(False)  # before anything else: no process of this account may look in here
-    from mep.renderer import templating
+    from mep.renderer import answer
 
-    templating.warm_up()
+    answer.warm_up()
     gc.collect()
     gc.freeze()  # what is shared with the children stays shared
     try:
         with socket.socket(fileno=0) as connection:
-            _Server(connection, templating.answer).serve()
+            _Server(connection, answer.answer).serve()
     except ConnectionError:
         return
 
@@ -149,7 +130,7 @@ class _Server:
         for child in self._children:
             if child.deadline <= now and not child.late:
                 child.late = True
-                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+                send_signal(child.pidfd, signal.SIGKILL)
 
     def _tell(self, job: int, code: int, late: bool = False) -> None:
         self._connection.send(ENDED.pack(job, code, late))

@@ -13,6 +13,7 @@ FILES
   start_endpoint.py   what the service asks for
   mapped_identity.py  whom the requester becomes, and by which rule
   account.py          a local account
+  mapping_program.py  a mapping program that is to be asked, and its failure
   rendered_config.py  the configuration of a user endpoint
   launch_plan.py      one user endpoint to be started
   launch_spec.py      all that one privileged launch depends on

@@ -1,14 +1,23 @@
-"""Real mapping programs for the tests of identity mapping."""
+"""Real mapping programs for the tests of identity mapping, which run as an ordinary account."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from .samples import write_program
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder that other accounts can enter and write to, as /tmp: pytest's own is closed to them."""
+    with tempfile.TemporaryDirectory(prefix="mep-test-") as name:
+        Path(name).chmod(0o1777)
+        yield Path(name)
 
 
 @pytest.fixture

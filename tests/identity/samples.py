@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from identity.decision import Decision
 from identity.mapper import Mapper
-from mep.mapper import program
+from identity.runner import MapperError
+from mep.accounts import look_up
+from mep.monitor.requests.mapping_programs import MappingPrograms
+from mep.request.account import Account
+from mep.request.mapping_program import ProgramFailed
+from tests.conftest import need
 
 ALICE = "aaaaaaaa-0001-4000-8000-00000000000a"
 BOB = "bbbbbbbb-0002-4000-8000-00000000000b"
@@ -49,7 +55,22 @@ def entry(name: object = "alice", identity_id: str = ALICE) -> dict[str, object]
 
 def decide(mapper: Mapper, identity_set: object, **more: Any) -> Decision:
     """The mapper's decision; mapping programs really run, unless `run` says otherwise."""
-    return asyncio.run(mapper.amap(identity_set, **{"run": program.run, **more}))
+    return asyncio.run(mapper.amap(identity_set, **{"run": run, **more}))
+
+
+async def run(argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+    """Runs a mapping program as the manager does: as nobody, if no account is named."""
+    need(os.geteuid() == 0, "mapping programs run as another account: needs root")
+    nobody = look_up.account("nobody")
+    assert nobody is not None
+
+    async def find(name: str) -> Account | None:
+        return look_up.account(name)
+
+    try:
+        return await MappingPrograms(find, nobody).run(argv, stdin, account)
+    except ProgramFailed as e:
+        raise MapperError(str(e)) from None
 
 
 def write_program(folder: Path, body: str, interpreter: str = "/bin/sh", name: str = "map") -> Path:

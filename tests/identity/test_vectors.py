@@ -39,9 +39,9 @@ from identity.jsontext import DocumentError
 from identity.lookup import Lookup
 from identity.mapper import POSIX_CONNECTOR, Mapper
 from identity.runner import MapperError
-from mep.mapper import program
+from mep.monitor.requests import mapping_programs
 
-from .samples import decide
+from .samples import decide, run
 
 HERE = Path(__file__).parent
 GATEWAY = "22222222-3333-4444-8555-666666666666"
@@ -165,7 +165,7 @@ def name(mapping: ExpressionMapping, who: Identity, value: Any) -> str | int | N
 
 def ask(document: ExternalDocument, who: list[Identity]) -> dict[str, str] | None:
     try:
-        return asyncio.run(external.Program(document).ask(who, POSIX_CONNECTOR, GATEWAY, program.run))
+        return asyncio.run(external.Program(document).ask(who, POSIX_CONNECTOR, GATEWAY, run))
     except MapperError:
         return None
 
@@ -253,7 +253,7 @@ def check_picked(vector: Vector) -> None:
 def test_vector(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     vector = Vector(line)
     if "slow" in line:
-        monkeypatch.setattr(program, "TIME_LIMIT", 0.3)
+        monkeypatch.setattr(mapping_programs, "TIME_LIMIT", 0.3)
     kind = KIND.get(line["name"]) or STRICT[line.get("strict", "")]
     if kind == "not loaded" or vector.expected.get("load") == 0:
         with pytest.raises(DocumentError):

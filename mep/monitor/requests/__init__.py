@@ -8,15 +8,19 @@ CALLED BY
   calls single stages.
 
 IMPORTS
-  monitor, monitor.endpoints, processes, profile, renderer, request
+  monitor, monitor.endpoints, privileged, processes, profile, request
 
 FILES
-  pipeline.py      the order of the stages; the one place where a refusal is logged, audited and told
-  keyed_lock.py    one request at a time for each user endpoint
-  name_service.py  name to account: asks the program `accounts.server`
-  admission.py     may this account have a user endpoint?
-  breaker.py       holds back who keeps dying
-  quota.py         how many, how often
-  renderer.py      options to configuration: asks the program `renderer.server`
-  plan.py          what to launch: argv, environment, hand-over. Pure
+  pipeline.py             the order of the stages; the one place where a refusal is logged, audited and told
+  keyed_lock.py           one request at a time for each user endpoint
+  mapping_programs.py     runs mapping programs of the site, as ordinary accounts
+  name_service.py         name to account: asks the program `accounts.server`
+  name_service_client.py  one such program: its process, and the look-ups that it owes an answer
+  admission.py            may this account have a user endpoint?
+  breaker.py              holds back who keeps dying
+  quota.py                how many, how often
+  renderer.py             options to configuration: asks the program `renderer.server`
+  render_server.py        one such program: its process, and the jobs that it has
+  render_answer.py        what it has answered, checked as a stranger's words
+  plan.py                 what to launch: argv, environment, hand-over. Pure
 """

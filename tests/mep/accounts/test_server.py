@@ -1,4 +1,4 @@
-"""The dispatcher of the directory worker, with look-ups that take as long as a test wants them to."""
+"""The dispatcher of the name service helper, with look-ups that take as long as a test wants them to."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ def test_it_ends_with_its_manager_even_if_a_look_up_does_not_end() -> None:
         "look_up.account = lambda name: time.sleep(3600); server.main()"
     )
     ours, theirs = socket.socketpair()
-    with subprocess.Popen([sys.executable, "-c", program], stdin=theirs.fileno()) as worker, ours:
+    with subprocess.Popen([sys.executable, "-c", program], stdin=theirs.fileno()) as helper, ours:
         theirs.close()
         ours.settimeout(LIMIT)
         ours.sendall(b'{"id": 0, "find": "slow"}\n{"id": 1, "group_ids": []}\n')
         assert json.loads(ours.recv(1000)) == {"id": 1, "found": []}
         ours.close()
-        assert worker.wait(LIMIT) == 0
+        assert helper.wait(LIMIT) == 0

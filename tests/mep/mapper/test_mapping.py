@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,20 @@ import pytest
 from mep.mapper.mapping import IdentityMapper
 from mep.profile.mapping_documents import MappingDocuments
 from mep.request.mapped_identity import MappedIdentity
+from mep.request.mapping_program import ProgramFailed
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.commands import ALICE, MANAGER, MAPPING
 
 
+async def no_program(argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+    """Stands for the monitor, whose mapping programs all fail."""
+    raise ProgramFailed(f"{argv[0]} ended with status 3")
+
+
 def mapped(command: StartEndpoint, documents: object, source: str = "mapping.json") -> MappedIdentity:
     found = MappingDocuments(Path(source), json.dumps(documents, indent=1), "a digest")
-    return asyncio.run(IdentityMapper(MANAGER).identify(command, found))
+    return asyncio.run(IdentityMapper(MANAGER, no_program).identify(command, found))
 
 
 def test_the_name_comes_with_the_rule_that_decided(command: StartEndpoint) -> None:
@@ -36,13 +43,11 @@ def test_nobody_is_refused_and_told_which_identity_it_was(command: StartEndpoint
     assert "alice@example.org is not mapped" in refusal.reason_for_user
 
 
-def test_a_failing_program_is_a_temporary_refusal(command: StartEndpoint, tmp_path: Path) -> None:
-    program = tmp_path / "map"
-    program.write_text("#!/bin/sh\nexit 3\n")
-    program.chmod(0o755)
-    document = [{"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [str(program)]}]
+def test_a_failing_program_is_a_temporary_refusal(command: StartEndpoint) -> None:
+    program = "/opt/site/map"
+    document = [{"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [program]}]
     with pytest.raises(Refused) as caught:
         mapped(command, [*document, *MAPPING])
     assert "status 3" in caught.value.refusal.reason_for_admin
     assert "temporary" in caught.value.refusal.reason_for_user
-    assert str(program) not in caught.value.refusal.reason_for_user
+    assert program not in caught.value.refusal.reason_for_user

@@ -9,6 +9,7 @@ import math
 import os
 import pwd
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ import pytest
 import yaml
 
 from lab.waiting import aiountil
-from mep.monitor.requests import renderer
+from mep.cli import helper_account
+from mep.monitor.requests import render_answer, render_server, renderer
 from mep.monitor.requests.renderer import Renderer
+from mep.processes import render_protocol
 from mep.profile.profile import Profile
 from mep.reader import loader
-from mep.renderer import server as render_worker
-from mep.renderer import templating
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
@@ -52,10 +53,10 @@ class Site:
         (self._directory / "user_config_schema.json").write_text(schema or "{}")
         return loader.load(self._directory)
 
-    async def ask(self, site: Profile, options: dict[str, Any], uid: int = 54321, **runtime: Any) -> str:
+    async def ask(self, profile: Profile, options: dict[str, Any], uid: int = 54321, **runtime: Any) -> str:
         command = dataclasses.replace(self._command, user_options=options, user_runtime=runtime)
         account = Account(f"user{uid}", uid, uid, "", "/", "/bin/sh", (uid,))
-        return (await self.server.render(site, command, self._identity, account)).text
+        return (await self.server.render(profile, command, self._identity, account)).text
 
     async def render(self, template: str, options: dict[str, Any], schema: str | None = None, **runtime: Any) -> Any:
         """What alice's rendered YAML says."""
@@ -90,7 +91,7 @@ class Site:
 
     def server_pid(self) -> int:
         assert self.server._server is not None
-        return self.server._server.pid
+        return self.server._server.process.pid
 
     def children(self) -> set[int]:
         pid = self.server_pid()
@@ -132,7 +133,7 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
 
     def call(test: Callable[[Site], Awaitable[None]]) -> None:
         async def work() -> None:
-            site = Site(Renderer("nobody"), profile_directory, command, identity_of_alice)
+            site = Site(Renderer(helper_account.find("nobody")), profile_directory, command, identity_of_alice)
             await site.server.start()
             # On a busy machine, too, a child gets the processor time that it may have before its other time is over.
             os.setpriority(os.PRIO_PROCESS, site.server_pid(), -15)
@@ -146,6 +147,22 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
         asyncio.run(work())
 
     return call
+
+
+@pytest.fixture
+def patient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render servers whose children have less processor time, and all the time that a busy machine takes to give it."""
+    program = folder / "patient"
+    program.write_text(
+        f"#!{sys.executable} -I\n"
+        "from mep.processes import render_protocol\n"
+        "render_protocol.CPU, render_protocol.WALL = 3, 600.0\n"
+        "from mep.renderer import server\n"
+        "server.main()\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(renderer, "ANSWER_LIMIT", 600.0)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -165,7 +182,7 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
     ],
 )
 def test_the_limit_that_was_reached_is_named(
-    run: Any, template: str, options: dict[str, Any], schema: str | None, named: str
+    patient: None, run: Any, template: str, options: dict[str, Any], schema: str | None, named: str
 ) -> None:
     async def test(site: Site) -> None:
         refused = await site.refusal(template, options, schema)
@@ -174,6 +191,12 @@ def test_the_limit_that_was_reached_is_named(
         assert "Your user_endpoint_config is the reason" in refused.reason_for_user
 
     run(test)
+
+
+def test_the_limits_are_these() -> None:
+    """As the messages say, whatever a test has made of them."""
+    assert (render_protocol.CPU, render_protocol.WALL, render_protocol.MEMORY) == (5, 10.0, 512 * 2**20)
+    assert (render_protocol.PARALLEL, render_protocol.MAX_OPTIONS, renderer.ANSWER_LIMIT) == (4, 2**20, 30.0)
 
 
 def test_a_child_that_does_nothing_is_ended_when_its_time_is_over(run: Any) -> None:
@@ -388,7 +411,7 @@ def test_a_child_has_its_limits_and_no_descriptor_but_one(run: Any) -> None:
             assert os.listdir(f"/proc/{pid}/fd") == ["0"]
             assert os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
             in_force = limits(pid)
-            memory_limit = str(render_worker.MEMORY)
+            memory_limit = str(render_protocol.MEMORY)
             assert in_force["Max cpu time"] == ("5", "6")
             assert in_force["Max address space"] == (memory_limit, memory_limit)
             for name in ("Max file size", "Max processes", "Max core file size", "Max open files"):
@@ -397,7 +420,7 @@ def test_a_child_has_its_limits_and_no_descriptor_but_one(run: Any) -> None:
     run(test)
 
 
-def test_neither_server_nor_child_may_be_looked_into_by_their_account(run: Any) -> None:
+def test_neither_server_nor_child_may_be_looked_into_by_their_account(patient: None, run: Any) -> None:
     """What belongs to root in /proc is closed to the process's own account: neither memory nor ptrace."""
 
     async def test(site: Site) -> None:
@@ -410,7 +433,7 @@ def test_neither_server_nor_child_may_be_looked_into_by_their_account(run: Any) 
     run(test)
 
 
-def test_each_request_has_a_process_of_its_own_that_ends_with_it(run: Any) -> None:
+def test_each_request_has_a_process_of_its_own_that_ends_with_it(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         server = site.server_pid()
         async with site.busy() as (first, task):
@@ -426,7 +449,7 @@ def test_each_request_has_a_process_of_its_own_that_ends_with_it(run: Any) -> No
     run(test)
 
 
-def test_nothing_of_a_request_is_in_the_server_or_in_another_child(run: Any) -> None:
+def test_nothing_of_a_request_is_in_the_server_or_in_another_child(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         async with site.busy() as (alice, _):
             assert MARK.encode() in memory(alice)  # it can be found where it is
@@ -441,7 +464,7 @@ def test_nothing_of_a_request_is_in_the_server_or_in_another_child(run: Any) -> 
     run(test)
 
 
-def test_children_end_with_the_server_and_their_requests_are_tried_again(run: Any) -> None:
+def test_children_end_with_the_server_and_their_requests_are_tried_again(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         server = site.server_pid()
         async with site.busy() as (first, one), site.busy(uid=54323) as (second, two):
@@ -456,7 +479,7 @@ def test_children_end_with_the_server_and_their_requests_are_tried_again(run: An
     run(test)
 
 
-def test_requests_that_lose_two_servers_are_refused(run: Any) -> None:
+def test_requests_that_lose_two_servers_are_refused(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         async with site.busy() as (_, task):
             first = site.server_pid()
@@ -483,7 +506,7 @@ def test_a_silent_server_is_replaced(run: Any, monkeypatch: pytest.MonkeyPatch) 
     run(test)
 
 
-def test_an_account_has_one_request_under_way_and_leaves_places_to_others(run: Any) -> None:
+def test_an_account_has_one_request_under_way_and_leaves_places_to_others(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         async with site.busy() as (pid, _):
             busy = site.profile(ENGINE + LOOP)
@@ -498,14 +521,14 @@ def test_an_account_has_one_request_under_way_and_leaves_places_to_others(run: A
     run(test)
 
 
-def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(run: Any) -> None:
+def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(patient: None, run: Any) -> None:
     async def test(site: Site) -> None:
         busy = site.profile(ENGINE + LOOP)
-        tasks = [asyncio.create_task(site.ask(busy, ENDLESS, uid=60000 + n)) for n in range(render_worker.PARALLEL)]
-        await appears(lambda: len(site.children()) == render_worker.PARALLEL)
+        tasks = [asyncio.create_task(site.ask(busy, ENDLESS, uid=60000 + n)) for n in range(render_protocol.PARALLEL)]
+        await appears(lambda: len(site.children()) == render_protocol.PARALLEL)
         waits = asyncio.create_task(site.serves_bob())
         await appears(lambda: max(map(cpu_time, site.children())) > 0.5)
-        assert len(site.children()) == render_worker.PARALLEL
+        assert len(site.children()) == render_protocol.PARALLEL
         assert not waits.done()
         os.kill(min(site.children()), signal.SIGKILL)
         await waits
@@ -529,21 +552,21 @@ def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(ru
         (b"refused\0root\0a\0b", 0, "failed"),
         (b"refused\0options", 0, "failed"),
         (b"config\0engine: half of", -signal.SIGSEGV, "signal 11"),
-        (b"config\0" + b"x" * renderer.MAX_ANSWER, 1, "more output than"),
+        (b"config\0" + b"x" * render_server.MAX_ANSWER, 1, "more output than"),
         (b"refused\0options\0a\0\x1b[2J" + b"x" * 10_000, 0, "\\x1b[2J"),
     ],
     ids=range(8),
 )
 def test_what_a_child_says_is_taken_for_nothing_else_than_an_answer(data: bytes, exit_code: int, named: str) -> None:
     with pytest.raises(Refused) as caught:
-        renderer._read(renderer._Answer(data, exit_code, late=False))
+        render_answer.read(render_server.Answer(data, exit_code, late=False))
     assert named in caught.value.refusal.reason_for_user
     assert len(caught.value.refusal.reason_for_user) < 4000
 
 
 def test_a_whole_answer_is_the_configuration() -> None:
-    assert renderer._read(renderer._Answer(b"config\0engine: \0x", 0, late=False)) == "engine: \0x"
+    assert render_answer.read(render_server.Answer(b"config\0engine: \0x", 0, late=False)) == "engine: \0x"
 
 
 def test_the_limit_of_an_answer_has_room_for_the_largest_configuration() -> None:
-    assert 4 * templating.MAX_CONFIG < renderer.MAX_ANSWER
+    assert 4 * render_protocol.MAX_CONFIG < render_server.MAX_ANSWER

@@ -1,9 +1,10 @@
-"""Accounts from the real name service: asked directly, and through the directory worker, a real process."""
+"""Accounts from the real name service: asked directly, and through the name service helper, a real process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import grp
 import json
 import os
@@ -20,9 +21,10 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.waiting import aiountil
 from mep.accounts import look_up, server
-from mep.monitor.requests import name_service
+from mep.cli import helper_account
+from mep.monitor.requests import name_service, name_service_client
 from mep.monitor.requests.name_service import NameService
-from mep.processes.supervised import WorkerUnavailable
+from mep.processes.helper import HelperUnavailable
 from mep.request.account import Account
 from mep.request.refusal import Refusal, Refused
 from tests.conftest import need
@@ -33,6 +35,9 @@ UNKNOWN = ["no-such-account", "", "a\0b", "\ud800", "0", "root\n", "a\nb", '"', 
 
 def find(username: str) -> Account:
     return name_service.of_exactly_that_name(username, look_up.account(username))
+
+
+NOBODY = helper_account.find("nobody")
 
 
 def test_an_account_has_all_its_groups() -> None:
@@ -73,20 +78,20 @@ def alice(root: None) -> Iterator[LocalAccount]:
         yield made
 
 
-def with_directory(work: Callable[[NameService], Awaitable[T]]) -> T:
+def with_helper(work: Callable[[NameService], Awaitable[T]]) -> T:
     async def run() -> T:
-        directory = NameService("nobody")
+        accounts = NameService(NOBODY)
         try:
-            return await work(directory)
+            return await work(accounts)
         finally:
-            await directory.stop()
+            await accounts.stop()
 
     return asyncio.run(run())
 
 
-def pid_of(directory: NameService) -> int:
-    assert directory._talk is not None
-    return directory._talk._worker.pid
+def pid_of(accounts: NameService) -> int:
+    assert accounts._client is not None
+    return accounts._client.process.pid
 
 
 async def refusal(look_up: Awaitable[object]) -> Refusal:
@@ -96,34 +101,34 @@ async def refusal(look_up: Awaitable[object]) -> Refusal:
     return caught.value.refusal
 
 
-def test_the_directory_answers_as_the_name_service_does(alice: LocalAccount) -> None:
-    async def work(directory: NameService) -> None:
-        await directory.start()
-        found = await directory.find(alice.name)
+def test_the_helper_answers_as_the_name_service_does(alice: LocalAccount) -> None:
+    async def work(accounts: NameService) -> None:
+        await accounts.start()
+        found = await accounts.find(alice.name)
         assert found == find(alice.name)
         assert (found.uid, found.home) == (alice.uid, str(alice.home))
         assert set(found.groups) == {alice.gid, grp.getgrnam("users").gr_gid}
-        assert (await directory.find("root")).uid == 0  # whom to admit is another stage's matter
+        assert (await accounts.find("root")).uid == 0  # whom to admit is another stage's matter
         names = ["root", "no-such-group", "a\0b", "\ud800", "root"]
-        assert await directory.group_ids(names) == look_up.group_ids(names)
-        assert await directory.group_ids([]) == {}
+        assert await accounts.group_ids(names) == look_up.group_ids(names)
+        assert await accounts.group_ids([]) == {}
 
-    with_directory(work)
+    with_helper(work)
 
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_the_directory_refuses_an_unknown_account_in_the_same_words(name: str) -> None:
+def test_the_helper_refuses_an_unknown_account_in_the_same_words(name: str) -> None:
     with pytest.raises(Refused) as caught:
         find(name)
-    assert with_directory(lambda directory: refusal(directory.find(name))) == caught.value.refusal
+    assert with_helper(lambda accounts: refusal(accounts.find(name))) == caught.value.refusal
 
 
 @pytest.mark.usefixtures("root")
-def test_the_worker_has_no_rights() -> None:
-    async def work(directory: NameService) -> None:
-        await directory.start()
-        pid = pid_of(directory)
+def test_the_helper_has_no_rights() -> None:
+    async def work(accounts: NameService) -> None:
+        await accounts.start()
+        pid = pid_of(accounts)
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         assert status["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
         assert int(status["CapEff"], 16) == 0
@@ -137,72 +142,72 @@ def test_the_worker_has_no_rights() -> None:
         assert b"Permission denied" in other.stderr
         assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= 4
 
-    with_directory(work)
+    with_helper(work)
 
 
 def test_many_look_ups_at_once(alice: LocalAccount) -> None:
-    async def work(directory: NameService) -> None:
+    async def work(accounts: NameService) -> None:
         unknown = [f"no-such-account-{i}" for i in range(200)]
         known = [alice.name, "root", "daemon", "nobody"] * 50
-        found = await asyncio.gather(*map(directory.find, known + unknown), return_exceptions=True)
+        found = await asyncio.gather(*map(accounts.find, known + unknown), return_exceptions=True)
         assert found[:200] == [find(name) for name in known]
         assert all(
             isinstance(error, Refused) and name in str(error) for name, error in zip(unknown, found[200:], strict=True)
         )
 
-    with_directory(work)
+    with_helper(work)
 
 
 @pytest.mark.usefixtures("root")
 def test_what_is_being_looked_up_is_not_asked_again() -> None:
-    async def work(directory: NameService) -> None:
-        await directory.start()
-        os.kill(pid_of(directory), signal.SIGSTOP)
-        given_up, *others = [asyncio.create_task(directory.find("root")) for _ in range(10)]
-        await aiountil(lambda: directory._under_way, "the question to be under way")
-        assert directory._talk is not None
-        assert len(directory._talk._owed) == 1
+    async def work(accounts: NameService) -> None:
+        await accounts.start()
+        os.kill(pid_of(accounts), signal.SIGSTOP)
+        given_up, *others = [asyncio.create_task(accounts.find("root")) for _ in range(10)]
+        await aiountil(lambda: accounts._under_way, "the question to be under way")
+        assert accounts._client is not None
+        assert len(accounts._client._owed) == 1
         given_up.cancel()  # the others still want it
-        os.kill(pid_of(directory), signal.SIGCONT)
+        os.kill(pid_of(accounts), signal.SIGCONT)
         assert [found.uid for found in await asyncio.gather(*others)] == [0] * 9
-        assert not directory._under_way
+        assert not accounts._under_way
 
-    with_directory(work)
+    with_helper(work)
 
 
-def test_a_worker_that_is_killed_with_look_ups_under_way_is_replaced(alice: LocalAccount) -> None:
-    async def work(directory: NameService) -> None:
-        await directory.start()
-        first = pid_of(directory)
+def test_a_helper_that_is_killed_with_look_ups_under_way_is_replaced(alice: LocalAccount) -> None:
+    async def work(accounts: NameService) -> None:
+        await accounts.start()
+        first = pid_of(accounts)
         os.kill(first, signal.SIGSTOP)
         names = [alice.name, "root", "daemon"]
-        asked = [asyncio.create_task(directory.find(name)) for name in names]
-        await aiountil(lambda: len(directory._under_way) == len(names), "the questions to be under way")
+        asked = [asyncio.create_task(accounts.find(name)) for name in names]
+        await aiountil(lambda: len(accounts._under_way) == len(names), "the questions to be under way")
         os.kill(first, signal.SIGKILL)
         assert [found.name for found in await asyncio.gather(*asked)] == names
-        assert pid_of(directory) != first
-        os.kill(pid_of(directory), signal.SIGKILL)  # and now without any
-        assert (await directory.find("root")).uid == 0
+        assert pid_of(accounts) != first
+        os.kill(pid_of(accounts), signal.SIGKILL)  # and now without any
+        assert (await accounts.find("root")).uid == 0
         assert not Path(f"/proc/{first}").exists(), "nobody reaped it"
 
-    with_directory(work)
+    with_helper(work)
 
 
 @pytest.mark.usefixtures("root")
-def test_a_worker_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(directory: NameService) -> None:
-        await directory.start()
-        first = pid_of(directory)
+def test_a_helper_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(accounts: NameService) -> None:
+        await accounts.start()
+        first = pid_of(accounts)
         os.kill(first, signal.SIGSTOP)
         monkeypatch.setattr(name_service, "TIMEOUT", 0.5)
-        refused = await refusal(directory.find("root"))
+        refused = await refusal(accounts.find("root"))
         assert "the name service does not answer" in refused.reason_for_admin
         assert "try again later" in refused.reason_for_user
         monkeypatch.undo()
-        assert (await directory.find("root")).uid == 0
-        assert pid_of(directory) != first
+        assert (await accounts.find("root")).uid == 0
+        assert pid_of(accounts) != first
 
-    with_directory(work)
+    with_helper(work)
 
 
 ALICE = {"name": "alice", "uid": 5, "gid": 6, "gecos": "", "home": "/", "shell": "/bin/sh", "groups": [6]}
@@ -210,7 +215,7 @@ ALICE = {"name": "alice", "uid": 5, "gid": 6, "gecos": "", "home": "/", "shell":
 
 @pytest.fixture
 def liar(root: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a program in the worker's place that answers the first request with this, whatever it was."""
+    """Puts a program in the helper's place that answers the first request with this, whatever it was."""
 
     def install(reply: str) -> None:
         program = folder / "liar"
@@ -225,7 +230,7 @@ def liar(root: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None:
     liar(json.dumps({"id": 0, "found": ALICE}) + "\n")
-    assert with_directory(lambda directory: directory.find("alice")).groups == (6,)
+    assert with_helper(lambda accounts: accounts.find("alice")).groups == (6,)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +242,7 @@ def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None
         "[]\n",
         "0\n",
         "[" * 100_000 + "\n",
-        "x" * (name_service.MAX_LINE + 1),
+        "x" * (name_service_client.MAX_LINE + 1),
         '{"id": 0}\n',
         '{"found": null}\n',
         '{"id": 1, "found": null}\n',
@@ -267,23 +272,23 @@ def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None
         ),
     ],
 )
-def test_a_worker_that_answers_nonsense_is_replaced(
+def test_a_helper_that_answers_nonsense_is_replaced(
     liar: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, reply: str
 ) -> None:
-    async def work(directory: NameService) -> None:
+    async def work(accounts: NameService) -> None:
         liar(reply)
-        refused = await refusal(directory.find("alice"))
+        refused = await refusal(accounts.find("alice"))
         assert "made no sense" in refused.reason_for_admin
         assert "try again later" in refused.reason_for_user
         monkeypatch.undo()
-        assert (await directory.find("root")).uid == 0
+        assert (await accounts.find("root")).uid == 0
 
-    with_directory(work)
+    with_helper(work)
 
 
-def test_a_worker_may_not_answer_for_another_name(liar: Callable[[str], None]) -> None:
+def test_a_helper_may_not_answer_for_another_name(liar: Callable[[str], None]) -> None:
     liar(json.dumps({"id": 0, "found": ALICE}) + "\n")
-    refused = with_directory(lambda directory: refusal(directory.find("bob")))
+    refused = with_helper(lambda accounts: refusal(accounts.find("bob")))
     assert "answers with 'alice'" in refused.reason_for_admin
     assert "alice" not in refused.reason_for_user
 
@@ -291,30 +296,30 @@ def test_a_worker_may_not_answer_for_another_name(liar: Callable[[str], None]) -
 @pytest.mark.parametrize("ids", ["{}", "[]", "[0, 0]", "[true]", '["0"]', "[-1]"])
 def test_ids_of_groups_are_checked_too(liar: Callable[[str], None], ids: str) -> None:
     liar(f'{{"id": 0, "found": {ids}}}\n')
-    assert "made no sense" in with_directory(lambda d: refusal(d.group_ids(["root"]))).reason_for_admin
+    assert "made no sense" in with_helper(lambda accounts: refusal(accounts.group_ids(["root"]))).reason_for_admin
 
 
 def test_a_look_up_that_fails_is_refused_with_the_reason(liar: Callable[[str], None]) -> None:
     liar('{"id": 0, "failed": "OSError: out of luck"}\n')
-    refused = with_directory(lambda directory: refusal(directory.find("alice")))
+    refused = with_helper(lambda accounts: refusal(accounts.find("alice")))
     assert "out of luck" in refused.reason_for_admin
     assert "try again later" in refused.reason_for_user
 
 
 def test_a_program_that_does_not_work_is_noticed_at_the_start(liar: Callable[[str], None]) -> None:
     liar("nonsense\n")
-    with pytest.raises(WorkerUnavailable, match=r"does not work.*no sense"):
-        with_directory(lambda directory: directory.start())
+    with pytest.raises(HelperUnavailable, match=r"does not work.*no sense"):
+        with_helper(lambda accounts: accounts.start())
 
 
 @pytest.mark.usefixtures("root")
 def test_an_account_that_cannot_be_is_named() -> None:
-    with pytest.raises(WorkerUnavailable, match="render_account") as caught:
-        asyncio.run(NameService("no-such-account").start())
-    assert caught.value.exit_code == os.EX_CONFIG
-    with pytest.raises(WorkerUnavailable, match="is root"):
-        asyncio.run(NameService("root").start())
-    refused = asyncio.run(refusal(NameService("no-such-account").find("root")))
+    with pytest.raises(HelperUnavailable, match="is root"):
+        asyncio.run(NameService(find("root")).start())
+    gone = NameService(dataclasses.replace(NOBODY, name="no-such-account"))
+    with pytest.raises(HelperUnavailable, match="no such account"):
+        asyncio.run(gone.start())
+    refused = asyncio.run(refusal(gone.find("root")))
     assert "no-such-account" in refused.reason_for_admin
     assert "no-such-account" not in refused.reason_for_user
 
@@ -322,24 +327,24 @@ def test_an_account_that_cannot_be_is_named() -> None:
 @pytest.mark.usefixtures("root")
 def test_a_program_that_cannot_be_executed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/program")
-    with pytest.raises(WorkerUnavailable, match="step exec"):
-        asyncio.run(NameService("nobody").start())
+    with pytest.raises(HelperUnavailable, match="step exec"):
+        asyncio.run(NameService(NOBODY).start())
 
 
 @pytest.mark.usefixtures("root")
 def test_stop_refuses_what_is_under_way_and_what_comes_later() -> None:
-    async def work(directory: NameService) -> None:
-        await directory.start()
-        pid = pid_of(directory)
+    async def work(accounts: NameService) -> None:
+        await accounts.start()
+        pid = pid_of(accounts)
         os.kill(pid, signal.SIGSTOP)
-        under_way = asyncio.create_task(directory.find("root"))
-        await aiountil(lambda: directory._under_way, "the question to be under way")
-        await directory.stop()
+        under_way = asyncio.create_task(accounts.find("root"))
+        await aiountil(lambda: accounts._under_way, "the question to be under way")
+        await accounts.stop()
         assert "being stopped" in (await refusal(under_way)).reason_for_user
-        assert "being stopped" in (await refusal(directory.find("root"))).reason_for_user
+        assert "being stopped" in (await refusal(accounts.find("root"))).reason_for_user
         assert not Path(f"/proc/{pid}").exists()
 
-    with_directory(work)
+    with_helper(work)
 
 
 class SlowNameService:
@@ -384,56 +389,56 @@ class SlowNameService:
 
 
 def with_slow_name_service(work: Callable[[NameService, SlowNameService], Awaitable[None]]) -> None:
-    async def run(directory: NameService) -> None:
+    async def run(accounts: NameService) -> None:
         async with SlowNameService().running() as service:
-            await refusal(directory.find("mep-asks-you"))
+            await refusal(accounts.find("mep-asks-you"))
             need("mep-asks-you" in service.asked, "needs nss-systemd in /etc/nsswitch.conf")
-            await work(directory, service)
+            await work(accounts, service)
 
-    with_directory(run)
+    with_helper(run)
 
 
 @pytest.mark.usefixtures("root")
 def test_a_slow_look_up_does_not_hold_up_others() -> None:
-    async def work(directory: NameService, service: SlowNameService) -> None:
-        worker = pid_of(directory)
-        slow = asyncio.create_task(directory.find("slow-one"))
+    async def work(accounts: NameService, service: SlowNameService) -> None:
+        helper = pid_of(accounts)
+        slow = asyncio.create_task(accounts.find("slow-one"))
         await aiountil(lambda: "slow-one" in service.asked, "the question")
-        assert (await directory.find("root")).uid == 0
-        assert "does not exist" in (await refusal(directory.find("mep-other"))).reason_for_admin
+        assert (await accounts.find("root")).uid == 0
+        assert "does not exist" in (await refusal(accounts.find("mep-other"))).reason_for_admin
         assert not slow.done()
         service.answering.set()
         assert "does not exist" in (await refusal(slow)).reason_for_admin
-        assert pid_of(directory) == worker
+        assert pid_of(accounts) == helper
 
     with_slow_name_service(work)
 
 
 @pytest.mark.usefixtures("root")
 def test_a_slow_look_up_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(directory: NameService, service: SlowNameService) -> None:
-        worker = pid_of(directory)
+    async def work(accounts: NameService, service: SlowNameService) -> None:
+        helper = pid_of(accounts)
         monkeypatch.setattr(name_service, "TIMEOUT", 2.0)
-        slow = asyncio.create_task(directory.find("slow-one"))
+        slow = asyncio.create_task(accounts.find("slow-one"))
         await aiountil(lambda: "slow-one" in service.asked, "the question")
-        assert (await directory.find("root")).uid == 0
+        assert (await accounts.find("root")).uid == 0
         assert "'slow-one'" in (await refusal(slow)).reason_for_admin
         service.answering.set()  # what comes now is an answer that nobody waits for
-        assert (await directory.find("root")).uid == 0
-        assert pid_of(directory) == worker
+        assert (await accounts.find("root")).uid == 0
+        assert pid_of(accounts) == helper
 
     with_slow_name_service(work)
 
 
 @pytest.mark.usefixtures("root")
-def test_a_worker_whose_threads_are_all_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(directory: NameService, service: SlowNameService) -> None:
-        worker = pid_of(directory)
+def test_a_helper_whose_threads_are_all_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(accounts: NameService, service: SlowNameService) -> None:
+        helper = pid_of(accounts)
         monkeypatch.setattr(name_service, "TIMEOUT", 2.0)
-        stuck = [directory.find(f"slow-{i}") for i in range(2 * server.THREADS)]
+        stuck = [accounts.find(f"slow-{i}") for i in range(2 * server.THREADS)]
         refusals = await asyncio.gather(*map(refusal, stuck))
         assert all("does not answer" in refused.reason_for_admin for refused in refusals)
-        assert (await directory.find("root")).uid == 0
-        assert pid_of(directory) != worker
+        assert (await accounts.find("root")).uid == 0
+        assert pid_of(accounts) != helper
 
     with_slow_name_service(work)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lab.waiting import aiountil
-from mep.monitor.requests.renderer import Renderer, WorkerUnavailable
+from mep.cli import helper_account
+from mep.monitor.requests.renderer import Renderer
 from mep.reader import loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
@@ -40,7 +41,7 @@ def render(
             (profile_directory / f"{name}.j2").write_text(text)
 
         async def work() -> str:
-            renderer = Renderer("nobody")
+            renderer = Renderer(helper_account.find("nobody"))
             try:
                 request = dataclasses.replace(command, user_options=options)
                 return (await renderer.render(loader.load(profile_directory), request, identity_of_alice, alice)).text
@@ -142,20 +143,20 @@ def test_every_filter_works_in_a_process_that_can_open_no_file(render: Render) -
 def test_a_server_that_died_is_replaced(
     profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
 ) -> None:
-    site = loader.load(profile_directory)
+    profile = loader.load(profile_directory)
     request = dataclasses.replace(command, user_options={"WORKERS": 1})
 
     async def work() -> tuple[int, int]:
-        pool = Renderer("nobody")
+        pool = Renderer(helper_account.find("nobody"))
         await pool.start()
         assert pool._server is not None
-        first = pool._server.pid
+        first = pool._server.process.pid
         assert Path(f"/proc/{first}").stat().st_uid == account_of_nobody()
         os.kill(first, signal.SIGKILL)
         server = pool._server
         await aiountil(lambda: server.lost, "its end to be seen")
-        assert "max_workers: 1" in (await pool.render(site, request, identity_of_alice, alice)).text
-        second = pool._server.pid
+        assert "max_workers: 1" in (await pool.render(profile, request, identity_of_alice, alice)).text
+        second = pool._server.process.pid
         await pool.stop()
         return first, second
 
@@ -167,8 +168,3 @@ def account_of_nobody() -> int:
     import pwd
 
     return pwd.getpwnam("nobody").pw_uid
-
-
-def test_an_account_that_does_not_exist_is_named() -> None:
-    with pytest.raises(WorkerUnavailable, match="render_account"):
-        asyncio.run(Renderer("no-such-account").start())

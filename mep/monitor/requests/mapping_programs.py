@@ -1,0 +1,188 @@
+"""Runs the mapping programs of the site: each as an ordinary account, under tight limits, and beside the event loop.
+
+    await MappingPrograms(look_up, account).run(["/opt/site/map", "-a"], b"...", None) -> b"..."   (its standard output)
+
+In the monitor, and in commands of root. `mapper.mapping` gets `run` handed in, and asks for a program when a mapping
+document names one.
+
+A program never runs as root: it is launched like everything else that is not the monitor, as the account that its
+document names (`run_as`), or as the one of the helpers (`render_account`). The program and every directory on its path
+must belong to root and be writable by nobody else. It runs in its own session, in `/`, with a fixed environment.
+Standard input is a file in memory, so a program that never reads cannot block us. When its main process has ended
+nobody waits for children that it left behind: the whole group is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import resource
+import stat
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mep.processes import forked
+from mep.processes.bounded_output import BoundedOutput
+from mep.processes.printable import quoted
+from mep.processes.sealed_file import sealed
+from mep.processes.supervised import NotStarted, SupervisedProcess
+from mep.profile import trust
+from mep.request.account import Account
+from mep.request.launch_spec import LaunchSpec
+from mep.request.mapping_program import ProgramFailed
+from mep.request.refusal import Refused
+
+START_LIMIT = 20.0
+"""Seconds until the program must run: it may lie on a slow file system, and the name service is asked."""
+TIME_LIMIT = 5.0
+"""Seconds from the start of the program to its end."""
+GRACE = 0.5
+"""Seconds between SIGTERM and SIGKILL when a program is stopped, and then until its end is waited for no longer."""
+MAX_STDOUT = 64 * 1024
+MAX_STDERR = 8 * 1024
+AT_ONCE = 4
+"""Most programs that run at the same time."""
+LIMITS = {
+    resource.RLIMIT_CPU: 5,
+    resource.RLIMIT_AS: 1 << 30,
+    resource.RLIMIT_FSIZE: 64 << 20,
+    resource.RLIMIT_CORE: 0,
+}
+"""Seconds of processor time, and bytes of memory, of a file and of a core file, for each process."""
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+
+
+class MappingPrograms:
+    """Runs programs, AT_ONCE at a time; others wait for their turn.
+
+    look_up: finds an account by its name, or raises Refused. usual: what programs without `run_as` run as.
+    """
+
+    def __init__(self, look_up: Callable[[str], Awaitable[Account | None]], usual: Account) -> None:
+        self._look_up = look_up
+        self._usual = usual
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+        """The standard output of a successful run (see `RunProgram`).
+
+        Raises:
+            ProgramFailed: not trustworthy, not startable, failed, too slow, or too much output.
+        """
+        owner = self._usual if account is None else await self._owner(account)
+        async with self._places:
+            try:
+                # Looked at in a child: it may lie on a file system that hangs.
+                await forked.run(functools.partial(check_trusted, argv[0]), START_LIMIT)
+                return await _run(argv, stdin, owner)
+            except OSError as e:
+                raise ProgramFailed(f"{quoted(argv[0])} cannot be run: {e.strerror or e}") from None
+
+    async def _owner(self, name: str) -> Account:
+        try:
+            found = await self._look_up(name)
+        except Refused as e:
+            raise ProgramFailed(f"`run_as` {quoted(name)}: {e.refusal.reason_for_admin}") from None
+        if found is None or found.name != name:
+            raise ProgramFailed(f"`run_as` {quoted(name)}: there is no account of that name on this system")
+        return found
+
+
+def check_trusted(program: str) -> None:
+    """Nobody but root may be able to change the program, or the way to it.
+
+    Raises:
+        ProgramFailed: somebody else could put another program there, or it is no executable file.
+    """
+    if not program.startswith("/"):
+        raise ProgramFailed(f"{quoted(program)} is not an absolute path")
+    try:
+        status = trust.check(Path(program))
+    except trust.Untrusted as e:
+        raise ProgramFailed(str(e)) from None
+    except OSError as e:
+        raise ProgramFailed(f"{quoted(program)}: {e.strerror}") from None
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        raise ProgramFailed(f"{quoted(program)} is not an executable file")
+
+
+async def _run(argv: Sequence[str], stdin: bytes, owner: Account) -> bytes:
+    with BoundedOutput(MAX_STDOUT) as out, BoundedOutput(MAX_STDERR) as err:
+        with _spec(argv, stdin, owner, out, err) as spec:
+            process = await _start(spec)
+        over: set[asyncio.Future[Any]] = {process.ended, out.overflow, err.overflow}
+        try:
+            done, _ = await asyncio.wait(over, timeout=TIME_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _stop(process)
+        if not done:
+            raise ProgramFailed(f"{quoted(argv[0])} took longer than {TIME_LIMIT:g} seconds")
+        return _answer(argv[0], owner, process, out, err)
+
+
+async def _start(spec: LaunchSpec) -> SupervisedProcess:
+    what = f"as account {spec.username!r}"
+    program = quoted(spec.argv[0])
+    try:
+        return await asyncio.wait_for(SupervisedProcess.start(spec), START_LIMIT)
+    except asyncio.TimeoutError:
+        raise ProgramFailed(f"{program} did not start {what} within {START_LIMIT:g} seconds") from None
+    except NotStarted as e:
+        if e.step != "exec":
+            raise ProgramFailed(f"{program} cannot be started {what}: {e}") from None
+        raise ProgramFailed(
+            f"{program} cannot be executed {what} ({e.reason}): the account must be able to read and execute it and its"
+            " interpreter, and to enter their folders; open them, or name another account in `run_as`"
+        ) from None
+
+
+@contextlib.contextmanager
+def _spec(
+    argv: Sequence[str], stdin: bytes, owner: Account, out: BoundedOutput, err: BoundedOutput
+) -> Iterator[LaunchSpec]:
+    """The launch of the program; what only the program is to have open is closed afterwards."""
+    question = sealed("identities", stdin)
+    try:
+        yield LaunchSpec(
+            argv=tuple(argv),
+            environment=ENVIRONMENT,
+            username=owner.name,
+            uid=owner.uid,
+            gid=owner.gid,
+            groups=owner.groups,
+            directory="/",
+            log=None,
+            descriptors={0: question, 1: out.writing, 2: err.writing},
+            rlimits=LIMITS,
+        )
+    finally:
+        os.close(question)
+        out.started()
+        err.started()
+
+
+async def _stop(process: SupervisedProcess) -> None:
+    """Ends what has not ended: first in a way that lets it clean up."""
+    if process.ended.done():
+        return
+    process.terminate()
+    try:
+        await process.wait(GRACE)
+    finally:
+        process.kill()
+    await process.wait(GRACE)
+
+
+def _answer(program: str, owner: Account, process: SupervisedProcess, out: BoundedOutput, err: BoundedOutput) -> bytes:
+    """The standard output, if all went well."""
+    name, answer, said = quoted(program), out.rest(), err.rest()
+    if out.overflow.done() or err.overflow.done():
+        raise ProgramFailed(f"{name} wrote more than {MAX_STDOUT} bytes, or {MAX_STDERR} to standard error")
+    if not process.ended.done() or process.ended.result() != 0:
+        status = process.ended.result() if process.ended.done() else "unknown"
+        words = quoted(said.decode("utf-8", "replace").strip(), 300)
+        raise ProgramFailed(f"{name} ended with status {status} as account {owner.name!r} and said {words}")
+    return answer

@@ -1,0 +1,70 @@
+"""From a request to its answer, in a child of the render server: checks the options, fills in the template.
+
+`server` calls `warm_up` once and `answer` in each child; `processes.render_protocol` has the form of both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mep.processes.render_protocol import MAX_REASON
+from mep.renderer import options, template
+from mep.renderer.encoding import encode
+from mep.renderer.refusal import Unacceptable
+
+_TOO_DEEP = Unacceptable(
+    "options",
+    "user_endpoint_config is nested too deeply, or the schema refers to itself without end",
+    "Your user_endpoint_config is nested too deeply.",
+)
+
+
+def warm_up() -> None:
+    """Has everything loaded that `answer` may need, for a process that can open no file when it calls it."""
+    for module in ("html", "logging", "pprint", "textwrap", "unicodedata", "encodings.unicode_escape"):
+        importlib.import_module(module)  # what Jinja and Python import when it is used
+    good = (
+        "{% macro m(x) %}{{ x | tojson }}{% endmacro %}engine: {{ A ~ 'b\\n' | upper }}{% for i in [1.5] %}{% endfor %}"
+    )
+    for text in (
+        good,
+        "{% include 'no' %}",
+        "{{ MISSING }}",
+        "{{ 1 / 0 }}",
+        "{% wrong",
+        "a: b: c",
+        "a: 2020-99-99",
+    ):
+        for schema in (None, {"properties": {"A": {"$ref": "#", "pattern": "^a"}}}, {"required": ["B"]}):
+            request = {"template": "t", "templates": {"t": text}, "schema": schema, "options": {"A": "a"}}
+            answer(json.dumps(request | {"runtime": {}, "identity": {}, "config": {}, "environment": {}}).encode())
+
+
+def answer(request: bytes) -> bytes:
+    """The answer to a request. Raises MemoryError, and whatever a hostile request provokes."""
+    try:
+        fields: tuple[str, ...] = ("config", _render(json.loads(request)))
+    except (Unacceptable, RecursionError) as e:
+        refusal = e if isinstance(e, Unacceptable) else _TOO_DEEP
+        fields = ("refused", refusal.stage, refusal.admin[:MAX_REASON], refusal.user[:MAX_REASON])
+    return "\0".join(fields).encode("utf-8", "replace")
+
+
+def _render(request: Mapping[str, Any]) -> str:
+    given = request["options"]
+    options.check_values("user_endpoint_config", given)
+    options.check_values("user_runtime", request["runtime"])
+    options.check_options(given, request["schema"])
+    reserved = {
+        "parent_config": request["config"],
+        "mapped_identity": request["identity"],
+        "user_runtime": encode(request["runtime"]),
+        "env": request["environment"],
+    }
+    variables = {key: encode(value) for key, value in given.items()} | reserved | {"_GC": reserved}
+    text = template.fill_in(request["templates"], request["template"], variables)
+    template.check_config(text, request["template"])
+    return text

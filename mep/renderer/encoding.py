@@ -1,0 +1,86 @@
+"""Strings of strangers as a template sees them: JSON text, quotes included.
+
+`encode` turns every string, keys included, into JSON text: printed where a template prints a value, it is one YAML
+scalar, whatever it holds. Used in a child of the render server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+_NO_ASTRAL = re.compile("[^\U00010000-\U0010ffff]+")
+
+
+class Encoded(str):
+    """A string as JSON text, quotes included. Inside a printed list or object it is one YAML scalar as well."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:  # Python's own escapes ' with a backslash, which ends a string in YAML
+        return "'" + self.replace("'", "''") + "'"
+
+
+class Key(Encoded):
+    """A key of an object. As text it is JSON; compared and looked up, it is the plain key.
+
+    So `{{ k }}`, `k ~ x`, `k | join` and every filter see the encoded form, and `d.key`, `d["key"]`, `d[k]`,
+    `k == "key"` go by the plain one.
+    """
+
+    _plain: str  # the sandbox keeps templates away from names like this
+
+    def __new__(cls, plain: str) -> Key:
+        made = super().__new__(cls, _json(plain))
+        made._plain = plain
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return self._plain == (other._plain if isinstance(other, Key) else other)
+
+    def __ne__(self, other: object) -> bool:  # str has one of its own, which would see the JSON text
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._plain)
+
+
+def encode(value: Any) -> Any:
+    """Strings as `Encoded`, keys as `Key`, null for None; other values as they are.
+
+    `value` is what a JSON document gives, nested less deeply than Python's stack is high.
+    """
+    if isinstance(value, dict):
+        return {Key(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [encode(item) for item in value]
+    if isinstance(value, str):
+        return Encoded(_json(value))
+    return "null" if value is None else value
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """What the filter `tojson` calls: a key becomes JSON once, not twice."""
+    return json.dumps(_with_plain_keys(value), **options)
+
+
+def _with_plain_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key._plain if isinstance(key, Key) else key: _with_plain_keys(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_plain_keys(item) for item in value]
+    return value._plain if isinstance(value, Key) else value
+
+
+def shell_escape(value: Any) -> Any:
+    """Jinja filter: an encoded string as one word for a shell. Other values pass unchanged."""
+    decoded = json.loads(value) if isinstance(value, str) else value
+    return Encoded(_json(shlex.quote(decoded))) if isinstance(decoded, str) else value
+
+
+def _json(text: str) -> str:
+    """JSON that YAML reads as the same text: no pairs of surrogates, and DEL, which YAML forbids, as an escape."""
+    body = _NO_ASTRAL.sub(lambda run: json.dumps(run[0])[1:-1], text)
+    return '"' + body.replace("\x7f", "\\u007f") + '"'

@@ -1,0 +1,87 @@
+"""The admin's template: whether it is one, and what it gives once it is filled in.
+
+`reader.files` asks what is wrong with a template itself; everything else is done in a child of the render server.
+Templates are the admin's and trusted; what they are filled with is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import jinja2.constants
+import jinja2.debug
+import jinja2.sandbox
+import yaml
+from jinja2 import nodes
+
+from mep.processes.render_protocol import MAX_CONFIG
+from mep.renderer.encoding import shell_escape, to_json
+from mep.renderer.refusal import Unacceptable
+
+
+def syntax_problem(templates: Mapping[str, str], name: str) -> str | None:
+    """What is wrong with template `name` before anything is filled in; None when nothing is."""
+    made = _environment(templates)
+    try:
+        made.compile(templates[name])
+    except jinja2.TemplateSyntaxError as e:
+        return f"line {e.lineno}: {e.message}"
+    except (RecursionError, MemoryError):
+        return "is nested too deeply"
+    except ValueError as e:  # digits without end
+        return f"cannot be read: {e}"
+    for node in made.parse(templates[name]).find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
+        wanted: nodes.Expr = getattr(node, "template")  # noqa: B009 - all four have it, their common type has not
+        named = isinstance(wanted, nodes.Const) and isinstance(wanted.value, str)
+        if named and wanted.as_const() not in templates and not getattr(node, "ignore_missing", False):
+            return f"line {node.lineno}: {wanted.as_const()!r} is no *.j2 file of the same folder"
+    return None
+
+
+def fill_in(templates: Mapping[str, str], name: str, variables: Mapping[str, Any]) -> str:
+    """The text of template `name` with these variables."""
+    try:
+        return _environment(templates).get_template(name).render(variables)
+    except jinja2.UndefinedError as e:
+        user = f"An option is missing from user_endpoint_config: {e.message}."
+        raise Unacceptable("template", f"{name}: {e.message} (no such option was given)", user) from None
+    except jinja2.TemplateSyntaxError as e:
+        raise _broken(e.filename or name, f"line {e.lineno}: {e.message}") from None
+    except MemoryError:
+        raise
+    except Exception as e:  # noqa: BLE001 - a template can raise anything
+        raise _broken(name, f"{type(e).__name__}: {e}") from None
+
+
+def _broken(name: str, reason: str) -> Unacceptable:
+    user = "This endpoint's template cannot be rendered with your user_endpoint_config; please tell its administrators."
+    return Unacceptable("template", f"{name}: {reason}", user)
+
+
+def check_config(text: str, name: str) -> None:
+    """The UEP reads it again; here a broken template is noticed before anything has been started."""
+    if len(text) > MAX_CONFIG:
+        reason = f"renders to {len(text)} characters; the limit is {MAX_CONFIG}"
+        raise Unacceptable(
+            "options", f"{name}: {reason}", f"Your user_endpoint_config is the reason: the template {reason}."
+        )
+    try:
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as e:  # also dates and numbers that are none
+        raise _broken(name, f"does not render to YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(config, dict) or "engine" not in config:
+        raise _broken(name, "does not render to a configuration with an `engine`")
+    if "high_assurance" in config:
+        raise _broken(name, "`high_assurance` belongs in config.yaml, not in the template")
+
+
+def _environment(templates: Mapping[str, str]) -> jinja2.Environment:
+    """An environment that knows `templates` by name, and the filter `shell_escape`."""
+    made = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, loader=jinja2.DictLoader(templates)
+    )
+    made.filters["shell_escape"] = shell_escape
+    made.policies["json.dumps_function"] = to_json
+    return made

@@ -1,0 +1,47 @@
+"""Output of real programs: all of it, up to the limit, and never waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+
+from mep.processes.bounded_output import BoundedOutput
+
+
+def run(script: str, limit: int) -> tuple[bytes, bool]:
+    """What a shell writes, and whether it was too much."""
+
+    async def work() -> tuple[bytes, bool]:
+        with BoundedOutput(limit) as output, subprocess.Popen(["sh", "-c", script], stdout=output.writing) as process:
+            output.started()
+            while process.poll() is None and not output.overflow.done():
+                await asyncio.sleep(0)
+            process.kill()
+            return output.rest(), output.overflow.done()
+
+    return asyncio.run(work())
+
+
+def test_all_comes_up_to_the_limit() -> None:
+    assert run("printf abc", 3) == (b"abc", False)
+    assert run("printf ''", 3) == (b"", False)
+    assert run("head -c 1000000 /dev/zero", 1_000_000) == (bytes(1_000_000), False)
+
+
+def test_more_than_the_limit_is_told_and_not_kept() -> None:
+    data, overflow = run("exec yes", 1000)
+    assert overflow
+    assert len(data) <= 1000 + 2**16
+
+
+def test_who_else_may_still_write_is_not_waited_for() -> None:
+    data, overflow = run("sleep 60 & echo $!", 100)
+    os.kill(int(data), 9)
+    assert not overflow
+
+
+def test_nothing_stays_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    run("printf abc", 1)
+    assert os.listdir("/proc/self/fd") == before
