@@ -23,21 +23,23 @@ USERS = {name: [identity(f"{name}@example.org")] for name in NAMES}
 USERS["alice"].append(identity("al@other.example", status="private"))
 CI = os.environ.get("CI") == "true"
 LONGEST_FIRST = (
-    "test_box.py",
-    "test_durability.py",
-    "test_endpoint.py",
-    "test_hostile_users.py",
-    "test_compare.py",
-    "test_chain.py",
-    "test_slurm.py",
-    "test_idle.py",
-    "test_restart.py",
-    "test_hostile_commands.py",
-    "test_hostile_options.py",
-    "test_differential.py",
-    "test_engines.py",
-    "test_amqp.py",
-    "test_deferred.py",
+    "system/test_box.py",
+    "system/test_hostile_users.py",
+    "compare/test_compare.py",
+    "durability/test_floods.py",
+    "durability/test_ends.py",
+    "system/test_chain.py",
+    "system/test_slurm.py",
+    "endpoint/test_sessions.py",
+    "system/test_idle.py",
+    "endpoint/test_life.py",
+    "system/test_restart.py",
+    "durability/test_disk.py",
+    "system/test_hostile_commands.py",
+    "renderer/test_hostile_options.py",
+    "identity/test_differential.py",
+    "workers/test_partial_import.py",
+    "engines/test_htex.py",
 )
 """The files that take longest. In a parallel run they begin before the others: what begins late ends late."""
 
@@ -63,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def weight(item: pytest.Item) -> int:
     """The place of the item's file in LONGEST_FIRST, or after the last."""
-    name = item.path.name
+    name = "/".join(item.path.parts[-2:])
     return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
