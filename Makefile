@@ -17,7 +17,7 @@ SHELL := /bin/bash
 here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 dev := $(or $(MEP_DEV),/opt/mep-dev)
 # More than a machine has processors: tests wait most of the time.
-WORKERS ?= 5
+WORKERS ?= 4
 parallel := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20
 setup := env="$$('$(here)lab/setup')"; cd '$(here)'
 setup_peer := env="$$('$(here)lab/setup' peer box slurm mpi other)"; export MEP_PEER='$(dev)/peer' MEP_OTHER='$(dev)/other'; cd '$(here)'

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PATIENCE = 60.0
-PAUSE = 0.02
+PAUSE = 0.01
 """Seconds between two questions."""
 
 

@@ -24,25 +24,22 @@ USERS["alice"].append(identity("al@other.example", status="private"))
 CI = os.environ.get("CI") == "true"
 LONGEST_FIRST = (
     "system/test_box.py",
-    "uep/durability/test_ends.py",
-    "uep/durability/test_disk.py",
-    "uep/durability/test_floods.py",
     "system/test_hostile_users.py",
-    "uep/endpoint/test_sessions.py",
-    "uep/endpoint/test_life.py",
-    "uep/endpoint/test_stops.py",
     "compare/test_compare.py",
+    "uep/durability/test_floods.py",
+    "uep/durability/test_ends.py",
     "system/test_chain.py",
     "system/test_slurm.py",
+    "uep/endpoint/test_sessions.py",
     "system/test_idle.py",
+    "uep/endpoint/test_life.py",
     "system/test_restart.py",
+    "uep/durability/test_disk.py",
     "system/test_hostile_commands.py",
     "mep/renderer/test_hostile_options.py",
-    "uep/engines/test_engines.py",
-    "uep/engines/test_process_pool.py",
     "identity/test_differential.py",
-    "wire/test_connection.py",
     "uep/workers/test_partial_import.py",
+    "uep/engines/test_htex.py",
 )
 """The files that take longest. In a parallel run they begin before the others: what begins late ends late."""
 

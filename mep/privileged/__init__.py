@@ -5,8 +5,9 @@ PROCESS
   from then on. With PAM also the keeper, which stays root until it has closed the session.
 
 CALLED BY
-  monitor.endpoints.spawn for user endpoints, processes.supervised for helpers and mapping programs. `kernel`: whatever has to end with its
-  parent or must not be dumped. `session`: cli and monitor.profile_in_force, to find out whether PAM can be had.
+  monitor.endpoints.spawn for user endpoints, processes.supervised for helpers and mapping programs. `kernel`: whatever
+  has to end with its parent or must not be dumped. `session`: cli and monitor.profile_in_force, to find out whether PAM
+  can be had.
 
 IMPORTS
   request; pamela

@@ -17,8 +17,8 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
+from lab.waiting import until
 from tests.uep.service import Service
-from tests.waiting import until
 from uep.storage.result_store import results_in
 
 ROOT = Path(__file__).parents[2]

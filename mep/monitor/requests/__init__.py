@@ -8,7 +8,7 @@ CALLED BY
   calls single stages.
 
 IMPORTS
-  monitor, monitor.endpoints, privileged, processes, profile, request
+  monitor, monitor.endpoints, processes, profile, request
 
 FILES
   pipeline.py             the order of the stages; the one place where a refusal is logged, audited and told

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from lab.waiting import aiountil
 from tests.uep.broker.stubs import ENDPOINT, TARGET, StubEngine, StubPublisher
-from tests.waiting import aiountil
 from uep.broker import heartbeats as module
 from uep.broker.heartbeats import Heartbeats
 from uep.config import EndpointConfig

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from lab.waiting import aiountil
 from tests.uep.broker.stubs import TARGET, StubConsumer, StubEngine, StubPublisher, delivery
-from tests.waiting import aiountil
 from uep.audit import Audit
 from uep.broker import inbox as inbox_module
 from uep.broker import outbox as outbox_module

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import aiountil
 from tests.uep.broker.stubs import TARGET, StubPublisher
-from tests.waiting import aiountil
 from uep.broker import courier
 from uep.broker.outbox import Outbox
 from uep.storage.journal import Journal

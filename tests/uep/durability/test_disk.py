@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from lab.broker import PrivateBroker
+from lab.waiting import until
 from tests.uep.durability.tally import MANY, Tally, work_for_a_while, work_for_longer
 from tests.uep.in_process import play_with_endpoint
 from tests.uep.program import THREADS, StartUep, kept_results
 from tests.uep.service import Service
-from tests.waiting import until
 from uep.broker import courier, outbox
 
 pytestmark = pytest.mark.system

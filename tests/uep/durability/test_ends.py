@@ -14,11 +14,11 @@ import pytest
 
 from lab.broker import PrivateBroker
 from lab.proxy import Proxy
+from lab.waiting import until
 from tests.uep.durability.tally import MANY, STOPPED, Tally, lives, work_long
 from tests.uep.in_process import play_with_endpoint
 from tests.uep.program import PROCESSES, THREADS, StartUep, kept_results
 from tests.uep.service import Service
-from tests.waiting import until
 
 pytestmark = pytest.mark.system
 

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from lab.broker import PrivateBroker
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep, kept_results
 from tests.uep.service import Service
-from tests.waiting import until
 from uep import error_results
 from uep.workers.serialization import RESULT_LIMIT
 from wire import messages

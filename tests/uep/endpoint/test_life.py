@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from globus_compute_sdk import ShellFunction
 
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep
 from tests.uep.service import Service
-from tests.waiting import until
 
 pytestmark = pytest.mark.system
 

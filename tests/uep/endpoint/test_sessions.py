@@ -14,11 +14,11 @@ import pytest
 from lab.broker import PrivateBroker
 from lab.certificates import Authority
 from lab.proxy import Proxy
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.in_process import run_endpoint
 from tests.uep.program import THREADS, StartUep, kept_results
 from tests.uep.service import Service
-from tests.waiting import until
 from uep import endpoint
 
 pytestmark = pytest.mark.system

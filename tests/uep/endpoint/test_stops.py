@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.program import HTEX, PROCESSES, StartUep
 from tests.uep.service import Service
-from tests.waiting import until
 from uep.storage.journal import Journal
 from uep.storage.result_store import ResultStore
 from wire import messages

@@ -15,10 +15,10 @@ import pytest
 from globus_compute_sdk import ShellFunction
 
 from lab import peer
+from lab.waiting import until
 from tests.conftest import need
 from tests.uep import functions
 from tests.uep.task_requests import HTEX, PROCESS_POOL, StartEngine, run, serializer, task_request, value
-from tests.waiting import until
 from uep.config import ConfigError
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.registry import make_engine

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from globus_compute_sdk import ShellFunction
 
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
-from tests.waiting import until
 from uep.config import ConfigError
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.registry import make_engine

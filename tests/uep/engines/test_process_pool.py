@@ -15,9 +15,9 @@ import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.task_requests import PROCESS_POOL, StartEngine, run, task_request, value
-from tests.waiting import until
 from uep.engines import pool_worker
 from uep.engines.base import Engine
 from wire import messages

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.in_process import run_endpoint
 from tests.uep.program import StartUep
 from tests.uep.service import Service
-from tests.waiting import until
 from uep.storage import directory_lock
 from uep.storage.directory_lock import lock_directory
 

@@ -8,10 +8,10 @@ import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 
+from lab.waiting import until
 from tests.uep import functions
 from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep
 from tests.uep.service import Service
-from tests.waiting import until
 
 pytestmark = pytest.mark.system
 
