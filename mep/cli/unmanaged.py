@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from mep.monitor.containment.containment import Containment
-from mep.monitor.endpoints import record as state
+from mep.monitor.endpoints import record
 from mep.monitor.endpoints.table import STOP_TIMEOUT
 from mep.processes.process import has_ended
 
@@ -50,7 +50,7 @@ async def _end_what_is_left(profile: str, folders: list[Path]) -> None:
     containment = Containment(profile)
     try:
         for folder in folders:
-            await containment.kill(*state.whose(folder))
+            await containment.kill(*record.whose(folder))
     finally:
         containment.close()
 
@@ -58,9 +58,9 @@ async def _end_what_is_left(profile: str, folders: list[Path]) -> None:
 def _running(run_directory: Path, stack: contextlib.ExitStack) -> tuple[list[int], list[Path]]:
     """A pidfd for each that runs, closed with the stack; and all folders of which it is known."""
     pidfds, known = [], []
-    for folder in state.folders(run_directory):
-        with contextlib.suppress(state.StateError):
-            pidfd = state.open_process(folder)
+    for folder in record.folders(run_directory):
+        with contextlib.suppress(record.RecordError):
+            pidfd = record.open_process(folder)
             known.append(folder)
             if pidfd is not None:
                 stack.callback(os.close, pidfd)

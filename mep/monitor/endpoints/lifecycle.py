@@ -1,6 +1,6 @@
 """The life of a user endpoint as states and events: one table, every pair explicit, no side effects.
 
-`children` feeds it events and carries out the actions.
+`table` feeds it events and carries out the actions.
 
               CHECKED_IN     COMMAND             EXITED_CLEAN             EXITED_BADLY       STOP      TOO_LATE
   STARTING    -> RUNNING     refresh, remember   forget, revive or tell   forget, tell user  -> STOPPING  kill

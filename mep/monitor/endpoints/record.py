@@ -1,4 +1,4 @@
-"""A user endpoint that runs: in memory (`Child`), and in a folder under /run, where the next manager finds it.
+"""A user endpoint that runs: in memory (`UserEndpoint`), and in a folder under /run, where the next manager finds it.
 
 The folder is `/run/mep/NAME/UEP`: memory, root's, gone with the next boot. It holds
 
@@ -9,7 +9,7 @@ The folder is `/run/mep/NAME/UEP`: memory, root's, gone with the next boot. It h
                   `stopping` when it takes no more tasks, `stopped` before it ends cleanly
     audit         with high assurance: on which it tells of each task, a record with each write
 
-`spawn` makes a child, `children` keeps the table of them; `cli` counts and stops those that no manager looks after.
+`spawn` makes a endpoint, `table` keeps the table of them; `cli` counts and stops those that no manager looks after.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _GARBAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Overflo
 T = TypeVar("T")
 
 
-class StateError(Exception):
+class RecordError(Exception):
     """A folder under /run cannot be understood. The text names it."""
 
 
 @dataclass
-class Child:
+class UserEndpoint:
     """A user endpoint that runs.
 
     command: the newest start command for it.
@@ -150,16 +150,16 @@ def auditing_end(folder: Path) -> int:
     return descriptor
 
 
-def load(folder: Path) -> Child:
-    """The child in `folder`, adopted. Its pidfd is None when it has ended since.
+def load(folder: Path) -> UserEndpoint:
+    """The endpoint in `folder`, adopted. Its pidfd is None when it has ended since.
 
     Raises:
-        StateError: the folder's files are missing or not what `save` writes.
+        RecordError: the folder's files are missing or not what `save` writes.
     """
     try:
         facts = _read(folder)
         file = CredentialFile(folder / "credentials", _of(str, facts["key"]))
-        child = Child(
+        endpoint = UserEndpoint(
             command=_command(facts["command"], file.unseal(facts["credentials"].encode())),
             account=Account(**{**facts["account"], "groups": tuple(facts["account"]["groups"])}),
             process=Process(**facts["process"]),
@@ -176,15 +176,15 @@ def load(folder: Path) -> Child:
             remembered_until=_of(float, facts["remembered_until"]),
             adopted=True,
         )
-        child.pipe, child.audit = _reading_ends(folder)
+        endpoint.pipe, endpoint.audit = _reading_ends(folder)
     except _GARBAGE as e:
-        raise StateError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
+        raise RecordError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
     try:
-        child.pidfd = child.process.open()
+        endpoint.pidfd = endpoint.process.open()
     except _GARBAGE as e:
-        child.close()
-        raise StateError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
-    return child
+        endpoint.close()
+        raise RecordError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
+    return endpoint
 
 
 def folders(run_directory: Path) -> list[Path]:
@@ -196,22 +196,22 @@ def open_process(folder: Path) -> int | None:
     """A pidfd of the process that is on record in `folder`; None when it has ended.
 
     Raises:
-        StateError: nobody can tell.
+        RecordError: nobody can tell.
     """
     try:
         return whose(folder)[0].open()
     except _GARBAGE as e:
-        raise StateError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
+        raise RecordError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
 
 
 def whose(folder: Path) -> tuple[Process, str | None]:
-    """The process that is on record in `folder`, and the scope that it was put into. Raises StateError."""
+    """The process that is on record in `folder`, and the scope that it was put into. Raises RecordError."""
     try:
         facts = json.loads((folder / "state.json").read_bytes())
         scope = facts.get("scope")
         return Process(**facts["process"]), None if scope is None else _of(str, scope)
     except _GARBAGE as e:
-        raise StateError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
+        raise RecordError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """From a plan to a program that runs: folder, descriptors, fork, the gate, and the wait for the exec.
 
-`children` calls `spawn`. The child is on record (state.json) as soon as it exists, before it is waited for: a manager
+`table` calls `spawn`. The child is on record (state.json) as soon as it exists, before it is waited for: a manager
 that dies meanwhile leaves its successor something to find. It is held until it is where it belongs.
 """
 
@@ -19,13 +19,13 @@ from pathlib import Path
 
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
-from mep.monitor.endpoints.record import Child, auditing_end, make_folder, writing_end
+from mep.monitor.endpoints.record import UserEndpoint, auditing_end, make_folder, writing_end
 from mep.privileged.launch import LaunchFailure, Started, release, start
 from mep.privileged.session import PamError
 from mep.privileged.spec import LaunchRefused
 from mep.processes import reaping, report
 from mep.processes.process import Process
-from mep.profile import programs as reach
+from mep.profile import programs
 from mep.request.launch_plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
 from mep.request.launch_spec import LaunchSpec
 from mep.request.refusal import Refused
@@ -45,8 +45,8 @@ async def spawn(
     folder: Path,
     state: State,
     rlimits: Mapping[int, int],
-    while_held: Callable[[Child], Awaitable[None]],
-) -> Child:
+    while_held: Callable[[UserEndpoint], Awaitable[None]],
+) -> UserEndpoint:
     """Starts a user endpoint, with `folder` for what is on record of it; returns once its program has been executed.
 
     state: what it is in then. while_held: called when the process exists and waits, still root, before it has touched
@@ -64,7 +64,7 @@ async def spawn(
             started = _fork(plan, credentials, folder, rlimits)
             undo.callback(_discard, started)
             always.callback(_close, started.report, started.gate)
-            child = Child(
+            endpoint = UserEndpoint(
                 command=command,
                 account=plan.account,
                 process=Process.of(started.pid, plan.account.uid),
@@ -77,18 +77,18 @@ async def spawn(
                 state=state,
                 configuration=plan.configuration,
             )
-            child.save()
+            endpoint.save()
             await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam" if plan.pam else "account")
-            await while_held(child)
-            child.save()
+            await while_held(endpoint)
+            endpoint.save()
             release(started)
             await _within(EXEC_TIMEOUT, report.executed(started.report), plan, "home or log")
-            child.executed = True
-            child.save()
+            endpoint.executed = True
+            endpoint.save()
             undo.pop_all()
     except OSError as e:
         raise Refused("launch", f"{folder} cannot be written: {e}", _FOR_USER) from None
-    return child
+    return endpoint
 
 
 def _fork(plan: LaunchPlan, credentials: CredentialFile, folder: Path, rlimits: Mapping[int, int]) -> Started:
@@ -172,7 +172,7 @@ def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
     why = f"{failure.text.rstrip('.')} (step {failure.step!r})"
     user = f"This endpoint could not start a process for you: {why}. Please tell its administrators."
     if failure.step == "exec":
-        admin += f" ({reach.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
+        admin += f" ({programs.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
     elif failure.step in ("home", "log", "home or log"):
         what = "written to" if failure.step == "log" else "entered"
         admin += f" ({plan.account.home})"

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from mep.monitor.audit import AuditError, AuditTrail
-from mep.monitor.endpoints.record import Child
-from mep.monitor.endpoints.table import Children, ExitReport
+from mep.monitor.endpoints.record import UserEndpoint
+from mep.monitor.endpoints.table import EndpointTable, ExitReport
 from mep.monitor.requests import admission, plan
 from mep.monitor.requests.breaker import Breaker
-from mep.monitor.requests.keyed_lock import Turns
+from mep.monitor.requests.keyed_lock import KeyedLock
 from mep.monitor.requests.name_service import NameService
 from mep.monitor.requests.quota import Quota
 from mep.monitor.requests.renderer import Renderer
@@ -59,7 +59,7 @@ class Notices(Protocol):
 
 
 class Pipeline:
-    """Handles requests. `profile` gives the profile in force, `children` the table of user endpoints."""
+    """Handles requests. `profile` gives the profile in force, `table` the table of user endpoints."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Pipeline:
         renderer: Renderer,
         audit: AuditTrail,
         notices: Notices,
-        children: Callable[[], Children],
+        table: Callable[[], EndpointTable],
     ) -> None:
         self._profile = profile
         self._mapper = mapper
@@ -77,13 +77,13 @@ class Pipeline:
         self._name_service = name_service
         self._renderer = renderer
         self._audit = audit
-        self._children = children
+        self._table = table
         self._quota = Quota()
         self._breaker = Breaker()
-        self._turns = Turns()
+        self._lock = KeyedLock()
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._missed: dict[str, tuple[Child, asyncio.Event]] = {}
+        self._missed: dict[str, tuple[UserEndpoint, asyncio.Event]] = {}
 
     async def handle(self, command: StartEndpoint) -> None:
         """One request, to its end. The caller acknowledges the command when this returns."""
@@ -113,41 +113,41 @@ class Pipeline:
             log.exception("[%s] unexpected error", command.request_id)
             await self._refuse(_UNEXPECTED, command.request_id, command.credentials)
 
-    def adopted(self, child: Child) -> None:
+    def adopted(self, endpoint: UserEndpoint) -> None:
         """A user endpoint that an earlier manager started is ours now."""
-        self._note("adopted", child.command.request_id, **_facts(child))
+        self._note("adopted", endpoint.command.request_id, **_facts(endpoint))
 
-    def held(self, child: Child) -> None:
-        """Called by `children` when the process of a user endpoint exists, and waits. Raises Refused to end it."""
-        self._decide("starting", child.command.request_id, **_facts(child), scope=child.scope)
+    def held(self, endpoint: UserEndpoint) -> None:
+        """Called by `table` when the process of a user endpoint exists, and waits. Raises Refused to end it."""
+        self._decide("starting", endpoint.command.request_id, **_facts(endpoint), scope=endpoint.scope)
 
-    def checked_in(self, child: Child) -> None:
-        """Called by `children` when a user endpoint has sent its first heartbeat."""
-        seconds = round(child.checked_in_after or 0.0, 3)
-        self._note("checked in", child.command.request_id, endpoint=child.name, pid=child.pid, seconds=seconds)
+    def checked_in(self, endpoint: UserEndpoint) -> None:
+        """Called by `table` when a user endpoint has sent its first heartbeat."""
+        seconds = round(endpoint.checked_in_after or 0.0, 3)
+        self._note("checked in", endpoint.command.request_id, endpoint=endpoint.name, pid=endpoint.pid, seconds=seconds)
 
-    def working(self, child: Child) -> None:
-        """Called by `children` when a user endpoint has sent its first result."""
-        self._breaker.did_work(child.account.uid)
+    def working(self, endpoint: UserEndpoint) -> None:
+        """Called by `table` when a user endpoint has sent its first result."""
+        self._breaker.did_work(endpoint.account.uid)
 
-    def task_records(self, child: Child, records: list[bytes]) -> None:
-        """Called by `children` with what a user endpoint says of its tasks. What cannot be audited may not go on."""
+    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> None:
+        """Called by `table` with what a user endpoint says of its tasks. What cannot be audited may not go on."""
         try:
             for record in records:
-                self._audit.task(child.command.request_id, child.name, child.account, record)
+                self._audit.task(endpoint.command.request_id, endpoint.name, endpoint.account, record)
         except AuditError as e:
-            log.critical("%s is ended: its tasks cannot be audited: %s", child.name, e)
-            self._children().end(child)
+            log.critical("%s is ended: its tasks cannot be audited: %s", endpoint.name, e)
+            self._table().end(endpoint)
 
     def exited(self, report: ExitReport) -> None:
-        """Called by `children` when a user endpoint has ended."""
-        child, request_id = report.child, report.child.command.request_id
+        """Called by `table` when a user endpoint has ended."""
+        endpoint, request_id = report.endpoint, report.endpoint.command.request_id
         if report.died_early:
-            self._breaker.died_early(child.account.uid, report.ending)
+            self._breaker.died_early(endpoint.account.uid, report.ending)
         self._note(
             "exited",
             request_id,
-            **_facts(child),
+            **_facts(endpoint),
             ending=report.ending,
             seconds=round(report.seconds, 3),
             cpu_seconds=None if report.cpu_seconds is None else round(report.cpu_seconds, 3),
@@ -155,16 +155,18 @@ class Pipeline:
         )
         if self._closing:
             if report.revive is not None:
-                self._later(self._refuse(_STOPPING, request_id, child.command.credentials))
+                self._later(self._refuse(_STOPPING, request_id, endpoint.command.credentials))
         elif report.revive is not None:
             if report.unwatched:
-                child.remove()
-            log.info("[%s] %s ended just after a start command came for it; starting it again", request_id, child.name)
+                endpoint.remove()
+            log.info(
+                "[%s] %s ended just after a start command came for it; starting it again", request_id, endpoint.name
+            )
             self._later(self._finish(report.revive, self._start(report.revive)))
         elif report.tell_user and report.unwatched:
             self._later(self._tell_if_it_stays_away(report))
         elif report.tell_user:
-            self._later(self._refuse(_death(report), request_id, child.command.credentials))
+            self._later(self._refuse(_death(report), request_id, endpoint.command.credentials))
 
     def begin_closing(self) -> None:
         """From now on user endpoints end because the manager ends them: no revivals, no notices of deaths."""
@@ -180,12 +182,12 @@ class Pipeline:
                 task.cancel()
 
     async def _start(self, start: StartEndpoint) -> None:
-        async with self._turns.take(start.name) as mine:
+        async with self._lock.hold(start.name) as mine:
             if not mine:
                 self._note("superseded", start.request_id, endpoint=start.name)
                 return
             self._found(start.name)
-            children, profile = self._children(), self._profile()
+            table, profile = self._table(), self._profile()
             identity = await self._mapper.identify(start, profile.mapping)
             owner = await self._name_service.find(identity.username)
             policy = profile.config.accounts
@@ -202,34 +204,36 @@ class Pipeline:
                 rule=identity.rule,
                 mapping=profile.mapping.digest[:12],
             )
-            running = children.get(start.name)  # only now: it may have ended while a mapping program was waited for
+            running = table.get(start.name)  # only now: it may have ended while a mapping program was waited for
             if running is not None and running.account.uid == owner.uid:
-                children.refresh(running, start)
+                table.refresh(running, start)
                 self._note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
                 return
             if running is not None:
                 reason = f"{start.name} runs as {running.account.name!r}, but the requester maps to {owner.name!r}"
                 raise Refused("account", reason, "Your mapping to a local account has changed; try again later.")
-            child = await self._launch(profile, start, identity, owner)
+            endpoint = await self._launch(profile, start, identity, owner)
             self._note(
                 "started",
                 start.request_id,
-                **_facts(child),
+                **_facts(endpoint),
                 identity=identity.identity,
                 username=start.requester_name,
                 rule=identity.rule,
-                scope=child.scope,
+                scope=endpoint.scope,
             )
 
-    async def _launch(self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account) -> Child:
+    async def _launch(
+        self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account
+    ) -> UserEndpoint:
         """A new user endpoint, unless its user has to wait or has enough of them."""
-        children = self._children()
+        table = self._table()
         self._breaker.check(owner.uid)
         try:
-            uids = {child.name: child.account.uid for child in children}
+            uids = {endpoint.name: endpoint.account.uid for endpoint in table}
             with self._quota.start(start.name, owner.uid, profile.config.limits, uids):
                 rendered = await self._renderer.render(profile, start, identity, owner)
-                return await children.launch(plan.make(profile, start, identity, owner, rendered), start)
+                return await table.launch(plan.make(profile, start, identity, owner, rendered), start)
         except BaseException as e:
             if isinstance(e, Refused) and e.refusal.stage == "launch":
                 self._breaker.died_early(owner.uid, e.refusal.reason_for_user)
@@ -240,8 +244,8 @@ class Pipeline:
     async def _tell_if_it_stays_away(self, report: ExitReport) -> None:
         """It ended while no manager ran: killed, or just idle. A successor reports what was lost by itself, and a
         command for one may be waiting; only when none comes is there nobody else to tell the user."""
-        name, over = report.child.name, asyncio.Event()
-        self._missed[name] = (report.child, over)
+        name, over = report.endpoint.name, asyncio.Event()
+        self._missed[name] = (report.endpoint, over)
         try:
             await asyncio.wait_for(over.wait(), self._profile().config.mu_child_ep_grace_period_s)
             if name not in self._missed or not self._closing:
@@ -249,13 +253,13 @@ class Pipeline:
         except asyncio.TimeoutError:
             pass
         self._found(name)
-        await self._refuse(_death(report), report.child.command.request_id, report.child.command.credentials)
+        await self._refuse(_death(report), report.endpoint.command.request_id, report.endpoint.command.credentials)
 
     def _found(self, name: str) -> None:
         """Whoever missed the user endpoint `name` need not wait any longer."""
         if name in self._missed:
-            child, over = self._missed.pop(name)
-            child.remove()
+            endpoint, over = self._missed.pop(name)
+            endpoint.remove()
             over.set()
 
     async def _refuse(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
@@ -286,23 +290,23 @@ class Pipeline:
         task.add_done_callback(self._background.discard)
 
 
-def _facts(child: Child) -> dict[str, object]:
+def _facts(endpoint: UserEndpoint) -> dict[str, object]:
     return {
-        "configuration": child.configuration,
-        "endpoint": child.name,
-        "account": child.account.name,
-        "uid": child.account.uid,
-        "pid": child.pid,
+        "configuration": endpoint.configuration,
+        "endpoint": endpoint.name,
+        "account": endpoint.account.name,
+        "uid": endpoint.account.uid,
+        "pid": endpoint.pid,
     }
 
 
 def _death(report: ExitReport) -> Refusal:
     """A user endpoint that ended by itself and not cleanly, as a refusal of what was waiting for it."""
-    child = report.child
+    endpoint = report.endpoint
     when = "before its first heartbeat" if report.before_check_in else "unexpectedly"
-    log_file = f"endpoint.log in the folder {child.name} of your Globus Compute folder"
+    log_file = f"endpoint.log in the folder {endpoint.name} of your Globus Compute folder"
     return Refusal(
         "running",
-        f"{child.name} of account {child.account.name!r} (pid {child.pid}) ended {when}: {report.ending}",
+        f"{endpoint.name} of account {endpoint.account.name!r} (pid {endpoint.pid}) ended {when}: {report.ending}",
         f"Your user endpoint ended {when} ({report.ending}). Its own words are in {log_file} on that system.",
     )

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mep.cli import unmanaged as orphans
-from mep.monitor.endpoints import record as state
+from mep.monitor.endpoints import record
 from mep.monitor.endpoints.credentials import CredentialFile
-from mep.monitor.endpoints.record import Child
+from mep.monitor.endpoints.record import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
@@ -34,10 +34,10 @@ def orphan(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[O
         assert process.stdout is not None
         process.stdout.readline()
         folder = tmp_path / name
-        pipe, _ = state.make_folder(folder, audited=False)
+        pipe, _ = record.make_folder(folder, audited=False)
         credentials = CredentialFile.create(folder / "credentials", command.credentials)
         identity = Process.of(process.pid, os.getuid())
-        Child(command, alice, identity, folder, credentials, None, pipe, time.monotonic(), executed=True).save()
+        UserEndpoint(command, alice, identity, folder, credentials, None, pipe, time.monotonic(), executed=True).save()
         os.close(pipe)
         return process
 
