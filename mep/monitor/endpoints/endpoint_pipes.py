@@ -13,7 +13,7 @@ import select
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mep.monitor.endpoints.record import UserEndpoint
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 
 _WORDS_SIZE = 256
 _RECORD_SIZE = 4096

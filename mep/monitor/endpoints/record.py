@@ -1,31 +1,23 @@
-"""A user endpoint that runs: in memory (`UserEndpoint`), and in a folder under /run, where the next manager finds it.
+"""What is on record of a user endpoint, in its folder's `state.json`: so the next manager finds it.
 
-The folder is `/run/mep/NAME/UEP`: memory, root's, gone with the next boot. It holds
-
-    state.json    which process, of whom, and the newest start command for it; rewritten whenever one of these changes
-    credentials   what the user endpoint reads when it has to connect again (see `credentials`); in state.json too,
-                  because a manager may die while it writes this one, which is rewritten in place
-    pipe          on which it reports: lines `ready` after its first heartbeat, `working` after its first result,
-                  `stopping` when it takes no more tasks, `stopped` before it ends cleanly
-    audit         with high assurance: on which it tells of each task, a record with each write
-
-`spawn` makes a endpoint, `table` keeps the table of them; `cli` counts and stops those that no manager looks after.
+It says which process it is, of whom, in which state, and the newest start command for it; it is rewritten whenever one
+of these changes. The credentials are in it, too, because a manager may die while it writes their own file, which is
+rewritten in place. `spawn` and `table` save, `table` loads; `cli.unmanaged` asks who runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mep.monitor.endpoints import run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
@@ -44,114 +36,31 @@ class RecordError(Exception):
     """A folder under /run cannot be understood. The text names it."""
 
 
-@dataclass
-class UserEndpoint:
-    """A user endpoint that runs.
-
-    command: the newest start command for it.
-    folder: its folder under /run.
-    pidfd, pipe, audit: descriptors, None when closed.
-    started: monotonic seconds, which go on from one manager to the next.
-    executed: its program runs; before that, its start command has not been acked.
-    remembered_until: until then (monotonic seconds) a clean exit starts it again.
-    checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
-    scope: the unit of systemd that holds it and all that it starts; None without systemd.
-    worked: it has delivered a result. configuration: of the plan that it was started by.
-    stopping_since: since then (monotonic seconds) it takes no more tasks, if it has said so.
-    adopted: an earlier manager started it, so nobody is told its exit status; `said_stopped` stands for it.
-    """
-
-    command: StartEndpoint
-    account: Account
-    process: Process
-    folder: Path
-    credentials: CredentialFile
-    pidfd: int | None
-    pipe: int | None
-    started: float
-    audit: int | None = None
-    executed: bool = False
-    scope: str | None = None
-    worked: bool = False
-    configuration: str = ""
-    state: State = State.STARTING
-    remembered_until: float = 0.0
-    checked_in_after: float | None = None
-    stopping_since: float | None = None
-    adopted: bool = False
-    said_stopped: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.command.name
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def save(self) -> None:
-        """Writes state.json, whole or not at all."""
-        facts = {
-            "format": _FORMAT,
-            "process": dataclasses.asdict(self.process),
-            "account": dataclasses.asdict(self.account),
-            "command": {name: getattr(self.command, name) for name in _COMMAND},
-            "key": self.credentials.key,
-            "credentials": self.credentials.seal(self.command.credentials).decode(),
-            "started": self.started,
-            "executed": self.executed,
-            "scope": self.scope,
-            "worked": self.worked,
-            "configuration": self.configuration,
-            "state": self.state.value,
-            "remembered_until": self.remembered_until,
-        }
-        temporary = self.folder / "state.new"
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-            json.dump(facts, file)
-        temporary.rename(self.folder / "state.json")
-
-    def remove(self) -> None:
-        """Deletes the folder: there is nothing left to adopt."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """Closes the descriptors; nothing of it is heard any more."""
-        for descriptor in (self.pidfd, self.pipe, self.audit):
-            if descriptor is not None:
-                os.close(descriptor)
-        self.pidfd = self.pipe = self.audit = None
-
-
-def make_folder(folder: Path, *, audited: bool) -> tuple[int, int | None]:
-    """A new folder with its pipes; their reading ends. What was there before is deleted."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True)
-    os.mkfifo(folder / "pipe", 0o600)
-    if audited:
-        os.mkfifo(folder / "audit", 0o600)
-    return _reading_ends(folder)
-
-
-def writing_end(folder: Path) -> int:
-    """A descriptor of the pipe for the user endpoint.
-
-    For both directions, so that a report is kept for the next manager while there is none; and never waiting, so that
-    a pipe that is full holds nobody up.
-    """
-    return os.open(folder / "pipe", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def auditing_end(folder: Path) -> int:
-    """A descriptor of the pipe for audit records. For both directions, too, but waiting: a user endpoint does not go on
-    before its record is on its way. Each write is a record, and is read as one (O_DIRECT, pipe(2))."""
-    descriptor = os.open(folder / "audit", os.O_RDWR | os.O_CLOEXEC)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
-    return descriptor
+def save(endpoint: UserEndpoint) -> None:
+    """Writes state.json, whole or not at all. Raises OSError."""
+    facts = {
+        "format": _FORMAT,
+        "process": dataclasses.asdict(endpoint.process),
+        "account": dataclasses.asdict(endpoint.account),
+        "command": {name: getattr(endpoint.command, name) for name in _COMMAND},
+        "key": endpoint.credentials.key,
+        "credentials": endpoint.credentials.seal(endpoint.command.credentials).decode(),
+        "started": endpoint.started,
+        "executed": endpoint.executed,
+        "scope": endpoint.scope,
+        "worked": endpoint.worked,
+        "configuration": endpoint.configuration,
+        "state": endpoint.state.value,
+        "remembered_until": endpoint.remembered_until,
+    }
+    temporary = endpoint.folder / "state.new"
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+        json.dump(facts, file)
+    temporary.rename(endpoint.folder / "state.json")
 
 
 def load(folder: Path) -> UserEndpoint:
-    """The endpoint in `folder`, adopted. Its pidfd is None when it has ended since.
+    """The user endpoint in `folder`, adopted. Its pidfd is None when it has ended since.
 
     Raises:
         RecordError: the folder's files are missing or not what `save` writes.
@@ -176,7 +85,7 @@ def load(folder: Path) -> UserEndpoint:
             remembered_until=_of(float, facts["remembered_until"]),
             adopted=True,
         )
-        endpoint.pipe, endpoint.audit = _reading_ends(folder)
+        endpoint.pipe, endpoint.audit = run_folder.reading_ends(folder)
     except _GARBAGE as e:
         raise RecordError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
     try:
@@ -229,13 +138,3 @@ def _of(kind: type[T], value: object) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"expected {kind.__name__}")
     return value
-
-
-def _reading_ends(folder: Path) -> tuple[int, int | None]:
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    pipe = os.open(folder / "pipe", flags)
-    try:
-        return pipe, os.open(folder / "audit", flags) if (folder / "audit").exists() else None
-    except OSError:
-        os.close(pipe)
-        raise

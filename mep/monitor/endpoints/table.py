@@ -20,12 +20,13 @@ from pathlib import Path
 from mep.monitor.containment import containment, limits
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
-from mep.monitor.endpoints import lifecycle, record
+from mep.monitor.endpoints import lifecycle, record, run_folder
 from mep.monitor.endpoints.endpoint_pipes import EndpointPipes
 from mep.monitor.endpoints.lifecycle import Action, Event, State
-from mep.monitor.endpoints.record import UserEndpoint
 from mep.monitor.endpoints.spawn import spawn
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes import reaping
+from mep.processes.pidfd import send_signal
 from mep.profile.config import ManagerConfig
 from mep.profile.resources import Resources
 from mep.request.launch_plan import LaunchPlan
@@ -161,7 +162,7 @@ class EndpointTable:
                 self._later(self._containment.kill(endpoint.process, endpoint.scope))
                 _signal(endpoint, signal.SIGKILL)
                 endpoint.close()
-                endpoint.remove()
+                run_folder.remove(endpoint.folder)
             elif endpoint.pidfd is None:
                 self._ended_unwatched(endpoint)
             else:
@@ -313,7 +314,7 @@ class EndpointTable:
 
     def _save(self, endpoint: UserEndpoint) -> None:
         try:
-            endpoint.save()
+            record.save(endpoint)
         except OSError as e:
             log.error("the state of %s cannot be written (%s); a next manager may miss it", endpoint.name, e.strerror)
 
@@ -327,7 +328,7 @@ class EndpointTable:
             endpoint.remembered_until = time.monotonic() + self._config().mu_child_ep_grace_period_s
         elif action is Action.FORGET:
             del self._endpoints[endpoint.name]
-            endpoint.remove()
+            run_folder.remove(endpoint.folder)
             self._listener.count(len(self._endpoints))
             if not self._endpoints:
                 self._empty.set()
@@ -376,8 +377,7 @@ def _ending(code: int) -> str:
 
 def _signal(endpoint: UserEndpoint, number: signal.Signals) -> None:
     if endpoint.pidfd is not None:  # else it has ended, and is only to be reaped
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(endpoint.pidfd, number)
+        send_signal(endpoint.pidfd, number)
 
 
 def _ask_to_stop(folder: Path) -> None:
@@ -386,6 +386,5 @@ def _ask_to_stop(folder: Path) -> None:
     except record.RecordError:
         return  # said already; whose process it is cannot be known, so it is left alone
     if pidfd is not None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        send_signal(pidfd, signal.SIGTERM)
         os.close(pidfd)

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from mep.monitor.audit import AuditError, AuditTrail
-from mep.monitor.endpoints.record import UserEndpoint
+from mep.monitor.endpoints import run_folder
 from mep.monitor.endpoints.table import EndpointTable, ExitReport
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.requests import admission, plan
 from mep.monitor.requests.breaker import Breaker
 from mep.monitor.requests.keyed_lock import KeyedLock
@@ -158,7 +159,7 @@ class Pipeline:
                 self._later(self._refuse(_STOPPING, request_id, endpoint.command.credentials))
         elif report.revive is not None:
             if report.unwatched:
-                endpoint.remove()
+                run_folder.remove(endpoint.folder)
             log.info(
                 "[%s] %s ended just after a start command came for it; starting it again", request_id, endpoint.name
             )
@@ -259,7 +260,7 @@ class Pipeline:
         """Whoever missed the user endpoint `name` need not wait any longer."""
         if name in self._missed:
             endpoint, over = self._missed.pop(name)
-            endpoint.remove()
+            run_folder.remove(endpoint.folder)
             over.set()
 
     async def _refuse(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from mep.monitor.endpoints import record
+from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
-from mep.monitor.endpoints.record import RecordError, UserEndpoint
+from mep.monitor.endpoints.record import RecordError
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
@@ -29,7 +30,7 @@ from mep.request.start_endpoint import StartEndpoint
 def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[UserEndpoint]:
     """This process, as if it were a user endpoint of alice's."""
     folder = tmp_path / "run" / "prod" / command.name
-    pipe, audit = record.make_folder(folder, audited=True)
+    pipe, audit = run_folder.make(folder, audited=True)
     assert audit is not None
     yield UserEndpoint(
         command=command,
@@ -49,7 +50,7 @@ def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator
 @pytest.fixture
 def saved(endpoint: UserEndpoint) -> Path:
     """The folder of a endpoint that is on record."""
-    endpoint.save()
+    record.save(endpoint)
     return endpoint.folder
 
 
@@ -68,7 +69,7 @@ def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
     endpoint.remembered_until = 99.25
     endpoint.scope = "mep-prod-uep.scope"
     endpoint.worked = True
-    endpoint.save()
+    record.save(endpoint)
     found = loaded(endpoint.folder)
     unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said_stopped"}
     for field in dataclasses.fields(UserEndpoint):
@@ -81,12 +82,12 @@ def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
 
 def test_of_one_that_has_ended_there_is_no_descriptor(endpoint: UserEndpoint) -> None:
     endpoint.process = Process(endpoint.pid, endpoint.process.start_time + 1, endpoint.process.uid)
-    endpoint.save()
+    record.save(endpoint)
     assert loaded(endpoint.folder).pidfd is None
 
 
 def test_an_adopted_one_can_be_heard(endpoint: UserEndpoint) -> None:
-    endpoint.save()
+    record.save(endpoint)
     found = record.load(endpoint.folder)
     assert found.pidfd is not None and found.pipe is not None and found.audit is not None
     found.close()
@@ -97,7 +98,7 @@ def test_the_newest_credentials_are_loaded(saved: Path, endpoint: UserEndpoint, 
     fresh["task_queue_info"]["connection_url"] = "amqp://user:fresh@127.0.0.1:5672/%2F"
     endpoint.command = dataclasses.replace(endpoint.command, credentials=fresh)
     endpoint.credentials.refresh(fresh)
-    endpoint.save()
+    record.save(endpoint)
     assert loaded(saved).command.credentials == fresh
 
 
@@ -106,7 +107,7 @@ def test_only_root_can_look(saved: Path) -> None:
         before = os.umask(umask)
         try:
             folder = saved.with_name("another")
-            os.close(record.make_folder(folder, audited=False)[0])
+            os.close(run_folder.make(folder, audited=False)[0])
             (folder / "credentials").unlink(missing_ok=True)
             CredentialFile.create(folder / "credentials", {})
         finally:
@@ -136,7 +137,7 @@ def test_a_new_state_replaces_the_old_one_whole(saved: Path, endpoint: UserEndpo
     with (saved / "state.json").open("rb") as earlier:
         endpoint.state = State.STOPPING
         (saved / "state.new").write_text("half of an earlier attem")
-        endpoint.save()
+        record.save(endpoint)
         assert json.loads(earlier.read())["state"] == "starting", "who reads meanwhile reads the old one to its end"
     assert loaded(saved).state is State.STOPPING
     assert not (saved / "state.new").exists()
@@ -249,11 +250,11 @@ def test_who_runs(saved: Path, endpoint: UserEndpoint) -> None:
     run_directory = saved.parent
     (run_directory / "manager.pid").write_text("1\n")
     (run_directory / "begun").mkdir()  # a start that did not come as far as its state
-    os.close(record.make_folder(run_directory / "garbage", audited=False)[0])
+    os.close(run_folder.make(run_directory / "garbage", audited=False)[0])
     (run_directory / "garbage" / "state.json").write_text("{")
     ended = dataclasses.replace(endpoint, folder=run_directory / "ended", process=Process(endpoint.pid, 1, 0))
     ended.folder.mkdir()
-    ended.save()
+    record.save(ended)
     assert {path.name for path in record.folders(run_directory)} == {saved.name, "garbage", "ended"}
     pidfds = {}
     for folder in (saved, run_directory / "ended"):
@@ -270,16 +271,16 @@ def test_nobody_runs_where_there_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_removed_whole(saved: Path, endpoint: UserEndpoint) -> None:
-    endpoint.remove()
+    run_folder.remove(saved)
     assert not saved.exists()
-    endpoint.remove()  # once more is harmless
-    os.close(record.make_folder(saved, audited=False)[0])
+    run_folder.remove(saved)  # once more is harmless
+    os.close(run_folder.make(saved, audited=False)[0])
     assert [path.name for path in saved.iterdir()] == ["pipe"], "what was there before is gone"
 
 
 def test_a_word_is_kept_while_nobody_reads(saved: Path, endpoint: UserEndpoint) -> None:
     """The manager ends, its user endpoint says `ready`, and the next manager hears it."""
-    writing = record.writing_end(saved)
+    writing = run_folder.pipe_writing_end(saved)
     assert endpoint.pipe is not None
     os.close(endpoint.pipe)
     os.write(writing, b"ready\n")
@@ -293,7 +294,7 @@ def test_a_word_is_kept_while_nobody_reads(saved: Path, endpoint: UserEndpoint) 
 
 
 def test_a_full_pipe_holds_nobody_up(saved: Path, endpoint: UserEndpoint) -> None:
-    writing = record.writing_end(saved)
+    writing = run_folder.pipe_writing_end(saved)
     begun = time.monotonic()
     with pytest.raises(BlockingIOError):
         while True:
@@ -306,7 +307,7 @@ def test_a_full_pipe_holds_nobody_up(saved: Path, endpoint: UserEndpoint) -> Non
 
 
 def test_descriptors_are_not_inherited_by_accident(saved: Path, endpoint: UserEndpoint) -> None:
-    writing = record.writing_end(saved)
+    writing = run_folder.pipe_writing_end(saved)
     found = record.load(saved)
     assert found.pidfd is not None and found.pipe is not None and found.audit is not None and endpoint.pipe is not None
     for descriptor in (writing, endpoint.pipe, found.pidfd, found.pipe, found.audit):
@@ -318,7 +319,7 @@ def test_descriptors_are_not_inherited_by_accident(saved: Path, endpoint: UserEn
 
 def test_records_come_one_by_one(saved: Path, endpoint: UserEndpoint) -> None:
     """Without ends of lines, as the public package's user endpoint writes them."""
-    writing = record.auditing_end(saved)
+    writing = run_folder.audit_writing_end(saved)
     assert endpoint.audit is not None
     os.write(writing, b"first record")
     os.write(writing, b"second")
