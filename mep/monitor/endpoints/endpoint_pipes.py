@@ -29,21 +29,23 @@ _LAST_RECORDS = 16
 class EndpointPipes:
     """Passes on what is heard, in the event loop.
 
-    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks. unaudited: it has
-    closed the pipe for that, or is ending. ended: its process has ended; `finish` comes next.
+    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks; False when that
+    cannot be audited. unaudited: so its tasks may not go on, or it has closed the pipe for that, or is ending. ended:
+    its process has ended, with its pidfd; `finish` comes next.
     """
 
     word: Callable[[UserEndpoint, bytes], bool]
-    records: Callable[[UserEndpoint, list[bytes]], None]
+    records: Callable[[UserEndpoint, list[bytes]], bool]
     unaudited: Callable[[UserEndpoint], None]
-    ended: Callable[[UserEndpoint], None]
+    ended: Callable[[UserEndpoint, int], None]
 
     def begin(self, endpoint: UserEndpoint) -> None:
         """Listens from now on."""
-        assert endpoint.pidfd is not None and endpoint.pipe is not None
         loop = asyncio.get_running_loop()
-        loop.add_reader(endpoint.pidfd, self.ended, endpoint)
-        loop.add_reader(endpoint.pipe, self._hear, endpoint)
+        if endpoint.pidfd is not None:
+            loop.add_reader(endpoint.pidfd, self.ended, endpoint, endpoint.pidfd)
+        if endpoint.pipe is not None:
+            loop.add_reader(endpoint.pipe, self._hear, endpoint)
         self._expect_records(endpoint)
 
     def finish(self, endpoint: UserEndpoint) -> None:
@@ -51,7 +53,7 @@ class EndpointPipes:
         self._hear(endpoint)
         for _ in range(_LAST_RECORDS):  # and no more: something that it has left may still write
             if endpoint.audit is not None and _has_more(endpoint.audit):
-                self._take_records(endpoint)
+                self._take_records(endpoint, endpoint.audit)
         self.stop(endpoint)
 
     def stop(self, endpoint: UserEndpoint) -> None:
@@ -75,27 +77,27 @@ class EndpointPipes:
             os.close(endpoint.pipe)
             endpoint.pipe = None
 
-    def _take_records(self, endpoint: UserEndpoint) -> None:
+    def _take_records(self, endpoint: UserEndpoint, audit: int) -> None:
         """The records that wait, each with a read of its own; no more than some, as others want to be heard, too."""
-        assert endpoint.audit is not None
         records: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
-            while len(records) < _MOST_RECORDS and (record := os.read(endpoint.audit, _RECORD_SIZE)):
+            while len(records) < _MOST_RECORDS and (record := os.read(audit, _RECORD_SIZE)):
                 records.append(record)
         loop = asyncio.get_running_loop()
-        loop.remove_reader(endpoint.audit)
+        loop.remove_reader(audit)
         if not records:
-            os.close(endpoint.audit)
+            os.close(audit)
             endpoint.audit = None
             self.unaudited(endpoint)
             return
-        self.records(endpoint, records)
+        if not self.records(endpoint, records):
+            self.unaudited(endpoint)
         # Nobody may fill the disk at will, or hold up others: whoever writes more has to wait.
         loop.call_later(_RECORDS_PAUSE, self._expect_records, endpoint)
 
     def _expect_records(self, endpoint: UserEndpoint) -> None:
         if endpoint.audit is not None:  # else there is no such pipe, or it has been closed meanwhile
-            asyncio.get_running_loop().add_reader(endpoint.audit, self._take_records, endpoint)
+            asyncio.get_running_loop().add_reader(endpoint.audit, self._take_records, endpoint, endpoint.audit)
 
 
 def _has_more(descriptor: int) -> bool:

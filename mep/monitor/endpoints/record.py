@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +23,15 @@ from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
 
-_FORMAT = 2
+_FORMAT = 3
 """Of state.json. Whoever changes what is written raises it, and goes on reading what the version before wrote."""
-_READABLE = (1, 2)
+_READABLE = (1, 2, 3)
+_ASKED_BEFORE_3 = {
+    State.STARTING: State.STARTING_ASKED,
+    State.RUNNING: State.RUNNING_ASKED,
+    State.STOPPING: State.STOPPING_ASKED,
+}
+"""The states that were told apart by `remembered_until` alone."""
 _COMMAND = tuple(f.name for f in dataclasses.fields(StartEndpoint) if f.name != "credentials")
 
 _GARBAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, OSError)
@@ -81,7 +88,7 @@ def load(folder: Path) -> UserEndpoint:
             scope=None if facts.get("scope") is None else _of(str, facts["scope"]),
             worked=_of(bool, facts.get("worked", False)),
             configuration=_of(str, facts.get("configuration", "")),
-            state=State(facts["state"]),
+            state=_state(facts),
             remembered_until=_of(float, facts["remembered_until"]),
             adopted=True,
         )
@@ -128,6 +135,13 @@ def _read(folder: Path) -> dict[str, Any]:
     if facts["format"] not in _READABLE:
         raise ValueError(f"format {facts['format']!r}; this version knows {_READABLE}")
     return facts
+
+
+def _state(facts: Mapping[str, Any]) -> State:
+    state, remembered_until = State(facts["state"]), _of(float, facts["remembered_until"])
+    if facts["format"] < 3 and remembered_until > time.monotonic():
+        return _ASKED_BEFORE_3[state]
+    return state
 
 
 def _command(facts: Mapping[str, Any], credentials: Mapping[str, Any]) -> StartEndpoint:

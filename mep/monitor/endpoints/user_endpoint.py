@@ -1,4 +1,4 @@
-"""A user endpoint as the monitor knows it, in memory.
+"""A user endpoint as the monitor knows it, in memory: `UserEndpoint`, and how it ended: `ExitReport`.
 
 `spawn` makes one for each program that it starts, `record` for each that an earlier manager left; `table` keeps them.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mep.monitor.endpoints.credentials import CredentialFile
@@ -16,9 +16,30 @@ from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
 
 
+@dataclass(frozen=True)
+class ExitReport:
+    """How a user endpoint ended.
+
+    ending: "exit status 3" or "signal 9 (SIGKILL)". clean: it meant to end. seconds: since its start.
+    before_check_in: known to have ended before its first heartbeat. useless: known to have been of no use.
+    cpu_seconds, peak_memory (KiB): its own and its reaped children's; None for one that an earlier manager started.
+    """
+
+    ending: str
+    clean: bool
+    seconds: float
+    before_check_in: bool = False
+    useless: bool = False
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
+
+
+NOT_ENDED = ExitReport("has not ended", clean=False, seconds=0.0)
+
+
 @dataclass
 class UserEndpoint:
-    """A user endpoint that runs, and what is known of it.
+    """A user endpoint that runs, or has ended while nobody watched.
 
     command: the newest start command for it.
     folder: its folder under /run.
@@ -29,8 +50,9 @@ class UserEndpoint:
     checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
     scope: the unit of systemd that holds it and all that it starts; None without systemd.
     worked: it has delivered a result. configuration: of the plan that it was started by.
-    stopping_since: since then (monotonic seconds) it takes no more tasks, if it has said so.
-    adopted: an earlier manager started it, so nobody is told its exit status; `said_stopped` stands for it.
+    said: the words that it has said to this manager.
+    adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
+    exit: how it ended, once it has.
     """
 
     command: StartEndpoint
@@ -49,9 +71,9 @@ class UserEndpoint:
     state: State = State.STARTING
     remembered_until: float = 0.0
     checked_in_after: float | None = None
-    stopping_since: float | None = None
+    said: set[bytes] = field(default_factory=set)
     adopted: bool = False
-    said_stopped: bool = False
+    exit: ExitReport = NOT_ENDED
 
     @property
     def name(self) -> str:

@@ -65,13 +65,13 @@ def loaded(folder: Path) -> UserEndpoint:
 
 def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
     endpoint.executed = True
-    endpoint.state = State.RUNNING
+    endpoint.state = State.RUNNING_ASKED
     endpoint.remembered_until = 99.25
     endpoint.scope = "mep-prod-uep.scope"
     endpoint.worked = True
     record.save(endpoint)
     found = loaded(endpoint.folder)
-    unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said_stopped"}
+    unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said", "exit"}
     for field in dataclasses.fields(UserEndpoint):
         if field.name not in unsaved:
             assert getattr(found, field.name) == getattr(endpoint, field.name), field.name
@@ -157,7 +157,7 @@ GARBAGE: dict[str, bytes | Callable[[dict[str, Any]], object]] = {
     "not UTF-8": b"\xff\xfe\x00",
     "a list": b"[]",
     "null": b"null",
-    "another format": edit(format=3),
+    "another format": edit(format=4),
     "no format": lambda facts: facts.pop("format"),
     "no key": lambda facts: facts.pop("key"),
     "no such state": edit(state="sleeping"),
@@ -333,3 +333,21 @@ def test_what_an_earlier_version_wrote_is_read(saved: Path) -> None:
     (saved / "state.json").write_text(json.dumps({**facts, "format": 1}))
     found = loaded(saved)
     assert (found.scope, found.worked) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "now"),
+    [
+        ("starting", 0, State.STARTING),
+        ("starting", 100, State.STARTING_ASKED),
+        ("running", 100, State.RUNNING_ASKED),
+        ("running", -100, State.RUNNING),
+        ("stopping", 100, State.STOPPING_ASKED),
+    ],
+)
+def test_a_command_that_an_earlier_version_remembered_is_remembered(
+    saved: Path, state: str, seconds: float, now: State
+) -> None:
+    remembered_until = time.monotonic() + seconds if seconds else 0.0
+    spoil(saved, edit(format=2, state=state, remembered_until=remembered_until))
+    assert loaded(saved).state is now
