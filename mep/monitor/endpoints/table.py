@@ -89,6 +89,7 @@ class EndpointTable:
         endpoint = await self._launcher.launch(plan, command, self._run_directory / command.name, self._config())
         self._endpoints[endpoint.name] = endpoint
         self._watch(endpoint)
+        self._tell_count()
         return endpoint
 
     def adopt(self) -> list[UserEndpoint]:
@@ -109,6 +110,7 @@ class EndpointTable:
                 self._termination.undo(endpoint)
                 endpoint.close()
                 run_folder.remove(folder)
+        self._tell_count()
         return list(self)
 
     def _take_over(self, endpoint: UserEndpoint) -> None:
@@ -176,6 +178,8 @@ class EndpointTable:
     def _watch(self, endpoint: UserEndpoint) -> None:
         self._pipes.begin(endpoint)
         self._timers.set(endpoint, Event.TIMED_OUT, endpoint.started + self._config().start_timeout)
+
+    def _tell_count(self) -> None:
         self._count(len(list(self)))
 
     # What happens to one
@@ -239,7 +243,7 @@ class EndpointTable:
         del self._endpoints[endpoint.name]
         self._timers.drop(endpoint)
         run_folder.remove(endpoint.folder)
-        self._count(len(list(self)))
+        self._tell_count()
         if not self._endpoints:
             self._empty.set()
 
