@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
 
 from mep.monitor.containment.containment import Containment
-from mep.monitor.endpoints import record as state
+from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.table import STOP_TIMEOUT
-from mep.processes.pidfd import has_ended
+from mep.processes.pidfd import has_ended, send_signal
 
 
 def count(run_directory: Path) -> int:
@@ -36,13 +35,12 @@ def end(run_directory: Path) -> int:
     with contextlib.ExitStack() as stack:
         pidfds, known = _running(run_directory, stack)
         for pidfd in pidfds:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            send_signal(pidfd, signal.SIGTERM)
         _wait(pidfds)
         asyncio.run(_end_what_is_left(run_directory.name, known))
         _wait(pidfds)
     for folder in known:
-        shutil.rmtree(folder, ignore_errors=True)
+        run_folder.remove(folder)
     return len(pidfds)
 
 
@@ -50,7 +48,7 @@ async def _end_what_is_left(profile: str, folders: list[Path]) -> None:
     containment = Containment(profile)
     try:
         for folder in folders:
-            await containment.kill(*state.whose(folder))
+            await containment.kill(*record.whose(folder))
     finally:
         containment.close()
 
@@ -58,9 +56,9 @@ async def _end_what_is_left(profile: str, folders: list[Path]) -> None:
 def _running(run_directory: Path, stack: contextlib.ExitStack) -> tuple[list[int], list[Path]]:
     """A pidfd for each that runs, closed with the stack; and all folders of which it is known."""
     pidfds, known = [], []
-    for folder in state.folders(run_directory):
-        with contextlib.suppress(state.StateError):
-            pidfd = state.open_process(folder)
+    for folder in record.folders(run_directory):
+        with contextlib.suppress(record.RecordError):
+            pidfd = record.open_process(folder)
             known.append(folder)
             if pidfd is not None:
                 stack.callback(os.close, pidfd)

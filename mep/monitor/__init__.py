@@ -19,6 +19,7 @@ FILES
   manager.py           one run: the parts, signals, the end
   profile_in_force.py  the profile that requests are served by; reload
   audit.py             the audit trail
+  background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
   notify.py            a word to systemd
   run_lock.py          one manager per endpoint and host

@@ -20,11 +20,14 @@ from typing import Any, Protocol
 from mep.monitor.audit import AuditTrail
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
-from mep.monitor.endpoints.table import Children, Listener
+from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
 from mep.monitor.profile_in_force import ProfileInForce, Reader
+from mep.monitor.requests.breaker import Breaker
+from mep.monitor.requests.decisions import Decisions, Notices
+from mep.monitor.requests.endpoint_events import EndpointEvents
 from mep.monitor.requests.name_service import NameService
-from mep.monitor.requests.pipeline import Mapper, Notices, Pipeline
+from mep.monitor.requests.pipeline import Mapper, Pipeline
 from mep.monitor.requests.renderer import Renderer
 from mep.monitor.status import Status
 from mep.profile.profile import Profile
@@ -71,7 +74,7 @@ class Manager:
         config = profile.config
         self._endpoint_id = endpoint_id
         self._stopping = asyncio.Event()
-        self._keeps_children = False
+        self._keeps_endpoints = False
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
         self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._profile_changed)
@@ -79,24 +82,25 @@ class Manager:
         self._name_service = neighbours.name_service
         self._renderer = neighbours.renderer
         self._containment = Containment(profile.name)
+        decisions = Decisions(self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12])
+        breaker = Breaker()
+        self._events = EndpointEvents(decisions, self._audit, breaker, lambda command: self.pipeline.revive(command))
+        self._table = EndpointTable(
+            run_directory,
+            lambda: self._in_force.profile.config,
+            self._containment,
+            self._events,
+            self._status.user_endpoints,
+        )
         self.pipeline = Pipeline(
             lambda: self._in_force.profile,
             neighbours.mapper,
             self._name_service,
             self._renderer,
-            self._audit,
-            neighbours.notices,
-            lambda: self._children,
+            decisions,
+            breaker,
+            self._table,
         )
-        listener = Listener(
-            held=self.pipeline.held,
-            checked_in=self.pipeline.checked_in,
-            working=self.pipeline.working,
-            records=self.pipeline.task_records,
-            exited=self.pipeline.exited,
-            count=self._status.user_endpoints,
-        )
-        self._children = Children(run_directory, lambda: self._in_force.profile.config, self._containment, listener)
 
     def heartbeat_period(self) -> float:
         """Seconds between two heartbeats of the manager, as they are in force."""
@@ -126,8 +130,8 @@ class Manager:
             await worker.probe()  # one that is not there is told at the start
             await self._look_at_containment()
             log.info("identity mapping with digest %.12s is in force", self._in_force.profile.mapping.digest)
-            for child in self._children.adopt():
-                self.pipeline.adopted(child)
+            for endpoint in self._table.adopt():
+                self._events.adopted(endpoint)
             await self._run(worker)
         finally:
             await self._renderer.stop()
@@ -146,10 +150,10 @@ class Manager:
         broken = [task for task in parts if task.done() and not self._stopping.is_set()]
         for task in broken:
             log.critical("internal error", exc_info=task.exception())
-        self._keeps_children = self._keeps_children or bool(broken)
+        self._keeps_endpoints = self._keeps_endpoints or bool(broken)
         self._stopping.set()
         await worker.finish(FINISH_TIMEOUT)
-        await self._leave_children()
+        await self._leave_endpoints()
         await worker.close(LAST_WORDS_TIMEOUT)
         await self._in_force.close()
         await _cancel(watchdog, mapping, stopping)
@@ -173,26 +177,27 @@ class Manager:
             log.error("limits are not in force: %s", e)
             self._status.containment(f"limits are not in force: {e}")
 
-    async def _leave_children(self) -> None:
+    async def _leave_endpoints(self) -> None:
         """To the next manager, or to their end."""
-        if self._keeps_children:
-            self._children.release()
-            await self.pipeline.close()
-            self._children.release()  # what was being revived
-            if self._keeps_children:
+        if self._keeps_endpoints:
+            self._table.release()
+            await self._events.close()
+            self._table.release()  # what was being revived
+            if self._keeps_endpoints:
                 return
-            self._children.adopt()  # a signal that ends them came meanwhile
-        self.pipeline.begin_closing()
-        await self.pipeline.close()
-        await self._children.stop_all()
-        await self.pipeline.close()
+            self._table.adopt()  # a signal that ends them came meanwhile
+        self._events.begin_closing()
+        self._table.stop()
+        await self._events.close()
+        await self._table.stop_all()  # also what was being revived
+        await self._events.close()
 
     def _stop(self, number: int) -> None:
         """A signal to stop; a later one that ends user endpoints wins over one that keeps them."""
         if self._stopping.is_set() and number == signal.SIGUSR1:
             return
-        self._keeps_children = number == signal.SIGUSR1 or self._in_force.profile.config.on_stop == "keep"
-        what = "left to the next manager" if self._keeps_children else "ended"
+        self._keeps_endpoints = number == signal.SIGUSR1 or self._in_force.profile.config.on_stop == "keep"
+        what = "left to the next manager" if self._keeps_endpoints else "ended"
         log.info("%s: stopping; user endpoints are %s", signal.Signals(number).name, what)
         notify(STOPPING="1", STATUS=f"stopping; user endpoints are {what}")
         self._stopping.set()

@@ -21,7 +21,7 @@ from mep.request.mapped_identity import MappedIdentity
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.commands import MANAGER
 
-from .samples import ALICE, decide, expression, external, record, text
+from .samples import ALICE, decide, expression, external, record, run_program, text
 
 Write = Callable[..., Path]
 ALICES = Account("alice", 54321, 54321, "Alice", "/home/alice", "/bin/bash", (54321, 100))
@@ -73,4 +73,4 @@ def start(*records: dict[str, object]) -> StartEndpoint:
 def identify(command: StartEndpoint, mapping: str) -> MappedIdentity:
     """Whom the requester becomes by mapping documents with this text. Raises Refused."""
     documents = MappingDocuments(Path("m.json"), mapping, "a digest")
-    return asyncio.run(IdentityMapper(MANAGER).identify(command, documents))
+    return asyncio.run(IdentityMapper(MANAGER, run_program).identify(command, documents))

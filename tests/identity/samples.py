@@ -59,6 +59,14 @@ def decide(mapper: Mapper, identity_set: object, **more: Any) -> Decision:
 
 
 async def run(argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+    """Runs a mapping program as the manager does; what fails is what `identity` expects of a runner."""
+    try:
+        return await run_program(argv, stdin, account)
+    except ProgramFailed as e:
+        raise MapperError(str(e)) from None
+
+
+async def run_program(argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
     """Runs a mapping program as the manager does: as nobody, if no account is named."""
     need(os.geteuid() == 0, "mapping programs run as another account: needs root")
     nobody = look_up.account("nobody")
@@ -67,10 +75,7 @@ async def run(argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
     async def find(name: str) -> Account | None:
         return look_up.account(name)
 
-    try:
-        return await MappingPrograms(find, nobody).run(argv, stdin, account)
-    except ProgramFailed as e:
-        raise MapperError(str(e)) from None
+    return await MappingPrograms(find, nobody).run(argv, stdin, account)
 
 
 def write_program(folder: Path, body: str, interpreter: str = "/bin/sh", name: str = "map") -> Path:

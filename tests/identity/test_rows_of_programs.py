@@ -22,7 +22,7 @@ import pytest
 from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from identity.runner import MapperError
-from mep.mapper import program as runner
+from mep.monitor.requests import mapping_programs
 from mep.request.refusal import Refused
 
 from .asking import Write, answers, ask, fails, identify, run, start
@@ -30,7 +30,7 @@ from .samples import ALICE, BOB, decide, expression, external, record, text
 
 
 def test_row_16_failing_mapper(program: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mep.mapper.program.TIME_LIMIT", 0.2)
+    monkeypatch.setattr("mep.monitor.requests.mapping_programs.TIME_LIMIT", 0.2)
     for body in ("exit 1", "sleep 9", "echo x", "kill -9 $$"):
         failing = external(program(body))
         with pytest.raises(MapperError):
@@ -57,7 +57,7 @@ def test_row_28_answers_of_programs(program: Write) -> None:
 
 
 def test_row_29_time_limit(program: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mep.mapper.program.TIME_LIMIT", 0.3)
+    monkeypatch.setattr("mep.monitor.requests.mapping_programs.TIME_LIMIT", 0.3)
     begin = time.monotonic()
     fails(program(f"trap '' TERM; sleep 77 & echo $! $$ > {tmp_path}/pids; cat >/dev/null; wait"), "longer than")
     late = program(f"sleep 77 & echo $! >> {tmp_path}/pids; {answers((ALICE, 'alice'))}")
@@ -66,7 +66,7 @@ def test_row_29_time_limit(program: Write, tmp_path: Path, monkeypatch: pytest.M
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 3
     assert [pid for pid in pids if is_running(pid)] == []
-    assert runner.AT_ONCE == 4
+    assert mapping_programs.AT_ONCE == 4
 
 
 def is_running(pid: str) -> bool:
@@ -151,7 +151,10 @@ def test_row_35_without_assertions(program: Write) -> None:
 import asyncio
 from identity.mapper import Mapper
 from identity.runner import MapperError
-from mep.mapper.program import run
+
+async def run(*question):
+    raise SystemExit("asked")
+
 assert False, "not reached under -O"
 mapper = Mapper.parse({text(external(path))!r})
 for ids in ({{"gateway_id": None}}, {{"connector_id": "x"}}):

@@ -8,13 +8,20 @@ CALLED BY
   ends those without a manager.
 
 IMPORTS
-  monitor.containment, privileged, processes, profile, request; cryptography
+  monitor, monitor.containment, privileged, processes, profile, request; cryptography
 
 FILES
   table.py           the table: launch, adopt, end; carries out what `lifecycle` says
   lifecycle.py       states and events, every pair explicit. Pure
   spawn.py           from a plan to a program that runs: folder, descriptors, fork, gate, exec
-  record.py          `Child`, and its folder under /run
+  launcher.py        one launch: spawned, held until it is contained and on record, or ended again
+  user_endpoint.py   `UserEndpoint` in memory, and `ExitReport`, how it ended
+  record.py          state.json, by which the next manager finds it
+  run_folder.py      its folder under /run, and the pipes in it
+  listener.py        who is told what happens: between the table and the rest of the monitor
+  timers.py          events that come with time
+  termination.py     ends processes with all that they have started
+  exits.py           how one has ended, as far as can be known
   endpoint_pipes.py  words, audit records and the end of a user endpoint
   credentials.py     the file of fresh credentials, encrypted
 """

@@ -1,6 +1,6 @@
 """What there is to hear of a user endpoint: its words and audit records through pipes, its end through a pidfd.
 
-`children` has one `Hearing` for all of them. Whatever comes is from a user's process: it may be garbage, or have no
+`table` has one `EndpointPipes` for all of them. Whatever comes is from a user's process: it may be garbage, or have no
 end, and then nobody goes on listening, or listens more slowly.
 """
 
@@ -13,7 +13,7 @@ import select
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mep.monitor.endpoints.record import Child
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 
 _WORDS_SIZE = 256
 _RECORD_SIZE = 4096
@@ -26,76 +26,78 @@ _LAST_RECORDS = 16
 
 
 @dataclass(frozen=True)
-class Hearing:
+class EndpointPipes:
     """Passes on what is heard, in the event loop.
 
-    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks. unaudited: it has
-    closed the pipe for that, or is ending. ended: its process has ended; `finish` comes next.
+    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks; False when that
+    cannot be audited. unaudited: so its tasks may not go on, or it has closed the pipe for that, or is ending. ended:
+    its process has ended, with its pidfd; `finish` comes next.
     """
 
-    word: Callable[[Child, bytes], bool]
-    records: Callable[[Child, list[bytes]], None]
-    unaudited: Callable[[Child], None]
-    ended: Callable[[Child], None]
+    word: Callable[[UserEndpoint, bytes], bool]
+    records: Callable[[UserEndpoint, list[bytes]], bool]
+    unaudited: Callable[[UserEndpoint], None]
+    ended: Callable[[UserEndpoint, int], None]
 
-    def begin(self, child: Child) -> None:
+    def begin(self, endpoint: UserEndpoint) -> None:
         """Listens from now on."""
-        assert child.pidfd is not None and child.pipe is not None
         loop = asyncio.get_running_loop()
-        loop.add_reader(child.pidfd, self.ended, child)
-        loop.add_reader(child.pipe, self._hear, child)
-        self._expect_records(child)
+        if endpoint.pidfd is not None:
+            loop.add_reader(endpoint.pidfd, self.ended, endpoint, endpoint.pidfd)
+        if endpoint.pipe is not None:
+            loop.add_reader(endpoint.pipe, self._hear, endpoint)
+        self._expect_records(endpoint)
 
-    def finish(self, child: Child) -> None:
+    def finish(self, endpoint: UserEndpoint) -> None:
         """Hears what its pipes still hold, and listens no longer."""
-        self._hear(child)
+        self._hear(endpoint)
         for _ in range(_LAST_RECORDS):  # and no more: something that it has left may still write
-            if child.audit is not None and _has_more(child.audit):
-                self._take_records(child)
-        self.stop(child)
+            if endpoint.audit is not None and _has_more(endpoint.audit):
+                self._take_records(endpoint, endpoint.audit)
+        self.stop(endpoint)
 
-    def stop(self, child: Child) -> None:
+    def stop(self, endpoint: UserEndpoint) -> None:
         """Listens no longer. The descriptors stay open."""
         loop = asyncio.get_running_loop()
-        for descriptor in (child.pidfd, child.pipe, child.audit):
+        for descriptor in (endpoint.pidfd, endpoint.pipe, endpoint.audit):
             if descriptor is not None:
                 loop.remove_reader(descriptor)
 
-    def _hear(self, child: Child) -> None:
+    def _hear(self, endpoint: UserEndpoint) -> None:
         """The pipe has lines, or its end: nobody is left who could write."""
-        if child.pipe is None:
+        if endpoint.pipe is None:
             return
         try:
-            said = os.read(child.pipe, _WORDS_SIZE)
+            said = os.read(endpoint.pipe, _WORDS_SIZE)
         except BlockingIOError:
             return
-        sense = [self.word(child, word) for word in said.splitlines()]
+        sense = [self.word(endpoint, word) for word in said.splitlines()]
         if not sense or not all(sense):  # the end, or not our program: no reason to go on listening
-            asyncio.get_running_loop().remove_reader(child.pipe)
-            os.close(child.pipe)
-            child.pipe = None
+            asyncio.get_running_loop().remove_reader(endpoint.pipe)
+            os.close(endpoint.pipe)
+            endpoint.pipe = None
 
-    def _take_records(self, child: Child) -> None:
+    def _take_records(self, endpoint: UserEndpoint, audit: int) -> None:
         """The records that wait, each with a read of its own; no more than some, as others want to be heard, too."""
-        assert child.audit is not None
         records: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
-            while len(records) < _MOST_RECORDS and (record := os.read(child.audit, _RECORD_SIZE)):
+            while len(records) < _MOST_RECORDS and (record := os.read(audit, _RECORD_SIZE)):
                 records.append(record)
         loop = asyncio.get_running_loop()
-        loop.remove_reader(child.audit)
+        loop.remove_reader(audit)
         if not records:
-            os.close(child.audit)
-            child.audit = None
-            self.unaudited(child)
+            os.close(audit)
+            endpoint.audit = None
+            self.unaudited(endpoint)
             return
-        self.records(child, records)
+        if not self.records(endpoint, records):
+            self.unaudited(endpoint)
         # Nobody may fill the disk at will, or hold up others: whoever writes more has to wait.
-        loop.call_later(_RECORDS_PAUSE, self._expect_records, child)
+        loop.call_later(_RECORDS_PAUSE, self._expect_records, endpoint)
 
-    def _expect_records(self, child: Child) -> None:
-        if child.audit is not None:  # else there is no such pipe, or it has been closed meanwhile
-            asyncio.get_running_loop().add_reader(child.audit, self._take_records, child)
+    def _expect_records(self, endpoint: UserEndpoint) -> None:
+        if endpoint.audit is not None:  # else there is no such pipe, or it has been closed meanwhile
+            asyncio.get_running_loop().add_reader(endpoint.audit, self._take_records, endpoint, endpoint.audit)
 
 
 def _has_more(descriptor: int) -> bool:

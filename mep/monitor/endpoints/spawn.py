@@ -1,6 +1,6 @@
 """From a plan to a program that runs: folder, descriptors, fork, the gate, and the wait for the exec.
 
-`children` calls `spawn`. The child is on record (state.json) as soon as it exists, before it is waited for: a manager
+`table` calls `spawn`. The child is on record (state.json) as soon as it exists, before it is waited for: a manager
 that dies meanwhile leaves its successor something to find. It is held until it is where it belongs.
 """
 
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
+from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
-from mep.monitor.endpoints.record import Child, auditing_end, make_folder, writing_end
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.privileged.launch import LaunchFailure, Started, release, start
 from mep.privileged.session import PamError
 from mep.privileged.spec import LaunchRefused
 from mep.processes import reaping, report
+from mep.processes.pidfd import send_signal
 from mep.processes.process import Process
-from mep.profile import programs as reach
+from mep.processes.sealed_file import sealed
+from mep.profile import programs
 from mep.request.launch_plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
 from mep.request.launch_spec import LaunchSpec
 from mep.request.refusal import Refused
@@ -45,8 +46,8 @@ async def spawn(
     folder: Path,
     state: State,
     rlimits: Mapping[int, int],
-    while_held: Callable[[Child], Awaitable[None]],
-) -> Child:
+    while_held: Callable[[UserEndpoint], Awaitable[None]],
+) -> UserEndpoint:
     """Starts a user endpoint, with `folder` for what is on record of it; returns once its program has been executed.
 
     state: what it is in then. while_held: called when the process exists and waits, still root, before it has touched
@@ -57,14 +58,14 @@ async def spawn(
     """
     try:
         with contextlib.ExitStack() as always, contextlib.ExitStack() as undo:
-            pipe, audit = make_folder(folder, audited=plan.audited)
-            undo.callback(shutil.rmtree, folder)
+            undo.callback(run_folder.remove, folder)
+            pipe, audit = run_folder.make(folder, audited=plan.audited)
             undo.callback(_close, pipe, audit)
             credentials = CredentialFile.create(folder / "credentials", command.credentials)
             started = _fork(plan, credentials, folder, rlimits)
             undo.callback(_discard, started)
             always.callback(_close, started.report, started.gate)
-            child = Child(
+            endpoint = UserEndpoint(
                 command=command,
                 account=plan.account,
                 process=Process.of(started.pid, plan.account.uid),
@@ -77,29 +78,29 @@ async def spawn(
                 state=state,
                 configuration=plan.configuration,
             )
-            child.save()
+            record.save(endpoint)
             await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam" if plan.pam else "account")
-            await while_held(child)
-            child.save()
+            await while_held(endpoint)
+            record.save(endpoint)
             release(started)
             await _within(EXEC_TIMEOUT, report.executed(started.report), plan, "home or log")
-            child.executed = True
-            child.save()
+            endpoint.executed = True
+            record.save(endpoint)
             undo.pop_all()
     except OSError as e:
         raise Refused("launch", f"{folder} cannot be written: {e}", _FOR_USER) from None
-    return child
+    return endpoint
 
 
 def _fork(plan: LaunchPlan, credentials: CredentialFile, folder: Path, rlimits: Mapping[int, int]) -> Started:
     with contextlib.ExitStack() as ours:
         descriptors: dict[int, int] = {}
         ours.callback(lambda: _close(*descriptors.values()))
-        descriptors[0] = _handover_file(plan, credentials)
+        descriptors[0] = sealed("handover", _handover(plan, credentials))
         descriptors[CREDENTIALS_FD] = credentials.open_for_reading()
-        descriptors[REPORT_FD] = writing_end(folder)
+        descriptors[REPORT_FD] = run_folder.pipe_writing_end(folder)
         if plan.audited:
-            descriptors[AUDIT_FD] = auditing_end(folder)
+            descriptors[AUDIT_FD] = run_folder.audit_writing_end(folder)
         try:
             return start(_spec(plan, descriptors, rlimits), held=True)
         except (LaunchRefused, PamError, OSError) as e:
@@ -129,8 +130,8 @@ def _close(*descriptors: int | None) -> None:
             os.close(descriptor)
 
 
-def _handover_file(plan: LaunchPlan, credentials: CredentialFile) -> int:
-    """The hand-over as a sealed file in memory: unlike a pipe it has no limit, and nobody has to wait to write it."""
+def _handover(plan: LaunchPlan, credentials: CredentialFile) -> bytes:
+    """What the user endpoint reads from its descriptor 0."""
     handover = {
         **plan.handover,
         "ep_info": {**plan.handover["ep_info"], "posix_ppid": os.getpid()},
@@ -139,13 +140,7 @@ def _handover_file(plan: LaunchPlan, credentials: CredentialFile) -> int:
         "report_fd": REPORT_FD,
         **({"audit_fd": AUDIT_FD} if plan.audited else {}),
     }
-    descriptor = os.memfd_create("handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(json.dumps(handover).encode())
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    return descriptor
+    return json.dumps(handover).encode()
 
 
 async def _within(
@@ -162,8 +157,7 @@ async def _within(
 
 def _discard(started: Started) -> None:
     """Kills a child that has not been executed, and reaps it when it ends: it may hang in a file system for long."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+    send_signal(started.pidfd, signal.SIGKILL)
     reaping.forget(started.pid, started.pidfd)
 
 
@@ -172,7 +166,7 @@ def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
     why = f"{failure.text.rstrip('.')} (step {failure.step!r})"
     user = f"This endpoint could not start a process for you: {why}. Please tell its administrators."
     if failure.step == "exec":
-        admin += f" ({reach.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
+        admin += f" ({programs.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
     elif failure.step in ("home", "log", "home or log"):
         what = "written to" if failure.step == "log" else "entered"
         admin += f" ({plan.account.home})"

@@ -1,22 +1,21 @@
 """The way of a request, from its command to a running user endpoint, in the order of its stages.
 
 `worker.consumer` calls `handle` once for each command; it never raises: a request ends as a running (or refreshed)
-user endpoint, or as one refusal, which is logged, audited and told to the user here and nowhere else.
+user endpoint, or as one refusal. What happens to user endpoints later is told to `endpoint_events`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from mep.monitor.audit import AuditError, AuditTrail
-from mep.monitor.endpoints.record import Child
-from mep.monitor.endpoints.table import Children, ExitReport
+from mep.monitor.endpoints.table import EndpointTable
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.requests import admission, plan
 from mep.monitor.requests.breaker import Breaker
-from mep.monitor.requests.keyed_lock import Turns
+from mep.monitor.requests.decisions import Decisions
+from mep.monitor.requests.keyed_lock import KeyedLock
 from mep.monitor.requests.name_service import NameService
 from mep.monitor.requests.quota import Quota
 from mep.monitor.requests.renderer import Renderer
@@ -29,18 +28,10 @@ from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 35.0
-"""Seconds that revivals and notices under way have when the manager stops; an exec may take 30 of them."""
 _UNEXPECTED = Refusal(
     "manager",
     "unexpected error, see the log",
     "This endpoint failed unexpectedly; please tell its administrators.",
-)
-
-_STOPPING = Refusal(
-    "manager",
-    "stopped just after a start command came for it, and the manager is being stopped",
-    "This endpoint is being stopped; please submit again later.",
 )
 
 
@@ -51,15 +42,8 @@ class Mapper(Protocol):
         """Maps the requester. Raises Refused."""
 
 
-class Notices(Protocol):
-    """Who tells users that a start failed: `worker.notices`."""
-
-    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
-        """Sends a notice with the credentials of its user endpoint; whether it was delivered."""
-
-
 class Pipeline:
-    """Handles requests. `profile` gives the profile in force, `children` the table of user endpoints."""
+    """Handles requests. profile: gives the profile in force."""
 
     def __init__(
         self,
@@ -67,23 +51,19 @@ class Pipeline:
         mapper: Mapper,
         name_service: NameService,
         renderer: Renderer,
-        audit: AuditTrail,
-        notices: Notices,
-        children: Callable[[], Children],
+        decisions: Decisions,
+        breaker: Breaker,
+        table: EndpointTable,
     ) -> None:
         self._profile = profile
         self._mapper = mapper
-        self._notices = notices
         self._name_service = name_service
         self._renderer = renderer
-        self._audit = audit
-        self._children = children
+        self._decisions = decisions
+        self._breaker = breaker
+        self._table = table
         self._quota = Quota()
-        self._breaker = Breaker()
-        self._turns = Turns()
-        self._background: set[asyncio.Task[None]] = set()
-        self._closing = False
-        self._missed: dict[str, tuple[Child, asyncio.Event]] = {}
+        self._lock = KeyedLock()
 
     async def handle(self, command: StartEndpoint) -> None:
         """One request, to its end. The caller acknowledges the command when this returns."""
@@ -91,10 +71,14 @@ class Pipeline:
 
     async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
         """A message that is no request. `credentials` say whom to tell, when that much of it could be read."""
-        await self._refuse(refusal, request_id, credentials)
+        await self._decisions.refuse(refusal, request_id, credentials)
+
+    async def revive(self, command: StartEndpoint) -> None:
+        """The same request once more: the user endpoint that it found running ended without having been of use."""
+        await self._finish(command, self._start(command))
 
     async def _receive(self, command: StartEndpoint) -> None:
-        self._decide(
+        self._decisions.decide(
             "received",
             command.request_id,
             endpoint=command.name,
@@ -108,89 +92,23 @@ class Pipeline:
         try:
             await work
         except Refused as e:
-            await self._refuse(e.refusal, command.request_id, command.credentials)
+            await self._decisions.refuse(e.refusal, command.request_id, command.credentials)
         except Exception:
             log.exception("[%s] unexpected error", command.request_id)
-            await self._refuse(_UNEXPECTED, command.request_id, command.credentials)
-
-    def adopted(self, child: Child) -> None:
-        """A user endpoint that an earlier manager started is ours now."""
-        self._note("adopted", child.command.request_id, **_facts(child))
-
-    def held(self, child: Child) -> None:
-        """Called by `children` when the process of a user endpoint exists, and waits. Raises Refused to end it."""
-        self._decide("starting", child.command.request_id, **_facts(child), scope=child.scope)
-
-    def checked_in(self, child: Child) -> None:
-        """Called by `children` when a user endpoint has sent its first heartbeat."""
-        seconds = round(child.checked_in_after or 0.0, 3)
-        self._note("checked in", child.command.request_id, endpoint=child.name, pid=child.pid, seconds=seconds)
-
-    def working(self, child: Child) -> None:
-        """Called by `children` when a user endpoint has sent its first result."""
-        self._breaker.did_work(child.account.uid)
-
-    def task_records(self, child: Child, records: list[bytes]) -> None:
-        """Called by `children` with what a user endpoint says of its tasks. What cannot be audited may not go on."""
-        try:
-            for record in records:
-                self._audit.task(child.command.request_id, child.name, child.account, record)
-        except AuditError as e:
-            log.critical("%s is ended: its tasks cannot be audited: %s", child.name, e)
-            self._children().end(child)
-
-    def exited(self, report: ExitReport) -> None:
-        """Called by `children` when a user endpoint has ended."""
-        child, request_id = report.child, report.child.command.request_id
-        if report.died_early:
-            self._breaker.died_early(child.account.uid, report.ending)
-        self._note(
-            "exited",
-            request_id,
-            **_facts(child),
-            ending=report.ending,
-            seconds=round(report.seconds, 3),
-            cpu_seconds=None if report.cpu_seconds is None else round(report.cpu_seconds, 3),
-            peak_memory_kib=report.peak_memory,
-        )
-        if self._closing:
-            if report.revive is not None:
-                self._later(self._refuse(_STOPPING, request_id, child.command.credentials))
-        elif report.revive is not None:
-            if report.unwatched:
-                child.remove()
-            log.info("[%s] %s ended just after a start command came for it; starting it again", request_id, child.name)
-            self._later(self._finish(report.revive, self._start(report.revive)))
-        elif report.tell_user and report.unwatched:
-            self._later(self._tell_if_it_stays_away(report))
-        elif report.tell_user:
-            self._later(self._refuse(_death(report), request_id, child.command.credentials))
-
-    def begin_closing(self) -> None:
-        """From now on user endpoints end because the manager ends them: no revivals, no notices of deaths."""
-        self._closing = True
-
-    async def close(self) -> None:
-        """Waits for the revivals and notices that are under way, but not for ever."""
-        for _, over in self._missed.values():
-            over.set()
-        if self._background:
-            _, late = await asyncio.wait(self._background, timeout=CLOSE_TIMEOUT)
-            for task in late:
-                task.cancel()
+            await self._decisions.refuse(_UNEXPECTED, command.request_id, command.credentials)
 
     async def _start(self, start: StartEndpoint) -> None:
-        async with self._turns.take(start.name) as mine:
-            if not mine:
-                self._note("superseded", start.request_id, endpoint=start.name)
+        async with self._lock.hold(start.name) as held:
+            if not held:
+                self._decisions.note("superseded", start.request_id, endpoint=start.name)
                 return
-            self._found(start.name)
-            children, profile = self._children(), self._profile()
+            self._table.command_came(start.name)
+            profile = self._profile()
             identity = await self._mapper.identify(start, profile.mapping)
             owner = await self._name_service.find(identity.username)
             policy = profile.config.accounts
             admission.admit(owner, policy, await self._name_service.group_ids(policy.group_names()))
-            self._decide(
+            self._decisions.decide(
                 "mapped",
                 start.request_id,
                 configuration=profile.digest[:12],
@@ -202,107 +120,38 @@ class Pipeline:
                 rule=identity.rule,
                 mapping=profile.mapping.digest[:12],
             )
-            running = children.get(start.name)  # only now: it may have ended while a mapping program was waited for
+            running = self._table.get(start.name)  # only now: it may have ended while a mapping program was waited for
             if running is not None and running.account.uid == owner.uid:
-                children.refresh(running, start)
-                self._note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
+                self._table.refresh(running, start)
+                self._decisions.note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
                 return
             if running is not None:
                 reason = f"{start.name} runs as {running.account.name!r}, but the requester maps to {owner.name!r}"
                 raise Refused("account", reason, "Your mapping to a local account has changed; try again later.")
-            child = await self._launch(profile, start, identity, owner)
-            self._note(
+            endpoint = await self._launch(profile, start, identity, owner)
+            self._decisions.note(
                 "started",
                 start.request_id,
-                **_facts(child),
+                **endpoint.facts(),
                 identity=identity.identity,
                 username=start.requester_name,
                 rule=identity.rule,
-                scope=child.scope,
+                scope=endpoint.scope,
             )
 
-    async def _launch(self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account) -> Child:
+    async def _launch(
+        self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account
+    ) -> UserEndpoint:
         """A new user endpoint, unless its user has to wait or has enough of them."""
-        children = self._children()
         self._breaker.check(owner.uid)
         try:
-            uids = {child.name: child.account.uid for child in children}
+            uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}
             with self._quota.start(start.name, owner.uid, profile.config.limits, uids):
                 rendered = await self._renderer.render(profile, start, identity, owner)
-                return await children.launch(plan.make(profile, start, identity, owner, rendered), start)
+                return await self._table.launch(plan.make(profile, start, identity, owner, rendered), start)
         except BaseException as e:
             if isinstance(e, Refused) and e.refusal.stage == "launch":
                 self._breaker.died_early(owner.uid, e.refusal.reason_for_user)
             else:
                 self._breaker.give_back(owner.uid)
             raise
-
-    async def _tell_if_it_stays_away(self, report: ExitReport) -> None:
-        """It ended while no manager ran: killed, or just idle. A successor reports what was lost by itself, and a
-        command for one may be waiting; only when none comes is there nobody else to tell the user."""
-        name, over = report.child.name, asyncio.Event()
-        self._missed[name] = (report.child, over)
-        try:
-            await asyncio.wait_for(over.wait(), self._profile().config.mu_child_ep_grace_period_s)
-            if name not in self._missed or not self._closing:
-                return  # a command came; or the next manager finds it, as this one did
-        except asyncio.TimeoutError:
-            pass
-        self._found(name)
-        await self._refuse(_death(report), report.child.command.request_id, report.child.command.credentials)
-
-    def _found(self, name: str) -> None:
-        """Whoever missed the user endpoint `name` need not wait any longer."""
-        if name in self._missed:
-            child, over = self._missed.pop(name)
-            child.remove()
-            over.set()
-
-    async def _refuse(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
-        log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
-        self._note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
-        if credentials is not None:
-            await self._notices.send(credentials, f"{refusal.reason_for_user} (request {request_id})", request_id)
-
-    def _decide(self, event: str, request_id: str, **facts: object) -> None:
-        """Puts a decision on record before it is carried out. Raises Refused, stage `audit`, when it must be there."""
-        try:
-            self._audit.record(event, request_id, **{"configuration": self._profile().digest[:12], **facts})
-        except AuditError as e:
-            reason = f"nothing starts that cannot be audited (high_assurance): {e}"
-            user = "This endpoint cannot keep its audit trail at the moment, so it starts nothing. Please submit later."
-            raise Refused("audit", reason, user) from None
-
-    def _note(self, event: str, request_id: str, **facts: object) -> None:
-        """Puts on record what has happened, and cannot be undone."""
-        try:
-            self._audit.record(event, request_id, **{"configuration": self._profile().digest[:12], **facts})
-        except AuditError as e:
-            log.critical("[%s] %r is not on record: %s", request_id, event, e)
-
-    def _later(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-
-def _facts(child: Child) -> dict[str, object]:
-    return {
-        "configuration": child.configuration,
-        "endpoint": child.name,
-        "account": child.account.name,
-        "uid": child.account.uid,
-        "pid": child.pid,
-    }
-
-
-def _death(report: ExitReport) -> Refusal:
-    """A user endpoint that ended by itself and not cleanly, as a refusal of what was waiting for it."""
-    child = report.child
-    when = "before its first heartbeat" if report.before_check_in else "unexpectedly"
-    log_file = f"endpoint.log in the folder {child.name} of your Globus Compute folder"
-    return Refusal(
-        "running",
-        f"{child.name} of account {child.account.name!r} (pid {child.pid}) ended {when}: {report.ending}",
-        f"Your user endpoint ended {when} ({report.ending}). Its own words are in {log_file} on that system.",
-    )

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mep.cli import unmanaged as orphans
-from mep.monitor.endpoints import record as state
+from mep.cli import unmanaged
+from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
-from mep.monitor.endpoints.record import Child
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
@@ -34,10 +34,11 @@ def orphan(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[O
         assert process.stdout is not None
         process.stdout.readline()
         folder = tmp_path / name
-        pipe, _ = state.make_folder(folder, audited=False)
+        pipe, _ = run_folder.make(folder, audited=False)
         credentials = CredentialFile.create(folder / "credentials", command.credentials)
         identity = Process.of(process.pid, os.getuid())
-        Child(command, alice, identity, folder, credentials, None, pipe, time.monotonic(), executed=True).save()
+        started = time.monotonic()
+        record.save(UserEndpoint(command, alice, identity, folder, credentials, None, pipe, started, executed=True))
         os.close(pipe)
         return process
 
@@ -50,30 +51,30 @@ def orphan(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[O
 
 def test_there_are_none(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nosuch"):
-        assert orphans.count(folder) == 0
-        assert orphans.end(folder) == 0
+        assert unmanaged.count(folder) == 0
+        assert unmanaged.end(folder) == 0
 
 
 def test_they_are_counted_and_ended(
     tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch, no_hang: None
 ) -> None:
-    monkeypatch.setattr(orphans, "STOP_TIMEOUT", 3600.0)  # who ends at once is not waited for
+    monkeypatch.setattr(unmanaged, "STOP_TIMEOUT", 3600.0)  # who ends at once is not waited for
     running = [orphan(name, "echo; exec sleep 60") for name in ("a", "b", "c")]
     before = len(os.listdir("/proc/self/fd"))
-    assert orphans.count(tmp_path) == 3
+    assert unmanaged.count(tmp_path) == 3
     (tmp_path / "manager.pid").write_text("1\n")
-    assert orphans.end(tmp_path) == 3
+    assert unmanaged.end(tmp_path) == 3
     assert [process.wait() for process in running] == [-signal.SIGTERM] * 3
-    assert orphans.count(tmp_path) == 0
+    assert unmanaged.count(tmp_path) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["manager.pid"]
     assert len(os.listdir("/proc/self/fd")) == before, "nothing stays open"
 
 
 def test_one_that_does_not_listen_is_killed(tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "STOP_TIMEOUT", 0.3)
+    monkeypatch.setattr(unmanaged, "STOP_TIMEOUT", 0.3)
     deaf, orderly = orphan("a", DEAF), orphan("b", "echo; exec sleep 60")
     begun = time.monotonic()
-    assert orphans.end(tmp_path) == 2
+    assert unmanaged.end(tmp_path) == 2
     assert time.monotonic() - begun >= 0.3, "SIGTERM first, and time to obey"
     assert deaf.wait() == -signal.SIGKILL
     assert orderly.wait() == -signal.SIGTERM
@@ -82,16 +83,16 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path, orphan: Orphan, monk
 
 def test_the_deaf_ones_share_the_time(tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[bool] = []
-    has_ended = orphans.has_ended
+    has_ended = unmanaged.has_ended
 
     def noted(pidfd: int, timeout: float) -> bool:
         waited.append(has_ended(pidfd, timeout))
         return waited[-1]
 
-    monkeypatch.setattr(orphans, "STOP_TIMEOUT", 0.3)
-    monkeypatch.setattr(orphans, "has_ended", noted)
+    monkeypatch.setattr(unmanaged, "STOP_TIMEOUT", 0.3)
+    monkeypatch.setattr(unmanaged, "has_ended", noted)
     running = [orphan(str(number), DEAF) for number in range(6)]
-    assert orphans.end(tmp_path) == 6
+    assert unmanaged.end(tmp_path) == 6
     assert waited.count(False) == 1, "the time is up once for all of them"
     assert {process.wait() for process in running} == {-signal.SIGKILL}
 
@@ -101,8 +102,8 @@ def test_one_that_has_ended_is_not_counted(tmp_path: Path, orphan: Orphan) -> No
     ended.wait()
     zombie.kill()
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    assert orphans.count(tmp_path) == 0
-    assert orphans.end(tmp_path) == 0
+    assert unmanaged.count(tmp_path) == 0
+    assert unmanaged.end(tmp_path) == 0
     assert list(tmp_path.iterdir()) == [], "their folders go"
 
 
@@ -112,15 +113,15 @@ def test_another_process_with_the_same_number_is_left_alone(tmp_path: Path, orph
     started = Process.of(bystander.pid, os.getuid()).start_time
     assert f'"start_time": {started}' in path.read_text()
     path.write_text(path.read_text().replace(f'"start_time": {started}', f'"start_time": {started - 1}'))
-    assert orphans.count(tmp_path) == 0
-    assert orphans.end(tmp_path) == 0
+    assert unmanaged.count(tmp_path) == 0
+    assert unmanaged.end(tmp_path) == 0
     assert bystander.poll() is None
 
 
 def test_what_cannot_be_understood_is_left_alone(tmp_path: Path, orphan: Orphan) -> None:
     process = orphan("a", "echo; exec sleep 60")
     (tmp_path / "a" / "state.json").write_text('{"format": 2}')
-    assert orphans.end(tmp_path) == 0
+    assert unmanaged.end(tmp_path) == 0
     assert process.poll() is None
     assert (tmp_path / "a" / "state.json").exists()
 
@@ -137,7 +138,7 @@ def test_only_root_may(tmp_path: Path, orphan: Orphan, root: None) -> None:
         os.setgid(65534)
         os.setuid(65534)
         try:
-            orphans.end(tmp_path)
+            unmanaged.end(tmp_path)
         except PermissionError:
             os._exit(77)
         finally:

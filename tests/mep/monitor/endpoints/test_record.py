@@ -9,28 +9,30 @@ import os
 import stat
 import struct
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mep.monitor.endpoints import record as state
+from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
-from mep.monitor.endpoints.record import Child, StateError
+from mep.monitor.endpoints.record import RecordError
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
 
 
 @pytest.fixture
-def child(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[Child]:
+def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[UserEndpoint]:
     """This process, as if it were a user endpoint of alice's."""
     folder = tmp_path / "run" / "prod" / command.name
-    pipe, audit = state.make_folder(folder, audited=True)
+    pipe, audit = run_folder.make(folder, audited=True)
     assert audit is not None
-    yield Child(
+    yield UserEndpoint(
         command=command,
         account=alice,
         process=Process.of(os.getpid(), os.getuid()),
@@ -46,57 +48,57 @@ def child(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[Ch
 
 
 @pytest.fixture
-def saved(child: Child) -> Path:
-    """The folder of a child that is on record."""
-    child.save()
-    return child.folder
+def saved(endpoint: UserEndpoint) -> Path:
+    """The folder of a endpoint that is on record."""
+    record.save(endpoint)
+    return endpoint.folder
 
 
-def loaded(folder: Path) -> Child:
+def loaded(folder: Path) -> UserEndpoint:
     """What `load` makes of the folder; its descriptors are closed."""
-    found = state.load(folder)
+    found = record.load(folder)
     for descriptor in (found.pidfd, found.pipe, found.audit):
         if descriptor is not None:
             os.close(descriptor)
     return found
 
 
-def test_what_is_saved_is_loaded(child: Child) -> None:
-    child.executed = True
-    child.state = State.RUNNING
-    child.remembered_until = 99.25
-    child.scope = "mep-prod-uep.scope"
-    child.worked = True
-    child.save()
-    found = loaded(child.folder)
-    unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said_stopped"}
-    for field in dataclasses.fields(Child):
+def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
+    endpoint.executed = True
+    endpoint.state = State.RUNNING_ASKED
+    endpoint.remembered_until = 99.25
+    endpoint.scope = "mep-prod-uep.scope"
+    endpoint.worked = True
+    record.save(endpoint)
+    found = loaded(endpoint.folder)
+    unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said", "exit"}
+    for field in dataclasses.fields(UserEndpoint):
         if field.name not in unsaved:
-            assert getattr(found, field.name) == getattr(child, field.name), field.name
+            assert getattr(found, field.name) == getattr(endpoint, field.name), field.name
     assert found.adopted
     assert found.pidfd is not None, "this process runs"
     assert found.pid == os.getpid()
 
 
-def test_of_one_that_has_ended_there_is_no_descriptor(child: Child) -> None:
-    child.process = Process(child.pid, child.process.start_time + 1, child.process.uid)
-    child.save()
-    assert loaded(child.folder).pidfd is None
+def test_of_one_that_has_ended_there_is_no_descriptor(endpoint: UserEndpoint) -> None:
+    endpoint.process = Process(endpoint.pid, endpoint.process.start_time + 1, endpoint.process.uid)
+    record.save(endpoint)
+    assert loaded(endpoint.folder).pidfd is None
 
 
-def test_an_adopted_one_can_be_heard(child: Child) -> None:
-    child.save()
-    found = state.load(child.folder)
+def test_an_adopted_one_can_be_heard(endpoint: UserEndpoint) -> None:
+    record.save(endpoint)
+    found = record.load(endpoint.folder)
     assert found.pidfd is not None and found.pipe is not None and found.audit is not None
     found.close()
 
 
-def test_the_newest_credentials_are_loaded(saved: Path, child: Child, message: dict[str, Any]) -> None:
+def test_the_newest_credentials_are_loaded(saved: Path, endpoint: UserEndpoint, message: dict[str, Any]) -> None:
     fresh = message["kwargs"]["amqp_creds"]
     fresh["task_queue_info"]["connection_url"] = "amqp://user:fresh@127.0.0.1:5672/%2F"
-    child.command = dataclasses.replace(child.command, credentials=fresh)
-    child.credentials.refresh(fresh)
-    child.save()
+    endpoint.command = dataclasses.replace(endpoint.command, credentials=fresh)
+    endpoint.credentials.refresh(fresh)
+    record.save(endpoint)
     assert loaded(saved).command.credentials == fresh
 
 
@@ -105,7 +107,7 @@ def test_only_root_can_look(saved: Path) -> None:
         before = os.umask(umask)
         try:
             folder = saved.with_name("another")
-            os.close(state.make_folder(folder, audited=False)[0])
+            os.close(run_folder.make(folder, audited=False)[0])
             (folder / "credentials").unlink(missing_ok=True)
             CredentialFile.create(folder / "credentials", {})
         finally:
@@ -117,25 +119,25 @@ def test_only_root_can_look(saved: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in saved.iterdir()} == {0o600}
 
 
-def test_passwords_are_sealed(saved: Path, child: Child) -> None:
-    assert "hunter2" in json.dumps(child.command.credentials), "there is one to look for"
+def test_passwords_are_sealed(saved: Path, endpoint: UserEndpoint) -> None:
+    assert "hunter2" in json.dumps(endpoint.command.credentials), "there is one to look for"
     for path in (saved / "state.json", saved / "credentials"):
         text = path.read_text()
         assert "hunter2" not in text
         assert "amqp:" not in text
-    assert json.loads((saved / "state.json").read_text())["key"] == child.credentials.key
+    assert json.loads((saved / "state.json").read_text())["key"] == endpoint.credentials.key
 
 
-def test_nothing_secret_is_printed(child: Child) -> None:
-    assert "hunter2" not in repr(child)
-    assert child.credentials.key not in repr(child)
+def test_nothing_secret_is_printed(endpoint: UserEndpoint) -> None:
+    assert "hunter2" not in repr(endpoint)
+    assert endpoint.credentials.key not in repr(endpoint)
 
 
-def test_a_new_state_replaces_the_old_one_whole(saved: Path, child: Child) -> None:
+def test_a_new_state_replaces_the_old_one_whole(saved: Path, endpoint: UserEndpoint) -> None:
     with (saved / "state.json").open("rb") as earlier:
-        child.state = State.STOPPING
+        endpoint.state = State.STOPPING
         (saved / "state.new").write_text("half of an earlier attem")
-        child.save()
+        record.save(endpoint)
         assert json.loads(earlier.read())["state"] == "starting", "who reads meanwhile reads the old one to its end"
     assert loaded(saved).state is State.STOPPING
     assert not (saved / "state.new").exists()
@@ -155,7 +157,7 @@ GARBAGE: dict[str, bytes | Callable[[dict[str, Any]], object]] = {
     "not UTF-8": b"\xff\xfe\x00",
     "a list": b"[]",
     "null": b"null",
-    "another format": edit(format=3),
+    "another format": edit(format=4),
     "no format": lambda facts: facts.pop("format"),
     "no key": lambda facts: facts.pop("key"),
     "no such state": edit(state="sleeping"),
@@ -173,8 +175,8 @@ GARBAGE: dict[str, bytes | Callable[[dict[str, Any]], object]] = {
 def test_garbage_is_named_and_left_alone(saved: Path, garbage: bytes | Callable[[dict[str, Any]], object]) -> None:
     spoil(saved, garbage)
     before = {path.name: path.lstat().st_mtime_ns for path in saved.iterdir()}
-    with pytest.raises(StateError, match="cannot be adopted") as caught:
-        state.load(saved)
+    with pytest.raises(RecordError, match="cannot be adopted") as caught:
+        record.load(saved)
     assert str(caught.value).startswith(f"{saved}: ")
     assert "hunter2" not in str(caught.value)
     assert {path.name: path.lstat().st_mtime_ns for path in saved.iterdir()} == before
@@ -183,15 +185,15 @@ def test_garbage_is_named_and_left_alone(saved: Path, garbage: bytes | Callable[
 @pytest.mark.parametrize("name", ["state.json", "pipe"])
 def test_a_file_that_is_missing_is_an_error(saved: Path, name: str) -> None:
     (saved / name).unlink()
-    with pytest.raises(StateError, match=str(saved)):
-        state.load(saved)
+    with pytest.raises(RecordError, match=str(saved)):
+        record.load(saved)
 
 
 @pytest.mark.parametrize("garbage", [edit_in("process", pid=2**40), b"[" * 200_000], ids=["huge pid", "deep"])
 def test_garbage_that_is_further_out(saved: Path, garbage: bytes | Callable[[dict[str, Any]], object]) -> None:
     spoil(saved, garbage)
-    for read in (state.open_process, lambda folder: state.load(folder)):
-        with pytest.raises(StateError, match=str(saved)):
+    for read in (record.open_process, lambda folder: record.load(folder)):
+        with pytest.raises(RecordError, match=str(saved)):
             read(saved)
 
 
@@ -202,8 +204,8 @@ def test_values_are_what_they_should_be(saved: Path, facts: dict[str, object]) -
     spoil(saved, edit(**facts))
     before = len(os.listdir("/proc/self/fd"))
     try:
-        found = state.load(saved)
-    except StateError:
+        found = record.load(saved)
+    except RecordError:
         assert len(os.listdir("/proc/self/fd")) == before
         return
     for descriptor in (found.pidfd, found.pipe):
@@ -226,8 +228,8 @@ def test_nothing_stays_open_after_an_error(saved: Path, spoiled: Callable[[dict[
     else:
         spoil(saved, spoiled)
     before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(StateError):
-        state.load(saved)
+    with pytest.raises(RecordError):
+        record.load(saved)
     left = set(os.listdir("/proc/self/fd")) - before
     for descriptor in left:
         os.close(int(descriptor))
@@ -244,83 +246,83 @@ def spoil(folder: Path, garbage: bytes | Callable[[dict[str, Any]], object]) -> 
     path.write_text(json.dumps(facts))
 
 
-def test_who_runs(saved: Path, child: Child) -> None:
+def test_who_runs(saved: Path, endpoint: UserEndpoint) -> None:
     run_directory = saved.parent
     (run_directory / "manager.pid").write_text("1\n")
     (run_directory / "begun").mkdir()  # a start that did not come as far as its state
-    os.close(state.make_folder(run_directory / "garbage", audited=False)[0])
+    os.close(run_folder.make(run_directory / "garbage", audited=False)[0])
     (run_directory / "garbage" / "state.json").write_text("{")
-    ended = dataclasses.replace(child, folder=run_directory / "ended", process=Process(child.pid, 1, 0))
+    ended = dataclasses.replace(endpoint, folder=run_directory / "ended", process=Process(endpoint.pid, 1, 0))
     ended.folder.mkdir()
-    ended.save()
-    assert {path.name for path in state.folders(run_directory)} == {saved.name, "garbage", "ended"}
+    record.save(ended)
+    assert {path.name for path in record.folders(run_directory)} == {saved.name, "garbage", "ended"}
     pidfds = {}
     for folder in (saved, run_directory / "ended"):
-        if (pidfd := state.open_process(folder)) is not None:
+        if (pidfd := record.open_process(folder)) is not None:
             pidfds[folder.name] = pidfd
             os.close(pidfd)
     assert list(pidfds) == [saved.name]
-    with pytest.raises(StateError, match="garbage"):
-        state.open_process(run_directory / "garbage")
+    with pytest.raises(RecordError, match="garbage"):
+        record.open_process(run_directory / "garbage")
 
 
 def test_nobody_runs_where_there_is_no_folder(tmp_path: Path) -> None:
-    assert state.folders(tmp_path / "nosuch") == []
+    assert record.folders(tmp_path / "nosuch") == []
 
 
-def test_a_folder_is_removed_whole(saved: Path, child: Child) -> None:
-    child.remove()
+def test_a_folder_is_removed_whole(saved: Path, endpoint: UserEndpoint) -> None:
+    run_folder.remove(saved)
     assert not saved.exists()
-    child.remove()  # once more is harmless
-    os.close(state.make_folder(saved, audited=False)[0])
+    run_folder.remove(saved)  # once more is harmless
+    os.close(run_folder.make(saved, audited=False)[0])
     assert [path.name for path in saved.iterdir()] == ["pipe"], "what was there before is gone"
 
 
-def test_a_word_is_kept_while_nobody_reads(saved: Path, child: Child) -> None:
+def test_a_word_is_kept_while_nobody_reads(saved: Path, endpoint: UserEndpoint) -> None:
     """The manager ends, its user endpoint says `ready`, and the next manager hears it."""
-    writing = state.writing_end(saved)
-    assert child.pipe is not None
-    os.close(child.pipe)
+    writing = run_folder.pipe_writing_end(saved)
+    assert endpoint.pipe is not None
+    os.close(endpoint.pipe)
     os.write(writing, b"ready\n")
-    child.pipe = state.load(saved).pipe
-    assert child.pipe is not None
-    assert os.read(child.pipe, 100) == b"ready\n"
+    endpoint.pipe = record.load(saved).pipe
+    assert endpoint.pipe is not None
+    assert os.read(endpoint.pipe, 100) == b"ready\n"
     with pytest.raises(BlockingIOError):
-        os.read(child.pipe, 100)
+        os.read(endpoint.pipe, 100)
     os.close(writing)
-    assert os.read(child.pipe, 100) == b"", "nobody is left who could write"
+    assert os.read(endpoint.pipe, 100) == b"", "nobody is left who could write"
 
 
-def test_a_full_pipe_holds_nobody_up(saved: Path, child: Child, no_hang: None) -> None:
-    writing = state.writing_end(saved)
+def test_a_full_pipe_holds_nobody_up(saved: Path, endpoint: UserEndpoint, no_hang: None) -> None:
+    writing = run_folder.pipe_writing_end(saved)
     with pytest.raises(BlockingIOError):
         while True:
             os.write(writing, b"x" * 4096)
-    assert child.pipe is not None
-    held = struct.unpack("i", fcntl.ioctl(child.pipe, termios.FIONREAD, bytes(4)))[0]
+    assert endpoint.pipe is not None
+    held = struct.unpack("i", fcntl.ioctl(endpoint.pipe, termios.FIONREAD, bytes(4)))[0]
     assert held >= 4096
     os.close(writing)
 
 
-def test_descriptors_are_not_inherited_by_accident(saved: Path, child: Child) -> None:
-    writing = state.writing_end(saved)
-    found = state.load(saved)
-    assert found.pidfd is not None and found.pipe is not None and found.audit is not None and child.pipe is not None
-    for descriptor in (writing, child.pipe, found.pidfd, found.pipe, found.audit):
+def test_descriptors_are_not_inherited_by_accident(saved: Path, endpoint: UserEndpoint) -> None:
+    writing = run_folder.pipe_writing_end(saved)
+    found = record.load(saved)
+    assert found.pidfd is not None and found.pipe is not None and found.audit is not None and endpoint.pipe is not None
+    for descriptor in (writing, endpoint.pipe, found.pidfd, found.pipe, found.audit):
         assert not os.get_inheritable(descriptor)
         assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     for descriptor in (writing, found.pidfd, found.pipe, found.audit):
         os.close(descriptor)
 
 
-def test_records_come_one_by_one(saved: Path, child: Child) -> None:
+def test_records_come_one_by_one(saved: Path, endpoint: UserEndpoint) -> None:
     """Without ends of lines, as the public package's user endpoint writes them."""
-    writing = state.auditing_end(saved)
-    assert child.audit is not None
+    writing = run_folder.audit_writing_end(saved)
+    assert endpoint.audit is not None
     os.write(writing, b"first record")
     os.write(writing, b"second")
     os.close(writing)
-    assert [os.read(child.audit, 4096) for _ in range(3)] == [b"first record", b"second", b""]
+    assert [os.read(endpoint.audit, 4096) for _ in range(3)] == [b"first record", b"second", b""]
 
 
 def test_what_an_earlier_version_wrote_is_read(saved: Path) -> None:
@@ -329,3 +331,21 @@ def test_what_an_earlier_version_wrote_is_read(saved: Path) -> None:
     (saved / "state.json").write_text(json.dumps({**facts, "format": 1}))
     found = loaded(saved)
     assert (found.scope, found.worked) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "now"),
+    [
+        ("starting", 0, State.STARTING),
+        ("starting", 100, State.STARTING_ASKED),
+        ("running", 100, State.RUNNING_ASKED),
+        ("running", -100, State.RUNNING),
+        ("stopping", 100, State.STOPPING_ASKED),
+    ],
+)
+def test_a_command_that_an_earlier_version_remembered_is_remembered(
+    saved: Path, state: str, seconds: float, now: State
+) -> None:
+    remembered_until = time.monotonic() + seconds if seconds else 0.0
+    spoil(saved, edit(format=2, state=state, remembered_until=remembered_until))
+    assert loaded(saved).state is now

@@ -1,4 +1,4 @@
-"""Who has a turn, who waits, and who need not any more."""
+"""Who holds the lock of a key, who waits for it, and who need not any more."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mep.monitor.requests.keyed_lock import Turns
+from mep.monitor.requests.keyed_lock import KeyedLock
 
 
 class Request:
-    """Takes a turn and keeps it until it is told to go on."""
+    """Holds the lock until it is told to go on."""
 
-    def __init__(self, turns: Turns, name: str, fails: bool = False) -> None:
+    def __init__(self, lock: KeyedLock, key: str, fails: bool = False) -> None:
         self.begun, self.go_on = asyncio.Event(), asyncio.Event()
-        self.had_a_turn: bool | None = None
-        self.task = asyncio.ensure_future(self._run(turns, name, fails))
+        self.held: bool | None = None
+        self.task = asyncio.ensure_future(self._run(lock, key, fails))
 
-    async def _run(self, turns: Turns, name: str, fails: bool) -> None:
-        async with turns.take(name) as mine:
-            self.had_a_turn = mine
-            if mine:
+    async def _run(self, lock: KeyedLock, key: str, fails: bool) -> None:
+        async with lock.hold(key) as held:
+            self.held = held
+            if held:
                 self.begun.set()
                 await self.go_on.wait()
             if fails:
-                raise ValueError(name)
+                raise ValueError(key)
 
     async def end(self) -> None:
         self.go_on.set()
         await self.task
 
 
-def run(story: Callable[[Turns], Awaitable[None]]) -> None:
+def run(story: Callable[[KeyedLock], Awaitable[None]]) -> None:
     async def told() -> None:
-        turns = Turns()
-        await asyncio.wait_for(story(turns), 20)
-        assert turns._waiting == {}, "something is remembered that is over"
+        lock = KeyedLock()
+        await asyncio.wait_for(story(lock), 20)
+        assert lock._waiting == {}, "something is remembered that is over"
 
     asyncio.run(told())
 
@@ -47,9 +47,9 @@ async def settle() -> None:
 
 
 def test_one_at_a_time_and_others_at_once() -> None:
-    async def story(turns: Turns) -> None:
-        first, other = Request(turns, "a"), Request(turns, "b")
-        second = Request(turns, "a")
+    async def story(lock: KeyedLock) -> None:
+        first, other = Request(lock, "a"), Request(lock, "b")
+        second = Request(lock, "a")
         await settle()
         assert first.begun.is_set() and other.begun.is_set() and not second.begun.is_set()
         await first.end()
@@ -60,12 +60,12 @@ def test_one_at_a_time_and_others_at_once() -> None:
     run(story)
 
 
-def test_of_those_that_wait_only_the_newest_gets_a_turn() -> None:
-    async def story(turns: Turns) -> None:
-        first = Request(turns, "a")
-        waiting = [Request(turns, "a") for _ in range(10)]
+def test_of_those_that_wait_only_the_newest_gets_the_lock() -> None:
+    async def story(lock: KeyedLock) -> None:
+        first = Request(lock, "a")
+        waiting = [Request(lock, "a") for _ in range(10)]
         await settle()
-        assert [request.had_a_turn for request in waiting] == [False] * 9 + [None]
+        assert [request.held for request in waiting] == [False] * 9 + [None]
         assert all(request.task.done() for request in waiting[:-1]), "they hold no place"
         await first.end()
         await waiting[-1].begun.wait()
@@ -74,9 +74,9 @@ def test_of_those_that_wait_only_the_newest_gets_a_turn() -> None:
     run(story)
 
 
-def test_a_turn_that_fails_is_passed_on() -> None:
-    async def story(turns: Turns) -> None:
-        first, second = Request(turns, "a", fails=True), Request(turns, "a")
+def test_a_holder_that_fails_passes_it_on() -> None:
+    async def story(lock: KeyedLock) -> None:
+        first, second = Request(lock, "a", fails=True), Request(lock, "a")
         await settle()
         with pytest.raises(ValueError, match="a"):
             await first.end()
@@ -88,8 +88,8 @@ def test_a_turn_that_fails_is_passed_on() -> None:
 
 @pytest.mark.parametrize("who", ["holder", "waiting", "just chosen"])
 def test_who_is_cancelled_is_in_nobodys_way(who: str) -> None:
-    async def story(turns: Turns) -> None:
-        first, second = Request(turns, "a"), Request(turns, "a")
+    async def story(lock: KeyedLock) -> None:
+        first, second = Request(lock, "a"), Request(lock, "a")
         await settle()
         if who == "just chosen":
             first.go_on.set()
@@ -101,7 +101,7 @@ def test_who_is_cancelled_is_in_nobodys_way(who: str) -> None:
             await cancelled.task
         if who == "holder":
             await second.end()
-        third = Request(turns, "a")
+        third = Request(lock, "a")
         await first.task if who == "just chosen" else first.go_on.set()
         await third.begun.wait() if who != "holder" else await settle()
         await third.end()

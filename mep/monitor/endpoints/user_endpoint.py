@@ -1,0 +1,101 @@
+"""A user endpoint as the monitor knows it, in memory: `UserEndpoint`, and how it ended: `ExitReport`.
+
+`spawn` makes one for each program that it starts, `record` for each that an earlier manager left; `table` keeps them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mep.monitor.endpoints.credentials import CredentialFile
+from mep.monitor.endpoints.lifecycle import State
+from mep.processes.process import Process
+from mep.request.account import Account
+from mep.request.start_endpoint import StartEndpoint
+
+
+@dataclass(frozen=True)
+class ExitReport:
+    """How a user endpoint ended.
+
+    ending: "exit status 3" or "signal 9 (SIGKILL)". clean: it meant to end. seconds: since its start.
+    before_check_in: known to have ended before its first heartbeat. useless: known to have been of no use.
+    cpu_seconds, peak_memory (KiB): its own and its reaped children's; None for one that an earlier manager started.
+    """
+
+    ending: str
+    clean: bool
+    seconds: float
+    before_check_in: bool = False
+    useless: bool = False
+    cpu_seconds: float | None = None
+    peak_memory: int | None = None
+
+
+NOT_ENDED = ExitReport("has not ended", clean=False, seconds=0.0)
+
+
+@dataclass
+class UserEndpoint:
+    """A user endpoint that runs, or has ended while nobody watched.
+
+    command: the newest start command for it.
+    folder: its folder under /run.
+    pidfd, pipe, audit: descriptors, None when closed.
+    started: monotonic seconds, which go on from one manager to the next.
+    executed: its program runs; before that, its start command has not been acked.
+    remembered_until: monotonic seconds; until then the newest command that came while it ran is remembered.
+    checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
+    scope: the unit of systemd that holds it and all that it starts; None without systemd.
+    worked: it has delivered a result. configuration: of the plan that it was started by.
+    said: the words that it has said to this manager.
+    adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
+    exit: how it ended, once it has.
+    """
+
+    command: StartEndpoint
+    account: Account
+    process: Process
+    folder: Path
+    credentials: CredentialFile
+    pidfd: int | None
+    pipe: int | None
+    started: float
+    audit: int | None = None
+    executed: bool = False
+    scope: str | None = None
+    worked: bool = False
+    configuration: str = ""
+    state: State = State.STARTING
+    remembered_until: float = 0.0
+    checked_in_after: float | None = None
+    said: set[bytes] = field(default_factory=set)
+    adopted: bool = False
+    exit: ExitReport = NOT_ENDED
+
+    @property
+    def name(self) -> str:
+        return self.command.name
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def facts(self) -> dict[str, object]:
+        """What lines of the audit trail say of it."""
+        return {
+            "configuration": self.configuration,
+            "endpoint": self.name,
+            "account": self.account.name,
+            "uid": self.account.uid,
+            "pid": self.pid,
+        }
+
+    def close(self) -> None:
+        """Closes the descriptors; nothing of it is heard any more."""
+        for descriptor in (self.pidfd, self.pipe, self.audit):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.pidfd = self.pipe = self.audit = None

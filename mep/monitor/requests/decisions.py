@@ -1,0 +1,57 @@
+"""Where the monitor's decisions are put on record: the audit trail, the log, and notices to users.
+
+`pipeline` and `endpoint_events` decide. A refusal is logged, audited and told to its user here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from mep.monitor.audit import AuditError, AuditTrail
+from mep.request.refusal import Refusal, Refused
+
+log = logging.getLogger(__name__)
+
+
+class Notices(Protocol):
+    """Who tells users that a start failed: `worker.notices`."""
+
+    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+        """Sends a notice with the credentials of its user endpoint; whether it was delivered."""
+
+
+class Decisions:
+    """configuration: gives the beginning of the digest of the profile in force, which every line of the trail has."""
+
+    def __init__(self, audit: AuditTrail, notices: Notices, configuration: Callable[[], str]) -> None:
+        self._audit = audit
+        self._notices = notices
+        self._configuration = configuration
+
+    def decide(self, event: str, request_id: str, **facts: object) -> None:
+        """Puts a decision on record before it is carried out. Raises Refused, stage `audit`, when it must be there."""
+        try:
+            self._record(event, request_id, facts)
+        except AuditError as e:
+            reason = f"nothing starts that cannot be audited (high_assurance): {e}"
+            user = "This endpoint cannot keep its audit trail at the moment, so it starts nothing. Please submit later."
+            raise Refused("audit", reason, user) from None
+
+    def note(self, event: str, request_id: str, **facts: object) -> None:
+        """Puts on record what has happened, and cannot be undone."""
+        try:
+            self._record(event, request_id, facts)
+        except AuditError as e:
+            log.critical("[%s] %r is not on record: %s", request_id, event, e)
+
+    async def refuse(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+        """Tells a refusal to all whom it concerns; its user by a notice, when there are credentials for that."""
+        log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
+        self.note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
+        if credentials is not None:
+            await self._notices.send(credentials, f"{refusal.reason_for_user} (request {request_id})", request_id)
+
+    def _record(self, event: str, request_id: str, facts: Mapping[str, object]) -> None:
+        self._audit.record(event, request_id, **{"configuration": self._configuration(), **facts})

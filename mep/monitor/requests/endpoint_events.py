@@ -1,0 +1,123 @@
+"""What follows from what happens to user endpoints: lines of the audit trail, notices to users, revivals.
+
+`endpoints.table` tells; what is to be done is decided in `endpoints.lifecycle`. In the monitor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+
+from mep.monitor.audit import AuditError, AuditTrail
+from mep.monitor.background import Background
+from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
+from mep.monitor.requests.breaker import Breaker
+from mep.monitor.requests.decisions import Decisions
+from mep.request.refusal import Refusal
+from mep.request.start_endpoint import StartEndpoint
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 35.0
+"""Seconds that revivals and notices under way have when the manager stops; an exec may take 30 of them."""
+
+_STOPPING = Refusal(
+    "manager",
+    "stopped just after a start command came for it, and the manager is being stopped",
+    "This endpoint is being stopped; please submit again later.",
+)
+
+
+class EndpointEvents:
+    """The listener of the table. revive: brings a start command to its end once more, as `Pipeline.revive` does."""
+
+    def __init__(
+        self,
+        decisions: Decisions,
+        audit: AuditTrail,
+        breaker: Breaker,
+        revive: Callable[[StartEndpoint], Coroutine[None, None, None]],
+    ) -> None:
+        self._decisions = decisions
+        self._audit = audit
+        self._breaker = breaker
+        self._revive = revive
+        self._background = Background()
+        self._closing = False
+
+    def adopted(self, endpoint: UserEndpoint) -> None:
+        """A user endpoint that an earlier manager started is ours now."""
+        self._decisions.note("adopted", endpoint.command.request_id, **endpoint.facts())
+
+    def held(self, endpoint: UserEndpoint) -> None:
+        """Its process exists, and waits. Raises Refused when that cannot be put on record, and must be."""
+        self._decisions.decide("starting", endpoint.command.request_id, **endpoint.facts(), scope=endpoint.scope)
+
+    def checked_in(self, endpoint: UserEndpoint) -> None:
+        """It has sent its first heartbeat."""
+        request_id, seconds = endpoint.command.request_id, round(endpoint.checked_in_after or 0.0, 3)
+        self._decisions.note("checked in", request_id, endpoint=endpoint.name, pid=endpoint.pid, seconds=seconds)
+
+    def working(self, endpoint: UserEndpoint) -> None:
+        """It has delivered its first result."""
+        self._breaker.did_work(endpoint.account.uid)
+
+    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
+        """What it says of its tasks. False when that must be audited and cannot be."""
+        try:
+            for record in records:
+                self._audit.task(endpoint.command.request_id, endpoint.name, endpoint.account, record)
+        except AuditError as e:
+            log.critical("%s is ended: its tasks cannot be audited: %s", endpoint.name, e)
+            return False
+        return True
+
+    def exited(self, endpoint: UserEndpoint, report: ExitReport) -> None:
+        """It has ended."""
+        self._decisions.note(
+            "exited",
+            endpoint.command.request_id,
+            **endpoint.facts(),
+            ending=report.ending,
+            seconds=round(report.seconds, 3),
+            cpu_seconds=None if report.cpu_seconds is None else round(report.cpu_seconds, 3),
+            peak_memory_kib=report.peak_memory,
+        )
+
+    def died(self, endpoint: UserEndpoint, report: ExitReport) -> None:
+        """It has ended, and its user has to be told."""
+        if report.useless:
+            self._breaker.died_early(endpoint.account.uid, report.ending)
+        self._refuse(_death(endpoint, report), endpoint.command)
+
+    def revive(self, endpoint: UserEndpoint) -> None:
+        """It has ended, and is to be started again by its newest command; by a manager that is closing, no more."""
+        command = endpoint.command
+        if self._closing:
+            self._refuse(_STOPPING, command)
+            return
+        name, request_id = endpoint.name, command.request_id
+        log.info("[%s] %s ended just after a start command came for it; starting it again", request_id, name)
+        self._background.start(self._revive(command))
+
+    def begin_closing(self) -> None:
+        """From now on nothing is started again."""
+        self._closing = True
+
+    async def close(self) -> None:
+        """Waits for the revivals and notices that are under way, but not for ever."""
+        await self._background.finish(CLOSE_TIMEOUT)
+
+    def _refuse(self, refusal: Refusal, command: StartEndpoint) -> None:
+        self._background.start(self._decisions.refuse(refusal, command.request_id, command.credentials))
+
+
+def _death(endpoint: UserEndpoint, report: ExitReport) -> Refusal:
+    """A user endpoint that ended by itself and not cleanly, as a refusal of what was waiting for it."""
+    when = "before its first heartbeat" if report.before_check_in else "unexpectedly"
+    log_file = f"endpoint.log in the folder {endpoint.name} of your Globus Compute folder"
+    return Refusal(
+        "running",
+        f"{endpoint.name} of account {endpoint.account.name!r} (pid {endpoint.pid}) ended {when}: {report.ending}",
+        f"Your user endpoint ended {when} ({report.ending}). Its own words are in {log_file} on that system.",
+    )

@@ -1,0 +1,401 @@
+"""The table of user endpoints: real processes of an earlier manager, adopted, asked, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lab.waiting import aiountil
+from mep.monitor.endpoints import record, table
+from mep.monitor.endpoints.lifecycle import State
+from mep.request.start_endpoint import StartEndpoint
+from tests.mep.monitor.endpoints.conftest import TableMaker
+from tests.mep.monitor.endpoints.neighbours import Earlier, Heard, NoScopes
+
+LONG = 3600.0
+
+
+@pytest.fixture
+def newer(command: StartEndpoint) -> StartEndpoint:
+    """A later command for the same user endpoint."""
+    return dataclasses.replace(command, request_id="r2", credentials={**command.credentials, "fresh": True})
+
+
+def named(command: StartEndpoint, name: str) -> StartEndpoint:
+    return dataclasses.replace(command, name=name)
+
+
+def test_what_runs_is_adopted_and_counted(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pids = [earlier.start(named(command, name)) for name in ("a", "b", "c")]
+        before = len(os.listdir("/proc/self/fd"))
+        found = make_table()
+        assert [endpoint.pid for endpoint in found.adopt()] == pids
+        assert heard.counts == [3]
+        one = found.get("b")
+        assert one is not None and one.pid == pids[1]
+        assert found.get("d") is None
+        found.release()
+        assert list(found) == []
+        assert all(earlier.runs(pid) for pid in pids)
+        assert len(os.listdir("/proc/self/fd")) == before, "nothing stays open"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("word", [b"stopped", None])
+def test_the_end_of_an_adopted_one_is_told_by_its_last_word(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard, containment: NoScopes, word: bytes
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        found = make_table()
+        found.adopt()
+        if word is not None:
+            earlier.say(command.name, word)
+        earlier.kill(pid)
+        await aiountil(lambda: heard.exits, "its end")
+        ((who, report),) = heard.exits
+        assert (who, report.clean) == (pid, word is not None)
+        assert [died for died, _ in heard.deaths] == ([] if word else [pid])
+        assert heard.revived == []
+        assert heard.counts == [1, 0]
+        assert list(found) == [] and record.folders(earlier.run_directory) == []
+        await aiountil(lambda: containment.cleared == [pid], "what it has left is ended")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("grace", "drains", "revived"), [(LONG, False, True), (0.0, False, False), (0.0, True, True)])
+def test_one_that_ends_cleanly_after_a_command_is_started_again(
+    make_table: TableMaker,
+    earlier: Earlier,
+    command: StartEndpoint,
+    newer: StartEndpoint,
+    heard: Heard,
+    grace: float,
+    drains: bool,
+    revived: bool,
+) -> None:
+    """Unless the grace period is over; which does not matter when it took no more tasks by then."""
+
+    async def story() -> None:
+        pid = earlier.start(command)
+        found = make_table(mu_child_ep_grace_period_s=grace)
+        (endpoint,) = found.adopt()
+        if drains:
+            earlier.say(command.name, b"stopping")
+            await aiountil(lambda: endpoint.state is State.DRAINING, "its word")
+        found.refresh(endpoint, newer)
+        if not grace and not drains:
+            await aiountil(lambda: endpoint.state is State.RUNNING, "the end of the grace period")
+        assert endpoint.credentials.unseal((endpoint.folder / "credentials").read_bytes()) == newer.credentials
+        earlier.say(command.name, b"stopped")
+        earlier.kill(pid)
+        await aiountil(lambda: heard.exits, "its end")
+        assert heard.revived == ([(pid, newer)] if revived else [])
+        assert heard.deaths == []
+
+    asyncio.run(story())
+
+
+def test_a_command_is_remembered_by_the_next_manager(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, newer: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        first, second = make_table(mu_child_ep_grace_period_s=LONG), make_table()
+        first.refresh(*first.adopt(), newer)
+        first.release()
+        (endpoint,) = second.adopt()
+        assert endpoint.state is State.RUNNING_ASKED
+        earlier.say(command.name, b"stopped")
+        earlier.kill(pid)
+        await aiountil(lambda: heard.revived, "its revival")
+        assert [(who, again.credentials) for who, again in heard.revived] == [(pid, newer.credentials)]
+
+    asyncio.run(story())
+
+
+def test_one_that_does_not_check_in_is_killed(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command, State.STARTING)
+        make_table(start_timeout=0.0).adopt()
+        await asyncio.to_thread(earlier.wait, pid)
+        await aiountil(lambda: heard.deaths, "its end")
+        ((who, report),) = heard.deaths
+        assert who == pid and report.before_check_in and report.useless
+
+    asyncio.run(story())
+
+
+def test_words_are_heard_once(make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard) -> None:
+    async def story() -> None:
+        pid = earlier.start(command, State.STARTING)
+        found = make_table()
+        (endpoint,) = found.adopt()
+        for word in (b"ready", b"working"):
+            earlier.say(command.name, word)
+        await aiountil(lambda: heard.working_, "its words")
+        assert heard.checked_in_ == heard.working_ == [pid]
+        assert endpoint.state is State.RUNNING and endpoint.worked
+        earlier.say(command.name, b"ready")
+        await aiountil(lambda: endpoint.pipe is None, "nobody listens to what makes no sense")
+        assert heard.checked_in_ == [pid]
+        found.release()
+        (again,) = make_table().adopt()
+        assert again.state is State.RUNNING and again.worked
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("word", [b"nonsense", b"", b"\xff" * 300])
+def test_nobody_listens_to_nonsense(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard, word: bytes
+) -> None:
+    async def story() -> None:
+        earlier.start(command, State.STARTING)
+        (endpoint,) = make_table().adopt()
+        earlier.say(command.name, word)
+        await aiountil(lambda: endpoint.pipe is None, "nobody listens")
+        assert endpoint.state is State.STARTING
+        assert heard.checked_in_ == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("record", [b"second", None])
+def test_whose_tasks_cannot_be_audited_is_killed(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard, record: bytes | None
+) -> None:
+    """Because the trail cannot be written, or because it has closed its pipe."""
+
+    async def story() -> None:
+        pid = earlier.start(command, audited=True)
+        make_table(high_assurance=True).adopt()
+        earlier.audit(command.name, b"first")
+        await aiountil(lambda: heard.records == [b"first"], "a record")
+        assert earlier.runs(pid)
+        heard.audits = False
+        earlier.audit(command.name, record)
+        assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
+
+    asyncio.run(story())
+
+
+def test_one_that_cannot_be_audited_is_stopped(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        make_table(high_assurance=True).adopt()
+        assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGTERM
+        await aiountil(lambda: heard.exits, "its end")
+        assert heard.deaths == []
+
+    asyncio.run(story())
+
+
+# What ended while no manager ran
+
+
+def test_what_was_missed_is_told_when_no_command_comes(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        earlier.kill(pid)
+        found = make_table(mu_child_ep_grace_period_s=0.0)
+        assert found.adopt() == []
+        assert [who for who, _ in heard.exits] == [pid]
+        await aiountil(lambda: heard.deaths, "its user is told")
+        assert [(who, report.ending) for who, report in heard.deaths] == [(pid, "ended while no manager ran")]
+        assert record.folders(earlier.run_directory) == []
+
+    asyncio.run(story())
+
+
+def test_what_was_missed_is_not_told_when_a_command_comes(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        earlier.kill(earlier.start(command))
+        found = make_table(mu_child_ep_grace_period_s=LONG)
+        found.adopt()
+        assert found.get(command.name) is None and list(found) == [], "it does not run"
+        assert record.folders(earlier.run_directory), "its folder stays until somebody has been told"
+        found.command_came("another")
+        assert record.folders(earlier.run_directory)
+        found.command_came(command.name)
+        assert record.folders(earlier.run_directory) == []
+        await found.stop_all()
+        assert heard.deaths == [] and len(heard.exits) == 1
+
+    asyncio.run(story())
+
+
+def test_what_was_missed_is_reported_once_and_told_once_by_any_manager(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        earlier.kill(pid)
+        for _ in range(3):
+            found = make_table(mu_child_ep_grace_period_s=LONG)
+            found.adopt()
+            found.release()
+        assert heard.deaths == []
+        make_table(mu_child_ep_grace_period_s=0.0).adopt()
+        await aiountil(lambda: heard.deaths, "its user is told")
+        assert [who for who, _ in heard.exits] == [who for who, _ in heard.deaths] == [pid]
+
+    asyncio.run(story())
+
+
+def test_what_was_missed_is_told_by_a_manager_that_stops(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        earlier.kill(pid)
+        found = make_table(mu_child_ep_grace_period_s=LONG)
+        found.adopt()
+        await found.stop_all()
+        assert [who for who, _ in heard.deaths] == [pid]
+        assert record.folders(earlier.run_directory) == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("remembered_for", "state", "revived"),
+    [(LONG, State.RUNNING_ASKED, True), (1e-9, State.RUNNING_ASKED, False), (1e-9, State.DRAINING_ASKED, True)],
+)
+def test_what_was_missed_and_asked_for_is_started_again(
+    make_table: TableMaker,
+    earlier: Earlier,
+    command: StartEndpoint,
+    heard: Heard,
+    remembered_for: float,
+    state: State,
+    revived: bool,
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command, state, remembered_for=remembered_for)
+        earlier.kill(pid)
+        make_table(mu_child_ep_grace_period_s=LONG).adopt()
+        assert [who for who, _ in heard.revived] == ([pid] if revived else [])
+        assert [who for who, _ in heard.exits] == [pid]
+
+    asyncio.run(story())
+
+
+def test_one_that_was_being_stopped_leaves_nothing_when_it_ends_unwatched(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        earlier.kill(earlier.start(command, State.STOPPING))
+        make_table(mu_child_ep_grace_period_s=LONG).adopt()
+        assert len(heard.exits) == 1 and heard.deaths == []
+        assert record.folders(earlier.run_directory) == []
+
+    asyncio.run(story())
+
+
+def test_one_whose_start_was_not_finished_is_killed(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command, executed=False)
+        assert make_table().adopt() == []
+        assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
+        assert heard.exits == []
+        assert record.folders(earlier.run_directory) == []
+
+    asyncio.run(story())
+
+
+def test_one_whose_record_cannot_be_read_is_asked_to_stop(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        path = earlier.run_directory / command.name / "state.json"
+        path.write_text(path.read_text().replace('"format": 3', '"format": 99'))
+        assert make_table().adopt() == []
+        assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGTERM
+        assert "cannot be adopted" in caplog.text
+
+    asyncio.run(story())
+
+
+# The end of the manager
+
+
+def test_a_stop_ends_all(make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard) -> None:
+    async def story() -> None:
+        pids = [earlier.start(named(command, name)) for name in ("a", "b", "c")]
+        found = make_table()
+        found.adopt()
+        found.stop()
+        await found.stop_all()
+        assert [earlier.wait(pid) for pid in pids] == [-signal.SIGTERM] * 3
+        assert sorted(who for who, _ in heard.exits) == sorted(pids)
+        assert heard.deaths == heard.revived == []
+        assert heard.counts[-1] == 0
+        assert record.folders(earlier.run_directory) == []
+
+    asyncio.run(story())
+
+
+def test_what_does_not_stop_is_killed_and_who_has_asked_gets_an_answer(
+    make_table: TableMaker,
+    earlier: Earlier,
+    command: StartEndpoint,
+    newer: StartEndpoint,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        deaf = ("/bin/sh", "-c", f"trap '' TERM; touch {tmp_path}/deaf; sleep 3600; true")
+        pid = earlier.start(command, program=deaf)
+        await aiountil((tmp_path / "deaf").exists, "it is deaf")
+        found = make_table(mu_child_ep_grace_period_s=LONG)
+        (endpoint,) = found.adopt()
+        found.refresh(endpoint, newer)
+        monkeypatch.setattr(table, "STOP_TIMEOUT", 0.2)
+        found.stop()
+        assert endpoint.state is State.STOPPING_ASKED
+        await found.stop_all()
+        assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
+        await aiountil(lambda: heard.revived, "an answer")
+        assert heard.revived == [(pid, newer)] and heard.deaths == []
+
+    asyncio.run(story())
+
+
+def test_what_happens_after_a_release_is_for_the_next(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command, State.RUNNING_ASKED, remembered_for=0.05)
+        found = make_table()
+        (endpoint,) = found.adopt()
+        found.release()
+        earlier.kill(pid)
+        await asyncio.sleep(0.1)  # its timer would have come; nothing does
+        assert heard.exits == [] and endpoint.state is State.RUNNING_ASKED
+        make_table(mu_child_ep_grace_period_s=LONG).adopt()
+        assert [who for who, _ in heard.exits] == [pid]
+
+    asyncio.run(story())
