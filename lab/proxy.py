@@ -108,6 +108,7 @@ class Proxy:
             connection.reset()
         finally:
             self._open.discard(connection)
+            writer.close()  # also after a stall, of which nobody was told: the client has closed its side
 
     async def _forward(
         self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -63,6 +63,11 @@ def partial_imports(*packages: str) -> Iterator[None]:
 
 
 def _postpone(name: str) -> None:
+    if name in _stand_ins:  # since an earlier time: its other parts can be imported again
+        known = _not_run[name]
+        assert known.__spec__ is not None
+        vars(known)["__path__"] = known.__spec__.submodule_search_locations
+        return
     spec = None if name in sys.modules else importlib.util.find_spec(name)
     if spec is None:
         return

@@ -27,6 +27,7 @@ PACKAGE = {
             return PART
     """,
     "big/part.py": "PART = 'part'",
+    "big/other.py": "OTHER = 'other'",
     "big/later.py": "import big\nlooks_back = hasattr(big, 'thing')",
     "big/circle.py": "from big import thing\nNAME = 'circle'",
     "big/inner/__init__.py": "print('inner runs')\nfrom big.part import PART",
@@ -74,6 +75,7 @@ PART = "with partial_imports('big', 'big.inner'):\n    import big.part\n"
         (PART + "print('thing' in dir(big))", ["big runs", "True"]),
         (PART + "print(hasattr(big, 'nothing'))", ["big runs", "False"]),
         (PART + "before = big; big.thing; import big; print(before is big, big.part.PART)", ["big runs", "True part"]),
+        (PART + "with partial_imports('big'):\n    from big.other import OTHER\nprint(OTHER)", ["other"]),
         (PART + "import big.circle; print(big.circle.NAME)", ["big runs", "circle"]),
         (PART + "import big.inner.part; print(big.inner.PART)", ["big runs", "inner runs", "part"]),
         (PART + "import pickle; print(pickle.loads(pickle.dumps(big)) is big)", ["True"]),
