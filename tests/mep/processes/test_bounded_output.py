@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 
+from lab.waiting import aiountil
 from mep.processes.bounded_output import BoundedOutput
 
 
@@ -15,8 +16,7 @@ def run(script: str, limit: int) -> tuple[bytes, bool]:
     async def work() -> tuple[bytes, bool]:
         with BoundedOutput(limit) as output, subprocess.Popen(["sh", "-c", script], stdout=output.writing) as process:
             output.started()
-            while process.poll() is None and not output.overflow.done():
-                await asyncio.sleep(0)
+            await aiountil(lambda: process.poll() is not None or output.overflow.done(), "its end")
             process.kill()
             return output.rest(), output.overflow.done()
 

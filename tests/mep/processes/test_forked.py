@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
+from lab.waiting import aiountil
 from mep.processes import forked
 from mep.processes.forked import ChildLost
 from mep.processes.pidfd import has_ended
@@ -45,8 +46,7 @@ def all_children() -> set[int]:
 
 async def nobody_is_left() -> None:
     """Returns once all children of this test have been reaped."""
-    while children():
-        await asyncio.sleep(0.005)
+    await aiountil(lambda: not children(), "the end of all children")
 
 
 def run(work: Callable[[], T], within: float | None = None) -> T:
@@ -60,7 +60,7 @@ def with_loop(work: Callable[[], Awaitable[T]]) -> T:
         try:
             return await work()
         finally:
-            await asyncio.wait_for(nobody_is_left(), 20)
+            await nobody_is_left()
             assert open_descriptors() == before
 
     return asyncio.run(both())
@@ -72,8 +72,7 @@ def open_descriptors() -> set[str]:
 
 async def started(path: Path) -> int:
     """The process id that a child has written, once it is there."""
-    while not path.exists() or not path.read_text().endswith("\n"):
-        await asyncio.sleep(0.005)
+    await aiountil(lambda: path.exists() and path.read_text().endswith("\n"), "the child's number")
     return int(path.read_text())
 
 
@@ -220,8 +219,7 @@ def test_signals_are_the_childs_own(tmp_path: Path) -> None:
             with pytest.raises(ChildLost):
                 await task
         os.kill(os.getpid(), signal.SIGHUP)
-        while not heard:
-            await asyncio.sleep(0.005)
+        await aiountil(lambda: heard, "the signal")
 
     with_loop(work)
     assert heard == [signal.SIGHUP]

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pytest
 
+from lab.waiting import aiountil
 from mep.processes.pidfd import has_ended
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.request.launch_spec import LaunchSpec
@@ -129,7 +130,6 @@ def test_whoever_gives_up_a_start_leaves_nothing() -> None:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        while children.read_text() != before:
-            await asyncio.sleep(0.005)
+        await aiountil(lambda: children.read_text() == before, "the end of all of them")
 
     run(work)
