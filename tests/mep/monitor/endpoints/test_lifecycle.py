@@ -79,6 +79,41 @@ def test_a_command_is_remembered_for_as_long_as_it_may_be_served() -> None:
             assert Action.REMEMBER in step.actions, "else its time is never over"
 
 
+STORIES = [
+    ("idle", [Event.CHECKED_IN, Event.DRAINS, Event.EXITED_CLEAN], None),
+    ("asked while idle", [Event.CHECKED_IN, Event.COMMAND, Event.DRAINS, Event.EXITED_CLEAN], Action.REVIVE),
+    (
+        "asked long before it was idle",
+        [Event.CHECKED_IN, Event.COMMAND, Event.GRACE_OVER, Event.DRAINS, Event.EXITED_CLEAN],
+        None,
+    ),
+    (
+        "ends for longer than the grace period",
+        [Event.CHECKED_IN, Event.DRAINS, Event.COMMAND, Event.GRACE_OVER, Event.EXITED_CLEAN],
+        Action.REVIVE,
+    ),
+    ("never checks in", [Event.TIMED_OUT, Event.EXITED_BADLY], Action.TELL_USER),
+    ("ends before its first heartbeat", [Event.EXITED_CLEAN], Action.TELL_USER),
+    ("is stopped", [Event.CHECKED_IN, Event.STOP, Event.DRAINS, Event.EXITED_CLEAN], None),
+    ("is stopped and killed", [Event.CHECKED_IN, Event.STOP, Event.EXITED_BADLY], None),
+    ("asked, stopped and killed", [Event.COMMAND, Event.STOP, Event.GRACE_OVER, Event.EXITED_BADLY], Action.REVIVE),
+    ("missed, nobody comes", [Event.CHECKED_IN, Event.FOUND_ENDED, Event.TIMED_OUT], Action.TELL_USER),
+    ("missed, somebody comes", [Event.CHECKED_IN, Event.FOUND_ENDED, Event.FOUND_ENDED, Event.COMMAND], None),
+]
+
+
+@pytest.mark.parametrize(("events", "answer"), [story[1:] for story in STORIES], ids=[story[0] for story in STORIES])
+def test_what_its_user_is_told(events: list[Event], answer: Action | None) -> None:
+    state, done = State.STARTING, []
+    for event in events:
+        step = TABLE[state][event]
+        state = step.state
+        done += step.actions
+    assert state is State.ENDED
+    assert [action for action in done if action in ANSWERS] == ([answer] if answer else [])
+    assert done.count(Action.REPORT) == 1
+
+
 class Life(RuleBasedStateMachine):
     """One user endpoint, any events in any order; beside it a model that knows only what matters to people."""
 
