@@ -70,11 +70,9 @@ def test_row_28_bytes_that_are_not_utf8(program: Write) -> None:
 
 
 @pytest.mark.parametrize("stream", ["", ">&2"])
-def test_row_28_output_limits(program: Write, stream: str) -> None:
-    begin = time.monotonic()
+def test_row_28_output_limits(no_hang: None, program: Write, stream: str) -> None:
     with pytest.raises(MapperError, match="more than"):
         ask(program(f"exec yes {stream}"))
-    assert time.monotonic() - begin < 2
 
 
 def test_row_28_large_answers_fit(program: Write) -> None:
@@ -111,16 +109,14 @@ def alive(pid_file: Path) -> bool:
 def test_row_29_time_limit(no_hang: None, program: Write, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping_programs, "TIME_LIMIT", 0.3)
     path = program(f"sleep 77 & echo $! > {public}/child; echo $$ > {public}/main; trap '' TERM; wait")
-    begin = time.monotonic()
     with pytest.raises(MapperError, match="longer than"):
         ask(path)
     until(lambda: not alive(public / "child"), "the end of the child")
     until(lambda: not alive(public / "main"), "the end of the program")
 
 
-def test_row_29_grandchild_that_keeps_the_output(program: Write, public: Path) -> None:
+def test_row_29_grandchild_that_keeps_the_output(no_hang: None, program: Write, public: Path) -> None:
     path = program(f"sleep 77 & echo $! > {public}/child; echo '{answer(entry())}'")
-    begin = time.monotonic()
     assert ask(path).account == "alice"
     until(lambda: not alive(public / "child"), "the end of the child")
 
