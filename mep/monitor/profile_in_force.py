@@ -24,6 +24,8 @@ from mep.profile.profile import Profile
 
 log = logging.getLogger(__name__)
 
+RELOAD_LIMIT = 60.0
+"""Seconds in which an edited profile must be read; then the reload is given up, loudly."""
 PAUSE = 5.0
 """Seconds until the mapping file is looked at again after no process could be had for it."""
 
@@ -75,7 +77,7 @@ class ProfileInForce:
 
     async def _reload(self) -> None:
         try:
-            edited = await forked.run(lambda: self._reader.load(self.profile.directory))
+            edited = await forked.run(lambda: self._reader.load(self.profile.directory), RELOAD_LIMIT)
             if edited.config.pam.enable:
                 session.load()
         except (ConfigError, session.PamError, OSError) as e:

@@ -11,9 +11,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from identity.documents import ExternalDocument
 from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from identity.printable import shown
+from mep.profile import programs
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments, MappingHint
 from mep.reader.trusted import check_program, read_trusted
@@ -100,8 +102,17 @@ def read_mapping(path: Path) -> MappingDocuments:
             check_program(Path(document.command[0]))
         except ConfigError as e:
             raise ConfigError(path, [f"mapping program {e}"]) from None
-    hints = tuple(MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.hints)
-    return MappingDocuments(path, text, mapper.digest, hints)
+    hints = [MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.hints]
+    hints += [hint for document in mapper.programs if (hint := _hint(document))]
+    return MappingDocuments(path, text, mapper.digest, tuple(hints))
+
+
+def _hint(document: ExternalDocument) -> MappingHint | None:
+    """What keeps an ordinary account, which the program runs as unless `run_as` names one, from executing it."""
+    obstacle = programs.obstacle(Path(document.command[0])) if document.run_as is None else None
+    if obstacle is None:
+        return None
+    return MappingHint(str(document.rule), obstacle, "mend that, or set run_as to an account that can execute it")
 
 
 def _is_account(name: str) -> bool:

@@ -59,3 +59,14 @@ def test_an_account_that_does_not_exist_is_refused_at_load(path: Path, tmp_path:
     assert f"line 2: document 2: run_as: there is no account {name!r}; name" in refusal(path)
     path.write_text(text(external(program, run_as="nobody")))
     assert Mapper.parse(read_mapping(path).text).programs[0].run_as == "nobody"
+
+
+def test_a_program_that_ordinary_accounts_cannot_execute_is_hinted_at(path: Path, tmp_path: Path) -> None:
+    program = write_program(tmp_path, "")
+    program.chmod(0o700)
+    path.write_text(text(external(program)))
+    (hint,) = read_mapping(path).hints
+    assert "cannot be executed by ordinary users" in hint.text
+    assert "run_as" in hint.suggestion
+    path.write_text(text(external(program, run_as="nobody")))
+    assert read_mapping(path).hints == ()
