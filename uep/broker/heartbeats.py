@@ -88,6 +88,7 @@ class _Figures:
         self.last: Mapping[str, Any] = engine.status()
         self._engine = engine
         self._thread = ThreadPoolExecutor(1, "figures")
+        self._thread.submit(int)  # starts it now: later a task may have used up what processes and threads there may be
         self._asked: asyncio.Future[dict[str, Any]] | None = None
 
     async def newest(self) -> Mapping[str, Any]:

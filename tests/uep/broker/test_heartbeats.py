@@ -53,6 +53,22 @@ def test_what_a_heartbeat_says(tmp_path: Path) -> None:
     play(tmp_path, lambda: {"workers": 3}, game)
 
 
+def test_a_task_that_has_used_up_all_threads_does_not_end_heartbeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def game(heartbeats: Heartbeats) -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        publisher = StubPublisher(confirms=True)
+        heartbeats.engine_runs = True
+        await heartbeats.check_in(publisher, TARGET)  # type: ignore[arg-type]
+        assert [state["workers"] for state in states(publisher)] == [3]
+
+    play(tmp_path, lambda: {"workers": 3}, game)
+
+
 def test_without_a_session_nothing_is_sent(tmp_path: Path) -> None:
     async def game(heartbeats: Heartbeats) -> None:
         publisher = StubPublisher(confirms=True)
