@@ -18,8 +18,8 @@ FILES
   profile/       a profile once it is read: values                                 everywhere
   request/       the types that travel between the stages of a request: values     everywhere
 
-In the order of a request: worker.consumer, worker.commands, monitor.requests.pipeline, mapper.mapping,
-monitor.requests.name_service, .admission, .renderer, .plan, monitor.endpoints.table, .spawn, privileged.launch.
+In the order of a request: worker.consumer, worker.commands, monitor.stages.pipeline, mapper.mapping,
+monitor.stages.name_service, .admission, .renderer, .plan, monitor.endpoints.table, .spawn, privileged.launch.
 ARCHITECTURE.md has the picture.
 """
 

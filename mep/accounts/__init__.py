@@ -5,7 +5,7 @@ PROCESS
   `look_up`: in that program; and in `mep` commands, which have nothing else to do.
 
 CALLED BY
-  monitor.requests.name_service starts the program, asks it, and checks each answer as a stranger's. cli.dry_run.
+  monitor.stages.name_service starts the program, asks it, and checks each answer as a stranger's. cli.dry_run.
 
 IMPORTS
   privileged, request

@@ -1,7 +1,7 @@
 """Asks the system's name service. A program of its own: `python -m mep.accounts.server`.
 
 An LDAP server that does not answer holds up whoever asks for as long as it likes. The manager's loop must not be held
-up, and the manager must not have threads; so this process asks, and has threads. `monitor.requests.name_service` has
+up, and the manager must not have threads; so this process asks, and has threads. `monitor.stages.name_service` has
 it started as an account that owns nothing, and killed when nothing comes from it any more. It serves requests on
 descriptor 0, a socket: each a JSON object on a line, answered by one on a line, in the order in which the answers
 are there.

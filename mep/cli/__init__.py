@@ -7,7 +7,7 @@ CALLED BY
   The program `mep`, which enters at `main.main`.
 
 IMPORTS
-  accounts, mapper, monitor, monitor.containment, monitor.endpoints, monitor.requests, privileged, processes, profile,
+  accounts, mapper, monitor, monitor.containment, monitor.endpoints, monitor.stages, privileged, processes, profile,
   reader, registration, request, worker; daemon, globus_sdk, identity, setproctitle, typer, wire
 
 FILES

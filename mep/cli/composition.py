@@ -9,9 +9,9 @@ import setproctitle
 from mep.cli import helper_account
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
-from mep.monitor.requests.mapping_programs import MappingPrograms
-from mep.monitor.requests.name_service import NameService
-from mep.monitor.requests.renderer import Renderer
+from mep.monitor.stages.mapping_programs import MappingPrograms
+from mep.monitor.stages.name_service import NameService
+from mep.monitor.stages.renderer import Renderer
 from mep.profile.mapping_documents import MappingLook, Stamp
 from mep.profile.profile import Profile
 from mep.reader import loader, mapping_watch, outside

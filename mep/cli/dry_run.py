@@ -15,10 +15,10 @@ from identity.decision import Decision
 from mep.accounts import look_up
 from mep.cli import helper_account
 from mep.mapper.mapping import IdentityMapper
-from mep.monitor.requests import admission, plan
-from mep.monitor.requests.mapping_programs import MappingPrograms
-from mep.monitor.requests.name_service import of_exactly_that_name
-from mep.monitor.requests.renderer import Renderer
+from mep.monitor.stages import admission, plan
+from mep.monitor.stages.mapping_programs import MappingPrograms
+from mep.monitor.stages.name_service import of_exactly_that_name
+from mep.monitor.stages.renderer import Renderer
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan

@@ -4,7 +4,7 @@ PROCESS
   The manager, as root, today. To be a process of the account mep-map, without rights and without a network.
 
 CALLED BY
-  monitor.requests.pipeline, through the Protocol `Mapper` there; cli.dry_run.
+  monitor.stages.pipeline, through the Protocol `Mapper` there; cli.dry_run.
 
 IMPORTS
   profile, request; identity

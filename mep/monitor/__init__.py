@@ -9,11 +9,11 @@ CALLED BY
   `containment` serve commands of `cli` too.
 
 IMPORTS
-  monitor.containment, monitor.endpoints, monitor.requests, privileged, processes, profile,
+  monitor.containment, monitor.endpoints, monitor.stages, privileged, processes, profile,
   request
 
 FILES
-  requests/            the stages of a request and their order
+  stages/              the stages of a request and their order
   endpoints/           user endpoints that run: start, life, end
   containment/         what holds them together: scopes, slices, limits
   manager.py           one run: the parts, signals, the end

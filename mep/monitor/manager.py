@@ -23,12 +23,12 @@ from mep.monitor.containment.systemd import ContainmentError
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
 from mep.monitor.profile_in_force import ProfileInForce, Reader
-from mep.monitor.requests.breaker import Breaker
-from mep.monitor.requests.decisions import Decisions, Notices
-from mep.monitor.requests.endpoint_events import EndpointEvents
-from mep.monitor.requests.name_service import NameService
-from mep.monitor.requests.pipeline import Mapper, Pipeline
-from mep.monitor.requests.renderer import Renderer
+from mep.monitor.stages.breaker import Breaker
+from mep.monitor.stages.decisions import Decisions, Notices
+from mep.monitor.stages.endpoint_events import EndpointEvents
+from mep.monitor.stages.name_service import NameService
+from mep.monitor.stages.pipeline import Mapper, Pipeline
+from mep.monitor.stages.renderer import Renderer
 from mep.monitor.status import Status
 from mep.profile.profile import Profile
 

@@ -1,6 +1,6 @@
 """A child of the monitor that runs as another account: started through the one privileged launch, reaped when it ends.
 
-`helper` starts programs of ours so, and `monitor.requests.mapping_programs` those of the site. What is slow, or handles
+`helper` starts programs of ours so, and `monitor.stages.mapping_programs` those of the site. What is slow, or handles
 what strangers wrote, is done in such a process. Each leads a process group, of which nothing outlives it.
 """
 

@@ -7,16 +7,13 @@ CALLED BY
   Everybody but `privileged` and `request`.
 
 IMPORTS
-  nothing but the standard library
+  profile.sections
 
 FILES
   profile.py             `Profile`: the folder of one endpoint
   config.py              `ManagerConfig`: config.yaml, and the table of its keys
   keys.py                how a key is declared
-  account_policy.py      the key `accounts`
-  limits.py              the key `limits`
-  resources.py           the key `resources`
-  pam.py                 the key `pam`
+  sections/              the keys that have keys of their own: accounts, limits, resources, pam
   client_credentials.py  `ClientCredentials`: what registers an endpoint when nobody has logged in
   mapping_documents.py   the identity mapping as text that is known to be in order
   errors.py              what is wrong with files of a profile

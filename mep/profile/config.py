@@ -10,11 +10,11 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mep.profile.account_policy import AccountPolicy
 from mep.profile.keys import Takes, declared, key, section
-from mep.profile.limits import Limits
-from mep.profile.pam import PamConfig
-from mep.profile.resources import Resources
+from mep.profile.sections.accounts import AccountPolicy
+from mep.profile.sections.limits import Limits
+from mep.profile.sections.pam import PamConfig
+from mep.profile.sections.resources import Resources
 
 
 @dataclass(frozen=True)

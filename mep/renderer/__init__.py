@@ -6,7 +6,7 @@ PROCESS
   child; and where a profile is read, to find what is wrong with a template.
 
 CALLED BY
-  monitor.requests.renderer starts the program and checks what it says; reader.files.
+  monitor.stages.renderer starts the program and checks what it says; reader.files.
 
 IMPORTS
   privileged, processes; jinja2, jsonschema, yaml

@@ -8,7 +8,7 @@ driven by an option, the sandbox may have a hole. So this runs as an account tha
   child   takes its limits, then reads its request, has `answer` answer it, and ends. Descriptor 0 is all it has and
           it can get no other, so it opens no file and no socket, and it starts no process. PARALLEL run at a time.
 
-The monitor (`monitor.requests.render_server`) is at the other end of descriptor 0; `processes.render_protocol` has the
+The monitor (`monitor.stages.render_server`) is at the other end of descriptor 0; `processes.render_protocol` has the
 messages.
 """
 

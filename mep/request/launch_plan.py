@@ -1,4 +1,4 @@
-"""`LaunchPlan`: one user endpoint to be started. Made by `monitor.requests.plan`."""
+"""`LaunchPlan`: one user endpoint to be started. Made by `monitor.stages.plan`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ class ProgramFailed(Exception):
 
 
 class RunProgram(Protocol):
-    """Runs one program under limits: `monitor.requests.mapping_programs`."""
+    """Runs one program under limits: `monitor.stages.mapping_programs`."""
 
     async def __call__(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
         """The standard output of a program that ended well; `argv` begins with its absolute path.

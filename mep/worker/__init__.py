@@ -4,7 +4,7 @@ PROCESS
   The manager, as root, today; all that it reads was written by the service. To be a process of the account mep.
 
 CALLED BY
-  cli.composition makes it; monitor.manager starts and closes it; monitor.requests.pipeline sends notices.
+  cli.composition makes it; monitor.manager starts and closes it; monitor.stages.pipeline sends notices.
 
 IMPORTS
   request; wire

@@ -24,7 +24,7 @@ PREFETCH = 64
 
 
 class Requests(Protocol):
-    """Who takes the requests: `monitor.requests.pipeline`."""
+    """Who takes the requests: `monitor.stages.pipeline`."""
 
     async def handle(self, command: StartEndpoint) -> None:
         """Brings one request to its end. Never raises."""

@@ -20,7 +20,7 @@ from mep.monitor.containment import containment
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.processes.process import Process
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 LIMITS = Resources(memory_max=128 * 2**20, tasks_max=40, cpu_quota=1.5)
 V1 = Path("/sys/fs/cgroup")
@@ -87,7 +87,7 @@ TasksMax=20
 MANAGER = """
 import asyncio, os, pathlib, signal, time
 from mep.monitor.containment.containment import Containment
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 note = pathlib.Path("{note}")
 if not note.exists():
     if (pid := os.fork()) == 0:

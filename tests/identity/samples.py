@@ -13,7 +13,7 @@ from identity.decision import Decision
 from identity.mapper import Mapper
 from identity.runner import MapperError
 from mep.accounts import look_up
-from mep.monitor.requests.mapping_programs import MappingPrograms
+from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.request.account import Account
 from mep.request.mapping_program import ProgramFailed
 from tests.conftest import need

@@ -19,8 +19,8 @@ import pytest
 
 from identity.account_name import problem
 from mep.accounts import look_up
-from mep.monitor.requests import admission, plan
-from mep.monitor.requests.name_service import of_exactly_that_name
+from mep.monitor.stages import admission, plan
+from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.privileged import spec
 from mep.profile.config import ManagerConfig
 from mep.request.account import Account

@@ -22,7 +22,7 @@ import pytest
 from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from identity.runner import MapperError
-from mep.monitor.requests import mapping_programs
+from mep.monitor.stages import mapping_programs
 from mep.request.refusal import Refused
 
 from .asking import Write, answers, ask, fails, identify, run, start
@@ -30,7 +30,7 @@ from .samples import ALICE, BOB, decide, expression, external, record, text
 
 
 def test_row_16_failing_mapper(program: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mep.monitor.requests.mapping_programs.TIME_LIMIT", 0.2)
+    monkeypatch.setattr("mep.monitor.stages.mapping_programs.TIME_LIMIT", 0.2)
     for body in ("exit 1", "sleep 9", "echo x", "kill -9 $$"):
         failing = external(program(body))
         with pytest.raises(MapperError):
@@ -57,7 +57,7 @@ def test_row_28_answers_of_programs(program: Write) -> None:
 
 
 def test_row_29_time_limit(program: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mep.monitor.requests.mapping_programs.TIME_LIMIT", 0.3)
+    monkeypatch.setattr("mep.monitor.stages.mapping_programs.TIME_LIMIT", 0.3)
     begin = time.monotonic()
     fails(program(f"trap '' TERM; sleep 77 & echo $! $$ > {tmp_path}/pids; cat >/dev/null; wait"), "longer than")
     late = program(f"sleep 77 & echo $! >> {tmp_path}/pids; {answers((ALICE, 'alice'))}")

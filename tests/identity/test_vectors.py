@@ -39,7 +39,7 @@ from identity.jsontext import DocumentError
 from identity.lookup import Lookup
 from identity.mapper import POSIX_CONNECTOR, Mapper
 from identity.runner import MapperError
-from mep.monitor.requests import mapping_programs
+from mep.monitor.stages import mapping_programs
 
 from .samples import decide, run
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mep.monitor.containment.systemd import ContainmentError
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 _UNLIMITED = 2**62
 """From here on, a limit of memory of cgroups v1 is none: it has no word for that."""

@@ -34,7 +34,7 @@ from mep.monitor.containment.process_tree import kill_tree
 from mep.monitor.containment.systemd import ContainmentError, Properties, Systemd, SystemdRefused
 from mep.monitor.containment.unit_names import escape
 from mep.processes.process import Process
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 STOP_TIMEOUT = 10.0
 """Seconds from SIGTERM to SIGKILL for what a user endpoint left behind."""

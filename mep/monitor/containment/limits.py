@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 _PAGE = resource.getpagesize()
 

@@ -4,11 +4,11 @@ PROCESS
   The manager, as root. `spawn` has the child forked; what happens in it is `privileged`.
 
 CALLED BY
-  monitor.requests.pipeline launches and refreshes; monitor.manager adopts, stops and releases. cli.unmanaged counts and
+  monitor.stages.pipeline launches and refreshes; monitor.manager adopts, stops and releases. cli.unmanaged counts and
   ends those without a manager.
 
 IMPORTS
-  monitor, monitor.containment, privileged, processes, profile, request; cryptography
+  monitor, monitor.containment, privileged, processes, profile, profile.sections, request; cryptography
 
 FILES
   table.py           the table: launch, adopt, end; carries out what `lifecycle` says

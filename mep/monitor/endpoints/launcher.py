@@ -15,7 +15,7 @@ from mep.monitor.endpoints.spawn import spawn
 from mep.monitor.endpoints.termination import Termination
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.profile.config import ManagerConfig
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mep.profile.account_policy import AccountPolicy
 from mep.profile.config import ManagerConfig, reloaded
 from mep.profile.keys import declared
-from mep.profile.limits import Limits
-from mep.profile.pam import PamConfig
-from mep.profile.resources import Resources
+from mep.profile.sections.accounts import AccountPolicy
+from mep.profile.sections.limits import Limits
+from mep.profile.sections.pam import PamConfig
+from mep.profile.sections.resources import Resources
 from tests.mep.loading import loaded_by, rooms
 
 KEYS = declared(ManagerConfig)

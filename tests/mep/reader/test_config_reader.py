@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mep.profile.account_policy import AccountPolicy
 from mep.profile.config import ManagerConfig
 from mep.profile.keys import Key, Section, Takes, declared
-from mep.profile.limits import Limits
-from mep.profile.pam import PamConfig
-from mep.profile.resources import Resources
+from mep.profile.sections.accounts import AccountPolicy
+from mep.profile.sections.limits import Limits
+from mep.profile.sections.pam import PamConfig
+from mep.profile.sections.resources import Resources
 from mep.reader.config_reader import read_config
 from mep.reader.values import READERS
 from tests.mep.reader.config_texts import PATH, problems

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mep.profile.account_policy import AccountPolicy
-from mep.profile.limits import Limits
-from mep.profile.pam import PamConfig
-from mep.profile.resources import Resources
+from mep.profile.sections.accounts import AccountPolicy
+from mep.profile.sections.limits import Limits
+from mep.profile.sections.pam import PamConfig
+from mep.profile.sections.resources import Resources
 from mep.reader.config_reader import read_config
 from tests.mep.reader.config_texts import PATH, problems
 

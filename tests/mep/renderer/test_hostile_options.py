@@ -19,8 +19,8 @@ import yaml
 
 from lab.waiting import aiountil
 from mep.cli import helper_account
-from mep.monitor.requests import render_answer, render_server, renderer
-from mep.monitor.requests.renderer import Renderer
+from mep.monitor.stages import render_answer, render_server, renderer
+from mep.monitor.stages.renderer import Renderer
 from mep.processes import render_protocol
 from mep.profile.profile import Profile
 from mep.reader import loader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mep.monitor.containment import cgroups
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 LIMITS = Resources(memory_max=8 * 2**30, tasks_max=512, cpu_quota=1.5)
 

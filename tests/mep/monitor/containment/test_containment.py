@@ -11,7 +11,7 @@ import pytest
 from mep.monitor.containment import containment
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 LIMITS = Resources(memory_max=8 * 2**30, tasks_max=512, cpu_quota=1.5)
 

@@ -6,7 +6,7 @@ import resource
 from dataclasses import replace
 
 from mep.monitor.containment import limits
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 LIMITS = Resources(memory_max=8 * 2**30, tasks_max=512, cpu_quota=1.5)
 

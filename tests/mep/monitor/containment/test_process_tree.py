@@ -18,7 +18,7 @@ from lab.waiting import until
 from mep.monitor.containment import limits, process_tree
 from mep.monitor.containment.containment import Containment
 from mep.processes.process import Process
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 
 
 def kill_tree(process: Process) -> int:

@@ -15,7 +15,7 @@ from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.processes.process import Process
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 from mep.request.account import Account
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint

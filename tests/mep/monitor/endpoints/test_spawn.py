@@ -24,7 +24,7 @@ from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.pidfd import has_ended
 from mep.profile.config import ManagerConfig
-from mep.profile.resources import Resources
+from mep.profile.sections.resources import Resources
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused

@@ -20,7 +20,7 @@ from identity.runner import MapperError
 from lab.accounts import LocalAccount
 from lab.waiting import aiountil, until
 from mep.accounts import look_up
-from mep.monitor.requests import mapping_programs
+from mep.monitor.stages import mapping_programs
 from mep.request.account import Account
 from mep.request.mapping_program import ProgramFailed
 from mep.request.refusal import Refused

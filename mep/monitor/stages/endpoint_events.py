@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine
 from mep.monitor.audit import AuditError, AuditTrail
 from mep.monitor.background import Background
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
-from mep.monitor.requests.breaker import Breaker
-from mep.monitor.requests.decisions import Decisions
+from mep.monitor.stages.breaker import Breaker
+from mep.monitor.stages.decisions import Decisions
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 

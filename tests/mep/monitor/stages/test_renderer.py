@@ -14,7 +14,7 @@ import pytest
 
 from lab.waiting import aiountil
 from mep.cli import helper_account
-from mep.monitor.requests.renderer import Renderer
+from mep.monitor.stages.renderer import Renderer
 from mep.reader import loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity

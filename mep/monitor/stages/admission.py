@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mep.profile.account_policy import AccountPolicy
+from mep.profile.sections.accounts import AccountPolicy
 from mep.request.account import Account
 from mep.request.refusal import Refused
 

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from mep.monitor.requests import name_service_client
-from mep.monitor.requests.name_service_client import Client, Decode, LookUpFailed, Lost
+from mep.monitor.stages import name_service_client
+from mep.monitor.stages.name_service_client import Client, Decode, LookUpFailed, Lost
 from mep.processes.helper import HelperUnavailable
 from mep.request.account import Account
 from mep.request.refusal import Refused

@@ -1,4 +1,4 @@
-"""`AccountPolicy`: the key `accounts` of config.yaml. `monitor.requests.admission` decides by it."""
+"""`AccountPolicy`: the key `accounts` of config.yaml. `monitor.stages.admission` decides by it."""
 
 from __future__ import annotations
 

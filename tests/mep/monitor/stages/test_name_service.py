@@ -22,8 +22,8 @@ from lab.accounts import LocalAccount
 from lab.waiting import aiountil
 from mep.accounts import look_up, server
 from mep.cli import helper_account
-from mep.monitor.requests import name_service, name_service_client
-from mep.monitor.requests.name_service import NameService
+from mep.monitor.stages import name_service, name_service_client
+from mep.monitor.stages.name_service import NameService
 from mep.processes.helper import HelperUnavailable
 from mep.request.account import Account
 from mep.request.refusal import Refusal, Refused

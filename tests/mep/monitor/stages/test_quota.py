@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mep.monitor.requests.quota import MOST_AT_ONCE, WINDOW, Clock, Quota
-from mep.profile.limits import Limits
+from mep.monitor.stages.quota import MOST_AT_ONCE, WINDOW, Clock, Quota
+from mep.profile.sections.limits import Limits
 from mep.request.refusal import Refusal, Refused
 
 ALICE, BOB = 54321, 54322

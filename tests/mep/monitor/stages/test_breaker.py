@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mep.monitor.requests.breaker import FIRST_PAUSE, FREE_FAILURES, LONGEST_PAUSE, MEMORY, Breaker, pause_after
-from mep.monitor.requests.quota import Clock
+from mep.monitor.stages.breaker import FIRST_PAUSE, FREE_FAILURES, LONGEST_PAUSE, MEMORY, Breaker, pause_after
+from mep.monitor.stages.quota import Clock
 from mep.request.refusal import Refusal, Refused
 
 ALICE, BOB = 54321, 54322

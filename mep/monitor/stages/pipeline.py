@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
-from mep.monitor.requests import admission, plan
-from mep.monitor.requests.breaker import Breaker
-from mep.monitor.requests.decisions import Decisions
-from mep.monitor.requests.keyed_lock import KeyedLock
-from mep.monitor.requests.name_service import NameService
-from mep.monitor.requests.quota import Quota
-from mep.monitor.requests.renderer import Renderer
+from mep.monitor.stages import admission, plan
+from mep.monitor.stages.breaker import Breaker
+from mep.monitor.stages.decisions import Decisions
+from mep.monitor.stages.keyed_lock import KeyedLock
+from mep.monitor.stages.name_service import NameService
+from mep.monitor.stages.quota import Quota
+from mep.monitor.stages.renderer import Renderer
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account

@@ -8,7 +8,7 @@ CALLED BY
   calls single stages.
 
 IMPORTS
-  monitor, monitor.endpoints, processes, profile, request
+  monitor, monitor.endpoints, processes, profile, profile.sections, request
 
 FILES
   pipeline.py             the order of the stages

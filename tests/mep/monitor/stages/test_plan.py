@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mep.monitor.requests import plan
+from mep.monitor.stages import plan
 from mep.reader import loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity

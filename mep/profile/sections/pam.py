@@ -1,4 +1,4 @@
-"""`PamConfig`: the key `pam` of config.yaml. `monitor.requests.plan` puts it into the launch."""
+"""`PamConfig`: the key `pam` of config.yaml. `monitor.stages.plan` puts it into the launch."""
 
 from __future__ import annotations
 

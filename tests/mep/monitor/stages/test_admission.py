@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mep.monitor.requests.admission import admit
-from mep.profile.account_policy import AccountPolicy
+from mep.monitor.stages.admission import admit
+from mep.profile.sections.accounts import AccountPolicy
 from mep.request.account import Account
 from mep.request.refusal import Refused
 

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mep.profile.limits import Limits
+from mep.profile.sections.limits import Limits
 from mep.request.refusal import Refused
 
 WINDOW = 60.0

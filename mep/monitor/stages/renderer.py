@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from mep.monitor.requests import render_answer
-from mep.monitor.requests.render_server import Answer, RenderServer, ServerLost
+from mep.monitor.stages import render_answer
+from mep.monitor.stages.render_server import Answer, RenderServer, ServerLost
 from mep.processes.helper import HelperUnavailable
 from mep.processes.render_protocol import MAX_OPTIONS, PARALLEL
 from mep.profile.config import ManagerConfig

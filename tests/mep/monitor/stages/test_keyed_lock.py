@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mep.monitor.requests.keyed_lock import KeyedLock
+from mep.monitor.stages.keyed_lock import KeyedLock
 
 
 class Request:

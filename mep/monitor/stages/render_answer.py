@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from mep.monitor.requests.render_server import MAX_ANSWER, Answer
+from mep.monitor.stages.render_server import MAX_ANSWER, Answer
 from mep.processes.printable import escaped
 from mep.processes.render_protocol import CPU, MAX_REASON, MEMORY, OUT_OF_MEMORY, WALL
 from mep.request.refusal import Refused

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mep.monitor.requests.quota import SYSTEM_CLOCK, Clock
+from mep.monitor.stages.quota import SYSTEM_CLOCK, Clock
 from mep.request.refusal import Refused
 
 FREE_FAILURES = 3

@@ -1,4 +1,4 @@
-"""`Limits`: the key `limits` of config.yaml. `monitor.requests.quota` counts by it."""
+"""`Limits`: the key `limits` of config.yaml. `monitor.stages.quota` counts by it."""
 
 from __future__ import annotations
 
