@@ -155,8 +155,8 @@ class Manager:
         await worker.finish(FINISH_TIMEOUT)
         await self._leave_endpoints()
         await worker.close(LAST_WORDS_TIMEOUT)
-        await self._in_force.close()
         await _cancel(watchdog, mapping, stopping)
+        await self._in_force.close()
         if broken:  # a bug; a new process is better than one that only seems to work
             raise RuntimeError("the manager lost its commands, heartbeats or mapping unexpectedly")
 

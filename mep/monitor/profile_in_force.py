@@ -69,7 +69,7 @@ class ProfileInForce:
                 self._following.result()
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Ends what is under way. `watch_mapping` has been cancelled before: it would begin anew."""
         tasks = [task for task in (self._reloading, self._following) if task is not None]
         for task in tasks:
             task.cancel()

@@ -1,6 +1,6 @@
 """Why a request was not granted: one value, whatever the stage, for the two people who read it.
 
-Any stage raises `Refused`; `pipeline` alone catches it, and there it is logged, audited, and told to the user.
+Any stage raises `Refused`; `pipeline` alone catches it, and `decisions` logs and audits it, and tells the user.
 """
 
 from __future__ import annotations

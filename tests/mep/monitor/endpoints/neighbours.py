@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.waiting import PATIENCE
 from mep.monitor.containment.process_tree import kill_tree
 from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
@@ -144,11 +145,11 @@ class Earlier:
     def kill(self, pid: int) -> None:
         """Returns when it has ended, and been reaped by us: its parent."""
         self._processes[pid].kill()
-        self._processes[pid].wait()
+        self._processes[pid].wait(PATIENCE)
 
     def wait(self, pid: int) -> int:
         """Its exit code; waits for its end."""
-        return self._processes[pid].wait()
+        return self._processes[pid].wait(PATIENCE)
 
     def runs(self, pid: int) -> bool:
         return self._processes[pid].poll() is None

@@ -33,6 +33,21 @@ from tests.mep.monitor.endpoints.neighbours import Heard, NoScopes
 
 pytestmark = pytest.mark.usefixtures("root")
 
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+BEFORE: set[str] = set()
+"""The children that this process had before: other tests leave some that nobody waits for."""
+
+
+@pytest.fixture(autouse=True)
+def before() -> None:
+    BEFORE.clear()
+    BEFORE.update(children())
+
+
 Plan = Callable[..., LaunchPlan]
 Held = Callable[[UserEndpoint], Awaitable[None]]
 
@@ -376,8 +391,8 @@ def end(endpoint: UserEndpoint) -> None:
 
 
 def no_children() -> bool:
-    """Whether all children of this process have ended, and been reaped."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text() == ""
+    """Whether what these tests have started has ended, and been reaped."""
+    return not children() - BEFORE
 
 
 def readable(descriptor: int | None) -> bool:

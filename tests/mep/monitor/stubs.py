@@ -1,0 +1,85 @@
+"""What stands around the monitor in its tests: mapper, name service, renderer and notices without processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mep.profile.mapping_documents import MappingDocuments
+from mep.profile.profile import Profile
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
+from mep.request.refusal import Refused
+from mep.request.rendered_config import RenderedConfig
+from mep.request.start_endpoint import StartEndpoint
+
+
+@dataclass
+class StubMapper:
+    """Maps everybody to one name. waits: until this is set, when there is one."""
+
+    answer: MappedIdentity | Exception
+    waits: asyncio.Event | None = None
+    asked: list[str] = field(default_factory=list)
+
+    async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+        self.asked.append(command.request_id)
+        if self.waits is not None:
+            await self.waits.wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@dataclass
+class StubNameService:
+    accounts: dict[str, Account]
+    started: int = 0
+    stopped: int = 0
+
+    async def start(self) -> None:
+        self.started += 1
+
+    async def stop(self) -> None:
+        self.stopped += 1
+
+    async def find(self, username: str) -> Account:
+        if username not in self.accounts:
+            raise Refused("account", f"no account {username!r}", "Your account does not exist.")
+        return self.accounts[username]
+
+    async def group_ids(self, names: Iterable[str]) -> dict[str, int | None]:
+        return dict.fromkeys(names)
+
+
+@dataclass
+class StubRenderer:
+    fails: Exception | None = None
+    started: int = 0
+    stopped: int = 0
+
+    async def start(self) -> None:
+        self.started += 1
+
+    async def stop(self) -> None:
+        self.stopped += 1
+
+    async def render(
+        self, profile: Profile, command: StartEndpoint, identity: MappedIdentity, account: Account
+    ) -> RenderedConfig:
+        if self.fails is not None:
+            raise self.fails
+        return RenderedConfig("engine: {}")
+
+
+@dataclass
+class StubNotices:
+    """Has each text, with the request's id."""
+
+    sent: list[tuple[str, str]] = field(default_factory=list)
+
+    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+        self.sent.append((request_id, text))
+        return True

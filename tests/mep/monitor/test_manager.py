@@ -1,0 +1,274 @@
+"""One run of the manager with a stub worker: started, signalled, stopped, kept, and broken."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.waiting import aiountil
+from mep.monitor.endpoints import record
+from mep.monitor.endpoints.lifecycle import State
+from mep.monitor.manager import Manager, Neighbours
+from mep.profile.mapping_documents import MappingLook, Stamp
+from mep.profile.profile import Profile
+from mep.reader import loader
+from mep.request.account import Account
+from mep.request.mapped_identity import MappedIdentity
+from mep.request.start_endpoint import StartEndpoint
+from tests.mep.monitor.endpoints.neighbours import Earlier
+from tests.mep.monitor.stubs import StubMapper, StubNameService, StubNotices, StubRenderer
+
+
+class StubReader:
+    """The files as they are; the mapping never changes."""
+
+    def load(self, directory: Path) -> Profile:
+        return loader.load(directory)
+
+    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
+        time.sleep(3600)
+        raise AssertionError("nobody waits so long")
+
+
+class StubWorker:
+    """Is connected at once.
+
+    told: what the manager asks of it, in order. meanwhile: a signal that comes while it finishes.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.unreachable: Exception | None = None
+        self.meanwhile: signal.Signals | None = None
+        self.commands: asyncio.Future[None] | None = None
+
+    async def probe(self) -> None:
+        self.told.append("probe")
+        if self.unreachable is not None:
+            raise self.unreachable
+
+    def start(self, listener: Manager) -> Sequence[asyncio.Future[None]]:
+        self.told.append("start")
+        self.commands = asyncio.get_running_loop().create_future()
+        listener.connected()
+        return [self.commands]
+
+    async def finish(self, timeout: float) -> None:
+        self.told.append("finish")
+        if self.meanwhile is not None:
+            taken = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, taken.set)
+            send(self.meanwhile)
+            send(signal.SIGUSR2)  # taken after the one before
+            await taken.wait()
+
+    async def close(self, timeout: float) -> None:
+        self.told.append("close")
+
+
+class Site:
+    """A manager, and what stands around it."""
+
+    def __init__(self, folder: Path, profile: Profile, identity: MappedIdentity, account: Account) -> None:
+        self.run_directory = folder / "run"
+        self.run_directory.mkdir()
+        self.status = self.run_directory / "status"
+        self._audit = folder / "audit.log"
+        self.profile = self.with_config(profile, audit_log_path=self._audit)
+        self.names, self.renderer = StubNameService({account.name: account}), StubRenderer()
+        self.notices = StubNotices()
+        self.worker = StubWorker()
+        self.earlier = Earlier(self.run_directory, account)
+        self._identity = identity
+
+    @staticmethod
+    def with_config(profile: Profile, **config: object) -> Profile:
+        return dataclasses.replace(profile, config=dataclasses.replace(profile.config, **config))  # type: ignore[arg-type]
+
+    def serve(self, story: Callable[[Manager], Awaitable[None]]) -> None:
+        """Runs a manager beside the story, until the story has stopped it."""
+        parts: Any = (self.names, StubMapper(self._identity), self.renderer, self.notices, StubReader())
+
+        async def serve() -> None:
+            manager = Manager(self.profile, "an-endpoint-id", self.run_directory, Neighbours(*parts))
+            serving = asyncio.ensure_future(manager.serve(self.worker))
+            telling = asyncio.ensure_future(story(manager))
+            await asyncio.wait([serving, telling], return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await asyncio.wait_for(serving, 60)
+            await telling
+            await serving
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "something goes on"
+
+        asyncio.run(serve())
+
+    async def serves(self) -> None:
+        await aiountil(lambda: self.status.exists() and "connected" in self.status.read_text(), "the manager serves")
+
+    def trail(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self._audit.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+
+@pytest.fixture
+def site(tmp_path: Path, profile_directory: Path, identity_of_alice: MappedIdentity, alice: Account) -> Any:
+    made = Site(tmp_path, loader.load(profile_directory), identity_of_alice, alice)
+    yield made
+    made.earlier.close()
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_user_endpoints(site: Site, command: StartEndpoint, number: signal.Signals) -> None:
+    pid = site.earlier.start(command)
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        assert site.status.read_text() == "endpoint an-endpoint-id: connected; 1 user endpoint\n"
+        send(number)
+
+    site.serve(story)
+    assert site.earlier.wait(pid) == -signal.SIGTERM
+    assert site.worker.told == ["probe", "start", "finish", "close"]
+    assert [line["pid"] for line in site.trail("adopted")] == [line["pid"] for line in site.trail("exited")] == [pid]
+    assert site.notices.sent == []
+    assert not site.status.exists()
+    assert (site.names.started, site.names.stopped) == (site.renderer.started, site.renderer.stopped) == (1, 1)
+
+
+@pytest.mark.parametrize(("on_stop", "number"), [("end", signal.SIGUSR1), ("keep", signal.SIGTERM)])
+def test_user_endpoints_are_left_to_the_next_manager(
+    site: Site, command: StartEndpoint, on_stop: str, number: signal.Signals
+) -> None:
+    pid = site.earlier.start(command)
+    site.profile = site.with_config(site.profile, on_stop=on_stop)
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        send(number)
+
+    site.serve(story)
+    assert site.earlier.runs(pid)
+    assert site.trail("exited") == []
+    assert len(record.folders(site.run_directory)) == 1
+    site.profile = site.with_config(site.profile, on_stop="end")
+
+    async def next_story(_: Manager) -> None:
+        await site.serves()
+        send(signal.SIGTERM)
+
+    site.serve(next_story)
+    assert site.earlier.wait(pid) == -signal.SIGTERM
+    assert [line["pid"] for line in site.trail("adopted")] == [pid, pid]
+
+
+def test_a_signal_that_ends_them_wins_over_one_that_keeps_them(site: Site, command: StartEndpoint) -> None:
+    pid = site.earlier.start(command)
+    site.worker.meanwhile = signal.SIGTERM
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        send(signal.SIGUSR1)
+
+    site.serve(story)
+    assert site.earlier.wait(pid) == -signal.SIGTERM
+
+
+def test_a_signal_that_keeps_them_comes_too_late(site: Site, command: StartEndpoint) -> None:
+    pid = site.earlier.start(command)
+    site.worker.meanwhile = signal.SIGUSR1
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        send(signal.SIGTERM)
+
+    site.serve(story)
+    assert site.earlier.wait(pid) == -signal.SIGTERM
+
+
+def test_who_has_asked_is_told_that_the_manager_stops(site: Site, command: StartEndpoint) -> None:
+    pid = site.earlier.start(command, State.RUNNING_ASKED, remembered_for=3600.0)
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        send(signal.SIGTERM)
+
+    site.serve(story)
+    assert site.earlier.wait(pid) == -signal.SIGTERM
+    ((request_id, text),) = site.notices.sent
+    assert request_id == command.request_id and "being stopped" in text
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_was_missed_is_told_at_a_stop_or_left_to_the_next_manager(
+    site: Site, command: StartEndpoint, keeps: bool
+) -> None:
+    pid = site.earlier.start(command)
+    site.earlier.kill(pid)
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        send(signal.SIGUSR1 if keeps else signal.SIGTERM)
+
+    site.serve(story)
+    assert [line["pid"] for line in site.trail("exited")] == [pid]
+    assert [request_id for request_id, _ in site.notices.sent] == ([] if keeps else [command.request_id])
+    assert len(record.folders(site.run_directory)) == (1 if keeps else 0)
+
+
+def test_what_is_broken_ends_the_manager_and_no_user_endpoint(site: Site, command: StartEndpoint) -> None:
+    pid = site.earlier.start(command)
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        assert site.worker.commands is not None
+        site.worker.commands.set_exception(KeyError("a bug"))
+
+    with pytest.raises(RuntimeError, match="lost its commands"):
+        site.serve(story)
+    assert site.earlier.runs(pid)
+    assert site.worker.told == ["probe", "start", "finish", "close"]
+    assert site.names.stopped == site.renderer.stopped == 1
+
+
+def test_a_broker_that_cannot_be_reached_is_told_at_the_start(site: Site, command: StartEndpoint) -> None:
+    pid = site.earlier.start(command)
+    site.worker.unreachable = ConnectionError("nobody there")
+
+    async def story(_: Manager) -> None:
+        """Nobody stops it."""
+
+    with pytest.raises(ConnectionError, match="nobody there"):
+        site.serve(story)
+    assert site.earlier.runs(pid)
+    assert site.trail("adopted") == []
+    assert site.worker.told == ["probe"]
+    assert site.names.stopped == site.renderer.stopped == 1
+
+
+def test_an_edited_profile_is_taken_over(site: Site, profile_directory: Path) -> None:
+    async def story(manager: Manager) -> None:
+        await site.serves()
+        before = manager.heartbeat_period()
+        with (profile_directory / "config.yaml").open("a") as file:
+            file.write("heartbeat_period: 12\n")
+        send(signal.SIGHUP)
+        await aiountil(lambda: manager.heartbeat_period() != before, "the edited profile is in force")
+        assert manager.heartbeat_period() == 12
+        manager.not_connected("for a test")
+        assert "not connected (for a test)" in site.status.read_text()
+        send(signal.SIGTERM)
+
+    site.serve(story)

@@ -1,0 +1,196 @@
+"""An edited profile takes the place of the one in force, as a whole or not at all: files read in a real child."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from lab.waiting import aiountil
+from mep.monitor.profile_in_force import ProfileInForce
+from mep.monitor.status import Status
+from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
+from mep.profile.profile import Profile
+from mep.reader import loader, mapping_watch
+
+LOST = "lost"
+"""A file in the profile: while it is there, the child that reads dies."""
+HANGS = "hangs"
+"""And with this one it hangs, as a file system may."""
+
+
+class Reader:
+    """As the manager's; the mapping is looked at more often."""
+
+    def load(self, directory: Path) -> Profile:
+        self._stumble(directory)
+        return loader.load(directory)
+
+    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
+        mapping_watch.PERIOD = 0.01  # in the child only
+        if seen != NEVER_SEEN:
+            self._stumble(path.parent)
+        return mapping_watch.next_mapping(path, seen)
+
+    def _stumble(self, directory: Path) -> None:
+        if (directory / LOST).exists():
+            os._exit(1)
+        if (directory / HANGS).exists():
+            (directory / HANGS).unlink()
+            time.sleep(3600)
+
+
+class Site:
+    """A profile in force, and the folder that it was read from."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._status_file = directory.parent / "status"
+        self.before: list[Profile] = []
+        profile = loader.load(directory)
+        self.in_force = ProfileInForce(profile, Reader(), Status("id", self._status_file), self.before.append)
+
+    def status(self) -> str:
+        return self._status_file.read_text() if self._status_file.exists() else ""
+
+    def edit(self, line: str) -> None:
+        with (self.directory / "config.yaml").open("a") as file:
+            file.write(f"{line}\n")
+
+    def edit_mapping(self, text: str) -> None:
+        new = self.directory / "new.json"
+        new.write_text(text)
+        new.rename(self.directory / "mapping.json")
+
+
+@pytest.fixture
+def run(profile_directory: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
+    def run(story: Callable[[Site], Awaitable[None]]) -> None:
+        async def told() -> None:
+            site, before = Site(profile_directory), children()
+            watching = asyncio.ensure_future(site.in_force.watch_mapping())
+            try:
+                await story(site)
+                assert not watching.done(), "it watches as long as the manager runs"
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+                await site.in_force.close()
+                await aiountil(lambda: children() <= before, "nobody reads any more")
+
+        asyncio.run(told())
+
+    return run
+
+
+Run = Callable[[Callable[[Site], Awaitable[None]]], None]
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_a_good_edit_is_in_force(run: Run) -> None:
+    async def story(site: Site) -> None:
+        before = site.in_force.profile
+        site.edit("heartbeat_period: 12")
+        site.in_force.reload()
+        await aiountil(lambda: site.before, "a reload")
+        assert site.before == [before]
+        assert site.in_force.profile.config.heartbeat_period == 12
+        assert site.in_force.profile.digest != before.digest
+
+    run(story)
+
+
+def test_a_bad_edit_is_refused_as_a_whole(run: Run) -> None:
+    async def story(site: Site) -> None:
+        before = site.in_force.profile
+        site.edit("heartbeat_period: 12\nno_such_key: 1")
+        site.in_force.reload()
+        await aiountil(lambda: "edited profile refused" in site.status(), "it is told")
+        assert "no_such_key" in site.status()
+        assert site.in_force.profile is before and site.before == []
+
+    run(story)
+
+
+def test_what_needs_a_restart_is_named(run: Run) -> None:
+    async def story(site: Site) -> None:
+        before = site.in_force.profile.config.amqp_port
+        site.edit("amqp_port: 5671\nheartbeat_period: 12")
+        site.in_force.reload()
+        await aiountil(lambda: "restart needed for: amqp_port" in site.status(), "it is told")
+        assert site.in_force.profile.config.amqp_port == before
+        assert site.in_force.profile.config.heartbeat_period == 12
+
+    run(story)
+
+
+def test_a_reader_that_dies_changes_nothing(run: Run) -> None:
+    async def story(site: Site) -> None:
+        before = site.in_force.profile
+        (site.directory / LOST).touch()
+        site.in_force.reload()
+        await aiountil(lambda: "ended without an answer" in site.status(), "it is told")
+        assert site.in_force.profile is before
+
+    run(story)
+
+
+def test_a_reload_takes_the_place_of_one_that_hangs(run: Run) -> None:
+    async def story(site: Site) -> None:
+        site.edit("heartbeat_period: 11")
+        (site.directory / HANGS).touch()
+        site.in_force.reload()
+        await aiountil(lambda: not (site.directory / HANGS).exists(), "it hangs")
+        site.edit("# edited once more")
+        site.in_force.reload()
+        await aiountil(lambda: site.before, "the second reload")
+        assert len(site.before) == 1
+
+    run(story)
+
+
+def test_an_edited_mapping_is_in_force_by_itself(run: Run) -> None:
+    async def story(site: Site) -> None:
+        before = site.in_force.profile
+        site.edit_mapping(json.dumps([*json.loads(before.mapping.text), *json.loads(before.mapping.text)]))
+        await aiountil(lambda: site.in_force.profile.mapping.digest != before.mapping.digest, "the new one in force")
+        assert site.in_force.profile.config == before.config
+
+    run(story)
+
+
+def test_a_bad_mapping_is_refused_until_it_is_mended(run: Run) -> None:
+    async def story(site: Site) -> None:
+        before = site.in_force.profile
+        site.edit_mapping("[{")
+        await aiountil(lambda: "edited mapping refused" in site.status(), "it is told")
+        assert site.in_force.profile is before
+        site.edit_mapping(before.mapping.text)
+        await aiountil(lambda: "mapping" not in site.status(), "it is in order again")
+        assert site.in_force.profile is before
+
+    run(story)
+
+
+def test_who_watches_the_mapping_may_die(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mep.monitor.profile_in_force.PAUSE", 0.01)
+
+    async def story(site: Site) -> None:
+        before = site.in_force.profile
+        (site.directory / LOST).touch()
+        site.edit_mapping("[{")
+        await aiountil(lambda: "edited mapping refused" in site.status(), "the first look")
+        await asyncio.sleep(0.05)  # some die meanwhile, or none: it must be all the same
+        (site.directory / LOST).unlink()
+        site.edit_mapping(before.mapping.text)
+        await aiountil(lambda: "mapping" not in site.status(), "somebody looks again")
+
+    run(story)
