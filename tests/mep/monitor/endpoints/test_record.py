@@ -7,8 +7,6 @@ import fcntl
 import json
 import os
 import stat
-import struct
-import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +47,7 @@ def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator
 
 @pytest.fixture
 def saved(endpoint: UserEndpoint) -> Path:
-    """The folder of a endpoint that is on record."""
+    """The folder of one that is on record."""
     record.save(endpoint)
     return endpoint.folder
 
@@ -270,14 +268,6 @@ def test_nobody_runs_where_there_is_no_folder(tmp_path: Path) -> None:
     assert record.folders(tmp_path / "nosuch") == []
 
 
-def test_a_folder_is_removed_whole(saved: Path, endpoint: UserEndpoint) -> None:
-    run_folder.remove(saved)
-    assert not saved.exists()
-    run_folder.remove(saved)  # once more is harmless
-    os.close(run_folder.make(saved, audited=False)[0])
-    assert [path.name for path in saved.iterdir()] == ["pipe"], "what was there before is gone"
-
-
 def test_a_word_is_kept_while_nobody_reads(saved: Path, endpoint: UserEndpoint) -> None:
     """The manager ends, its user endpoint says `ready`, and the next manager hears it."""
     writing = run_folder.pipe_writing_end(saved)
@@ -293,17 +283,6 @@ def test_a_word_is_kept_while_nobody_reads(saved: Path, endpoint: UserEndpoint) 
     assert os.read(endpoint.pipe, 100) == b"", "nobody is left who could write"
 
 
-def test_a_full_pipe_holds_nobody_up(saved: Path, endpoint: UserEndpoint, no_hang: None) -> None:
-    writing = run_folder.pipe_writing_end(saved)
-    with pytest.raises(BlockingIOError):
-        while True:
-            os.write(writing, b"x" * 4096)
-    assert endpoint.pipe is not None
-    held = struct.unpack("i", fcntl.ioctl(endpoint.pipe, termios.FIONREAD, bytes(4)))[0]
-    assert held >= 4096
-    os.close(writing)
-
-
 def test_descriptors_are_not_inherited_by_accident(saved: Path, endpoint: UserEndpoint) -> None:
     writing = run_folder.pipe_writing_end(saved)
     found = record.load(saved)
@@ -313,16 +292,6 @@ def test_descriptors_are_not_inherited_by_accident(saved: Path, endpoint: UserEn
         assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     for descriptor in (writing, found.pidfd, found.pipe, found.audit):
         os.close(descriptor)
-
-
-def test_records_come_one_by_one(saved: Path, endpoint: UserEndpoint) -> None:
-    """Without ends of lines, as the public package's user endpoint writes them."""
-    writing = run_folder.audit_writing_end(saved)
-    assert endpoint.audit is not None
-    os.write(writing, b"first record")
-    os.write(writing, b"second")
-    os.close(writing)
-    assert [os.read(endpoint.audit, 4096) for _ in range(3)] == [b"first record", b"second", b""]
 
 
 def test_what_an_earlier_version_wrote_is_read(saved: Path) -> None:
