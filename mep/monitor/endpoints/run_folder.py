@@ -11,10 +11,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 from pathlib import Path
+
+_FILES = ("state.json", "state.new", "credentials", "pipe", "audit")
 
 
 def make(folder: Path, *, audited: bool) -> tuple[int, int | None]:
@@ -64,4 +67,8 @@ def audit_writing_end(folder: Path) -> int:
 
 def remove(folder: Path) -> None:
     """Deletes the folder: there is nothing left to adopt. Harmless when it is not there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for name in _FILES:  # one by one: that needs no descriptor, of which there may be none left
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)  # what else there may be in it
