@@ -84,6 +84,11 @@ class ProfileInForce:
             log.error("the edited profile is refused, the old one stays in force:\n%s", e)
             self._status.profile(f"edited profile refused, the old one is in force: {e}")
             return
+        except Exception as e:
+            log.exception("the edited profile cannot be read, the old one stays in force")
+            why = f"{type(e).__name__}, see the log"
+            self._status.profile(f"edited profile refused, the old one is in force: {why}")
+            return
         before = self.profile
         settings, waiting = reloaded(before.config, edited.config)
         self.profile = replace(edited, config=settings)
@@ -101,6 +106,7 @@ class ProfileInForce:
                 look = await forked.run(functools.partial(self._reader.next_mapping, path, seen))
             except OSError as e:
                 log.error("the identity mapping %s cannot be watched: %s", path, e)
+                self._status.mapping(f"the mapping cannot be watched, the old one is in force: {e}")
                 await asyncio.sleep(PAUSE)
             else:
                 seen = look.stamp

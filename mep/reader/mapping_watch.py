@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from mep.profile.errors import ConfigError
-from mep.profile.mapping_documents import MappingLook, Stamp
+from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
 from mep.reader.files import read_mapping
 
 PERIOD = 5.0
@@ -19,7 +19,8 @@ PERIOD = 5.0
 def next_mapping(path: Path, seen: Stamp) -> MappingLook:
     """Returns once the file differs from `seen`, with its documents or what is wrong with them."""
     while True:
-        time.sleep(PERIOD)
+        if seen != NEVER_SEEN:  # the first look is at once: a reload may have read an older text than was in force
+            time.sleep(PERIOD)
         stamp = _stamp(path)
         if stamp != seen:
             try:

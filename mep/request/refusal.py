@@ -27,3 +27,11 @@ class Refused(Exception):
     def __init__(self, stage: str, admin: str, user: str) -> None:
         super().__init__(f"{stage}: {admin}")
         self.refusal = Refusal(stage, admin, user)
+
+
+UNEXPECTED = Refusal(
+    "manager",
+    "unexpected error, see the log",
+    "This endpoint failed unexpectedly; please tell its administrators.",
+)
+"""The refusal of a request that met a fault of ours."""

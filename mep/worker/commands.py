@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mep.request.refusal import Refused
@@ -19,6 +19,8 @@ from wire.queues import QueueInfoError, read_credentials
 
 MAX_SKEW = 180
 """Seconds by which a command's time may differ from ours."""
+MAX_DEPTH = 128
+"""Levels of objects and lists in a command. Far more would be deeper than the stack of who writes it anew."""
 MAX_NAME = 1024
 """Characters of an identity, and of its user name; Globus allows fewer."""
 
@@ -76,7 +78,24 @@ def _body(delivery: Delivery) -> dict[str, Any]:
         raise _refused(f"not JSON: {str(e)[:200]}") from None
     if not isinstance(body, dict):
         raise _refused(f"expected an object, got {type(body).__name__}")
+    if _is_deeper(body, MAX_DEPTH):
+        reason = f"nested too deeply (more than {MAX_DEPTH} levels)"
+        raise Refused("command", f"the command is {reason}", f"Your request is {reason}; user_endpoint_config may be.")
     return body
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether there are more levels of objects and lists within each other. Not recursive."""
+    level = [value]
+    for _ in range(levels):
+        level = [inner for each in level for inner in _inside(each)]
+    return any(isinstance(each, (dict, list)) for each in level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _check_age(delivery: Delivery, now: float) -> None:

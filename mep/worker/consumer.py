@@ -7,17 +7,20 @@ been told. What is not finished when the manager ends comes again to the next ma
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from mep.request.refusal import Refusal, Refused
+from mep.request.refusal import UNEXPECTED, Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker import commands
 from wire.connection import Connection
 from wire.consumer import Consumer, Delivery
 from wire.queues import Source
+
+log = logging.getLogger(__name__)
 
 PREFETCH = 64
 """Requests under way at once; the broker holds back the rest."""
@@ -56,9 +59,10 @@ class CommandConsumer:
         self._closed = True
         if self._handlers:
             await asyncio.wait(self._handlers, timeout=timeout)
+        while self._handlers:  # again and again: before Python 3.12 asyncio.wait_for may drop a cancellation
             for handler in self._handlers:
                 handler.cancel()
-            await asyncio.gather(*self._handlers, return_exceptions=True)
+            await asyncio.wait(self._handlers, timeout=1.0)
 
     def _begin(self, delivery: Delivery, consumer: Consumer) -> None:
         if self._closed:
@@ -75,5 +79,8 @@ class CommandConsumer:
             command = commands.decode(delivery, request_id, time.time(), self._amqp_port)
         except Refused as e:
             await self._requests.reject(e.refusal, request_id, commands.credentials_in(delivery))
+        except Exception:
+            log.exception("[%s] unexpected error", request_id)
+            await self._requests.reject(UNEXPECTED, request_id, commands.credentials_in(delivery))
         else:
             await self._requests.handle(command)

@@ -31,8 +31,10 @@ class Heartbeats:
             period = self._period()
             await self._publish(publisher, period)
             waiting = asyncio.ensure_future(self._stopping.wait())
-            await asyncio.wait({waiting}, timeout=period)
-            waiting.cancel()
+            try:
+                await asyncio.wait({waiting}, timeout=period)
+            finally:
+                waiting.cancel()
         await self._publish(publisher, 0)
 
     async def _publish(self, publisher: Publisher, period: float) -> None:

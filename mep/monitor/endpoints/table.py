@@ -254,12 +254,12 @@ _WORDS = frozenset({b"ready", b"working", b"stopping", b"stopped"})
 def _refresh_credentials(endpoint: UserEndpoint) -> None:
     try:
         endpoint.credentials.refresh(endpoint.command.credentials)
-    except OSError as e:
-        log.error("the credentials of %s cannot be refreshed: %s", endpoint.name, e.strerror)
+    except (OSError, RecursionError) as e:
+        log.error("the credentials of %s cannot be refreshed: %s", endpoint.name, e)
 
 
 def _save(endpoint: UserEndpoint) -> None:
     try:
         record.save(endpoint)
-    except OSError as e:
-        log.error("the state of %s cannot be written (%s); a next manager may miss it", endpoint.name, e.strerror)
+    except (OSError, RecursionError) as e:  # others are looked after, whatever the command of this one holds
+        log.error("the state of %s cannot be written (%s); a next manager may miss it", endpoint.name, e)

@@ -23,16 +23,10 @@ from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
-from mep.request.refusal import Refusal, Refused
+from mep.request.refusal import UNEXPECTED, Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
-
-_UNEXPECTED = Refusal(
-    "manager",
-    "unexpected error, see the log",
-    "This endpoint failed unexpectedly; please tell its administrators.",
-)
 
 
 class Mapper(Protocol):
@@ -95,7 +89,7 @@ class Pipeline:
             await self._decisions.refuse(e.refusal, command.request_id, command.credentials)
         except Exception:
             log.exception("[%s] unexpected error", command.request_id)
-            await self._decisions.refuse(_UNEXPECTED, command.request_id, command.credentials)
+            await self._decisions.refuse(UNEXPECTED, command.request_id, command.credentials)
 
     async def _start(self, start: StartEndpoint) -> None:
         async with self._lock.hold(start.name) as held:

@@ -113,6 +113,8 @@ class RenderServer:
         return expected
 
     def _submit(self, theirs: socket.socket) -> asyncio.Future[tuple[int, bool] | None]:
+        if self.lost:
+            raise ServerLost
         number = next(self._numbers)
         ended = self._expect(number)
         try:

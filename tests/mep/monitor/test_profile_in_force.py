@@ -20,6 +20,8 @@ from mep.reader import loader, mapping_watch
 
 LOST = "lost"
 """A file in the profile: while it is there, the child that reads dies."""
+BREAKS = "breaks"
+"""With this one it meets a fault of ours."""
 HANGS = "hangs"
 """And with this one it hangs, as a file system may."""
 
@@ -40,6 +42,8 @@ class Reader:
     def _stumble(self, directory: Path) -> None:
         if (directory / LOST).exists():
             os._exit(1)
+        if (directory / BREAKS).exists():
+            raise ZeroDivisionError
         if (directory / HANGS).exists():
             (directory / HANGS).unlink()
             time.sleep(3600)
@@ -141,6 +145,19 @@ def test_a_reader_that_dies_changes_nothing(run: Run) -> None:
         assert site.in_force.profile is before
 
     run(story)
+
+
+def test_a_fault_of_ours_is_told_as_any_refusal(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def edit(site: Site) -> None:
+        before = site.in_force.profile
+        (site.directory / BREAKS).touch()
+        site.in_force.reload()
+        await aiountil(lambda: "edited profile refused, the old one is in force" in site.status(), "the refusal")
+        assert site.in_force.profile is before
+        (site.directory / BREAKS).unlink()
+
+    run(edit)
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_reload_takes_the_place_of_one_that_hangs(run: Run) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mep.request.refusal import Refused
 from mep.worker import notices
-from mep.worker.commands import credentials_in, decode
+from mep.worker.commands import MAX_DEPTH, credentials_in, decode
 from tests.mep.commands import ALICE, UEP, delivery
 
 NOW = time.time()
@@ -97,3 +97,19 @@ def test_the_port_of_the_configuration_counts_for_notices(message: dict[str, Any
 def test_no_body_does_anything_but_be_refused(body: object) -> None:
     refusal(body)
     assert credentials_in(delivery(body)) is None
+
+
+@pytest.mark.parametrize("field", ["user_opts", "user_runtime"])
+def test_a_command_that_is_deeper_than_anybody_can_write_is_refused(message: dict[str, Any], field: str) -> None:
+    def nested(levels: int) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for _ in range(levels):
+            value = {"a": value}
+        return value
+
+    message["kwargs"][field] = nested(MAX_DEPTH - 3)
+    decode(delivery(message), "r1", time.time())
+    message["kwargs"][field] = nested(MAX_DEPTH + 1)
+    assert "nested too deeply" in refusal(message)
+    message["kwargs"][field] = nested(900)
+    assert "nested too deeply" in refusal(message)

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from mep.request.refusal import Refusal
+import pytest
+
+from mep.request.refusal import UNEXPECTED, Refusal
 from mep.request.start_endpoint import StartEndpoint
+from mep.worker import commands
 from mep.worker.consumer import PREFETCH, CommandConsumer
 from tests.mep.commands import COMMAND, UEP, delivery
 from wire.queues import Source
@@ -124,5 +127,42 @@ def test_requests_have_ids_of_their_own() -> None:
         while len(broker.acknowledged) < 50:
             await asyncio.sleep(0)
         assert len({command.request_id for command in requests.handled}) == 50
+
+    run(test)
+
+
+def test_a_fault_of_ours_is_told_and_not_only_acknowledged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_arguments: object) -> StartEndpoint:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(commands, "decode", broken)
+
+    async def test(consumer: CommandConsumer, broker: Broker, requests: Requests) -> None:
+        broker.deliver(delivery(COMMAND))
+        await requests.come.wait()
+        ((refusal, credentials),) = requests.rejected
+        assert refusal is UNEXPECTED
+        assert credentials == COMMAND["kwargs"]["amqp_creds"]
+
+    run(test)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_handler_that_forgets_its_cancellation_is_cancelled_again() -> None:
+    async def test(consumer: CommandConsumer, broker: Broker, requests: Requests) -> None:
+        async def forgetful(_command: StartEndpoint) -> None:
+            requests.come.set()
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                await asyncio.sleep(3600)
+
+        requests.handle = forgetful  # type: ignore[method-assign]
+        broker.deliver(delivery(COMMAND))
+        await requests.come.wait()
+        await consumer.finish(0.0)
+        assert broker.acknowledged == []
 
     run(test)
