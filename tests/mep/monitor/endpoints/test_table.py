@@ -399,3 +399,21 @@ def test_what_happens_after_a_release_is_for_the_next(
         assert [who for who, _ in heard.exits] == [pid]
 
     asyncio.run(story())
+
+
+def test_a_command_that_nobody_can_write_keeps_nobody_from_being_stopped(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+
+    async def story() -> None:
+        pids = [earlier.start(named(command, name)) for name in ("a", "b")]
+        found = make_table()
+        first, _ = found.adopt()
+        found.refresh(first, dataclasses.replace(first.command, user_options=deep))
+        await found.stop_all()
+        assert [earlier.wait(pid) for pid in pids] == [-signal.SIGTERM] * 2
+
+    asyncio.run(story())
