@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -80,10 +81,18 @@ time.sleep(600)
 def account(root: None) -> Iterator[LocalAccount]:
     with LocalAccount("meptest_tree") as one:
         yield one
+    while Tree.roots:
+        root = Tree.roots.pop()
+        root.kill()
+        with root:  # closes its output and waits
+            pass
 
 
 class Tree:
     """Python that runs as an account (or as root) in a session of its own, and the `count` numbers that it prints."""
+
+    roots: ClassVar[list[subprocess.Popen[str]]] = []
+    """All that this test has started."""
 
     def __init__(self, account: LocalAccount, script: str, count: int, *arguments: object, uid: int = -1) -> None:
         uid = account.uid if uid == -1 else uid
@@ -97,20 +106,27 @@ class Tree:
             extra_groups=[],
             cwd="/",
         )
+        self.roots.append(self.root)
         self.process = Process.of(self.root.pid, account.uid)
         assert self.root.stdout is not None
         self.said = [int(self.root.stdout.readline()) for _ in range(count)]
 
     def wait(self) -> int:
+        """Waits for its root to end; a test that fails before leaves that to the fixture."""
         assert self.root.stdout is not None
         self.root.stdout.close()
         return self.root.wait()
 
 
+def are_these(account: LocalAccount, pids: set[int]) -> None:
+    """Waits until just these run as the account: a parent that has started another may not have ended yet."""
+    until(lambda: set(account.processes()) == pids, f"just {pids} to run as {account.name}")
+
+
 def test_a_whole_tree_is_killed(account: LocalAccount) -> None:
     """With the session that a descendant made, and an orphan in it."""
     tree = Tree(account, TREE, 5)
-    assert set(account.processes()) == set(tree.said)
+    are_these(account, set(tree.said))
     assert kill_tree(tree.process) == 5
     assert tree.wait() == -signal.SIGKILL
     until(lambda: not account.processes(), "all of them to end")
@@ -121,6 +137,7 @@ def test_the_rest_of_a_tree_is_killed(account: LocalAccount) -> None:
     """Its root has ended. What is in its session is found; what left the session is nobody's any more."""
     tree = Tree(account, TREE, 5, "the root ends")
     assert tree.wait() == 0
+    are_these(account, set(tree.said) - {tree.root.pid})
     escaped = {pid for pid in account.processes() if os.getsid(pid) != tree.root.pid}
     assert (len(account.processes()), len(escaped)) == (4, 2)
     asyncio.run(Containment("prod").kill(tree.process, None))
@@ -144,7 +161,7 @@ def test_nobody_else_is_killed(account: LocalAccount) -> None:
         assert kill_tree(stranger) == 0
     assert kill_tree(tree.process) == 1
     assert tree.wait() == -signal.SIGKILL
-    assert account.processes() == [other.root.pid]
+    are_these(account, {other.root.pid})
     assert kill_tree(other.process) == 1
     assert other.wait() == -signal.SIGKILL
 
