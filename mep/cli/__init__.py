@@ -12,7 +12,7 @@ IMPORTS
 
 FILES
   main.py         puts the groups of commands together; --config-dir; version
-  run.py          start, stop, list
+  run.py          start, reload, stop, list
   inspect.py      the commands that only ask: status, check, map, explain, render
   login.py        login, logout, whoami
   configure.py    configure; new_profile.py does it

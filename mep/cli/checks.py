@@ -26,11 +26,10 @@ from mep.profile import trust
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
 from mep.profile.profile import Profile
-from mep.reader import client_credentials, loader, outside, registered
+from mep.reader import accepted, client_credentials, loader, outside, registered
 from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
 from mep.registration.version import ask_version
-from mep.request.refusal import Refused
 from mep.worker.commands import MAX_SKEW
 
 TIMEOUT = 10.0
@@ -57,17 +56,34 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         else:
             yield _failed(str(finding.path), finding.problem.removeprefix(f"{finding.path}: "))
     yield from _programs([Path(sys.executable)] if profile is None else [Path(sys.executable), _uep(profile)])
+    yield from _accepted(directory, paths, profile)
     if profile is None:
         return
     for hint in profile.mapping.hints:
         yield Line(NOTE, f"mapping, {hint.where}", f"{hint.text}; {hint.suggestion}")
+    yield from _rehearsal(profile)
     if not files_only:
         yield _folders(profile, paths, directory)
         yield _pam(profile)
         yield _containment(profile)
-        yield _rendering(profile)
         yield from _service(profile, paths)
         yield _broker(profile)
+
+
+def _accepted(directory: Path, paths: Paths, profile: Profile | None) -> Iterator[Line]:
+    """Which profile a manager runs with, and would start with, when it is not the one in the folder."""
+    if os.geteuid() != 0:
+        return  # nobody else may read it
+    try:
+        kept = accepted.find(paths.state, directory.name, registered.endpoint_id(directory))
+    except ConfigError as e:
+        yield Line(NOTE, "accepted profile", str(e))
+        return
+    if kept is not None and (profile is None or not kept.is_of(profile)):
+        text = (
+            f"not these files, but the profile accepted on {kept.at} (mep {kept.version}); `mep reload` takes them over"
+        )
+        yield Line(NOTE, "in force", text)
 
 
 def _uep(profile: Profile) -> Path:
@@ -127,17 +143,23 @@ def _containment(profile: Profile) -> Line:
         return Line(NOTE, "containment", f"limits are not all in force: {e}")
 
 
-def _rendering(profile: Profile) -> Line:
+def _rehearsal(profile: Profile) -> Iterator[Line]:
+    """What a start and a reload try, too."""
+    what = "template, tried"
+    if os.geteuid() != 0:
+        yield Line(NOTE, what, "left out: only root can have it rendered under another account")
+        return
     try:
-        asyncio.run(dry_run.render(profile, profile.config.render_account, {}))
+        findings = asyncio.run(dry_run.rehearse(profile))
     except HelperUnavailable as e:
-        return _failed("template, rendered", str(e))
-    except Refused as e:
-        refusal = e.refusal
-        if refusal.stage == "template" and "no such option was given" not in refusal.reason_for_admin:
-            return _failed("template, rendered", refusal.reason_for_admin)
-        return Line(NOTE, "template, rendered", f"needs options: {refusal.reason_for_admin}; try `mep render`")
-    return Line(OK, "template, rendered", "without any options")
+        yield _failed(what, str(e), e.exit_code)
+        return
+    for note in findings.notes:
+        yield Line(NOTE, what, note)
+    for problem in findings.problems:
+        yield _failed(what, problem)
+    if not findings.problems:
+        yield Line(OK, what, "renders with the defaults and examples of the schema; user endpoints take that")
 
 
 def _service(profile: Profile, paths: Paths) -> Iterator[Line]:

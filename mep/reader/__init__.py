@@ -20,6 +20,7 @@ FILES
   registered.py          endpoint.json
   client_credentials.py  the credentials that config.yaml or the environment names
   outside.py             programs and the PAM service that a profile relies on
+  accepted.py            the profile that was accepted last, kept for the next start
   mapping_watch.py       waits until the mapping file changes
   environment.py         /etc/mep/environment
 """
