@@ -11,7 +11,7 @@ from pathlib import Path
 import setproctitle
 
 from mep import __version__
-from mep.cli import dry_run, helper_account
+from mep.cli import dry_run, helper_account, known_names
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
 from mep.monitor.stages import rehearsal
@@ -22,7 +22,7 @@ from mep.monitor.stages.renderer import Renderer
 from mep.privileged import session
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingLook, Stamp
-from mep.profile.profile import Profile
+from mep.profile.profile import CONFIG, Profile
 from mep.reader import accepted as kept
 from mep.reader import loader, mapping_watch, outside, registered
 from mep.reader.accepted import Accepted
@@ -148,6 +148,8 @@ class _Reader:
     def load(self, directory: Path) -> Profile:
         profile = loader.load(directory)
         outside.check(profile)
+        if unknown := known_names.problems(profile.config.accounts):
+            raise ConfigError(directory / CONFIG, unknown)
         return profile
 
     async def rehearse(self, profile: Profile) -> Findings:

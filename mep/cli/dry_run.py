@@ -10,15 +10,18 @@ import functools
 import os
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from identity.decision import Decision
 from mep.accounts import look_up
-from mep.cli import helper_account
+from mep.cli import helper_account, home_probe
 from mep.mapper.mapping import IdentityMapper
+from mep.monitor.endpoints import record
 from mep.monitor.stages import admission, endpoint_check, plan, rehearsal
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
+from mep.monitor.stages.quota import Quota
 from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
 from mep.profile.profile import Profile
@@ -73,6 +76,17 @@ async def launch_plan(
     identity, owner = await identify(profile, identity_set)
     command = _command(identity_set, options)
     return plan.make(profile, command, identity, owner, await _render(profile, command, identity, owner))
+
+
+async def launch(profile: Profile, planned: LaunchPlan, run_directory: Path) -> None:
+    """Returns if a new user endpoint of this plan would be launched now, as far as that can be seen.
+
+    Raises:
+        Refused: a limit on their number is reached, or the home of the account cannot be used.
+    """
+    running = record.owners(run_directory)
+    with Quota().start("dry-run", planned.account.uid, profile.config.limits, running):
+        await home_probe.look(planned)
 
 
 async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> tuple[str, ...]:

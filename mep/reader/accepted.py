@@ -76,17 +76,28 @@ def find(state: Path, name: str, endpoint_id: str | None) -> Accepted | None:
     Raises:
         ConfigError: it cannot be read, or is not root's.
     """
-    path = _file(state, name)
-    if endpoint_id is None or not os.path.lexists(path):
+    found = _read(_file(state, name))
+    return found if found is not None and found.endpoint_id == endpoint_id else None
+
+
+def other_endpoint(state: Path, name: str, endpoint_id: str | None) -> str | None:
+    """The endpoint that profile `name` was accepted for, if it has another id now.
+
+    Raises:
+        ConfigError: as `find`.
+    """
+    found = _read(_file(state, name))
+    return None if found is None or endpoint_id in (None, found.endpoint_id) else found.endpoint_id
+
+
+def _read(path: Path) -> Accepted | None:
+    if not os.path.lexists(path):
         return None
     try:
         facts = json.loads(read_trusted(path))
-        if facts.pop("format") != _FORMAT:
-            return None  # another version's
-        found = Accepted(**facts)
+        return Accepted(**facts) if facts.pop("format") == _FORMAT else None  # else another version's
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ConfigError(path, ["is not what was written there; delete it"]) from None
-    return found if found.endpoint_id == endpoint_id else None
 
 
 def load(accepted: Accepted, directory: Path) -> Profile:
