@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from uep.config import ConfigError
+
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "SlurmProvider": ("sbatch", "squeue", "scancel"),
     "PBSProProvider": ("qsub", "qstat", "qdel"),
@@ -44,17 +46,28 @@ def advice(options: Mapping[str, Any]) -> list[str]:
     return [*_missing(options["type"]), *_charged(options), *_twice(options)]
 
 
-def missing_programs(provider: str) -> list[str]:
-    """The programs of a provider that are not in this process's PATH."""
-    return [program for program in PROGRAMS.get(provider, ()) if shutil.which(program) is None]
+def check_submission(mapping: object) -> None:
+    """Returns if the program is there that the provider of this mapping submits jobs with.
+
+    Raises:
+        ConfigError: it is not in PATH; a shell would say so of each job, and not where it has looked.
+    """
+    provider = mapping.get("type") if isinstance(mapping, dict) else None
+    submits = PROGRAMS.get(str(provider), ())[:1]
+    if missing := [program for program in submits if shutil.which(program) is None]:
+        raise ConfigError(_not_found(str(provider), missing))
+
+
+def _not_found(provider: str, programs: list[str]) -> str:
+    return (
+        f"{provider} runs {', '.join(programs)}, not found in the PATH of user endpoints"
+        f" ({os.environ.get('PATH', '')}); its administrators set PATH in user_environment.yaml"
+    )
 
 
 def _missing(provider: str) -> Iterator[str]:
-    if missing := missing_programs(provider):
-        yield (
-            f"{provider} runs {', '.join(missing)}, not found in the PATH of user endpoints"
-            f" ({os.environ.get('PATH', '')}); set PATH in user_environment.yaml"
-        )
+    if missing := [program for program in PROGRAMS.get(provider, ()) if shutil.which(program) is None]:
+        yield _not_found(provider, missing)
 
 
 def _charged(options: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext, TaskRequest
-from uep.engines.htex import figures
+from uep.engines.htex import advice, figures
 from uep.engines.htex.scaling import Scaling, strategy_of
 from uep.engines.options import Kinds
 from uep.workers import parsl_program
@@ -68,6 +68,7 @@ class GlobusComputeEngine(Engine):
         self._check_serializers()
         if not log.isEnabledFor(logging.DEBUG):
             logging.getLogger("parsl").setLevel(logging.WARNING)
+        advice.check_submission(self._options.get("provider"))
         with partial_parsl_imports(type_checks=True):
             executor = self._make_executor()
             scaling = Scaling(executor, **strategy_of(self._options))
@@ -81,7 +82,7 @@ class GlobusComputeEngine(Engine):
         self._check_serializers()
         options = self._options.get("provider", {"type": "LocalProvider"})
         with partial_parsl_imports(type_checks=True):
-            from uep.engines.htex import advice, providers
+            from uep.engines.htex import providers
 
             try:
                 Scaling(self._make_executor(), **strategy_of(self._options))
