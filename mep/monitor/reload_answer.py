@@ -20,8 +20,8 @@ from typing import Any
 
 from mep.processes.pidfd import has_ended
 
-TIMEOUT = 300.0
-"""Seconds that `ask` waits. The manager gives up each part of a reload long before."""
+TIMEOUT = 110.0
+"""Seconds that `ask` waits: less than the unit allows a reload (TimeoutStartSec), so that the words are ours."""
 _PAUSE = 0.05
 
 
