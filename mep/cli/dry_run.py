@@ -102,7 +102,8 @@ async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> tuple[str, ...]
     except endpoint_check.NotAsked as e:
         return (str(e),)
     if verdict.problem is not None:
-        raise Refused("running", verdict.problem, verdict.problem)
+        admin = f"{rehearsal.place(profile, verdict.problem)}: {verdict.problem}"
+        raise Refused("running", admin, verdict.problem)
     return verdict.notes
 
 

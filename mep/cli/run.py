@@ -192,10 +192,15 @@ def _detach(run_directory: Path, handlers: list[logging.Handler]) -> None:
 def _keeps(directory: Path) -> bool:
     """Whether user endpoints are to outlive a stop; not when the profile cannot be read any more."""
     from mep.profile.errors import ConfigError
-    from mep.reader import loader
+    from mep.reader import accepted, loader, registered
 
     try:
         return loader.load(directory).config.on_stop == "keep"
+    except ConfigError:
+        pass
+    try:  # what the last manager ran with
+        kept = accepted.find(paths().state, directory.name, registered.endpoint_id(directory))
+        return kept is not None and accepted.load(kept, directory).config.on_stop == "keep"
     except ConfigError:
         return False
 

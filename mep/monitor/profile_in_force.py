@@ -131,6 +131,7 @@ class ProfileInForce:
         return edited
 
     def _refuse(self, request: str, why: str) -> None:
+        self._status.mapping("")  # told again if it is not what has just been read
         self._status.profile(f"edited profile refused, the old one is in force: {why}")
         self._answers.tell(request, taken=False, text=why)
 

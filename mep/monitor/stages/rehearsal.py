@@ -125,7 +125,7 @@ async def _ask(findings: Findings, profile: Profile, account: Account, rendered:
         if verdict.problem is None or verdict.problem in told:
             continue
         told.add(verdict.problem)
-        line = f"{_place(profile, verdict.problem)}: {verdict.problem}{_with(trial)}"
+        line = f"{place(profile, verdict.problem)}: {verdict.problem}{_with(trial)}"
         if not trial.made_up or ("unknown " in verdict.problem and MADE_UP not in verdict.problem):
             findings.problems.append(line)
         elif not trial.quiet:
@@ -196,8 +196,8 @@ def _with(trial: _Trial) -> str:
     return f" (with options {json.dumps(trial.options)[:300]})" if trial.options else ""
 
 
-def _place(profile: Profile, problem: str) -> str:
-    """The file, and the line of the first word in quotes that some template has."""
+def place(profile: Profile, problem: str) -> str:
+    """Where a problem of what was rendered comes from: the template, and the line that has its first word in quotes."""
     word = re.search("'([^']+)'", problem)
     for name, number, line in _lines(profile):
         if word is not None and re.search(rf"(?<![\w-]){re.escape(word[1])}(?![\w-])", line):
