@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import subprocess
@@ -218,3 +219,14 @@ def test_as_many_user_endpoints_as_there_may_be(profile_directory: Path, planned
     process = {"pid": os.getpid(), "start_time": int(stat[19]), "uid": 0}
     (folder / "state.json").write_text(json.dumps({"process": process, "account": {"uid": planned.account.uid}}))
     assert "You may have 1 user endpoints at a time" in launched(profile_directory, planned)
+
+
+def test_what_the_user_endpoint_itself_would_refuse(profile_directory: Path, planned: LaunchPlan) -> None:
+    profile = loader.load(profile_directory)
+    fine = dataclasses.replace(planned, handover={"config": "engine: {type: ThreadPoolEngine}"})
+    assert asyncio.run(dry_run.ask_endpoint(profile, fine)) == ()
+    wrong = dataclasses.replace(planned, handover={"config": "engine: {type: ThreadPoolEngine, max_workers: 0}"})
+    with pytest.raises(Refused) as caught:
+        asyncio.run(dry_run.ask_endpoint(profile, wrong))
+    assert caught.value.refusal.reason_for_user == "ThreadPoolEngine.max_workers: expected at least 1, got 0"
+    assert caught.value.refusal.reason_for_admin.startswith("user_config_template.yaml.j2: ")
