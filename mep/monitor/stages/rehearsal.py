@@ -32,9 +32,23 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 _RUNTIME = {
     "globus_compute_sdk_version": "4.0.0",
     "globus_sdk_version": "4.0.0",
-    "python_version": "3.11.0",
-    "python": {"version": "3.11.0", "version_tuple": [3, 11, 0], "version_info": "3.11.0", "implementation": "CPython"},
-    "platform": {"system": "Linux", "machine": "x86_64", "node": "client"},
+    "python_version": "3.11.0 (main) [GCC 12.2.0]",
+    "python": {
+        "version": "3.11.0",
+        "version_description": "3.11.0 (main) [GCC 12.2.0]",
+        "version_tuple": [3, 11, 0],
+        "version_info": [3, 11, 0, "final", 0],
+        "implementation": "CPython",
+        "compiler": "GCC 12.2.0",
+    },
+    "platform": {
+        "architecture": ["64bit", "ELF"],
+        "machine": "x86_64",
+        "node": "client",
+        "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+        "processor": "x86_64",
+        "release": "6.1.0",
+    },
 }
 """As the client sends it."""
 _MISSING = re.compile(r"'([A-Za-z_][A-Za-z0-9_]*)' is undefined")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
+from globus_compute_sdk.sdk.batch import create_user_runtime
 
 from mep.cli import checks, dry_run
 from mep.monitor.stages.rehearsal import Findings
@@ -80,6 +82,14 @@ def test_what_only_a_made_up_value_causes_is_a_note(profile_directory: Path) -> 
     findings = rehearsed(profile_directory, SLURM + "    walltime: {{ WALLTIME }}\n")
     assert findings.problems == []
     assert any("walltime" in note for note in findings.notes)
+
+
+def test_the_client_is_described_as_clients_do(profile_directory: Path) -> None:
+    sent = dataclasses.asdict(create_user_runtime())
+    wanted = [f"{{{{ user_runtime.{key}.{inner} }}}}" for key in ("python", "platform") for inner in sent[key]]
+    wanted += [f"{{{{ _GC.user_runtime.{key} }}}}" for key in sent]
+    findings = rehearsed(profile_directory, f"engine: {{type: ThreadPoolEngine}}\n# {' '.join(wanted)}\n")
+    assert (findings.problems, findings.notes) == ([], [])
 
 
 def test_what_will_be_charged_and_what_is_asked_for_twice(profile_directory: Path) -> None:
