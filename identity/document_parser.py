@@ -9,6 +9,8 @@ none of it: a document that was skipped would leave others to decide. Unknown ke
 
 from __future__ import annotations
 
+import difflib
+
 from identity import pattern, pattern_hints, pattern_syntax, template
 from identity.documents import Document, ExpressionDocument, ExpressionMapping, ExternalDocument, Hint, Rule
 from identity.identities import canonical_id
@@ -22,6 +24,13 @@ MAX_CACHE = 3600
 """Most seconds that an answer of a program may be good for."""
 EXPRESSION = "expression_identity_mapping#1.0.0"
 EXTERNAL = "external_identity_mapping#1.0.0"
+_FIELDS = frozenset(
+    {
+        *("id", "sub", "username", "email", "name", "organization", "status"),
+        *("identity_provider", "identity_provider_display_name", "identity_type", "last_authentication"),
+    }
+)
+"""What Globus Auth says of an identity."""
 _UNVERIFIED = frozenset({"email", "name", "organization"})
 
 
@@ -130,6 +139,9 @@ class _Reader:
             self._hint(match, pattern_hints.hints(self._string(match)))
         begin = self._string(match) if literal else pattern_hints.fixed_beginning(self._string(match))
         self._hint(node, _unverified(source, output, begin))
+        self._hint(node, _unknown_fields(source.fields | output.fields))
+        if output.parts == ("root",):
+            self._hint(output_node, [("root never gets a user endpoint", "name an ordinary account")])
         text = f"{self._string(match)!r} -> {self._string(output_node)!r}"
         return ExpressionMapping(Rule(self._source, node.line, number, index, text), source, compiled, output)
 
@@ -150,6 +162,16 @@ class _Reader:
     def _hint(self, node: Node, hints: list[tuple[str, str]]) -> None:
         where = f"{self._source}:{node.line}: {node.path}"
         self.hints += [Hint(where, text, suggestion) for text, suggestion in hints]
+
+
+def _unknown_fields(fields: frozenset[str]) -> list[tuple[str, str]]:
+    """Hints at fields that no identity has, so that the mapping never matches."""
+    found = []
+    for name in sorted(fields - _FIELDS):
+        near = difflib.get_close_matches(name, _FIELDS, n=1)
+        instead = f"did you mean {{{near[0]}}}?" if near else f"known: {', '.join(sorted(_FIELDS))}"
+        found.append((f"no identity of Globus Auth has a field {name!r}, so this matches nobody", instead))
+    return found
 
 
 def _unverified(source: template.Template, output: template.Template, begin: str) -> list[tuple[str, str]]:

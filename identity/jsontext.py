@@ -129,7 +129,9 @@ class _Reader:
         try:
             value, end = self._decoder.raw_decode(self._text, self._at)
         except ValueError as e:
-            raise self.error(path, f"this is not JSON ({getattr(e, 'msg', e)})", "correct the JSON") from None
+            backslash = "escape" in str(e)
+            remedy = r"a backslash is written twice in JSON, as in \\." if backslash else "correct the JSON"
+            raise self.error(path, f"this is not JSON ({getattr(e, 'msg', e)})", remedy) from None
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             raise self.error(path, "a text holds half a surrogate pair", "write the character itself")
         self._at = end

@@ -4,6 +4,7 @@ Files, all in the process of the endpoint, on its one event loop:
 
 `cli`            the program `mep-uep NAME`; exit codes
 `handover`       what the manager says on descriptor 0
+`check`          says of configurations whether an endpoint could start with them; `mep-uep --check`
 `config`         the rendered YAML configuration
 `endpoint`       the life: check in, take tasks, send results, heartbeat, stop when idle
 `preparation`    what comes between check-in and the first task

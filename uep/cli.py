@@ -44,6 +44,10 @@ def main() -> NoReturn:
 
 
 def _main(args: list[str]) -> int:
+    if args == ["--check"]:  # asked by the manager, and by `mep check`
+        from uep import check
+
+        return check.main()
     if len(args) != 1 or not _SAFE_NAME.fullmatch(args[0]):
         print("usage: mep-uep NAME (started by the manager, with its hand-over on standard input)", file=sys.stderr)
         return os.EX_USAGE

@@ -11,26 +11,25 @@ import os
 import socket
 import ssl
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mep.cli import dry_run
+from mep.cli import dry_run, known_names, slips
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
 from mep.processes.helper import HelperUnavailable
-from mep.profile import trust
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
-from mep.profile.profile import Profile
-from mep.reader import client_credentials, loader, outside, registered
+from mep.profile.profile import REGISTERED, Profile
+from mep.reader import accepted, client_credentials, loader, outside, registered
 from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
 from mep.registration.version import ask_version
-from mep.request.refusal import Refused
 from mep.worker.commands import MAX_SKEW
 
 TIMEOUT = 10.0
@@ -57,17 +56,40 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         else:
             yield _failed(str(finding.path), finding.problem.removeprefix(f"{finding.path}: "))
     yield from _programs([Path(sys.executable)] if profile is None else [Path(sys.executable), _uep(profile)])
+    yield from _accepted(directory, paths, profile)
     if profile is None:
         return
     for hint in profile.mapping.hints:
         yield Line(NOTE, f"mapping, {hint.where}", f"{hint.text}; {hint.suggestion}")
+    for what, slip in slips.slips(profile):
+        yield Line(NOTE, what, slip)
+    yield from _outside(profile)
+    yield _pam(profile)
+    yield from _rehearsal(profile)
     if not files_only:
         yield _folders(profile, paths, directory)
-        yield _pam(profile)
         yield _containment(profile)
-        yield _rendering(profile)
         yield from _service(profile, paths)
         yield _broker(profile)
+
+
+def _accepted(directory: Path, paths: Paths, profile: Profile | None) -> Iterator[Line]:
+    """Which profile a manager runs with, and would start with, when it is not the one in the folder."""
+    if os.geteuid() != 0:
+        return  # nobody else may read it
+    try:
+        known = registered.endpoint_id(directory)
+        kept = accepted.find(paths.state, directory.name, known)
+        other = accepted.other_endpoint(paths.state, directory.name, known)
+    except ConfigError as e:
+        yield Line(NOTE, "accepted profile", str(e))
+        return
+    if other is not None:
+        text = f"this profile last ran as endpoint {other}, not as {known}; its users know the former: restore the id"
+        yield _failed(str(directory / REGISTERED), text)
+    if kept is not None and (profile is None or not kept.is_of(profile)):
+        text = f"not these files, but the profile accepted on {kept.at} (mep {kept.version}); `mep reload` takes them"
+        yield Line(NOTE, "in force", text)
 
 
 def _uep(profile: Profile) -> Path:
@@ -92,16 +114,32 @@ def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
         nearest = next(folder for folder in file.parents if folder.exists())
         if not os.access(nearest, os.W_OK | os.X_OK):
             return _failed("logs and state", f"{file} cannot be written: {nearest} is not writable")
-    if audit is not None and not audit.parent.is_dir():
-        return _failed(
-            "logs and state", f"audit_log_path: {audit.parent} does not exist; make it: mkdir {audit.parent}"
-        )
-    if audit is not None:
         try:
-            trust.check(audit.parent)
-        except trust.Untrusted as e:
-            return _failed("logs and state", f"audit_log_path: {e}")
+            _write_something(nearest)
+        except OSError as e:
+            return _failed("logs and state", f"{file} cannot be written: {nearest}: {e.strerror}")
     return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
+
+
+def _write_something(folder: Path) -> None:
+    """Into a file without a name, which is gone at once. Raises OSError, for example when the disk is full."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"\0" * 65536)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _outside(profile: Profile) -> Iterator[Line]:
+    """What reload and start look at, too."""
+    for what, problem in (
+        ("audit trail", outside.audit_problem(profile.config.audit_log_path)),
+        ("client credentials", outside.credentials_problem(profile.config.client_credentials_path)),
+        ("accounts", "; ".join(known_names.problems(profile.config.accounts)) or None),
+    ):
+        if problem is not None:
+            yield _failed(what, problem)
+    for note in known_names.notes(profile.config.accounts):
+        yield Line(NOTE, "accounts", note)
 
 
 def _pam(profile: Profile) -> Line:
@@ -127,17 +165,23 @@ def _containment(profile: Profile) -> Line:
         return Line(NOTE, "containment", f"limits are not all in force: {e}")
 
 
-def _rendering(profile: Profile) -> Line:
+def _rehearsal(profile: Profile) -> Iterator[Line]:
+    """What a start and a reload try, too."""
+    what = "template, rendered"
+    if os.geteuid() != 0:
+        yield Line(NOTE, what, "left out: only root can have it rendered under another account")
+        return
     try:
-        asyncio.run(dry_run.render(profile, profile.config.render_account, {}))
+        findings = asyncio.run(dry_run.rehearse(profile))
     except HelperUnavailable as e:
-        return _failed("template, rendered", str(e))
-    except Refused as e:
-        refusal = e.refusal
-        if refusal.stage == "template" and "no such option was given" not in refusal.reason_for_admin:
-            return _failed("template, rendered", refusal.reason_for_admin)
-        return Line(NOTE, "template, rendered", f"needs options: {refusal.reason_for_admin}; try `mep render`")
-    return Line(OK, "template, rendered", "without any options")
+        yield _failed(what, str(e), e.exit_code)
+        return
+    for note in findings.notes:
+        yield Line(NOTE, what, note)
+    for problem in findings.problems:
+        yield _failed(what, problem)
+    if not findings.problems:
+        yield Line(OK, what, "renders with the defaults and examples of the schema; user endpoints take that")
 
 
 def _service(profile: Profile, paths: Paths) -> Iterator[Line]:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import setproctitle
 
-from mep.cli import helper_account
+from mep import __version__
+from mep.cli import dry_run, helper_account, known_names
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
+from mep.monitor.stages import rehearsal
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import NameService
+from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
+from mep.privileged import session
+from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingLook, Stamp
-from mep.profile.profile import Profile
-from mep.reader import loader, mapping_watch, outside
+from mep.profile.profile import CONFIG, Profile
+from mep.reader import accepted as kept
+from mep.reader import loader, mapping_watch, outside, registered
+from mep.reader.accepted import Accepted
 from mep.registration.registration import Registration
 from mep.request.account import Account
 from mep.worker.consumer import CommandConsumer
@@ -23,8 +34,60 @@ from mep.worker.heartbeats import Heartbeats
 from mep.worker.notices import Notices
 from mep.worker.worker import Worker
 
+log = logging.getLogger(__name__)
 
-def run(profile: Profile, registration: Registration, run_directory: Path) -> None:
+
+@dataclass(frozen=True)
+class Chosen:
+    """The profile to run. refused: what is wrong with the edited one, when this is the one that was accepted last."""
+
+    profile: Profile
+    refused: str = ""
+
+
+def choose(directory: Path, state: Path) -> Chosen:
+    """The edited profile, if all that can be tried works; else, loudly, the one that was accepted last, if it does.
+
+    Raises:
+        ConfigError: neither can be used.
+        HelperUnavailable: they cannot be tried.
+    """
+    accepted = None
+    with contextlib.suppress(ConfigError):  # without it the edited profile must do
+        accepted = kept.find(state, directory.name, registered.endpoint_id(directory))
+    try:
+        edited = loader.load(directory)
+        return Chosen(_usable(edited, tried=accepted is not None and _is_tried(accepted, edited)))
+    except ConfigError as e:
+        if accepted is None:
+            raise
+        try:
+            profile = _usable(kept.load(accepted, directory), tried=accepted.version == __version__)
+        except ConfigError as other:
+            raise ConfigErrors(
+                [str(e), f"the profile accepted on {accepted.at} cannot be used either: {other}"]
+            ) from None
+        refused = f"edited profile refused, the one accepted on {accepted.at} is in force: {e}"
+        return Chosen(profile, refused)
+
+
+def _is_tried(accepted: Accepted, edited: Profile) -> bool:
+    return accepted.version == __version__ and accepted.is_of(edited)
+
+
+def _usable(profile: Profile, *, tried: bool) -> Profile:
+    """The profile, with what it relies on in order. Raises ConfigError, HelperUnavailable."""
+    outside.check(profile)
+    if profile.config.pam.enable and (problem := session.problem()):
+        raise ConfigErrors([problem])
+    if not tried:
+        findings = asyncio.run(dry_run.rehearse(profile))
+        if findings.problems:
+            raise ConfigErrors(findings.problems)
+    return profile
+
+
+def run(chosen: Chosen, registration: Registration, run_directory: Path, state: Path) -> None:
     """Serves requests until a signal stops the manager. `run_directory` is this endpoint's folder below /run.
 
     Raises:
@@ -32,21 +95,38 @@ def run(profile: Profile, registration: Registration, run_directory: Path) -> No
         HelperUnavailable: user endpoints could not be configured; nothing was consumed.
         OSError: the audit trail cannot be opened.
     """
+    profile = chosen.profile
     setproctitle.setproctitle(f"mep: manager of {profile.name} ({registration.endpoint_id})")
+    if chosen.refused:
+        log.critical("%s", chosen.refused)
+    else:
+        _keep(state, profile, registration.endpoint_id)
     account = helper_account.find(profile.config.render_account)
     loop = EventLoop()
     try:
-        loop.run_until_complete(_serve(profile, registration, run_directory, account))
+        loop.run_until_complete(_serve(chosen, registration, run_directory, account, state))
     finally:
         loop.close()
 
 
-async def _serve(profile: Profile, registration: Registration, run_directory: Path, account: Account) -> None:
+def _keep(state: Path, profile: Profile, endpoint_id: str) -> None:
+    try:
+        kept.save(state, profile, endpoint_id)
+    except (ConfigError, OSError) as e:
+        log.error("the profile in force cannot be kept for the next start: %s", e)
+
+
+async def _serve(
+    chosen: Chosen, registration: Registration, run_directory: Path, account: Account, state: Path
+) -> None:
+    profile = chosen.profile
     endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
     name_service = NameService(account)
     mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, account).run)
-    neighbours = Neighbours(name_service, mapper, Renderer(account), Notices(amqp_port), _Reader())
-    manager = Manager(profile, endpoint_id, run_directory, neighbours)
+    renderer = Renderer(account)
+    reader = _Reader(renderer, account, state, endpoint_id)
+    neighbours = Neighbours(name_service, mapper, renderer, Notices(amqp_port), reader)
+    manager = Manager(profile, endpoint_id, run_directory, neighbours, chosen.refused)
     worker = Worker(
         registration.commands.connection_url,
         CommandConsumer(registration.commands, amqp_port, manager.pipeline),
@@ -57,12 +137,26 @@ async def _serve(profile: Profile, registration: Registration, run_directory: Pa
 
 
 class _Reader:
-    """What the monitor has read in a child of its own."""
+    """What the monitor has read, tried and kept."""
+
+    def __init__(self, renderer: Renderer, account: Account, state: Path, endpoint_id: str) -> None:
+        self._renderer = renderer
+        self._account = account
+        self._state = state
+        self._endpoint_id = endpoint_id
 
     def load(self, directory: Path) -> Profile:
         profile = loader.load(directory)
         outside.check(profile)
+        if unknown := known_names.problems(profile.config.accounts):
+            raise ConfigError(directory / CONFIG, unknown)
         return profile
+
+    async def rehearse(self, profile: Profile) -> Findings:
+        return await rehearsal.rehearse(profile, self._renderer, self._account)
+
+    def keep(self, profile: Profile) -> None:
+        kept.save(self._state, profile, self._endpoint_id)
 
     def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
         return mapping_watch.next_mapping(path, seen)

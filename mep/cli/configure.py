@@ -45,4 +45,18 @@ def configure(
     print(f"Made the profile of endpoint {name}: {directory}\n")
     for file, use in new_profile.USES.items():
         print(f"  {file:<38} {use}")
-    print(f"\nEdit the identity mapping, look at it with `mep check {name}`, then start it:\n\n  mep start {name}")
+    print(f"\nEdit the identity mapping, then:\n\n{_next_steps(name)}")
+
+
+def _next_steps(name: str) -> str:
+    """As the guide has them: the service where the package's profiles lie, the command elsewhere."""
+    from mep.cli.common import paths
+
+    service = paths().log is not None
+    run = f"systemctl enable --now mep@{name}" if service else f"mep start {name}"
+    steps = {
+        "mep login": "log in with Globus; or set client_credentials_path in config.yaml",
+        f"mep check {name}": "try everything that could fail later",
+        run: "run it, as root: an ordinary user cannot start user endpoints for others",
+    }
+    return "\n".join(f"  {command:<34} # {what}" for command, what in steps.items())

@@ -5,25 +5,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from identity.decision import Decision
 from mep.accounts import look_up
-from mep.cli import helper_account
+from mep.cli import helper_account, home_probe
 from mep.mapper.mapping import IdentityMapper
-from mep.monitor.stages import admission, plan
+from mep.monitor.endpoints import record
+from mep.monitor.stages import admission, endpoint_check, plan, rehearsal
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
+from mep.monitor.stages.quota import Quota
+from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.mapping_program import ProgramFailed
+from mep.request.refusal import Refused
 from mep.request.rendered_config import RenderedConfig
 from mep.request.start_endpoint import StartEndpoint
 
@@ -72,6 +78,35 @@ async def launch_plan(
     return plan.make(profile, command, identity, owner, await _render(profile, command, identity, owner))
 
 
+async def launch(profile: Profile, planned: LaunchPlan, run_directory: Path) -> None:
+    """Returns if a new user endpoint of this plan would be launched now, as far as that can be seen.
+
+    Raises:
+        Refused: a limit on their number is reached, or the home of the account cannot be used.
+    """
+    running = record.owners(run_directory)
+    with Quota().start("dry-run", planned.account.uid, profile.config.limits, running):
+        await home_probe.look(planned)
+
+
+async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> tuple[str, ...]:
+    """What the user endpoint's own program says of a plan's configuration, when it takes it.
+
+    Raises:
+        Refused: stage `running`; it does not.
+        HelperUnavailable: there is no account to ask it as.
+    """
+    account, config = helper_account.find(profile.config.render_account), planned.handover["config"]
+    try:
+        (verdict,) = await endpoint_check.ask(planned.argv[:-1], planned.environment, [config], account)
+    except endpoint_check.NotAsked as e:
+        return (str(e),)
+    if verdict.problem is not None:
+        admin = f"{rehearsal.place(profile, verdict.problem)}: {verdict.problem}"
+        raise Refused("running", admin, verdict.problem)
+    return verdict.notes
+
+
 async def render(profile: Profile, username: str, options: Mapping[str, Any]) -> RenderedConfig:
     """The configuration of a user endpoint of account `username` with these options.
 
@@ -83,6 +118,17 @@ async def render(profile: Profile, username: str, options: Mapping[str, Any]) ->
     record = identity_record(username)
     identity = MappedIdentity(username, record["id"], "none; made up", [])
     return await _render(profile, _command([record], options), identity, owner)
+
+
+async def rehearse(profile: Profile) -> Findings:
+    """What is wrong with, or worth knowing of, what the profile starts: as the manager finds it.
+
+    Raises:
+        HelperUnavailable: no render server can be started.
+    """
+    account = helper_account.find(profile.config.render_account)
+    async with _renderer(account) as renderer:
+        return await rehearsal.rehearse(profile, renderer, account)
 
 
 def _mapper(profile: Profile) -> IdentityMapper:
@@ -107,10 +153,16 @@ def _account(username: str) -> Account:
 
 
 async def _render(profile: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
-    renderer = Renderer(helper_account.find(profile.config.render_account))
+    async with _renderer(helper_account.find(profile.config.render_account)) as renderer:
+        return await renderer.render(profile, command, identity, owner)
+
+
+@contextlib.asynccontextmanager
+async def _renderer(account: Account) -> AsyncIterator[Renderer]:
+    renderer = Renderer(account)
     await renderer.start()
     try:
-        return await renderer.render(profile, command, identity, owner)
+        yield renderer
     finally:
         await renderer.stop()
 

@@ -59,7 +59,7 @@ def version() -> None:
 for _command in (
     *(inspect.status, inspect.check, inspect.map_, inspect.explain, inspect.render),
     *(version, configure.configure),
-    *(run.start, run.stop, run.list_),
+    *(run.start, run.reload, run.stop, run.list_),
     *(login.login, login.logout, login.whoami),
 ):
     app.command(_command.__name__.rstrip("_"))(_command)

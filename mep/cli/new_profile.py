@@ -21,6 +21,9 @@ USES = {
 }
 """The files of a profile, in the order in which people meet them."""
 
+_FOR_EVERYBODY = frozenset({profile.TEMPLATE, profile.SCHEMA})
+"""What users may read, to see which options there are. Who may do what is root's to know."""
+
 
 class NotMade(Exception):
     """No profile was made, and nothing was changed. `exit_code` is one of os.EX_*."""
@@ -73,7 +76,7 @@ def _write(directory: Path, texts: Mapping[str, str]) -> None:
             folder.chmod(0o755)  # whatever the umask: others may not write to what decides who becomes whom
         for file, text in texts.items():
             (building / file).write_text(text, encoding="utf-8")
-            (building / file).chmod(0o644)
+            (building / file).chmod(0o644 if file in _FOR_EVERYBODY else 0o600)
         building.rename(directory)
     except OSError as e:
         shutil.rmtree(building, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The commands about what runs: `mep start`, `stop`, `list`."""
+"""The commands about what runs: `mep start`, `reload`, `stop`, `list`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mep.cli.common import Failed, Name, exit_codes, load, need_root, paths, profile_directory
+from mep.cli.common import Failed, Name, exit_codes, need_root, paths, profile_directory
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
@@ -35,10 +35,12 @@ def start(
     need_root("the manager becomes the users that it starts endpoints for")
     os.umask(0o077)
     kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
-    profile = load(directory)
+    logs.send_to([logging.StreamHandler()], debug)
+    with exit_codes(), _exit_codes_of_the_manager():
+        chosen = composition.choose(directory, paths().state)
+    profile = chosen.profile
     debug = debug or profile.config.debug
     logs.send_to([logging.StreamHandler()], debug)
-    _check_what_it_needs(profile)
     run_directory = paths().run / name
     with _running_once(run_directory, name):
         registration = _register(profile)
@@ -50,7 +52,29 @@ def start(
             _detach(run_directory, handlers)
         logs.send_to(handlers, debug)
         with _exit_codes_of_the_manager():
-            composition.run(profile, registration, run_directory)
+            composition.run(chosen, registration, run_directory, paths().state)
+
+
+def reload(name: Name) -> None:
+    """Have the running manager read its edited profile; says, also by its exit code, whether that is in force now."""
+    from mep.monitor import reload_answer, run_lock
+
+    run_directory = paths().run / name
+    profile_directory(name)
+    try:
+        pid = run_lock.holder(run_directory)
+        if not pid:
+            raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
+        answer = reload_answer.ask(run_directory, pid)
+    except PermissionError:
+        raise Failed(os.EX_NOPERM, "must be root to reload a manager") from None
+    except run_lock.NoPlace as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except reload_answer.NoAnswer as e:
+        raise Failed(os.EX_TEMPFAIL, str(e)) from None
+    if not answer.taken:
+        raise Failed(os.EX_CONFIG, f"the edited profile is refused, the old one stays in force:\n{answer.text}")
+    print(f"The edited profile of {name} is in force{f'; {answer.text}' if answer.text else ''}.")
 
 
 def stop(
@@ -105,17 +129,6 @@ def list_() -> None:
         except (PermissionError, run_lock.NoPlace):
             state = count = "?"
         print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
-
-
-def _check_what_it_needs(profile: Profile) -> None:
-    """Raises Failed when something outside of the profile would keep user endpoints from starting."""
-    from mep.privileged import session
-    from mep.reader import outside
-
-    with exit_codes():
-        outside.check(profile)
-    if profile.config.pam.enable and (problem := session.problem()):
-        raise Failed(os.EX_CONFIG, problem)
 
 
 def _register(profile: Profile) -> Registration:
@@ -179,10 +192,15 @@ def _detach(run_directory: Path, handlers: list[logging.Handler]) -> None:
 def _keeps(directory: Path) -> bool:
     """Whether user endpoints are to outlive a stop; not when the profile cannot be read any more."""
     from mep.profile.errors import ConfigError
-    from mep.reader import loader
+    from mep.reader import accepted, loader, registered
 
     try:
         return loader.load(directory).config.on_stop == "keep"
+    except ConfigError:
+        pass
+    try:  # what the last manager ran with
+        kept = accepted.find(paths().state, directory.name, registered.endpoint_id(directory))
+        return kept is not None and accepted.load(kept, directory).config.on_stop == "keep"
     except ConfigError:
         return False
 

@@ -18,6 +18,7 @@ FILES
   containment/         what holds them together: scopes, slices, limits
   manager.py           one run: the parts, signals, the end
   profile_in_force.py  the profile that requests are served by; reload
+  reload_answer.py     what a reload came to, for `mep reload`
   audit.py             the audit trail
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing

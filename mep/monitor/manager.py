@@ -23,6 +23,7 @@ from mep.monitor.containment.systemd import ContainmentError
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
 from mep.monitor.profile_in_force import ProfileInForce, Reader
+from mep.monitor.reload_answer import Answers
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions, Notices
 from mep.monitor.stages.endpoint_events import EndpointEvents
@@ -68,16 +69,24 @@ class Neighbours:
 
 
 class Manager:
-    """The monitor's parts, and what connects them. `run_directory` is this endpoint's folder below /run."""
+    """The monitor's parts, and what connects them. `run_directory` is this endpoint's folder below /run.
 
-    def __init__(self, profile: Profile, endpoint_id: str, run_directory: Path, neighbours: Neighbours) -> None:
+    refused: what is wrong with the edited profile, when `profile` is the one that was accepted last instead.
+    """
+
+    def __init__(
+        self, profile: Profile, endpoint_id: str, run_directory: Path, neighbours: Neighbours, refused: str = ""
+    ) -> None:
         config = profile.config
         self._endpoint_id = endpoint_id
         self._stopping = asyncio.Event()
         self._keeps_endpoints = False
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
-        self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._profile_changed)
+        self._answers = Answers(run_directory)
+        self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._answers, self._profile_changed)
+        if refused:
+            self._status.profile(refused)
         self._audit = AuditTrail(config.audit_log_path, required=config.high_assurance)
         self._name_service = neighbours.name_service
         self._renderer = neighbours.renderer
@@ -139,6 +148,7 @@ class Manager:
             self._containment.close()
             self._audit.close()
             self._status.remove()
+            self._answers.remove()
         log.info("manager of %s stopped", self._endpoint_id)
 
     async def _run(self, worker: Worker) -> None:
@@ -167,6 +177,7 @@ class Manager:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._in_force.reload)
+        self._answers.ready()
 
     async def _look_at_containment(self) -> None:
         """Says what user endpoints are held to; loudly, if that is less than what the profile asks for."""

@@ -1,7 +1,8 @@
 """The profile that requests are served by, and how an edited one takes its place: as a whole or not at all.
 
 Files are read in a forked child (`processes.forked`): they may lie on a file system that hangs, and then the profile in
-force stays, and requests go on.
+force stays, and requests go on. What has been read is tried (`stages.rehearsal`) before it is in force, and kept for
+the next start once it is. Whoever asked for the reload is told what it came to (`reload_answer`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from mep.monitor.reload_answer import Answers
+from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.status import Status
 from mep.privileged import session
 from mep.processes import forked
 from mep.profile.config import reloaded
-from mep.profile.errors import ConfigError
+from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
 from mep.profile.profile import Profile
 
@@ -31,10 +34,16 @@ PAUSE = 5.0
 
 
 class Reader(Protocol):
-    """Who reads the files, in the child: `reader`."""
+    """Who reads the files, in the child: `reader`. And who tries what has been read, beside the loop."""
 
     def load(self, directory: Path) -> Profile:
         """The profile in a folder; what it relies on outside of the folder is in order, too. Raises ConfigError."""
+
+    async def rehearse(self, profile: Profile) -> Findings:
+        """What is wrong with, or worth knowing of, what would be started."""
+
+    def keep(self, profile: Profile) -> None:
+        """Keeps an accepted profile for the next start, in the child. Raises ConfigError and OSError."""
 
     def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
         """Waits until the mapping file differs from what was seen, and reads it."""
@@ -43,11 +52,20 @@ class Reader(Protocol):
 class ProfileInForce:
     """Holds the profile. changed: called after each reload, with the profile before it."""
 
-    def __init__(self, profile: Profile, reader: Reader, status: Status, changed: Callable[[Profile], None]) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        reader: Reader,
+        status: Status,
+        answers: Answers,
+        changed: Callable[[Profile], None],
+    ) -> None:
         self.profile = profile
         self._reader = reader
         self._status = status
+        self._answers = answers
         self._changed = changed
+        self._keeping = asyncio.Lock()
         self._reloading: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
 
@@ -76,28 +94,55 @@ class ProfileInForce:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _reload(self) -> None:
+        request = self._answers.requested()
         try:
-            edited = await forked.run(lambda: self._reader.load(self.profile.directory), RELOAD_LIMIT)
-            if edited.config.pam.enable:
-                session.load()
+            edited = await self._accepted()
         except (ConfigError, session.PamError, OSError) as e:
             log.error("the edited profile is refused, the old one stays in force:\n%s", e)
-            self._status.profile(f"edited profile refused, the old one is in force: {e}")
+            self._refuse(request, str(e))
             return
         except Exception as e:
             log.exception("the edited profile cannot be read, the old one stays in force")
-            why = f"{type(e).__name__}, see the log"
-            self._status.profile(f"edited profile refused, the old one is in force: {why}")
+            self._refuse(request, f"{type(e).__name__}, see the log")
             return
         before = self.profile
         settings, waiting = reloaded(before.config, edited.config)
         self.profile = replace(edited, config=settings)
         self._changed(before)
         self._status.mapping("")
-        log.info("profile reloaded%s", f"; a restart is needed for: {', '.join(waiting)}" if waiting else "")
-        self._status.profile(f"restart needed for: {', '.join(waiting)}" if waiting else "")
+        needs = f"restart needed for: {', '.join(waiting)}" if waiting else ""
+        self._status.profile(needs)
+        await self._keep()
+        log.info("profile reloaded%s", f"; a {needs.replace('needed', 'is needed')}" if waiting else "")
+        self._answers.tell(request, taken=True, text=needs)
         if self._following is not None:
             self._following.cancel()  # it may be another file now
+
+    async def _accepted(self) -> Profile:
+        """The edited profile, when all that can be tried works. Raises whatever does not."""
+        edited = await forked.run(lambda: self._reader.load(self.profile.directory), RELOAD_LIMIT)
+        if edited.config.pam.enable:
+            session.load()
+        findings = await self._reader.rehearse(edited)
+        if findings.problems:
+            raise ConfigErrors(findings.problems)
+        for note in findings.notes:
+            log.info("%s", note)
+        return edited
+
+    def _refuse(self, request: str, why: str) -> None:
+        self._status.mapping("")  # told again if it is not what has just been read
+        self._status.profile(f"edited profile refused, the old one is in force: {why}")
+        self._answers.tell(request, taken=False, text=why)
+
+    async def _keep(self) -> None:
+        """Keeps what is in force for the next start. One after the other: the newest is kept last."""
+        async with self._keeping:
+            profile = self.profile
+            try:
+                await forked.run(lambda: self._reader.keep(profile), RELOAD_LIMIT)
+            except (ConfigError, OSError) as e:
+                log.error("the profile in force cannot be kept for the next start: %s", e)
 
     async def _follow_mapping(self, path: Path) -> None:
         seen = NEVER_SEEN  # the first look compares with what the profile was loaded with
@@ -110,14 +155,18 @@ class ProfileInForce:
                 await asyncio.sleep(PAUSE)
             else:
                 seen = look.stamp
-                self._take(look)
+                if self._take(look):
+                    await self._keep()
 
-    def _take(self, look: MappingLook) -> None:
+    def _take(self, look: MappingLook) -> bool:
+        """Whether other documents are in force now."""
         if look.documents is None:
             log.error("the edited identity mapping is refused, the old one stays in force: %s", look.problem)
             self._status.mapping(f"edited mapping refused, the old one is in force: {look.problem}")
-            return
+            return False
         self._status.mapping("")
-        if look.documents.digest != self.profile.mapping.digest:
-            self.profile = replace(self.profile, mapping=look.documents)
-            log.info("identity mapping %s is in force (digest %.12s)", look.documents.path, look.documents.digest)
+        if look.documents.digest == self.profile.mapping.digest:
+            return False
+        self.profile = replace(self.profile, mapping=look.documents)
+        log.info("identity mapping %s is in force (digest %.12s)", look.documents.path, look.documents.digest)
+        return True

@@ -19,7 +19,8 @@ FILES
   files.py               template, schema, environment, mapping
   registered.py          endpoint.json
   client_credentials.py  the credentials that config.yaml or the environment names
-  outside.py             programs and the PAM service that a profile relies on
+  outside.py             what a profile relies on: programs, PAM's files, the audit trail's folder, credentials
+  accepted.py            the profile that was accepted last, kept for the next start
   mapping_watch.py       waits until the mapping file changes
   environment.py         /etc/mep/environment
 """

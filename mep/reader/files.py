@@ -27,13 +27,18 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def read_templates(template: Path) -> dict[str, str]:
     """File name -> text of the template and of the `*.j2` files beside it. Raises ConfigError."""
-    from mep.renderer.template import syntax_problem
-
     templates = {template.name: read_trusted(template)}
-    if not templates[template.name].strip():
-        raise ConfigError(template, ["is empty; user endpoints need at least an `engine`"])
     for path in sorted(template.parent.glob("*.j2")):
         templates.setdefault(path.name, read_trusted(path))
+    return checked_templates(template, templates)
+
+
+def checked_templates(template: Path, templates: dict[str, str]) -> dict[str, str]:
+    """The texts, if each is a template. Raises ConfigError."""
+    from mep.renderer.template import syntax_problem
+
+    if not templates[template.name].strip():
+        raise ConfigError(template, ["is empty; user endpoints need at least an `engine`"])
     for name in templates:
         if wrong := syntax_problem(templates, name):
             raise ConfigError(template.parent / name, [wrong])
@@ -42,10 +47,15 @@ def read_templates(template: Path) -> dict[str, str]:
 
 def read_schema(path: Path) -> dict[str, Any]:
     """A JSON schema of user options. Raises ConfigError."""
+    return parse_schema(path, read_trusted(path))
+
+
+def parse_schema(path: Path, text: str) -> dict[str, Any]:
+    """The JSON schema in `text`, which was read from `path`. Raises ConfigError."""
     import jsonschema
 
     try:
-        schema = json.loads(read_trusted(path))
+        schema = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise ConfigError(path, [f"not JSON: {e}"]) from None
     if not isinstance(schema, dict):
@@ -83,12 +93,17 @@ def _variable_problem(name: Any, value: Any) -> str | None:
 
 
 def read_mapping(path: Path) -> MappingDocuments:
-    """The mapping documents in a file; the programs that they name, and their accounts, are checked too.
+    """The mapping documents in a file. Raises ConfigError."""
+    return parse_mapping(path, read_trusted(path))
+
+
+def parse_mapping(path: Path, text: str) -> MappingDocuments:
+    """The mapping documents in `text`, which was read from `path`. The programs that they name, and their accounts,
+    are checked too.
 
     Raises:
         ConfigError: it is not in order.
     """
-    text = read_trusted(path)
     try:
         mapper = Mapper.parse(text, source=str(path))
     except DocumentError as e:

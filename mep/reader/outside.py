@@ -1,13 +1,17 @@
-"""What a profile relies on outside of its folder: the programs of user endpoints, and the file of the PAM service."""
+"""What a profile relies on outside of its folder: the programs of user endpoints, the files of the PAM service, the
+folder of the audit trail, the client credentials.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
-from mep.profile import programs
+from mep.profile import programs, trust
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import Profile
+from mep.reader import client_credentials
 from mep.reader.trusted import check_file, check_program
 
 PAM_FOLDER = Path("/etc/pam.d")
@@ -22,6 +26,10 @@ def check(profile: Profile) -> None:
     needed = (Path(sys.executable), Path(profile.config.uep_command[0]))
     problems = [problem for program in needed if (problem := program_problem(program))]
     if profile.config.pam.enable and (problem := pam_problem(profile.config.pam.service_name)):
+        problems.append(problem)
+    if problem := audit_problem(profile.config.audit_log_path):
+        problems.append(problem)
+    if problem := credentials_problem(profile.config.client_credentials_path):
         problems.append(problem)
     if problems:
         raise ConfigErrors(list(dict.fromkeys(problems)))  # the one may be the other's interpreter
@@ -55,3 +63,67 @@ def check_pam_service(service_name: str, folder: Path = PAM_FOLDER) -> None:
     if path.parent != folder or path.name == "..":
         raise ConfigError(folder, [f"pam.service_name: {service_name!r} cannot name a file here; write a plain name"])
     check_file(path, "the package installs /etc/pam.d/mep; copy that, or set pam.service_name to a service that exists")
+    _check_pam_rules(path, folder, {path})
+
+
+def _check_pam_rules(path: Path, folder: Path, seen: set[Path]) -> None:
+    """Follows what the rules include: with a file or a mandatory module missing, PAM refuses every session."""
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+    for number, line in enumerate(text.splitlines(), 1):
+        words = re.sub(r"\[[^\]]*\]", "[]", line.partition("#")[0]).split()
+        included = _included(words)
+        if included is not None:
+            found = next((each / included for each in (folder, *_VENDORS) if (each / included).exists()), None)
+            if found is None:
+                missing = f"line {number}: includes {included!r}, which is no file in {folder}"
+                raise ConfigError(path, [f"{missing}; include one that is there, or remove the line"])
+            if found not in seen:
+                seen.add(found)
+                check_file(found, "restore it")
+                _check_pam_rules(found, folder, seen)
+        elif len(words) > 2 and words[1] in _MANDATORY and words[0][0] != "-" and _lacks_module(words[2]):
+            missing = f"line {number}: there is no module {words[2]}"
+            raise ConfigError(path, [f"{missing}; install its package, or remove the line"])
+
+
+def _included(words: list[str]) -> str | None:
+    """The file that a line of PAM's rules, in words, includes."""
+    if len(words) > 1 and words[0] == "@include":
+        return words[1]
+    return words[2] if len(words) > 2 and words[1] in ("include", "substack") else None
+
+
+def _lacks_module(module: str) -> bool:
+    folders = [folder for pattern in _MODULES for folder in Path("/").glob(pattern)]
+    return bool(folders) and not any((folder / module).exists() for folder in folders)
+
+
+_MANDATORY = ("required", "requisite")
+_VENDORS = (Path("/usr/lib/pam.d"), Path("/usr/etc/pam.d"), Path("/usr/share/pam.d"))
+_MODULES = ("lib*/security", "lib*/*/security", "usr/lib*/security", "usr/lib*/*/security")
+"""Where distributions have PAM's modules."""
+
+
+def audit_problem(path: Path | None) -> str | None:
+    """What keeps the audit trail from being written there, and the remedy; None when nothing does."""
+    if path is None:
+        return None
+    try:
+        trust.check(path.parent)
+    except FileNotFoundError:
+        return f"audit_log_path: {path.parent} does not exist; make it: mkdir {path.parent}"
+    except trust.Untrusted as e:
+        return f"audit_log_path: {e}"
+    except OSError as e:
+        return f"audit_log_path: {path.parent} cannot be looked at: {e.strerror}"
+    return None if path.parent.is_dir() else f"audit_log_path: {path.parent} is no folder; name another file"
+
+
+def credentials_problem(path: Path | None) -> str | None:
+    """What is wrong with the file of client credentials, and the remedy; None when nothing is, or there is none."""
+    try:
+        if path is not None:
+            client_credentials.find(path)
+    except ConfigError as e:
+        return str(e)
+    return None

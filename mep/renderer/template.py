@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import jinja2.constants
 import jinja2.debug
+import jinja2.meta
 import jinja2.sandbox
 import yaml
 from jinja2 import nodes
@@ -38,6 +39,15 @@ def syntax_problem(templates: Mapping[str, str], name: str) -> str | None:
         if named and wanted.as_const() not in templates and not getattr(node, "ignore_missing", False):
             return f"line {node.lineno}: {wanted.as_const()!r} is no *.j2 file of the same folder"
     return None
+
+
+def variables(templates: Mapping[str, str]) -> set[str] | None:
+    """The names that these templates read and do not set themselves; None when that cannot be told."""
+    made = _environment(templates)
+    try:
+        return set().union(*(jinja2.meta.find_undeclared_variables(made.parse(text)) for text in templates.values()))
+    except (jinja2.TemplateError, RecursionError, ValueError):
+        return None
 
 
 def fill_in(templates: Mapping[str, str], name: str, variables: Mapping[str, Any]) -> str:

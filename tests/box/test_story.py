@@ -206,6 +206,21 @@ def test_a_bad_edit_is_refused_and_said(first_task: Callable[[str], str]) -> Non
     wait_for("the status", lambda: "refused" not in shown("StatusText"))
 
 
+def test_what_only_the_manager_refuses_fails_the_reload_too() -> None:
+    config, template = PROFILE / "config.yaml", PROFILE / "user_config_template.yaml.j2"
+    before = config.read_text()
+    config.write_text(f"{before}pam: {{enable: true, service_name: nosuch}}\n")
+    done = run("systemctl reload mep@prod")
+    assert done.returncode != 0
+    assert "/etc/pam.d/nosuch" in ok("journalctl --no-pager -p err -u mep@prod")
+    config.write_text(before)
+    template.write_text(TEMPLATE.replace("ThreadPoolEngine", "ThreadPoolEngin"))
+    assert run("systemctl reload mep@prod").returncode != 0
+    assert "did you mean 'ThreadPoolEngine'" in shown("StatusText")
+    template.write_text(TEMPLATE)
+    ok("systemctl reload mep@prod")
+
+
 def test_limits_are_put_in_force(load: Callable[[str], Future[Any]], users: dict[str, LocalAccount]) -> None:
     with (PROFILE / "config.yaml").open("a") as file:
         file.write("resources: {tasks_max: 1500, memory_max: 3G, cpu_quota: 190%}\n")
@@ -251,7 +266,12 @@ def test_a_manager_that_hangs_is_replaced() -> None:
 def test_an_upgrade_keeps_edits_and_user_endpoints(packages: list[Path], load: Callable[[str], Future[Any]]) -> None:
     before, future = user_endpoints(), load("alice")
     manager = shown("MainPID")
+    config = (PROFILE / "config.yaml").read_text()
+    (PROFILE / "config.yaml").write_text(f"{config}nonsense: 1\n")
     follow("Upgrading", packages[1].parent)
+    assert "edited profile refused, the one accepted on" in shown("StatusText")
+    (PROFILE / "config.yaml").write_text(config)
+    ok("systemctl reload mep@prod")
     assert ok("mep version") == "mep 99.0.0\n"
     assert shown("MainPID") != manager
     assert (shown("ActiveState"), user_endpoints()) == ("active", before)

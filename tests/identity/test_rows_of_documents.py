@@ -21,6 +21,7 @@ from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from lab.waiting import aiountil
 from mep.monitor.profile_in_force import ProfileInForce
+from mep.monitor.reload_answer import Answers
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
 from mep.profile.profile import Profile
@@ -85,8 +86,8 @@ def test_row_34_file_replaced_while_running(
     loaded = Profile("prod", tmp_path, ManagerConfig(), "", {}, "t", None, {}, files.read_mapping(path))
     said = [""]
     status: Any = SimpleNamespace(mapping=said.append)
-    reader: Any = SimpleNamespace(next_mapping=mapping_watch.next_mapping)
-    in_force = ProfileInForce(loaded, reader, status, lambda _before: None)
+    reader: Any = SimpleNamespace(next_mapping=mapping_watch.next_mapping, keep=lambda _profile: None)
+    in_force = ProfileInForce(loaded, reader, status, Answers(tmp_path), lambda _before: None)
 
     async def edits() -> None:
         watching = asyncio.ensure_future(in_force.watch_mapping())

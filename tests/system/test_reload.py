@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +104,64 @@ def test_an_edited_mapping_is_taken_over_by_itself(edited: ManagerProcess, run: 
     assert "uid" in run("mallory", RUN="still"), "the last good one"
     time.sleep(6)
     assert edited.log.read_text()[before:].count("edited identity mapping is refused") == 1, "said once"
+
+
+TYPO = TEMPLATE.replace("max_workers: 1", "max_wrokers: 1")
+
+
+def test_the_command_answers_as_the_manager_does(edited: ManagerProcess) -> None:
+    done = edited.run("reload", edited.name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is in force" in done.stdout
+    (edited.profile / "user_config_template.yaml.j2").write_text(TYPO)
+    done = edited.run("reload", edited.name)
+    assert done.returncode == os.EX_CONFIG
+    assert "did you mean 'max_workers'" in done.stderr and "the old one stays in force" in done.stderr
+    assert "did you mean 'max_workers'" in edited.run("status", edited.name).stdout
+    path = edited.profile / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "pam": {"service_name": "nosuch"}}))
+    done = edited.run("reload", edited.name)
+    assert done.returncode == os.EX_CONFIG and "/etc/pam.d/nosuch" in done.stderr
+
+
+def test_several_who_ask_at_once_are_all_answered(edited: ManagerProcess) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: edited.run("reload", edited.name), range(3)))
+    assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
+
+
+def test_nobody_answers_where_no_manager_runs(edited: ManagerProcess) -> None:
+    assert edited.run("reload", "nosuch").returncode == os.EX_UNAVAILABLE
+
+
+def test_a_broken_edit_is_never_in_force_and_keeps_no_manager_from_starting(edited: ManagerProcess, run: Any) -> None:
+    assert edited.run("reload", edited.name).returncode == 0
+    kept = edited.folder / "etc" / "accepted" / f"{edited.name}.json"
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    (edited.profile / "user_config_template.yaml.j2").write_text(TYPO)
+    before = edited.log.stat().st_size
+    edited.restart()
+    assert "did you mean 'max_workers'" in edited.log.read_text()[before:], "loudly"
+    assert "is in force" in edited.run("status", edited.name).stdout
+    checked = edited.run("check", "--files", edited.name)
+    assert checked.returncode == os.EX_CONFIG and "accepted on" in checked.stdout
+    assert "uid" in run("alice", RUN="with the accepted profile")
+    (edited.profile / "config.yaml").write_text("nonsense: 1\n")
+    edited.restart()
+    assert "uid" in run("alice", RUN="with the accepted profile")
+    assert edited.run("reload", edited.name).returncode == os.EX_CONFIG
+
+
+def test_a_first_start_of_a_broken_profile_is_refused(edited: ManagerProcess) -> None:
+    (edited.profile / "user_config_template.yaml.j2").write_text(TYPO)
+    path = edited.profile / "endpoint.json"
+    registered = path.read_text()
+    edited.stop()
+    try:
+        path.write_text(json.dumps({**json.loads(registered), "endpoint_id": str(uuid.uuid4())}))
+        done = edited.run("start", edited.name)
+        assert done.returncode == os.EX_CONFIG, "what was accepted for another endpoint of this name counts for nothing"
+        assert "did you mean 'max_workers'" in done.stderr
+    finally:
+        path.write_text(registered)
+        edited.start()

@@ -83,6 +83,15 @@ class Engine(ABC):
             Exception: whatever else went wrong.
         """
 
+    def check(self) -> list[str]:
+        """Tries what `start` may refuse, and starts nothing; for `uep.check`. Returns what an admin should know.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+        """
+        self._check_serializers()
+        return []
+
     @abstractmethod
     def status(self) -> dict[str, Any]:
         """Collects the figures for a heartbeat; also before `start`, and in any thread. May wait."""

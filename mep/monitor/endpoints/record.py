@@ -7,6 +7,7 @@ rewritten in place. `spawn` and `table` save, `table` loads; `cli.unmanaged` ask
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -118,6 +119,18 @@ def open_process(folder: Path) -> int | None:
         return whose(folder)[0].open()
     except _GARBAGE as e:
         raise RecordError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
+
+
+def owners(run_directory: Path) -> dict[str, int]:
+    """The uid of each user endpoint that runs, by its name. One that nobody can tell anything of is left out."""
+    found = {}
+    for folder in folders(run_directory):
+        with contextlib.suppress(RecordError, *_GARBAGE):
+            pidfd = open_process(folder)
+            if pidfd is not None:
+                os.close(pidfd)
+                found[folder.name] = _of(int, json.loads((folder / "state.json").read_bytes())["account"]["uid"])
+    return found
 
 
 def whose(folder: Path) -> tuple[Process, str | None]:

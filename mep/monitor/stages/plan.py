@@ -26,7 +26,7 @@ def make(
     program = profile.config.uep_command
     return LaunchPlan(
         argv=(*program, command.name),
-        environment=_environment(profile, command, account),
+        environment=environment(profile, command, account),
         account=account,
         log=(f"{account.home}/.globus_compute/{command.name}", "endpoint.log"),
         handover=_handover(profile, command, identity, rendered),
@@ -36,11 +36,11 @@ def make(
     )
 
 
-def _environment(profile: Profile, command: StartEndpoint, account: Account) -> dict[str, str]:
-    """Built from nothing. The account's own variables cannot be overridden by the site's."""
+def environment(profile: Profile, command: StartEndpoint, account: Account) -> dict[str, str]:
+    """The variables of a user endpoint, built from nothing. The account's own cannot be overridden by the site's."""
     program_folder = Path(profile.config.uep_command[0]).parent
-    environment = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{program_folder}", **profile.environment}
-    environment.update(
+    variables = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{program_folder}", **profile.environment}
+    variables.update(
         HOME=account.home,
         USER=account.name,
         LOGNAME=account.name,
@@ -54,8 +54,8 @@ def _environment(profile: Profile, command: StartEndpoint, account: Account) -> 
     }
     for name, version in versions.items():
         if isinstance(version, str) and _VERSION.fullmatch(version):
-            environment.setdefault(name, version)
-    return environment
+            variables.setdefault(name, version)
+    return variables
 
 
 def _handover(

@@ -18,6 +18,7 @@ from lab.waiting import aiountil
 from mep.monitor.endpoints import record
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.manager import Manager, Neighbours
+from mep.monitor.stages.rehearsal import Findings
 from mep.profile.mapping_documents import MappingLook, Stamp
 from mep.profile.profile import Profile
 from mep.reader import loader
@@ -33,6 +34,12 @@ class StubReader:
 
     def load(self, directory: Path) -> Profile:
         return loader.load(directory)
+
+    async def rehearse(self, profile: Profile) -> Findings:
+        return Findings()
+
+    def keep(self, profile: Profile) -> None:
+        pass
 
     def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
         time.sleep(3600)

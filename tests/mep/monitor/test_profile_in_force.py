@@ -13,6 +13,8 @@ import pytest
 
 from lab.waiting import aiountil
 from mep.monitor.profile_in_force import ProfileInForce
+from mep.monitor.reload_answer import Answers
+from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.status import Status
 from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
 from mep.profile.profile import Profile
@@ -26,12 +28,22 @@ HANGS = "hangs"
 """And with this one it hangs, as a file system may."""
 
 
+WRONG = "wrong"
+"""And with this one, the user endpoint would refuse what is rendered."""
+
+
 class Reader:
     """As the manager's; the mapping is looked at more often."""
 
     def load(self, directory: Path) -> Profile:
         self._stumble(directory)
         return loader.load(directory)
+
+    async def rehearse(self, profile: Profile) -> Findings:
+        return Findings(["the engine is wrong"]) if (profile.directory / WRONG).exists() else Findings()
+
+    def keep(self, profile: Profile) -> None:
+        (profile.directory.parent / "kept").write_text(profile.config_text + profile.mapping.text)
 
     def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
         mapping_watch.PERIOD = 0.01  # in the child only
@@ -57,7 +69,9 @@ class Site:
         self._status_file = directory.parent / "status"
         self.before: list[Profile] = []
         profile = loader.load(directory)
-        self.in_force = ProfileInForce(profile, Reader(), Status("id", self._status_file), self.before.append)
+        self.answers = Answers(directory.parent)
+        status = Status("id", self._status_file)
+        self.in_force = ProfileInForce(profile, Reader(), status, self.answers, self.before.append)
 
     def status(self) -> str:
         return self._status_file.read_text() if self._status_file.exists() else ""
@@ -120,6 +134,37 @@ def test_a_bad_edit_is_refused_as_a_whole(run: Run) -> None:
         await aiountil(lambda: "edited profile refused" in site.status(), "it is told")
         assert "no_such_key" in site.status()
         assert site.in_force.profile is before and site.before == []
+
+    run(story)
+
+
+def test_what_a_user_endpoint_would_refuse_is_a_bad_edit(run: Run) -> None:
+    async def story(site: Site) -> None:
+        before = site.in_force.profile
+        (site.directory / WRONG).touch()
+        site.edit("heartbeat_period: 12")
+        site.in_force.reload()
+        await aiountil(lambda: "edited profile refused" in site.status(), "it is told")
+        assert "the engine is wrong" in site.status()
+        assert site.in_force.profile is before and not (site.directory.parent / "kept").exists()
+
+    run(story)
+
+
+def test_what_is_accepted_is_kept_for_the_next_start(run: Run) -> None:
+    kept = "accepted by a reload"
+
+    async def story(site: Site) -> None:
+        file = site.directory.parent / "kept"
+        site.edit(f"# {kept}")
+        site.in_force.reload()
+        await aiountil(lambda: file.exists() and kept in file.read_text(), "the copy")
+        site.edit("no_such_key: 1")
+        site.in_force.reload()
+        await aiountil(lambda: "edited profile refused" in site.status(), "the refusal")
+        site.edit_mapping(json.dumps([*json.loads(site.in_force.profile.mapping.text)], indent=7))
+        await aiountil(lambda: "       " in file.read_text(), "the copy with the new mapping")
+        assert "no_such_key" not in file.read_text()
 
     run(story)
 

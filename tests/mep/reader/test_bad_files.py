@@ -119,7 +119,7 @@ FINE = {
     ("environment", "missing"): "there are no such variables",
     ("environment", "empty"): "there are no such variables",
     ("endpoint", "missing"): "there has been no registration yet",
-    ("template", "wrong type"): "any text is a template; what it renders to is looked at then",
+    ("template", "wrong type"): "any text is a template; what it renders to is looked at when it is tried",
 }
 """What is no fault, and why."""
 
@@ -244,10 +244,18 @@ def test_start_tells_it_and_leaves_nothing(site: Path, root: None, file: str, fa
 
 def test_the_program_finds_nothing_wrong_where_nothing_is(site: Path, root: None) -> None:
     for file, fault in dict(FINE.keys()).items():
-        spoil(site, file, fault)
+        if file != "template":
+            spoil(site, file, fault)
     done = run(site, "check", "--files", "prod")
     assert (done.returncode, done.stderr) == (0, "")
     assert "FAIL" not in done.stdout
+
+
+def test_a_template_that_renders_to_no_configuration_is_refused(site: Path, root: None) -> None:
+    spoil(site, "template", "wrong type")
+    for command in (("check", "--files", "prod"), ("start", "prod")):
+        (line,) = told(run(site, *command))
+        assert "user_config_template.yaml.j2: does not render to a configuration with an `engine`" in line
 
 
 def test_all_faults_are_told_at_once(site: Path, root: None) -> None:

@@ -44,3 +44,38 @@ def test_a_pam_service_that_others_can_change(pam_folder: Path) -> None:
     pam_folder.chmod(0o777)
     with pytest.raises(ConfigError, match=f"chmod go-w {pam_folder}$"):
         check_pam_service("mep", pam_folder)
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ("account include nosuch\n", "line 1: includes 'nosuch'"),
+        ("# a comment\nsession substack nosuch\n", "line 2: includes 'nosuch'"),
+        ("@include nosuch\n", "line 1: includes 'nosuch'"),
+        ("account \\\n  include nosuch\n", "line 1: includes 'nosuch'"),
+        ("account include other\n", "line 1: includes 'nosuch'"),
+    ],
+)
+def test_rules_that_are_included_and_missing(pam_folder: Path, rules: str, told: str) -> None:
+    (pam_folder / "other").write_text("session include nosuch\naccount include mep\n")
+    (pam_folder / "mep").write_text(rules)
+    with pytest.raises(ConfigError, match=told):
+        check_pam_service("mep", pam_folder)
+
+
+def test_a_module_that_is_mandatory_and_missing(pam_folder: Path) -> None:
+    fine = (
+        "-session optional pam_nosuch.so\nsession optional pam_nosuch.so\n"
+        "account [success=ok module_unknown=ignore default=bad] pam_nosuch.so\naccount required pam_permit.so\n"
+    )
+    (pam_folder / "mep").write_text(fine)
+    check_pam_service("mep", pam_folder)
+    (pam_folder / "mep").write_text(f"{fine}session required pam_nosuch.so\n")
+    with pytest.raises(ConfigError, match=r"line 5: there is no module pam_nosuch\.so"):
+        check_pam_service("mep", pam_folder)
+
+
+def test_rules_that_include_each_other(pam_folder: Path) -> None:
+    (pam_folder / "mep").write_text("account include other\n")
+    (pam_folder / "other").write_text("account include mep\n")
+    check_pam_service("mep", pam_folder)

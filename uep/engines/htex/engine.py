@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
+from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext, TaskRequest
-from uep.engines.htex import figures
+from uep.engines.htex import advice, figures
 from uep.engines.htex.scaling import Scaling, strategy_of
 from uep.engines.options import Kinds
 from uep.workers import parsl_program
@@ -67,6 +68,7 @@ class GlobusComputeEngine(Engine):
         self._check_serializers()
         if not log.isEnabledFor(logging.DEBUG):
             logging.getLogger("parsl").setLevel(logging.WARNING)
+        advice.check_submission(self._options.get("provider"))
         with partial_parsl_imports(type_checks=True):
             executor = self._make_executor()
             scaling = Scaling(executor, **strategy_of(self._options))
@@ -75,6 +77,20 @@ class GlobusComputeEngine(Engine):
         self._executor = executor
         self._scaling = scaling
         scaling.start()
+
+    def check(self) -> list[str]:
+        self._check_serializers()
+        options = self._options.get("provider", {"type": "LocalProvider"})
+        with partial_parsl_imports(type_checks=True):
+            from uep.engines.htex import providers
+
+            try:
+                Scaling(self._make_executor(), **strategy_of(self._options))
+            except ConfigError as e:
+                if not providers.needs_the_users_credentials(options, e):
+                    raise
+                return [f"{e}; it may be different for users, who have credentials of their own"]
+        return advice.advice(options)
 
     def stop(self) -> None:
         executor, self._executor, self._stopping = self._executor, None, True

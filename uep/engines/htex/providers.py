@@ -21,8 +21,10 @@ import parsl.addresses
 import parsl.launchers
 import parsl.providers
 import typeguard
+from parsl.errors import OptionalModuleMissing
 
 from uep.config import ConfigError, unknown
+from uep.engines.htex.worker_command import IMAGE_PROVIDERS
 from uep.engines.options import NAMES
 
 ADDRESSES = ("get_any_address", *(name for name in dir(parsl.addresses) if name.startswith("address_by_")))
@@ -41,6 +43,13 @@ def provider(mapping: object) -> Any:
     if "launcher" in options:
         options["launcher"] = launcher(options["launcher"])
     return _build("provider", parsl.providers, parsl.providers.__all__, options)
+
+
+def needs_the_users_credentials(mapping: object, error: ConfigError) -> bool:
+    """Tells whether a cloud's provider itself failed: it logs in when it is made, as whoever runs this."""
+    cloud = isinstance(mapping, dict) and mapping.get("type") in IMAGE_PROVIDERS
+    cause = error.__cause__
+    return cloud and cause is not None and not isinstance(cause, OptionalModuleMissing | TypeError | ValueError)
 
 
 def launcher(mapping: object) -> Any:
@@ -122,11 +131,30 @@ def _fitting(where: str, value: Any, kind: Any) -> Any:
     """
     if where.endswith(".walltime") and type(value) is int and value >= SHORTEST_WALLTIME:
         return f"{value // 3600:02}:{value // 60 % 60:02}:{value % 60:02}"
+    if where.endswith(".walltime") and isinstance(value, str):
+        return _walltime(where, value)
     value = _with_tuples(value, kind)
     if not _is_a(value, kind):
         hint = "; write it in quotes, as 'HH:MM:SS'" if where.endswith(".walltime") else ""
         raise ConfigError(f"{where}: expected {_said(kind)}, got {value!r}{hint}")
     return value
+
+
+def _walltime(where: str, value: str) -> str:
+    """Returns HH:MM:SS, which is all that Parsl understands, for each of Slurm's forms of a time but bare minutes.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    days, dash, time = value.strip().rpartition("-")
+    parts = time.split(":")
+    whole = all(part.isascii() and part.isdigit() for part in ([days, *parts] if dash else parts))
+    if not whole or len(parts) > 3 or not (dash or len(parts) > 1):  # bare: minutes for some, seconds for others
+        forms = "'HH:MM:SS', or 'D-HH:MM:SS' with days"
+        raise ConfigError(f"{where}: expected a time in quotes, as {forms}, got {value!r}")
+    parts = [*parts, "0", "0"][:3] if dash or len(parts) == 3 else ["0", *parts]
+    hours, minutes, seconds = map(int, parts)
+    return f"{24 * int(days or 0) + hours:02}:{minutes:02}:{seconds:02}"
 
 
 def _is_a(value: Any, kind: Any) -> bool:

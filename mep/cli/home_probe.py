@@ -1,0 +1,94 @@
+"""Can an account enter its home and write there, as a user endpoint has to? For `mep explain`; nothing is left behind.
+
+`look` runs this file as a program, as the account: root may see more of a home than its owner, or less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from mep.processes.bounded_output import BoundedOutput
+from mep.processes.printable import escaped
+from mep.processes.sealed_file import sealed
+from mep.processes.supervised import NotStarted, SupervisedProcess
+from mep.request.launch_plan import LaunchPlan
+from mep.request.launch_spec import LaunchSpec
+from mep.request.refusal import Refused
+
+TIME_LIMIT = 20.0
+"""Seconds in which a home must answer."""
+_SIZE = 65536
+"""Bytes that are written, and gone again: a log and a task or two."""
+
+
+async def look(plan: LaunchPlan) -> None:
+    """Returns if the account of the plan can enter its home and write there.
+
+    Raises:
+        Refused: stage `launch`; it cannot.
+    """
+    try:
+        with BoundedOutput(_SIZE) as out:
+            process = await asyncio.wait_for(_start(plan, out), TIME_LIMIT)
+            try:
+                ended = await process.wait(TIME_LIMIT)
+            finally:
+                await process.end()
+            said = escaped(out.rest().decode("utf-8", "replace").strip())
+    except asyncio.TimeoutError:
+        ended, said = False, ""
+    except NotStarted as e:
+        if e.step == "home" and plan.pam is not None and not Path(plan.account.home).exists():
+            return  # PAM may make it at the first session
+        raise _refused(plan, "entered" if e.step == "home" else "tried", str(e.reason)) from None
+    if not ended:
+        raise _refused(plan, "reached", f"no answer within {TIME_LIMIT:g} s")
+    if said:
+        raise _refused(plan, "written to", said)
+
+
+async def _start(plan: LaunchPlan, out: BoundedOutput) -> SupervisedProcess:
+    account = plan.account
+    with contextlib.ExitStack() as stack:
+        nothing = sealed("nothing", b"")
+        stack.callback(os.close, nothing)
+        stack.callback(out.started)
+        return await SupervisedProcess.start(
+            LaunchSpec(
+                argv=(sys.executable, "-I", "-m", "mep.cli.home_probe"),
+                environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+                username=account.name,
+                uid=account.uid,
+                gid=account.gid,
+                groups=account.groups,
+                directory=account.home,
+                log=None,
+                descriptors={0: nothing, 1: out.writing, 2: out.writing},
+            )
+        )
+
+
+def _refused(plan: LaunchPlan, what: str, why: str) -> Refused:
+    admin = f"account {plan.account.name!r}: the home {plan.account.home} cannot be {what}: {why}"
+    return Refused("launch", admin, f"Your home folder cannot be {what}: {why}.")
+
+
+def _main() -> None:
+    """As the account, in its home: says what is wrong, if anything."""
+    ours = Path(".globus_compute")
+    try:
+        with tempfile.TemporaryFile(dir=ours if ours.is_dir() else Path()) as file:
+            file.write(b"\0" * _SIZE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as e:
+        print(e.strerror)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,50 @@
+"""Names in `accounts` of config.yaml that the name service does not know: a typo there locks out, or lets in.
+
+For `mep check`, and for a reload, where it runs in a forked child. Waits for the name service. A start does not ask:
+the name service may come up later than the manager.
+"""
+
+from __future__ import annotations
+
+from mep.accounts import look_up
+from mep.profile.sections.accounts import AccountPolicy
+
+
+def problems(policy: AccountPolicy) -> list[str]:
+    """What keeps everybody out."""
+    found = []
+    if unknown := _unknown_groups(policy.deny_groups):
+        found.append(f"accounts.deny_groups: {_no('group', unknown)}: nobody is admitted until that is mended")
+    for key, names, unknown in _allowed(policy):
+        if names and len(unknown) == len(names):
+            found.append(f"accounts.{key}: {_no(key[6:-1], unknown)}: nobody is admitted")
+    return found
+
+
+def notes(policy: AccountPolicy) -> list[str]:
+    """What keeps some out, or does not keep out who was meant."""
+    found = [
+        f"accounts.{key}: {_no(key[6:-1], unknown)}; is it misspelt?"
+        for key, names, unknown in _allowed(policy)
+        if unknown and len(unknown) < len(names)
+    ]
+    if unknown := _unknown_users(policy.deny_users):
+        found.append(f"accounts.deny_users: {_no('user', unknown)}; if it is misspelt, the one that was meant gets in")
+    return found
+
+
+def _allowed(policy: AccountPolicy) -> list[tuple[str, tuple[str, ...], list[str]]]:
+    users, groups = policy.allow_users or (), policy.allow_groups or ()
+    return [("allow_users", users, _unknown_users(users)), ("allow_groups", groups, _unknown_groups(groups))]
+
+
+def _unknown_users(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if look_up.account(name) is None]
+
+
+def _unknown_groups(names: tuple[str, ...]) -> list[str]:
+    return [name for name, number in look_up.group_ids(names).items() if number is None]
+
+
+def _no(kind: str, names: list[str]) -> str:
+    return f"the name service knows no {kind} {', '.join(map(repr, names))}"

@@ -1,0 +1,90 @@
+"""`mep-uep --check`, the real program, and what an engine refuses before it asks a scheduler for anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uep.config import ConfigError
+from uep.engines.base import EngineContext
+from uep.engines.htex import advice, providers
+from uep.engines.registry import make_engine
+
+HTEX = "engine:\n  type: GlobusComputeEngine\n  provider:\n    type: "
+
+
+def asked(question: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "uep.cli", "--check"]
+    return subprocess.run(program, input=question, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_an_answer_for_each_configuration() -> None:
+    done = asked(json.dumps(["engine: {type: ThreadPoolEngine}", f"{HTEX}LocalProvder", "nonsense: 1", "\t"]))
+    assert done.returncode == 0, done.stderr
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    fine, provider, key, tab = (answer["problem"] for answer in answers)
+    assert fine is None
+    assert "did you mean 'LocalProvider'" in provider
+    assert "unknown key 'nonsense'" in key
+    assert "not YAML" in tab
+
+
+def test_a_question_that_is_none() -> None:
+    assert asked("{").returncode == os.EX_DATAERR
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2-00:00:00", "48:00:00"),
+        ("1-12", "36:00:00"),
+        ("1-12:30", "36:30:00"),
+        ("01:00:00", "01:00:00"),
+        ("30:00", "00:30:00"),
+    ],
+)
+def test_forms_of_a_walltime(text: str, time: str) -> None:
+    assert providers.provider({"type": "SlurmProvider", "walltime": text}).walltime == time
+
+
+@pytest.mark.parametrize("text", ["2d", "90", "1-", "-1:00", "1:2:3:4", "UNLIMITED", "1:-2:3", ""])
+def test_what_is_no_walltime(text: str) -> None:
+    for name in ("SlurmProvider", "PBSProProvider", "LSFProvider"):
+        with pytest.raises(ConfigError, match=f"{name}.walltime: expected a time in quotes, as 'HH:MM:SS'"):
+            providers.provider({"type": name, "walltime": text})
+
+
+@pytest.mark.parametrize("name", sorted(advice.PROGRAMS))
+def test_a_scheduler_that_is_not_in_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/opt/nosuch/bin")
+    engine = make_engine({"type": "GlobusComputeEngine", "provider": {"type": name}}, EngineContext("id", tmp_path))
+    with pytest.raises(ConfigError, match=f"{advice.PROGRAMS[name][0]}.*/opt/nosuch/bin.*user_environment.yaml"):
+        engine.start()
+
+
+@pytest.mark.parametrize(
+    ("options", "twice"),
+    [
+        ({"gpus_per_node": 2, "scheduler_options": "#SBATCH --gres=gpu:a100:2"}, "gpus_per_node"),
+        ({"gpus_per_node": 2, "scheduler_options": "#SBATCH --gpus=2"}, "gpus_per_node"),
+        ({"gpus_per_node": 2, "scheduler_options": "#SBATCH -G 2"}, "gpus_per_node"),
+        ({"gpus_per_node": 2, "gres": "gpu:2"}, "gpus_per_node"),
+        ({"partition": "a", "scheduler_options": "#SBATCH -p b"}, "partition"),
+        ({"account": "a", "scheduler_options": "#SBATCH --account=b"}, "account"),
+        ({"walltime": "1:00:00", "scheduler_options": "#SBATCH --time=2:00:00"}, "walltime"),
+        ({"partition": "a", "scheduler_options": "#SBATCH --comment=a-p"}, None),
+        ({"gpus_per_node": 2, "scheduler_options": "#SBATCH --constraint=gpu"}, None),
+        ({"gpus_per_node": 2, "gres": "tmp:20G"}, None),
+    ],
+)
+def test_what_is_asked_for_twice(options: dict[str, Any], twice: str | None) -> None:
+    notes = advice.advice({"type": "SlurmProvider", "exclusive": False, **options})
+    told = [note for note in notes if "ask for the same" in note]
+    assert len(told) == (0 if twice is None else 1), told
+    assert twice is None or twice in told[0]

@@ -1,0 +1,51 @@
+"""`mep-uep --check`: could an endpoint start with these configurations? The manager asks, before they are in force.
+
+    standard input    JSON: a list of configurations, each the text that a hand-over would hold
+    standard output   JSON: for each {"problem": text or null, "notes": [text, ...]}
+
+The configuration is read, and the engine made, by what an endpoint itself calls; nothing is started. It runs under an
+account without rights, with the environment that an endpoint would have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from uep import config
+from uep.engines.base import EngineContext
+from uep.engines.registry import make_engine
+
+_NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
+
+
+def main() -> int:
+    """Answers on standard output, where nothing else may write; what libraries print goes to standard error."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        texts = json.load(sys.stdin)
+        found = [check(text) for text in texts]
+    except (ValueError, TypeError):
+        return os.EX_DATAERR
+    with os.fdopen(answers, "w") as file:
+        json.dump(found, file)
+    return os.EX_OK
+
+
+def check(text: str) -> dict[str, Any]:
+    """What keeps an endpoint from starting with this configuration, or None; and what else is worth knowing of it."""
+    notes: list[str] = []
+    try:
+        settings = config.parse(text)
+        with tempfile.TemporaryDirectory(prefix="mep-check-") as folder:
+            notes = make_engine(settings.engine, EngineContext(_NO_ENDPOINT, Path(folder))).check()
+    except config.ConfigError as e:
+        return {"problem": str(e), "notes": notes}
+    except Exception as e:  # noqa: BLE001 - whatever it is, an endpoint would meet it
+        return {"problem": f"the engine cannot be made: {type(e).__name__}: {e}", "notes": notes}
+    return {"problem": None, "notes": notes}
