@@ -41,7 +41,7 @@ class Reader(Protocol):
 
 
 class ProfileInForce:
-    """Holds the profile. changed: called after each reload, with the profile before it."""
+    """Holds the profile. changed: called after each change, with the profile before it."""
 
     def __init__(self, profile: Profile, reader: Reader, status: Status, changed: Callable[[Profile], None]) -> None:
         self.profile = profile
@@ -119,5 +119,7 @@ class ProfileInForce:
             return
         self._status.mapping("")
         if look.documents.digest != self.profile.mapping.digest:
-            self.profile = replace(self.profile, mapping=look.documents)
+            before = self.profile
+            self.profile = replace(before, mapping=look.documents)
+            self._changed(before)
             log.info("identity mapping %s is in force (digest %.12s)", look.documents.path, look.documents.digest)
