@@ -29,9 +29,9 @@ from typing import Any
 from mep.accounts import look_up
 from mep.privileged import kernel
 
-THREADS = 16
-"""Look-ups at the same time; more have to wait."""
-_MAX_DESCRIPTORS = 256
+THREADS = 160
+"""Look-ups at the same time; more have to wait. The monitor asks for less: two for each of 64 requests, and a few."""
+_MAX_DESCRIPTORS = 1024
 """A module of the name service may keep some open for each thread."""
 
 

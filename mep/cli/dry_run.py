@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -85,7 +86,8 @@ async def launch(profile: Profile, planned: LaunchPlan, run_directory: Path) -> 
         Refused: a limit on their number is reached, or the home of the account cannot be used.
     """
     running = record.owners(run_directory)
-    with Quota().start("dry-run", planned.account.uid, profile.config.limits, running):
+    now = asyncio.get_running_loop().time()
+    async with Quota().start("dry-run", planned.account.uid, profile.config.limits, running, now):
         await home_probe.look(planned)
 
 

@@ -30,6 +30,7 @@ from mep.monitor.stages.endpoint_events import EndpointEvents
 from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.pipeline import Mapper, Pipeline
 from mep.monitor.stages.renderer import Renderer
+from mep.monitor.stages.rights import DocumentMapper, Rights
 from mep.monitor.status import Status
 from mep.profile.profile import Profile
 
@@ -57,12 +58,16 @@ class Worker(Protocol):
         """Waits until the last heartbeat has been sent, at most `timeout` seconds, and closes the connections."""
 
 
+class AnyMapper(Mapper, DocumentMapper, Protocol):
+    """Who maps identities: `mapper.mapping`."""
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """What the monitor needs of the other rooms: of helpers, which are processes of their own, and of those to be."""
 
     name_service: NameService
-    mapper: Mapper
+    mapper: AnyMapper
     renderer: Renderer
     notices: Notices
     reader: Reader
@@ -101,6 +106,9 @@ class Manager:
             self._events,
             self._status.user_endpoints,
         )
+        self._rights = Rights(
+            lambda: self._in_force.profile, neighbours.mapper, self._name_service, decisions, self._table
+        )
         self.pipeline = Pipeline(
             lambda: self._in_force.profile,
             neighbours.mapper,
@@ -109,6 +117,7 @@ class Manager:
             decisions,
             breaker,
             self._table,
+            self._rights,
         )
 
     def heartbeat_period(self) -> float:
@@ -141,6 +150,7 @@ class Manager:
             log.info("identity mapping with digest %.12s is in force", self._in_force.profile.mapping.digest)
             for endpoint in self._table.adopt():
                 self._events.adopted(endpoint)
+            self._rights.review()  # what was edited while no manager ran
             await self._run(worker)
         finally:
             await self._renderer.stop()
@@ -162,6 +172,8 @@ class Manager:
             log.critical("internal error", exc_info=task.exception())
         self._keeps_endpoints = self._keeps_endpoints or bool(broken)
         self._stopping.set()
+        await self._rights.close()
+        self.pipeline.give_back()
         await worker.finish(FINISH_TIMEOUT)
         await self._leave_endpoints()
         await worker.close(LAST_WORDS_TIMEOUT)
@@ -214,6 +226,7 @@ class Manager:
         self._stopping.set()
 
     def _profile_changed(self, before: Profile) -> None:
+        self._rights.review()
         if self._in_force.profile.config.resources == before.config.resources:
             return
         if self._looking is not None:

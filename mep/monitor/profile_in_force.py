@@ -50,7 +50,7 @@ class Reader(Protocol):
 
 
 class ProfileInForce:
-    """Holds the profile. changed: called after each reload, with the profile before it."""
+    """Holds the profile. changed: called after each change, with the profile before it."""
 
     def __init__(
         self,
@@ -167,6 +167,8 @@ class ProfileInForce:
         self._status.mapping("")
         if look.documents.digest == self.profile.mapping.digest:
             return False
-        self.profile = replace(self.profile, mapping=look.documents)
+        before = self.profile
+        self.profile = replace(before, mapping=look.documents)
+        self._changed(before)
         log.info("identity mapping %s is in force (digest %.12s)", look.documents.path, look.documents.digest)
         return True

@@ -58,6 +58,12 @@ class ManagerConfig:
         "seconds that a command for a running user endpoint is remembered, to start it again",
         reload=True,
     )
+    start_patience: float = key(
+        300.0,
+        Takes.PERIOD,
+        "seconds that a start command may wait for its turn before it is refused; more than the longest start takes",
+        reload=True,
+    )
     on_stop: str = key(
         "end",
         Takes.ON_STOP,

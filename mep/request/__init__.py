@@ -18,4 +18,5 @@ FILES
   launch_plan.py      one user endpoint to be started
   launch_spec.py      all that one privileged launch depends on
   refusal.py          why a request was not granted, for the admin and for the user
+  request_ids.py      names of requests, in logs and for users: unique, sortable by time
 """

@@ -14,19 +14,22 @@ class Refusal:
 
     reason_for_admin: what, where, why, what to do. May name files and accounts.
     reason_for_user: what the user can change. No local paths, no names of other users, no internals.
+    ends_right: it says for sure that the requester, or the account, may not run anything here: what runs is ended, too.
+        Not so for what passes by itself (no answer, a program that failed), nor for what is wrong with the request.
     """
 
     stage: str
     reason_for_admin: str
     reason_for_user: str
+    ends_right: bool = False
 
 
 class Refused(Exception):
     """Ends a request. Carries the `Refusal`."""
 
-    def __init__(self, stage: str, admin: str, user: str) -> None:
+    def __init__(self, stage: str, admin: str, user: str, *, ends_right: bool = False) -> None:
         super().__init__(f"{stage}: {admin}")
-        self.refusal = Refusal(stage, admin, user)
+        self.refusal = Refusal(stage, admin, user, ends_right)
 
 
 UNEXPECTED = Refusal(

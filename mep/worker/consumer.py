@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from mep.request import request_ids
 from mep.request.refusal import UNEXPECTED, Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker import commands
@@ -22,8 +22,10 @@ from wire.queues import Source
 
 log = logging.getLogger(__name__)
 
-PREFETCH = 64
-"""Requests under way at once; the broker holds back the rest."""
+PREFETCH = 2000
+MOST_BYTES = 8 * 2**20
+"""Commands, and bytes of them, that are held at once; the broker holds back the rest. The monitor gives them their
+turn: one requester's many must not hide the others' behind them."""
 
 
 class Requests(Protocol):
@@ -49,7 +51,9 @@ class CommandConsumer:
     async def session(self, connection: Connection, consuming: Callable[[], None]) -> None:
         """Consumes until the connection is lost; each delivery becomes a task. `consuming` is called once it does."""
         deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-        consumer = await connection.consume(self._commands.queue, deliveries.put_nowait, prefetch=PREFETCH)
+        consumer = await connection.consume(
+            self._commands.queue, deliveries.put_nowait, prefetch=PREFETCH, most_bytes=MOST_BYTES
+        )
         consuming()
         while True:
             self._begin(await deliveries.get(), consumer)
@@ -74,7 +78,7 @@ class CommandConsumer:
 
     async def receive(self, delivery: Delivery) -> None:
         """One delivery, from its bytes to its end. The caller acknowledges it when this returns."""
-        request_id = secrets.token_hex(4)
+        request_id = request_ids.new(time.time())
         try:
             command = commands.decode(delivery, request_id, time.time(), self._amqp_port)
         except Refused as e:

@@ -64,7 +64,7 @@ class EndpointTable:
             Action.REFRESH: _refresh_credentials,
             Action.REMEMBER: self._remember,
             Action.AWAIT_COMMAND: self._await_command,
-            Action.TERMINATE: self._termination.ask,
+            Action.TERMINATE: self._terminate,
             Action.KILL: self._termination.kill,
             Action.FORGET: self._forget,
             Action.REPORT: lambda endpoint: listener.exited(endpoint, endpoint.exit),
@@ -153,6 +153,14 @@ class EndpointTable:
         endpoint.command = command
         self._happens(endpoint, Event.COMMAND)
 
+    def end(self, endpoint: UserEndpoint) -> None:
+        """Asks one user endpoint to stop; it is killed after STOP_TIMEOUT.
+
+        After its end its newest command is brought to an end once more: so whoever waits for it gets an answer.
+        """
+        self._happens(endpoint, Event.COMMAND)
+        self._happens(endpoint, Event.STOP)
+
     def stop(self) -> None:
         """Asks every user endpoint to stop, and waits for no command any more."""
         for endpoint in list(self._endpoints.values()):
@@ -177,7 +185,9 @@ class EndpointTable:
 
     def _watch(self, endpoint: UserEndpoint) -> None:
         self._pipes.begin(endpoint)
-        self._timers.set(endpoint, Event.TIMED_OUT, endpoint.started + self._config().start_timeout)
+        asked_to_stop = endpoint.state in lifecycle.ASKED_TO_STOP
+        until = time.monotonic() + STOP_TIMEOUT if asked_to_stop else endpoint.started + self._config().start_timeout
+        self._timers.set(endpoint, Event.TIMED_OUT, until)
 
     def _tell_count(self) -> None:
         self._count(len(list(self)))
@@ -238,6 +248,10 @@ class EndpointTable:
 
     def _await_command(self, endpoint: UserEndpoint) -> None:
         self._timers.set(endpoint, Event.TIMED_OUT, time.monotonic() + self._config().mu_child_ep_grace_period_s)
+
+    def _terminate(self, endpoint: UserEndpoint) -> None:
+        self._termination.ask(endpoint)
+        self._timers.set(endpoint, Event.TIMED_OUT, time.monotonic() + STOP_TIMEOUT)
 
     def _forget(self, endpoint: UserEndpoint) -> None:
         del self._endpoints[endpoint.name]

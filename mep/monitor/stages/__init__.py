@@ -14,6 +14,8 @@ FILES
   pipeline.py             the order of the stages
   decisions.py            puts decisions on record: the one place where a refusal is logged, audited and told
   endpoint_events.py      what follows when a user endpoint starts, works or ends: audit, notices, revivals
+  rights.py               ends what runs, and may not any more
+  fair_queue.py           places for work that takes time, in turn
   keyed_lock.py           one request at a time for each user endpoint
   mapping_programs.py     runs mapping programs of the site, as ordinary accounts
   name_service.py         name to account: asks the program `accounts.server`

@@ -22,24 +22,40 @@ NO_LOGIN = frozenset(
 NO_GROUPS: Mapping[str, int | None] = MappingProxyType({})
 
 
-def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int | None] = NO_GROUPS) -> None:
+def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int | None] | None = NO_GROUPS) -> None:
     """Returns if `account` may have a user endpoint.
 
-    group_ids: the id of each of `policy.group_names()`; None for one that the name service does not know.
+    group_ids: the id of each of `policy.group_names()`; None for one that the name service does not know. None
+        instead of all: nothing is decided by groups.
 
     Raises:
         Refused: stage `admission`.
         KeyError: `group_ids` lacks a name.
     """
     reason = _never(account) or _unfit(account, policy) or _by_name(account, policy)
-    reason = reason or _by_group(account, policy, {name: group_ids[name] for name in policy.group_names()})
+    for_sure = True
+    if not reason and group_ids is not None:
+        ids = {name: group_ids[name] for name in policy.group_names()}
+        reason = _by_group(account, policy, ids)
+        for_sure = None not in ids.values()  # else a slip of the pen, or half an answer, would end everybody's work
     if reason:
         raise Refused(
             "admission",
             f"account {account.name!r} (uid {account.uid}) may not have user endpoints: {reason}",
             "Your identity is mapped to a local account that may not run tasks on this system. If it should, "
             "please ask the system's administrators.",
+            ends_right=for_sure,
         )
+
+
+def mapped_elsewhere(endpoint: str, account: str, now: str) -> Refused:
+    """Makes the refusal of a requester who maps to `now`, while the user endpoint runs as `account`."""
+    return Refused(
+        "account",
+        f"{endpoint} runs as {account!r}, but the requester maps to {now!r}",
+        "Your mapping to a local account on this system has changed. Please submit again.",
+        ends_right=True,
+    )
 
 
 def _never(account: Account) -> str | None:

@@ -46,10 +46,15 @@ class Decisions:
         except AuditError as e:
             log.critical("[%s] %r is not on record: %s", request_id, event, e)
 
-    async def refuse(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
-        """Tells a refusal to all whom it concerns; its user by a notice, when there are credentials for that."""
+    async def refuse(
+        self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None, **facts: object
+    ) -> None:
+        """Tells a refusal to all whom it concerns; its user by a notice, when there are credentials for that.
+
+        facts: what is known of the request, for the audit trail.
+        """
         log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
-        self.note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin)
+        self.note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin, **facts)
         if credentials is not None:
             await self._notices.send(credentials, f"{refusal.reason_for_user} (request {request_id})", request_id)
 

@@ -34,6 +34,7 @@ def of_exactly_that_name(username: str, found: Account | None) -> Account:
             "account",
             f"identity maps to account {username!r}, which does not exist on this system",
             "Your identity is mapped to a local account that does not exist on this system.",
+            ends_right=True,
         )
     if found.name != username:
         raise Refused(

@@ -6,19 +6,22 @@ user endpoint, or as one refusal. What happens to user endpoints later is told t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages import admission, plan
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
+from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
 from mep.monitor.stages.keyed_lock import KeyedLock
 from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.quota import Quota
 from mep.monitor.stages.renderer import Renderer
+from mep.monitor.stages.rights import Rights
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -27,6 +30,17 @@ from mep.request.refusal import UNEXPECTED, Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+B = TypeVar("B")
+PLACES = 64
+"""Requests at a time of which it is being found out who asks: each may hold a thread of the name service's helper."""
+SHARE = 16
+"""Of these at most for one requester."""
+AGREEING = 3
+"""Answers in a row that say that somebody has lost the right to run, before what runs is ended."""
+PAUSE = 2.0
+"""Seconds between these."""
 
 
 class Mapper(Protocol):
@@ -48,6 +62,7 @@ class Pipeline:
         decisions: Decisions,
         breaker: Breaker,
         table: EndpointTable,
+        rights: Rights,
     ) -> None:
         self._profile = profile
         self._mapper = mapper
@@ -56,12 +71,30 @@ class Pipeline:
         self._decisions = decisions
         self._breaker = breaker
         self._table = table
+        self._rights = rights
         self._quota = Quota()
         self._lock = KeyedLock()
+        self._turns = FairQueue(PLACES, SHARE)
+        self._undecided: set[asyncio.Task[None]] = set()
+        """What handles commands of which nothing has been told or started yet."""
 
     async def handle(self, command: StartEndpoint) -> None:
         """One request, to its end. The caller acknowledges the command when this returns."""
-        await self._finish(command, self._receive(command))
+        refusal: Refusal | None = None
+        try:
+            self._decisions.decide("received", command.request_id, **_facts(command))
+        except Refused as e:
+            refusal = e.refusal
+        task: asyncio.Task[None] | None = asyncio.current_task()
+        if task is not None:
+            self._undecided.add(task)
+            task.add_done_callback(self._undecided.discard)
+        await self._bring_to_end(command, refusal)
+
+    def give_back(self) -> None:
+        """Cancels `handle` wherever nothing has been decided yet: these commands come again to the next manager."""
+        for task in self._undecided:
+            task.cancel()
 
     async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
         """A message that is no request. `credentials` say whom to tell, when that much of it could be read."""
@@ -69,78 +102,162 @@ class Pipeline:
 
     async def revive(self, command: StartEndpoint) -> None:
         """The same request once more: the user endpoint that it found running ended without having been of use."""
-        await self._finish(command, self._start(command))
+        await self._bring_to_end(command)
 
-    async def _receive(self, command: StartEndpoint) -> None:
-        self._decisions.decide(
-            "received",
-            command.request_id,
-            endpoint=command.name,
-            identity=command.requester,
-            username=command.requester_name,
-        )
-        await self._start(command)
+    async def _bring_to_end(self, command: StartEndpoint, refusal: Refusal | None = None) -> None:
+        """Starts or refreshes the user endpoint, or settles the one refusal of the request, an early one or its own.
 
-    async def _finish(self, command: StartEndpoint, work: Awaitable[None]) -> None:
-        """Turns whatever stops the work into one refusal."""
+        The lock is held until a refusal has been told: nobody starts meanwhile what it would fail.
+        """
+        async with self._lock.hold(command.name) as held:
+            if not held:
+                self._decisions.note("superseded", command.request_id, endpoint=command.name)
+                return
+            self._table.command_came(command.name)
+            if refusal is None:
+                refusal = await self._refusal_of(command)
+            if refusal is not None:
+                await self._settle(command, refusal)
+
+    async def _refusal_of(self, command: StartEndpoint) -> Refusal | None:
+        """Starts or refreshes the user endpoint. Turns whatever stops that into one refusal."""
         try:
-            await work
+            await self._start(command)
         except Refused as e:
-            await self._decisions.refuse(e.refusal, command.request_id, command.credentials)
+            return e.refusal
         except Exception:
             log.exception("[%s] unexpected error", command.request_id)
-            await self._decisions.refuse(UNEXPECTED, command.request_id, command.credentials)
+            return UNEXPECTED
+        return None
+
+    async def _settle(self, command: StartEndpoint, refusal: Refusal) -> None:
+        """Ends a request that is refused: a failure notice, but not for a user endpoint that runs.
+
+        The notice would fail all that it works on. So one whose right has ended is ended first; else it is refreshed
+        for the same requester, who learns nothing worse than before. When it ends, the command is looked at again.
+        """
+        self._decided()
+        running = self._table.get(command.name)
+        if running is None:
+            await self._decisions.refuse(refusal, command.request_id, command.credentials, **_facts(command))
+            return
+        await self._decisions.refuse(refusal, command.request_id, None, **_facts(command), pid=running.pid)
+        if running.command.requester != command.requester:
+            return
+        self._table.refresh(running, command)
+        if refusal.ends_right:
+            for endpoint in self._of_the_same(running, refusal):
+                self._rights.withdraw(endpoint, refusal)
+
+    def _decided(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._undecided.discard(task)
+
+    def _of_the_same(self, endpoint: UserEndpoint, refusal: Refusal) -> list[UserEndpoint]:
+        """Finds whom else a lost right concerns: the requester's, or the account's."""
+        if refusal.stage == "identity":
+            return [other for other in self._table if other.command.requester == endpoint.command.requester]
+        return [other for other in self._table if other.account.uid == endpoint.account.uid]
 
     async def _start(self, start: StartEndpoint) -> None:
-        async with self._lock.hold(start.name) as held:
-            if not held:
-                self._decisions.note("superseded", start.request_id, endpoint=start.name)
-                return
-            self._table.command_came(start.name)
-            profile = self._profile()
-            identity = await self._mapper.identify(start, profile.mapping)
-            owner = await self._name_service.find(identity.username)
-            policy = profile.config.accounts
-            admission.admit(owner, policy, await self._name_service.group_ids(policy.group_names()))
-            self._decisions.decide(
-                "mapped",
-                start.request_id,
-                configuration=profile.digest[:12],
-                endpoint=start.name,
-                identity=identity.identity,
-                username=start.requester_name,
-                account=owner.name,
-                uid=owner.uid,
-                rule=identity.rule,
-                mapping=profile.mapping.digest[:12],
-            )
-            running = self._table.get(start.name)  # only now: it may have ended while a mapping program was waited for
-            if running is not None and running.account.uid == owner.uid:
-                self._table.refresh(running, start)
-                self._decisions.note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
-                return
-            if running is not None:
-                reason = f"{start.name} runs as {running.account.name!r}, but the requester maps to {owner.name!r}"
-                raise Refused("account", reason, "Your mapping to a local account has changed; try again later.")
-            endpoint = await self._launch(profile, start, identity, owner)
-            self._decisions.note(
-                "started",
-                start.request_id,
-                **endpoint.facts(),
-                identity=identity.identity,
-                username=start.requester_name,
-                rule=identity.rule,
-                scope=endpoint.scope,
-            )
+        profile = self._profile()
+        deadline = asyncio.get_running_loop().time() + profile.config.start_patience
+        identity, owner = await self._who_surely(profile, start, deadline)
+        self._decisions.decide(
+            "mapped",
+            start.request_id,
+            configuration=profile.digest[:12],
+            endpoint=start.name,
+            identity=identity.identity,
+            username=start.requester_name,
+            account=owner.name,
+            uid=owner.uid,
+            rule=identity.rule,
+            mapping=profile.mapping.digest[:12],
+        )
+        running = self._table.get(start.name)  # only now: it may have ended while a mapping program was waited for
+        if running is not None:
+            self._table.refresh(running, start)
+            self._decisions.note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
+            return
+        endpoint = await self._launch(profile, start, identity, owner, deadline)
+        self._decisions.note(
+            "started",
+            start.request_id,
+            **endpoint.facts(),
+            identity=identity.identity,
+            username=start.requester_name,
+            rule=identity.rule,
+            scope=endpoint.scope,
+        )
+
+    async def _who_surely(
+        self, profile: Profile, start: StartEndpoint, deadline: float
+    ) -> tuple[MappedIdentity, Account]:
+        """Finds out who the requester is. A no for a user endpoint that runs counts when it is said AGREEING times.
+
+        Raises:
+            Refused: stage `identity`, `account` or `admission`.
+        """
+        for attempt in range(1, AGREEING + 1):
+            try:
+                return await self._who(profile, start, deadline)
+            except Refused as e:
+                running = self._table.get(start.name)
+                if running is None or not e.refusal.ends_right:
+                    raise
+                if attempt == AGREEING:
+                    if await self._is_outage(e.refusal, running):
+                        reason = f"{e.refusal.reason_for_admin}; but no other account is known now, either"
+                        raise Refused(e.refusal.stage, reason, e.refusal.reason_for_user) from None
+                    raise
+                await asyncio.sleep(PAUSE)
+        raise AssertionError("not reached")
+
+    async def _who(self, profile: Profile, start: StartEndpoint, deadline: float) -> tuple[MappedIdentity, Account]:
+        """Asks mapping and name service, when the requester's turn has come, and the policy."""
+        try:
+            async with self._turns.place(start.requester, deadline):
+                identity = await self._mapper.identify(start, profile.mapping)
+                policy = profile.config.accounts
+                owner, group_ids = await _both(
+                    self._name_service.find(identity.username), self._name_service.group_ids(policy.group_names())
+                )
+        except WaitedTooLong:
+            raise Refused(
+                "identity",
+                f"{PLACES} requests are being looked up and take long, {self._turns.taken(start.requester)} of this "
+                "requester; this one has waited in vain for its turn (key start_patience of config.yaml). "
+                "See whether mapping programs and the name service answer",
+                "This endpoint is busy with looking up accounts. Please submit again later.",
+            ) from None
+        admission.admit(owner, policy, group_ids)
+        running = self._table.get(start.name)
+        if running is not None and running.account.uid != owner.uid:
+            raise admission.mapped_elsewhere(start.name, running.account.name, owner.name)
+        return identity, owner
+
+    async def _is_outage(self, refusal: Refusal, running: UserEndpoint) -> bool:
+        """Finds out whether an account is unknown because none is: other accounts that run are not known, either."""
+        if refusal.stage != "account":
+            return False
+        others = list({endpoint.account.name for endpoint in self._table} - {running.account.name})[:AGREEING]
+        try:
+            known = [await self._name_service.look_up(name) for name in others]
+        except Refused:
+            return True
+        return bool(others) and not any(known)
 
     async def _launch(
-        self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account
+        self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account, deadline: float
     ) -> UserEndpoint:
-        """A new user endpoint, unless its user has to wait or has enough of them."""
+        """A new user endpoint, when its turn has come, unless its user has enough of them or has to wait longer."""
         self._breaker.check(owner.uid)
         try:
             uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}
-            with self._quota.start(start.name, owner.uid, profile.config.limits, uids):
+            async with self._quota.start(start.name, owner.uid, profile.config.limits, uids, deadline):
+                self._decided()
                 rendered = await self._renderer.render(profile, start, identity, owner)
                 return await self._table.launch(plan.make(profile, start, identity, owner, rendered), start)
         except BaseException as e:
@@ -149,3 +266,16 @@ class Pipeline:
             else:
                 self._breaker.give_back(owner.uid)
             raise
+
+
+async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
+    """Waits for both at the same time, and for both when one fails."""
+    one, other = await asyncio.gather(first, second, return_exceptions=True)
+    for answer in (one, other):
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast(tuple[A, B], (one, other))
+
+
+def _facts(command: StartEndpoint) -> dict[str, object]:
+    return {"endpoint": command.name, "identity": command.requester, "username": command.requester_name}

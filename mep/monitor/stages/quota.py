@@ -1,31 +1,36 @@
-"""How many user endpoints may run and be started: the key `limits` of config.yaml.
+"""How many user endpoints may run, and how many may be started at a time: the key `limits` of config.yaml.
 
 `config` reads `Limits`. `pipeline` keeps one `Quota`, and starts each new user endpoint within it:
 
-    with quota.start(name, uid, limits, running):
+    async with quota.start(name, uid, limits, running, deadline):
         ...  # render, launch
 
-Only new starts are counted, never refreshes of what runs. Nothing here knows a process: what runs is told by the caller
-with each start, so a user endpoint that an earlier manager started counts like any other, and nothing is forgotten
-when one ends.
+A limit on numbers refuses. What is only busy waits, in turn with other accounts: for a place among the starts under
+way, and for the minute that `starts_per_minute_per_user` counts in. Only new starts are counted, never refreshes of
+what runs. Nothing here knows a process: what runs is told by the caller with each start, so a user endpoint that an
+earlier manager started counts like any other, and nothing is forgotten when one ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
 from mep.profile.sections.limits import Limits
 from mep.request.refusal import Refused
 
 WINDOW = 60.0
 """Seconds over which starts are counted."""
-MOST_AT_ONCE = 16
-"""Starts of one account under way, whatever is configured: a hanging home must not take all places for requests."""
+PLACES = 64
+"""Starts under way at a time."""
+SHARE = 16
+"""Starts of one account under way, whatever is configured: a hanging home must not take all places."""
 
 
 @dataclass(frozen=True)
@@ -48,53 +53,85 @@ class Quota:
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
+        self._places = FairQueue(PLACES, SHARE)
         self._under_way: dict[str, int] = {}
-        self._recent: deque[tuple[float, int]] = deque()
+        """The uid of each start that waits for its turn, or has it, by name."""
+        self._starts: dict[int, deque[float]] = {}
+        """The times of the starts of each uid in the last minute, and of those that wait for theirs; ascending."""
 
-    @contextlib.contextmanager
-    def start(self, name: str, uid: int, limits: Limits, running: Mapping[str, int]) -> Iterator[None]:
-        """Within this the user endpoint `name` of `uid` is being started, and is counted as if it ran.
+    @contextlib.asynccontextmanager
+    async def start(
+        self, name: str, uid: int, limits: Limits, running: Mapping[str, int], deadline: float
+    ) -> AsyncIterator[None]:
+        """Waits for the turn of `uid`. Within this the user endpoint `name` is being started.
+
+        It is counted as if it ran, while it waits, too.
 
         limits: those in force. running: the uid of each user endpoint that runs, by its name. One that is in it while
-        its start is still under way is counted once.
+        its start is still under way is counted once. deadline: until when it may wait, a time of the loop's clock.
 
         Raises:
-            Refused: stage `admission`; a limit is reached. A refused start is not counted.
+            Refused: stage `admission`; a limit is reached, or the turn has not come, or will not come, in time. A
+                start that is refused so is not counted.
         """
         _check_numbers(uid, limits, list({**running, **self._under_way}.values()))
-        self._check_under_way(uid)
-        self._check_rate(uid, limits.starts_per_minute_per_user)
-        self._recent.append((self._clock.monotonic(), uid))
         self._under_way[name] = uid
         try:
-            yield
+            await self._wait_for_minute(uid, limits.starts_per_minute_per_user, deadline)
+            async with self._places.place(uid, deadline):
+                yield
+        except WaitedTooLong:
+            raise _too_slow(uid, self._places.taken(uid)) from None
         finally:
             self._under_way.pop(name, None)
 
-    def _check_under_way(self, uid: int) -> None:
-        if sum(owner == uid for owner in self._under_way.values()) >= MOST_AT_ONCE:
-            raise Refused(
-                "admission",
-                f"uid {uid} has {MOST_AT_ONCE} starts under way, which take long; can its home be reached?",
-                f"{MOST_AT_ONCE} of your user endpoints are being started at this moment. Please submit again later.",
-            )
-
-    def _check_rate(self, uid: int, limit: int | None) -> None:
+    async def _wait_for_minute(self, uid: int, limit: int | None, deadline: float) -> None:
+        """Waits until the account may start another one. Starts of an account get their times in their order."""
         now = self._clock.monotonic()
-        while self._recent and self._recent[0][0] + WINDOW <= now:
-            self._recent.popleft()
-        if limit is None:
-            return
-        starts = [at for at, who in self._recent if who == uid]
-        if len(starts) >= limit:
-            until = self._clock.utc_in(starts[-limit] + WINDOW - now)
+        self._forget(now)
+        starts = self._starts.setdefault(uid, deque())
+        at = now if limit is None or len(starts) < limit else max(now, starts[-limit] + WINDOW)
+        seconds = at - now
+        if seconds and asyncio.get_running_loop().time() + seconds > deadline:
             raise Refused(
                 "admission",
-                f"uid {uid} has had {len(starts)} starts in the last minute; "
-                f"{_key('starts_per_minute_per_user', limit)}. The next one is possible from {until} on",
-                f"Your user endpoints may be started {limit} times a minute on this system, and have been. "
-                f"Please submit again from {until} on.",
+                f"uid {uid} has had {len(starts)} starts, with those that wait; "
+                f"{_key('starts_per_minute_per_user', limit)}. The next one is possible from "
+                f"{self._clock.utc_in(seconds)} on",
+                f"Your user endpoints may be started {limit} times a minute on this system, and more are waiting. "
+                f"Please submit again from {self._clock.utc_in(seconds)} on.",
             )
+        starts.append(at)
+        if seconds > 0:
+            try:
+                await asyncio.sleep(seconds)
+            except asyncio.CancelledError:
+                starts.remove(at)
+                raise
+
+    def _forget(self, now: float) -> None:
+        for uid, starts in list(self._starts.items()):
+            while starts and starts[0] + WINDOW <= now:
+                starts.popleft()
+            if not starts:
+                del self._starts[uid]
+
+
+def _too_slow(uid: int, under_way: int) -> Refused:
+    if under_way:
+        return Refused(
+            "admission",
+            f"uid {uid} has {under_way} starts under way, which take long; this one has waited in vain for its turn "
+            "(key start_patience of config.yaml). Can its home be reached?",
+            f"{under_way} of your user endpoints are being started at this moment, and take long. "
+            "Please submit again later.",
+        )
+    return Refused(
+        "admission",
+        f"a start of uid {uid} has waited in vain for its turn: {PLACES} starts of others are under way, and take long "
+        "(key start_patience of config.yaml)",
+        "This endpoint is busy with starting other user endpoints. Please submit again later.",
+    )
 
 
 def _check_numbers(uid: int, limits: Limits, owners: Sequence[int]) -> None:
@@ -115,5 +152,5 @@ def _check_numbers(uid: int, limits: Limits, owners: Sequence[int]) -> None:
         )
 
 
-def _key(name: str, limit: int) -> str:
+def _key(name: str, limit: int | None) -> str:
     return f"the limit is {limit} (key limits.{name} of config.yaml)"

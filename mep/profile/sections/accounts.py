@@ -21,6 +21,11 @@ class AccountPolicy:
         None, Takes.ALLOWED_GROUPS, "the groups of the only accounts that may", shown="everybody"
     )
     deny_groups: tuple[str, ...] = key((), Takes.DENIED_GROUPS, "groups of accounts that may not", shown="nobody")
+    withdrawal_grace: float = key(
+        0.0,
+        Takes.GRACE_PERIOD,
+        "seconds that user endpoints go on after their account or requester has lost the right to run",
+    )
 
     def group_names(self) -> tuple[str, ...]:
         """The groups whose ids `admit` needs; each once."""

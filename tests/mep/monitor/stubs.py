@@ -32,6 +32,9 @@ class StubMapper:
             raise self.answer
         return self.answer
 
+    async def identify_without_programs(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+        return await self.identify(command, documents)
+
 
 @dataclass
 class StubNameService:
@@ -47,8 +50,11 @@ class StubNameService:
 
     async def find(self, username: str) -> Account:
         if username not in self.accounts:
-            raise Refused("account", f"no account {username!r}", "Your account does not exist.")
+            raise Refused("account", f"no account {username!r}", "Your account does not exist.", ends_right=True)
         return self.accounts[username]
+
+    async def look_up(self, username: str) -> Account | None:
+        return self.accounts.get(username)
 
     async def group_ids(self, names: Iterable[str]) -> dict[str, int | None]:
         return dict.fromkeys(names)

@@ -11,7 +11,7 @@ import pytest
 from mep.request.refusal import UNEXPECTED, Refusal
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker import commands
-from mep.worker.consumer import PREFETCH, CommandConsumer
+from mep.worker.consumer import MOST_BYTES, PREFETCH, CommandConsumer
 from tests.mep.commands import COMMAND, UEP, delivery
 from wire.queues import Source
 
@@ -26,8 +26,10 @@ class Broker:
         self.consumed: tuple[str, int] | None = None
         self.deliver: Callable[[Any], None]
 
-    async def consume(self, queue: str, on_delivery: Callable[[Any], None], *, prefetch: int) -> Broker:
-        self.consumed = (queue, prefetch)
+    async def consume(
+        self, queue: str, on_delivery: Callable[[Any], None], *, prefetch: int, most_bytes: int
+    ) -> Broker:
+        self.consumed = (queue, prefetch, most_bytes)
         self.deliver = on_delivery
         return self
 
@@ -62,7 +64,7 @@ def run(test: Callable[[CommandConsumer, Broker, Requests], Awaitable[None]]) ->
         consumer = CommandConsumer(QUEUE, None, requests)
         session = asyncio.ensure_future(consumer.session(broker, consuming.set))  # type: ignore[arg-type]
         await consuming.wait()
-        assert broker.consumed == ("commands", PREFETCH)
+        assert broker.consumed == ("commands", PREFETCH, MOST_BYTES)
         await test(consumer, broker, requests)
         session.cancel()
 

@@ -15,10 +15,12 @@ import pytest
 
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.credentials import CredentialFile
+from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
-from mep.monitor.stages.pipeline import Pipeline
+from mep.monitor.stages.pipeline import AGREEING, Pipeline
+from mep.monitor.stages.rights import Rights
 from mep.processes.process import Process
 from mep.profile.profile import Profile
 from mep.profile.sections.limits import Limits
@@ -54,6 +56,10 @@ class StubTable:
     def refresh(self, endpoint: UserEndpoint, command: StartEndpoint) -> None:
         self.calls.append(("refresh", command.request_id))
 
+    def end(self, endpoint: UserEndpoint) -> None:
+        self.calls.append(("end", endpoint.name))
+        endpoint.state = State.STOPPING_ASKED
+
     async def launch(self, plan: LaunchPlan, command: StartEndpoint) -> UserEndpoint:
         self.calls.append(("launch", command.request_id))
         self.plans.append(plan)
@@ -78,14 +84,15 @@ class Site:
         self.notices = StubNotices()
         self.table = StubTable(folder)
         self.breaker = Breaker()
-        self._path = folder / "audit.log"
-        self.audit = AuditTrail(self._path, required=True)
+        self.path = folder / "audit.log"
+        self.audit = AuditTrail(self.path, required=True)
         decisions = Decisions(self.audit, self.notices, lambda: "in force")
         parts: Any = (self.mapper, self.names, self.renderer, decisions, self.breaker, self.table)
-        self.pipeline = Pipeline(lambda: self.profile, *parts)
+        rights: Any = (self.mapper, self.names, decisions, self.table)
+        self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights))
 
     def trail(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
 
     def events(self, request_id: str = "r1") -> list[str]:
         return [line["event"] for line in self.trail() if line["request"] == request_id]
@@ -97,7 +104,14 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, profile_directory: Path, identity_of_alice: MappedIdentity, alice: Account) -> Iterator[Site]:
+def site(
+    tmp_path: Path,
+    profile_directory: Path,
+    identity_of_alice: MappedIdentity,
+    alice: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Site]:
+    monkeypatch.setattr("mep.monitor.stages.pipeline.PAUSE", 0.001)
     made = Site(tmp_path, loader.load(profile_directory), identity_of_alice, alice)
     yield made
     made.audit.close()
@@ -135,7 +149,7 @@ def test_the_second_request_refreshes(site: Site, command: StartEndpoint) -> Non
     assert ("refresh", "r2") in site.table.calls
 
 
-def test_whoever_maps_to_another_account_does_not_reach_it(
+def test_whoever_maps_to_another_account_now_loses_the_one_that_runs(
     site: Site, command: StartEndpoint, alice: Account, identity_of_alice: MappedIdentity
 ) -> None:
     async def story() -> None:
@@ -146,8 +160,144 @@ def test_whoever_maps_to_another_account_does_not_reach_it(
 
     run(story)
     assert site.events("r2")[-1] == "refused"
-    ((request_id, text),) = site.notices.sent
-    assert request_id == "r2" and "mapping to a local account has changed" in text and "alice" not in text
+    assert site.table.calls[-2:] == [("refresh", "r2"), ("end", command.name)]
+    assert site.notices.sent == [], "not before its end: then the command is looked at again"
+    (withdrawn,) = [line for line in site.trail() if line["event"] == "withdrawn"]
+    assert withdrawn["account"] == "alice" and "maps to 'bob'" in withdrawn["reason"]
+
+
+PASSES = Refused("identity", "the mapping program failed", "Try again later.")
+ENDS = Refused("identity", "maps to no account", "You are not mapped.", ends_right=True)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda site: setattr(site.mapper, "answer", PASSES),
+        lambda site: setattr(site.mapper, "answer", ValueError("a bug")),
+        lambda site: setattr(site.names, "find", fails(Refused("account", "no answer", "Try again later."))),
+        lambda site: setattr(site.names, "group_ids", fails(Refused("account", "no answer", "Try again later."))),
+        lambda site: setattr(site, "profile", with_unknown_group(site.profile)),
+        lambda site: (site.path.rename(site.path.with_name("away")), site.path.mkdir()),
+    ],
+)
+def test_a_repeat_that_is_refused_does_not_touch_what_runs(
+    site: Site, command: StartEndpoint, spoil: Callable[[Site], object]
+) -> None:
+    """The notice of a failed start would fail all that it works on. It is refreshed instead."""
+
+    async def story() -> None:
+        await site.pipeline.handle(command)
+        spoil(site)
+        await site.pipeline.handle(numbered(command, 2))
+
+    run(story)
+    assert site.notices.sent == []
+    assert site.table.calls[-1] == ("refresh", "r2")
+
+
+def test_what_another_requester_asks_for_does_not_touch_what_runs(site: Site, command: StartEndpoint) -> None:
+    async def story() -> None:
+        await site.pipeline.handle(command)
+        site.mapper.answer = ENDS
+        await site.pipeline.handle(dataclasses.replace(numbered(command, 2), requester="another"))
+
+    run(story)
+    assert site.notices.sent == []
+    assert site.table.calls[-1] == ("command came", command.name)
+    assert site.events("r2") == ["received", "refused"]
+
+
+def fails(why: Exception) -> Callable[..., Awaitable[None]]:
+    async def failing(*_: object) -> None:
+        raise why
+
+    return failing
+
+
+def with_unknown_group(profile: Profile) -> Profile:
+    accounts = dataclasses.replace(profile.config.accounts, deny_groups=("nosuch",))
+    return dataclasses.replace(profile, config=dataclasses.replace(profile.config, accounts=accounts))
+
+
+def test_a_lost_right_ends_all_that_it_concerns_after_several_answers(
+    site: Site, command: StartEndpoint, alice: Account
+) -> None:
+    async def story() -> None:
+        await site.pipeline.handle(command)
+        await site.pipeline.handle(numbered(command, 2, "another"))
+        site.names.accounts["bob"] = dataclasses.replace(alice, name="bob", uid=54322)
+        of_bob = dataclasses.replace(numbered(command, 3, "bob's"), requester="bob")
+        site.mapper.answer = dataclasses.replace(site.mapper.answer, username="bob")  # type: ignore[type-var]
+        await site.pipeline.handle(of_bob)
+        site.mapper.answer = ENDS
+        site.mapper.asked.clear()
+        await site.pipeline.handle(numbered(command, 4))
+
+    run(story)
+    assert site.mapper.asked == ["r4"] * AGREEING
+    assert [name for what, name in site.table.calls if what == "end"] == [command.name, "another"]
+    assert site.notices.sent == []
+
+
+def test_one_answer_among_others_ends_nobody(site: Site, command: StartEndpoint) -> None:
+    async def story() -> None:
+        await site.pipeline.handle(command)
+        answers = iter([ENDS, ENDS, site.mapper.answer])
+
+        async def identify(*_: object) -> MappedIdentity:
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        site.mapper.identify = identify  # type: ignore[method-assign]
+        await site.pipeline.handle(numbered(command, 2))
+
+    run(story)
+    assert site.events("r2") == ["received", "mapped", "refreshed"]
+
+
+def test_a_name_service_that_knows_nobody_ends_nobody(site: Site, command: StartEndpoint, alice: Account) -> None:
+    async def story() -> None:
+        await site.pipeline.handle(command)
+        site.names.accounts["bob"] = dataclasses.replace(alice, name="bob", uid=54322)
+        mapped, site.mapper.answer = site.mapper.answer, dataclasses.replace(site.mapper.answer, username="bob")  # type: ignore[type-var]
+        await site.pipeline.handle(numbered(command, 2, "bob's"))
+        site.mapper.answer = mapped
+        bob = site.names.accounts.pop("bob")
+        site.names.accounts.clear()
+        await site.pipeline.handle(numbered(command, 3))
+        assert "end" not in [what for what, _ in site.table.calls]
+        site.names.accounts["bob"] = bob
+        await site.pipeline.handle(numbered(command, 4))
+
+    run(story)
+    assert site.table.calls[-1] == ("end", command.name), "others are known, so this one is gone"
+
+
+def test_a_burst_waits_and_is_not_refused(site: Site, command: StartEndpoint) -> None:
+    """300 starts at once; a place is given back with each."""
+
+    async def story() -> None:
+        await asyncio.gather(*(site.pipeline.handle(numbered(command, n, f"uep.{n}")) for n in range(300)))
+
+    run(story)
+    assert len(site.table.plans) == 300 and site.notices.sent == []
+
+
+def test_what_waits_is_given_back_at_once_when_the_manager_stops(site: Site, command: StartEndpoint) -> None:
+    async def story() -> None:
+        site.mapper.waits = asyncio.Event()
+        waiting = [asyncio.ensure_future(site.pipeline.handle(numbered(command, n, f"uep.{n}"))) for n in range(100)]
+        while not site.mapper.asked:
+            await asyncio.sleep(0)
+        site.pipeline.give_back()
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(each, asyncio.CancelledError) for each in done)
+
+    run(story)
+    assert site.notices.sent == []
 
 
 @pytest.mark.parametrize(

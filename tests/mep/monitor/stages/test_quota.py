@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+from collections.abc import Awaitable, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mep.monitor.stages.quota import MOST_AT_ONCE, WINDOW, Clock, Quota
+from mep.monitor.stages.quota import PLACES, SHARE, WINDOW, Clock, Quota
 from mep.profile.sections.limits import Limits
 from mep.request.refusal import Refusal, Refused
 
 ALICE, BOB = 54321, 54322
 NOON = 12 * 3600.0
+LONG = 20.0
 
 
 class Time:
@@ -36,8 +39,24 @@ def quota(time: Time) -> Quota:
 
 
 def start(quota: Quota, uid: int, limits: Limits, running: dict[str, int] | None = None, name: str = "new") -> None:
-    with quota.start(name, uid, limits, running or {}):
-        pass
+    """A start that does not wait."""
+    asyncio.run(begin(quota, name, uid, limits, running))
+
+
+async def begin(
+    quota: Quota,
+    name: str,
+    uid: int,
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    running: dict[str, int] | None = None,
+    patience: float = 0.0,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """A start that waits for its turn for `patience` seconds, and takes as long as `meanwhile` does."""
+    deadline = asyncio.get_running_loop().time() + patience
+    async with quota.start(name, uid, limits, running or {}, deadline):
+        if meanwhile is not None:
+            await meanwhile()
 
 
 def refusal(quota: Quota, uid: int, limits: Limits, running: dict[str, int] | None = None) -> Refusal:
@@ -78,24 +97,36 @@ def test_what_runs_is_counted(quota: Quota, limits: Limits, running: dict[str, i
 
 
 def test_starts_under_way_count_with_what_runs(quota: Quota) -> None:
-    with quota.start("a", ALICE, Limits(), {}):
-        refusal(quota, ALICE, Limits(max_ueps_per_user=1))
-        refusal(quota, BOB, Limits(max_ueps=1))
-        refusal(quota, BOB, Limits(max_ueps=2), ueps(bob=1))
-        start(quota, BOB, Limits(max_ueps=2, max_ueps_per_user=1))
+    async def others() -> None:
+        for uid, limits, running in (
+            (ALICE, Limits(max_ueps_per_user=1), {}),
+            (BOB, Limits(max_ueps=1), {}),
+            (BOB, Limits(max_ueps=2), ueps(bob=1)),
+        ):
+            with pytest.raises(Refused, match="max_ueps"):
+                await begin(quota, "new", uid, limits, running)
+        await begin(quota, "new", BOB, Limits(max_ueps=2, max_ueps_per_user=1))
+
+    asyncio.run(begin(quota, "a", ALICE, meanwhile=others))
     start(quota, ALICE, Limits(max_ueps_per_user=1))
 
 
 def test_one_that_runs_already_while_its_start_is_under_way_is_counted_once(quota: Quota) -> None:
-    with quota.start("a", ALICE, Limits(), {}):
-        start(quota, ALICE, Limits(max_ueps=2, max_ueps_per_user=2), {"a": ALICE}, name="b")
+    async def another() -> None:
+        await begin(quota, "b", ALICE, Limits(max_ueps=2, max_ueps_per_user=2), {"a": ALICE})
+
+    asyncio.run(begin(quota, "a", ALICE, meanwhile=another))
 
 
 def test_a_start_that_fails_is_under_way_no_longer_but_has_been_one(quota: Quota) -> None:
     once = Limits(max_ueps=1, starts_per_minute_per_user=2)
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), quota.start("a", ALICE, once, {}):
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(begin(quota, "a", ALICE, once, meanwhile=fails))
     assert "starts_per_minute_per_user" in refusal(quota, ALICE, once).reason_for_admin
 
 
@@ -134,7 +165,7 @@ def test_what_is_remembered_is_a_minute(quota: Quota, time: Time) -> None:
     for n in range(5000):
         time.now = n * 1.0
         start(quota, n, Limits(starts_per_minute_per_user=1))
-    assert len(quota._recent) <= WINDOW
+    assert sum(map(len, quota._starts.values())) <= WINDOW
     assert not quota._under_way
 
 
@@ -178,15 +209,104 @@ def test_at_the_time_that_is_told_a_start_is_possible(waits: list[tuple[float, i
             start(quota, uid, limits)
 
 
-def test_only_so_many_starts_of_one_account_are_under_way() -> None:
-    """Without any limit in the configuration."""
-    quota, nobody = Quota(), dict[str, int]()
-    with contextlib.ExitStack() as under_way:
-        for number in range(MOST_AT_ONCE):
-            under_way.enter_context(quota.start(f"uep.{number}", 1001, Limits(), nobody))
-        with pytest.raises(Refused, match="under way"), quota.start("one more", 1001, Limits(), nobody):
-            pass
-        with quota.start("another's", 1002, Limits(), nobody):
-            pass
-    with quota.start("one more", 1001, Limits(), nobody):
-        pass
+def test_only_so_many_starts_of_one_account_are_under_way_and_others_wait() -> None:
+    """Without any limit in the configuration. Who waits is started when a place is free; another account at once."""
+    quota = Quota()
+
+    async def story() -> None:
+        under_way = asyncio.Event()
+
+        async def long() -> None:
+            await under_way.wait()
+
+        starts = [asyncio.create_task(begin(quota, f"uep.{n}", ALICE, meanwhile=long)) for n in range(SHARE)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match=f"{SHARE} starts under way, which take long"):
+            await begin(quota, "one more", ALICE, patience=0.05)
+        await begin(quota, "another's", BOB)
+        waiting = asyncio.create_task(begin(quota, "one more", ALICE, patience=LONG))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        under_way.set()
+        await asyncio.gather(waiting, *starts)
+        assert not quota._under_way
+
+    asyncio.run(story())
+
+
+def test_all_places_may_be_taken_and_the_turn_goes_round() -> None:
+    """Of two who wait, one with many starts and one with one, the one gets a place before the other gets a second."""
+    quota, order = Quota(), list[str]()
+
+    async def story() -> None:
+        under_way = asyncio.Event()
+
+        async def long() -> None:
+            await under_way.wait()
+
+        def done(name: str) -> Callable[[], Awaitable[None]]:
+            async def note() -> None:
+                order.append(name)
+
+            return note
+
+        first = [asyncio.create_task(begin(quota, f"uep.{n}", n, meanwhile=long)) for n in range(PLACES)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="starts of others are under way") as caught:
+            await begin(quota, "late", BOB, patience=0.05)
+        assert "busy" in caught.value.refusal.reason_for_user
+        many = [
+            asyncio.create_task(begin(quota, f"a{n}", ALICE, patience=LONG, meanwhile=done(f"a{n}"))) for n in range(9)
+        ]
+        await asyncio.sleep(0)
+        one = asyncio.create_task(begin(quota, "b", BOB, patience=LONG, meanwhile=done("b")))
+        await asyncio.sleep(0)
+        under_way.set()
+        await asyncio.gather(one, *many, *first)
+
+    asyncio.run(story())
+    assert order.index("b") <= 2
+    assert [name for name in order if name != "b"] == [f"a{n}" for n in range(9)]
+
+
+def test_the_rate_waits_in_order(time: Time) -> None:
+    """Starts that would be too many a minute wait until they are not, and are refused when that is too late."""
+    quota, order = Quota(time.clock), list[int]()
+    limits = Limits(starts_per_minute_per_user=2)
+    for _ in range(2):
+        start(quota, ALICE, limits)
+    time.now = WINDOW - 0.2
+
+    async def story() -> None:
+        async def one(number: int) -> None:
+            await begin(quota, f"uep.{number}", ALICE, limits, patience=LONG)
+            order.append(number)
+
+        waiting = [asyncio.create_task(one(number)) for number in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="starts_per_minute_per_user"):
+            await begin(quota, "uep.9", ALICE, limits, patience=LONG)
+        await begin(quota, "another's", BOB, limits)
+        assert not order
+        await asyncio.gather(*waiting)
+
+    asyncio.run(story())
+    assert order == [0, 1]
+
+
+def test_who_waits_may_be_cancelled(time: Time) -> None:
+    quota, limits = Quota(time.clock), Limits(starts_per_minute_per_user=1)
+    start(quota, ALICE, limits)
+
+    async def story() -> None:
+        for _ in range(3):
+            waiting = asyncio.create_task(begin(quota, "uep.1", ALICE, limits, patience=WINDOW + 1))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(story())
+    assert not quota._under_way
+    time.now = WINDOW
+    start(quota, ALICE, limits)

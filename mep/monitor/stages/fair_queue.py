@@ -1,0 +1,95 @@
+"""Places for work that takes time, given in turn to those who ask: nobody is held up by somebody else's many requests.
+
+`pipeline` has two: for finding out who a requester is, by requester, and for starting user endpoints, by account. Who
+finds no place waits; the turn goes round among the keys, whatever number of requests each of them has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Hashable
+
+
+class WaitedTooLong(Exception):
+    """No place was free in time."""
+
+
+class FairQueue:
+    """Gives `places`, and of these at most `share` to one key. Belongs to the event loop; forgets keys without work."""
+
+    def __init__(self, places: int, share: int) -> None:
+        self._free = places
+        self._share = share
+        self._taken: Counter[Hashable] = Counter()
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        """Who waits, by key; the order of the keys is the order of their turns."""
+
+    @contextlib.asynccontextmanager
+    async def place(self, key: Hashable, deadline: float) -> AsyncIterator[None]:
+        """Waits for a place until `deadline`, a time of the loop's clock, and holds it within the block.
+
+        Raises:
+            WaitedTooLong: the deadline has passed.
+        """
+        await self._take(key, deadline)
+        try:
+            yield
+        finally:
+            self._give_back(key)
+
+    def taken(self, key: Hashable) -> int:
+        """Counts the places that `key` has."""
+        return self._taken[key]
+
+    async def _take(self, key: Hashable, deadline: float) -> None:
+        if self._free and self._taken[key] < self._share:  # so nobody of this key waits
+            self._count(key, 1)
+            return
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[None] = loop.create_future()
+        self._waiting.setdefault(key, deque()).append(place)
+        alarm = loop.call_at(deadline, _expire, place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self._give_back(key)  # it had just been given to this caller
+            raise
+        finally:
+            alarm.cancel()
+            self._forget(key, place)
+
+    def _give_back(self, key: Hashable) -> None:
+        self._count(key, -1)
+        while self._free and (turn := self._next_turn()) is not None:
+            waiting = self._waiting.pop(turn)
+            place = waiting.popleft()
+            if waiting:
+                self._waiting[turn] = waiting  # the last one now
+            if not place.done():
+                place.set_result(None)
+                self._count(turn, 1)
+
+    def _next_turn(self) -> Hashable | None:
+        return next((key for key in self._waiting if self._taken[key] < self._share), None)
+
+    def _count(self, key: Hashable, change: int) -> None:
+        self._free -= change
+        self._taken[key] += change
+        if not self._taken[key]:
+            del self._taken[key]
+
+    def _forget(self, key: Hashable, place: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            with contextlib.suppress(ValueError):
+                waiting.remove(place)
+            if not waiting:
+                del self._waiting[key]
+
+
+def _expire(place: asyncio.Future[None]) -> None:
+    if not place.done():
+        place.set_exception(WaitedTooLong())
