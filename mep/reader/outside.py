@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from mep.profile import programs
+from mep.profile import command_trust, programs, trust
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import Profile
-from mep.reader.trusted import check_file, check_program
 
 PAM_FOLDER = Path("/etc/pam.d")
 
@@ -19,21 +19,21 @@ def check(profile: Profile) -> None:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    needed = (Path(sys.executable), Path(profile.config.uep_command[0]))
-    problems = [problem for program in needed if (problem := program_problem(program))]
+    needed = ((sys.executable,), profile.config.uep_command)
+    problems = [problem for command in needed if (problem := command_problem(command))]
     if profile.config.pam.enable and (problem := pam_problem(profile.config.pam.service_name)):
         problems.append(problem)
     if problems:
         raise ConfigErrors(list(dict.fromkeys(problems)))  # the one may be the other's interpreter
 
 
-def program_problem(program: Path) -> str | None:
-    """What keeps `program` from being what user endpoints are started with, and the remedy; None when nothing does."""
+def command_problem(command: Sequence[str]) -> str | None:
+    """What keeps `command` from being what user endpoints are started with, and the remedy; None when nothing does."""
     try:
-        check_program(program)
+        command_trust.check(command)
     except ConfigError as e:
         return str(e)
-    obstacle = programs.obstacle(program)
+    obstacle = programs.obstacle(Path(command[0]))
     return obstacle and f"{obstacle}; user endpoints run as ordinary users"
 
 
@@ -54,4 +54,6 @@ def check_pam_service(service_name: str, folder: Path = PAM_FOLDER) -> None:
     path = folder / service_name.lower()  # as PAM does
     if path.parent != folder or path.name == "..":
         raise ConfigError(folder, [f"pam.service_name: {service_name!r} cannot name a file here; write a plain name"])
-    check_file(path, "the package installs /etc/pam.d/mep; copy that, or set pam.service_name to a service that exists")
+    trust.require_file(
+        path, "the package installs /etc/pam.d/mep; copy that, or set pam.service_name to a service that exists"
+    )
