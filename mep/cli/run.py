@@ -173,7 +173,7 @@ def _detach(run_directory: Path, handlers: list[logging.Handler]) -> None:
     gc.collect()  # what is garbage closes its descriptors now, not when their numbers belong to somebody else
     kept = [handler.stream for handler in handlers if isinstance(handler, logging.StreamHandler)]
     daemon.DaemonContext(detach_process=True, umask=0o077, files_preserve=[*kept, *run_lock.descriptors()]).open()
-    run_lock.moved(run_directory)
+    run_lock.moved()
 
 
 def _keeps(directory: Path) -> bool:
