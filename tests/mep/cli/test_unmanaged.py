@@ -161,7 +161,7 @@ def test_an_error_of_one_spares_no_other(tmp_path: Path, orphan: Orphan, monkeyp
     monkeypatch.setattr(unmanaged, "STOP_TIMEOUT", 0.3)
     monkeypatch.setattr(unmanaged.Containment, "kill", fail_for_the_first)
     running = [orphan(name, DEAF) for name in ("a", "b", "c")]
-    with pytest.raises(ContainmentError, match="^systemd does not answer$"):
+    with pytest.raises(ContainmentError, match="systemd does not answer"):
         unmanaged.end(tmp_path)
     assert [process.wait() for process in running] == [-signal.SIGKILL] * 3
     assert [folder.name for folder in tmp_path.iterdir()] == ["a"], "it may be tried again"
