@@ -108,8 +108,7 @@ class LocalAccount:
 
     def _unlock(self) -> None:
         assert self._lock is not None
-        Path(self._lock.name).unlink(missing_ok=True)
-        self._lock.close()
+        self._lock.close()  # the file stays: who has opened it already would lock one that others do not find
 
     def _remove(self) -> None:
         self.end_processes()

@@ -23,6 +23,7 @@ from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
 from mep.processes.helper import HelperUnavailable
+from mep.profile import command_trust
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
 from mep.profile.profile import REGISTERED, Profile
@@ -55,7 +56,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
             yield Line(OK, str(finding.path), "belongs to root, readable, valid")
         else:
             yield _failed(str(finding.path), finding.problem.removeprefix(f"{finding.path}: "))
-    yield from _programs([Path(sys.executable)] if profile is None else [Path(sys.executable), _uep(profile)])
+    yield from _commands([(sys.executable,)] if profile is None else [(sys.executable,), profile.config.uep_command])
     yield from _accepted(directory, paths, profile)
     if profile is None:
         return
@@ -92,19 +93,18 @@ def _accepted(directory: Path, paths: Paths, profile: Profile | None) -> Iterato
         yield Line(NOTE, "in force", text)
 
 
-def _uep(profile: Profile) -> Path:
-    return Path(profile.config.uep_command[0])
-
-
 def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
     return Line(FAIL, what, text, exit_code)
 
 
-def _programs(programs: list[Path]) -> Iterator[Line]:
-    for program in programs:
-        problem, what = outside.program_problem(program), f"program {program}"
+def _commands(commands: list[tuple[str, ...]]) -> Iterator[Line]:
+    for command in commands:
+        problem, what = outside.command_problem(command), f"program {command[0]}"
         fine = Line(OK, what, "only root can change it, and ordinary users can execute it")
         yield fine if problem is None else _failed(what, problem)
+        for argument in command_trust.unfollowed(command):
+            text = f"{command_trust.unfollowed_text(argument)}; {command_trust.UNFOLLOWED_REMEDY}"
+            yield Line(NOTE, what, text)
 
 
 def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:

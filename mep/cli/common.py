@@ -71,6 +71,13 @@ def profile_directory(name: str) -> Path:
     return _paths.config / name
 
 
+def need_profile(directory: Path) -> None:
+    """Raises Failed unless there is a profile in the folder."""
+    if not directory.is_dir():
+        remedy = f"make it with `mep configure {directory.name}`, or look at `mep list`"
+        raise Failed(os.EX_CONFIG, f"{directory}: no profile of this name; {remedy}")
+
+
 def load(directory: Path) -> Profile:
     """The profile in a folder. Raises Failed."""
     from mep.reader import loader

@@ -14,37 +14,42 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import Failed, Name, load, need_root, paths, profile_directory
+from mep.cli.common import Failed, Name, load, need_profile, need_root, paths, profile_directory
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
 
 T = TypeVar("T")
 NOT_RUNNING = 3
-"""Exit code of `mep status`, as of `systemctl status`."""
+HANGS = 4
+"""Exit codes of `mep status`, as of `systemctl status`."""
 Identity = Annotated[list[str] | None, typer.Option(help="User name of an identity; again for linked ones.")]
 IdentitySet = Annotated[Path | None, typer.Option(help="JSON file: a list of records, as Globus Auth has.")]
 Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object, or @FILE.")]
 
 
 def status(name: Name) -> None:
-    """Show how the running manager of an endpoint is doing; ends with 3 when none runs."""
-    from mep.monitor import run_lock
+    """Show how the running manager of an endpoint is doing; ends with 3 when none runs, with 4 when it hangs."""
+    from mep.monitor import last_run, run_lock, status_socket
 
-    run_directory = paths().run / name
-    profile_directory(name)
-    pid, line = None, ""
+    run_directory, directory = paths().run / name, profile_directory(name)
     try:
         pid = run_lock.holder(run_directory)
-        line = (run_directory / "status").read_text(encoding="utf-8").strip()
+        if pid is None:
+            need_profile(directory)
+            print(f"Endpoint {name} is not running. {last_run.describe(run_directory)}".rstrip())
+            raise typer.Exit(NOT_RUNNING)
+        answer = status_socket.ask(run_directory)
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to look at a manager") from None
-    except (OSError, run_lock.NoPlace):  # no folder, or nothing said yet
-        pass
-    if not pid:
-        print(f"Endpoint {name} is not running.")
-        raise typer.Exit(NOT_RUNNING)
-    print(f"Endpoint {name} runs (pid {pid}). {line[:1].upper()}{line[1:]}")
+    except run_lock.NoPlace as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except status_socket.NoAnswer as e:
+        print(f"Endpoint {name} hangs: its manager (pid {pid}) {e}.")
+        raise typer.Exit(HANGS) from None
+    line = "" if answer is None else answer["line"]
+    said = f"{line[:1].upper()}{line[1:]}" if line else "It is on its way up or down, and serves nobody."
+    print(f"Endpoint {name} runs (pid {pid}). {said}")
 
 
 def check(

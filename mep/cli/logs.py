@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
 from pathlib import Path
 from typing import ClassVar
 
 from mep.cli.common import Failed
+from mep.monitor.log_file import LogFile
 from wire.redaction import Redactor
 
 
@@ -16,7 +16,7 @@ def file(path: Path) -> logging.Handler:
     """The manager's log; opened again when logrotate has moved it. Raises Failed."""
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+        return LogFile(path, encoding="utf-8")
     except OSError as e:
         raise Failed(os.EX_CANTCREAT, f"{path}: cannot be written: {e.strerror}") from None
 

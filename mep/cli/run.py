@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mep.cli.common import Failed, Name, exit_codes, need_root, paths, profile_directory
+from mep.cli.common import Failed, Name, exit_codes, need_profile, need_root, paths, profile_directory
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
     from mep.registration.registration import Registration
 
+_SHORT = 2.0
+"""Seconds that `mep list` waits for each manager's answer."""
 
+
+def _remembered(start: Callable[..., None]) -> Callable[..., None]:
+    """The command, of whose end `mep status` knows; not when another manager runs, whose end that is not."""
+    from mep.monitor import last_run, run_lock
+
+    def note(name: str, write: Callable[[Path], None]) -> None:
+        run_directory = paths().run / name
+        if os.geteuid() == 0 and (paths().config / name).is_dir() and run_lock.holder(run_directory) is None:
+            write(run_directory)
+
+    @functools.wraps(start)
+    def remembered(*, name: str, **options: object) -> None:
+        try:
+            start(name=name, **options)
+        except Failed as e:
+            reason = str(e)
+            note(profile_directory(name).name, lambda folder: last_run.failed(folder, reason))
+            raise
+        except Exception as e:
+            reason = f"{type(e).__name__}: {e}; the log has more"
+            note(name, lambda folder: last_run.failed(folder, reason))
+            raise
+        note(name, last_run.stopped)
+
+    return remembered
+
+
+@_remembered
 def start(
     name: Name,
     debug: Annotated[bool, typer.Option("--debug", help="Log details that mostly developers need.")] = False,
@@ -92,6 +123,8 @@ def stop(
     run_directory = paths().run / name
     ended = 0
     try:
+        if run_lock.holder(run_directory) is None and not unmanaged.count(run_directory):
+            need_profile(directory)
         stopped = run_lock.stop(run_directory)
         if unmanaged.count(run_directory) and (user_endpoints or not (stopped or _keeps(directory))):
             with _running_once(run_directory, name):
@@ -124,11 +157,23 @@ def list_() -> None:
         print(f"{'PROFILE':<32} {'MANAGER':<8} {'ENDPOINT ID':<36} USER ENDPOINTS")
     for path in profiles:
         try:
-            state = "running" if run_lock.holder(paths().run / path.name) else "stopped"
+            state = _state(paths().run / path.name)
             count = str(unmanaged.count(paths().run / path.name))
         except (PermissionError, run_lock.NoPlace):
             state = count = "?"
         print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
+
+
+def _state(run_directory: Path) -> str:
+    """How the manager is, in a word. Raises PermissionError, NoPlace."""
+    from mep.monitor import last_run, run_lock, status_socket
+
+    if run_lock.holder(run_directory) is None:
+        return "failed" if last_run.describe(run_directory).startswith("It failed") else "stopped"
+    try:
+        return "running" if status_socket.ask(run_directory, _SHORT) is not None else "starting"
+    except status_socket.NoAnswer:
+        return "hangs"
 
 
 def _register(profile: Profile) -> Registration:
@@ -186,7 +231,7 @@ def _detach(run_directory: Path, handlers: list[logging.Handler]) -> None:
     gc.collect()  # what is garbage closes its descriptors now, not when their numbers belong to somebody else
     kept = [handler.stream for handler in handlers if isinstance(handler, logging.StreamHandler)]
     daemon.DaemonContext(detach_process=True, umask=0o077, files_preserve=[*kept, *run_lock.descriptors()]).open()
-    run_lock.moved(run_directory)
+    run_lock.moved()
 
 
 def _keeps(directory: Path) -> bool:

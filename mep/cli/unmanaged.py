@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from mep.monitor.containment.containment import Containment
+from mep.monitor.containment.systemd import ContainmentError
 from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.table import STOP_TIMEOUT
 from mep.processes.pidfd import has_ended, send_signal
@@ -29,28 +30,40 @@ def end(run_directory: Path) -> int:
     """Ends all of them, as a manager would: SIGTERM, and SIGKILL after STOP_TIMEOUT to them and what they have started.
     How many there were.
 
-    Only for who holds the lock (`runlock`). A folder of which nobody can tell whether its process runs is left alone.
-    Raises ContainmentError when something that they have started may be left.
+    Only for who holds the lock (`run_lock`). A folder of which nobody can tell whether its process runs is left alone.
+
+    Raises:
+        ContainmentError: something that they have started may be left. All others have ended; the folders of these
+            stay, so that it can be tried again.
     """
     with contextlib.ExitStack() as stack:
         pidfds, known = _running(run_directory, stack)
         for pidfd in pidfds:
             send_signal(pidfd, signal.SIGTERM)
         _wait(pidfds)
-        asyncio.run(_end_what_is_left(run_directory.name, known))
+        failed = asyncio.run(_end_what_is_left(run_directory.name, known))
         _wait(pidfds)
     for folder in known:
-        run_folder.remove(folder)
+        if folder not in failed:
+            run_folder.remove(folder)
+    if failed:
+        raise ContainmentError("; ".join(dict.fromkeys(failed.values())))
     return len(pidfds)
 
 
-async def _end_what_is_left(profile: str, folders: list[Path]) -> None:
+async def _end_what_is_left(profile: str, folders: list[Path]) -> dict[Path, str]:
+    """The folders of those of whom something may be left, and why."""
+    failed = {}
     containment = Containment(profile)
     try:
         for folder in folders:
-            await containment.kill(*record.whose(folder))
+            try:
+                await containment.kill(*record.whose(folder))
+            except (ContainmentError, record.RecordError) as e:
+                failed[folder] = str(e)
     finally:
         containment.close()
+    return failed
 
 
 def _running(run_directory: Path, stack: contextlib.ExitStack) -> tuple[list[int], list[Path]]:

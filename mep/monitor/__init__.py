@@ -22,6 +22,9 @@ FILES
   audit.py             the audit trail
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
+  status_socket.py     the socket on which `mep status` asks for it
+  last_run.py          how the last run ended, for `mep status`
+  log_file.py          the log, which may be on a full disk
   notify.py            a word to systemd
   run_lock.py          one manager per endpoint and host
 """

@@ -96,6 +96,10 @@ class AuditTrail:
             facts["cut_off_bytes"] = len(record) - MAX_TASK_RECORD
         self._add(self._line("task", request_id, facts), sync=False)
 
+    def trouble(self) -> str:
+        """Why lines are not written now, and how many are missing; empty when all is well."""
+        return f"audit trail: {self._trouble} ({self._lost} lines lost)" if self._lost else ""
+
     def close(self) -> None:
         """Closes the file."""
         if self._file is not None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mep.monitor import last_run, log_file
 from mep.monitor.audit import AuditTrail
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
@@ -32,6 +34,7 @@ from mep.monitor.stages.pipeline import Mapper, Pipeline
 from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import DocumentMapper, Rights
 from mep.monitor.status import Status
+from mep.monitor.status_socket import StatusSocket
 from mep.profile.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -88,6 +91,8 @@ class Manager:
         self._keeps_endpoints = False
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
+        self._run_directory = run_directory
+        self._asked = StatusSocket(run_directory, self._how_it_is)
         self._answers = Answers(run_directory)
         self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._answers, self._profile_changed)
         if refused:
@@ -142,7 +147,9 @@ class Manager:
             HelperUnavailable: user endpoints could not be configured; nothing was consumed.
         """
         self._watch_signals()
+        last_run.runs(self._run_directory)
         try:
+            await self._answer_questions()
             await self._name_service.start()
             await self._renderer.start()
             await worker.probe()  # one that is not there is told at the start
@@ -157,6 +164,7 @@ class Manager:
             await self._name_service.stop()
             self._containment.close()
             self._audit.close()
+            self._asked.close()
             self._status.remove()
             self._answers.remove()
         log.info("manager of %s stopped", self._endpoint_id)
@@ -190,6 +198,19 @@ class Manager:
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._in_force.reload)
         self._answers.ready()
+
+    async def _answer_questions(self) -> None:
+        try:
+            await self._asked.open()
+        except OSError as e:
+            log.error("`mep status` cannot ask this manager: %s", e)
+
+    def _how_it_is(self) -> dict[str, object]:
+        """The answer to `mep status`."""
+        records = "; ".join(filter(None, (self._audit.trouble(), log_file.trouble())))
+        status = self._status.parts() | ({"records": records} if records else {})
+        line = f"{self._status.line()}; {records}" if records else self._status.line()
+        return {"pid": os.getpid(), "endpoint": self._endpoint_id, "status": status, "line": line}
 
     async def _look_at_containment(self) -> None:
         """Says what user endpoints are held to; loudly, if that is less than what the profile asks for."""

@@ -47,11 +47,19 @@ class Status:
         """Which limits of the profile are not in force."""
         self._set("containment", text)
 
+    def parts(self) -> dict[str, str]:
+        """The parts that say something."""
+        return {name: text for name, text in self._parts.items() if text}
+
+    def line(self) -> str:
+        """All of them."""
+        return f"endpoint {self._endpoint_id}: {'; '.join(filter(None, self._parts.values()))}"
+
     def _set(self, part: str, text: str) -> None:
         if self._parts[part] == text:
             return
         self._parts[part] = text
-        line = f"endpoint {self._endpoint_id}: {'; '.join(filter(None, self._parts.values()))}"
+        line = self.line()
         notify(STATUS=line)
         with contextlib.suppress(OSError):
             self._file.write_text(f"{line}\n", encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Kernel calls that the standard library does not have: prctl(2), capset(2) and keyctl(2).
+"""Kernel calls that the standard library does not have: prctl(2), capset(2), keyctl(2) and close_range(2).
 
 Called by `become` and `launch` in the child between fork and exec: the C library is looked up at import, before any
 fork. Constants are those of <linux/prctl.h> and <linux/capability.h>.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import signal
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -20,8 +21,19 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_KEYCTL = {"x86_64": 250, "aarch64": 219, "ppc64le": 271}.get(os.uname().machine)
+_KEYCTL = {
+    "x86_64": 250,
+    "aarch64": 219,
+    "riscv64": 219,
+    "loongarch64": 219,
+    "ppc64le": 271,
+    "ppc64": 271,
+    "s390x": 280,
+}
+"""The number of the call for 64-bit programs, by processor architecture."""
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_CLOSE_RANGE = 436
+"""The number of the call on all of these architectures."""
 
 
 def last_capability() -> int:
@@ -64,13 +76,32 @@ def join_new_session_keyring() -> None:
     """Leaves the session keyring that was inherited: possession of a keyring beats the uid.
 
     A kernel without keyrings, and one that lets this process use none, has nothing to leave.
+
+    Raises:
+        OSError: the kernel refuses, or has a number for this call that nobody knows here.
     """
-    if _KEYCTL is None:
-        return
-    if _libc.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+    number = _keyctl()
+    if _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
         error = _errno()
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise error
+
+
+def close_from(first: int) -> None:
+    """Closes all descriptors from number `first` on, also those above a limit that was lowered later."""
+    if _libc.syscall(_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(2**32 - 1), 0) == 0:
+        return
+    error = _errno()
+    if error.errno not in (errno.ENOSYS, errno.EPERM):  # Linux before 5.9; a filter of a container
+        raise error
+    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def _keyctl() -> int:
+    machine, bits = os.uname().machine, 8 * ctypes.sizeof(ctypes.c_void_p)
+    if machine not in _KEYCTL or bits != 64:
+        raise OSError(errno.ENOSYS, f"keyctl(2) has a number on {machine} ({bits} bits) that is not known here")
+    return _KEYCTL[machine]
 
 
 def capability_sets() -> dict[str, int]:

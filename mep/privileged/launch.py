@@ -253,4 +253,4 @@ def _close_all_but(kept: list[int]) -> None:
         if low < descriptor:  # an empty range that begins at 0 would close everything
             os.closerange(low, descriptor)
         low = descriptor + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+    kernel.close_from(low)

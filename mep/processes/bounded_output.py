@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from types import TracebackType
 
@@ -20,9 +21,13 @@ class BoundedOutput:
     def __enter__(self) -> BoundedOutput:
         loop = asyncio.get_running_loop()
         self.overflow: asyncio.Future[None] = loop.create_future()
-        self._reading, self.writing = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._reading, False)
-        loop.add_reader(self._reading, self._read)
+        with contextlib.ExitStack() as undo:
+            self._reading, self.writing = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, self._reading)
+            undo.callback(os.close, self.writing)
+            os.set_blocking(self._reading, False)
+            loop.add_reader(self._reading, self._read)
+            undo.pop_all()
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _e: BaseException | None, _at: TracebackType | None) -> None:

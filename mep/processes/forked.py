@@ -134,7 +134,7 @@ def _let_go(writing: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     gc.freeze()
     os.closerange(3, writing)
-    os.closerange(max(3, writing + 1), os.sysconf("SC_OPEN_MAX"))
+    kernel.close_from(max(3, writing + 1))
 
 
 def _answer(work: Callable[[], object]) -> bytes:

@@ -13,6 +13,8 @@ import resource
 import signal
 from collections.abc import Callable
 
+from mep.processes.pidfd import send_signal
+
 RETRY = 1.0
 """Seconds until a child that is held by a tracer is looked at again."""
 UNKNOWN = 255
@@ -26,6 +28,9 @@ def when_ended(pid: int, pidfd: int, then: Then, *, leads_group: bool = False) -
 
     leads_group: kills what the child has left behind in its process group, before it is reaped: until then no other
     group can have its number.
+
+    Raises:
+        OSError: there is no memory to watch it with; it is killed, and reaped later.
     """
     loop = asyncio.get_running_loop()
 
@@ -46,7 +51,12 @@ def when_ended(pid: int, pidfd: int, then: Then, *, leads_group: bool = False) -
         os.close(pidfd)
         then(os.waitstatus_to_exitcode(status), usage)
 
-    loop.add_reader(pidfd, look)
+    try:
+        loop.add_reader(pidfd, look)
+    except OSError:  # nobody could ever reap this child
+        send_signal(pidfd, signal.SIGKILL)
+        loop.call_later(RETRY, look)
+        raise
 
 
 def forget(pid: int, pidfd: int) -> None:

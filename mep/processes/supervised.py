@@ -53,7 +53,11 @@ class SupervisedProcess:
         except (LaunchRefused, OSError) as e:
             raise NotStarted(str(e)) from None
         process = cls(started.pid, started.pidfd, asyncio.get_running_loop().create_future())
-        reaping.when_ended(process.pid, process.pidfd, process._reaped, leads_group=True)
+        try:
+            reaping.when_ended(process.pid, process.pidfd, process._reaped, leads_group=True)
+        except OSError as e:
+            os.close(started.report)
+            raise NotStarted(str(e)) from None
         try:
             failure = await read_report(started.report)
         except BaseException:

@@ -19,5 +19,6 @@ FILES
   errors.py              what is wrong with files of a profile
   paths.py               where profiles, state, run folders and logs lie
   programs.py            whether ordinary users can execute a program
+  command_trust.py       whether anybody but root could change what a command line executes
   trust.py               whether anybody but root could change a file, or the way to it
 """

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where `env` finds interpreters."""
 _MAX_SCRIPTS = 5
 """Scripts that are each the interpreter of the next; the kernel follows no more."""
 
@@ -28,20 +31,23 @@ def obstacle(program: Path) -> str | None:
     return None
 
 
-def chain(program: Path) -> Iterator[Path]:
+def chain(program: Path, arguments: Sequence[str] = ()) -> Iterator[Path]:
     """`program`, the interpreter in its first line if it is a script, the interpreter's own, and so on.
+
+    What `env` executes is one of them: it finds by itself what its arguments name.
 
     Each is opened only when the next one is asked for, so look at it first: it may be no file at all.
 
     Raises OSError: a program cannot be read, or a script leads back to itself.
     """
-    at: Path | None = program
-    for _ in range(_MAX_SCRIPTS):
-        if at is None:
+    words: Sequence[str] = (str(program), *arguments)
+    for _ in range(2 * _MAX_SCRIPTS):  # each may be found by `env`
+        if not words:
             return
+        at = Path(words[0])
         yield at
-        at = _interpreter(at)
-    if at is not None:
+        words = _found_by_env(words[1:]) if at.name == "env" else _first_line(at)
+    if words:
         raise OSError(errno.ELOOP, "too many scripts that are each other's interpreters")
 
 
@@ -59,11 +65,16 @@ def _blocked(program: Path) -> str | None:
     return None
 
 
-def _interpreter(program: Path) -> Path | None:
-    """The program in the first line of a script."""
+def _first_line(program: Path) -> list[str]:
+    """The interpreter of a script, and its arguments."""
     with program.open("rb") as f:
         first = f.readline(4096)
-    if not first.startswith(b"#!"):
-        return None
-    words = first[2:].split()
-    return Path(os.fsdecode(words[0])) if words else None
+    return [os.fsdecode(word) for word in first[2:].split()] if first.startswith(b"#!") else []
+
+
+def _found_by_env(words: Sequence[str]) -> list[str]:
+    """What `env` executes: the first of its arguments that is neither an option nor a variable."""
+    for number, word in enumerate(words):
+        if not word.startswith("-") and "=" not in word and (found := shutil.which(word, path=PATH)):
+            return [found, *words[number + 1 :]]
+    return []

@@ -16,6 +16,8 @@ import shlex
 import stat
 from pathlib import Path
 
+from mep.profile.errors import ConfigError
+
 _MAX_LINKS = 20
 
 
@@ -45,6 +47,26 @@ def check(path: Path) -> os.stat_result:
             target = at.readlink()
             at = Path("/") if target.is_absolute() else at.parent
             rest = [*(target.parts[1:] if target.is_absolute() else target.parts), *rest]
+    return status
+
+
+def require(path: Path, remedy: str) -> os.stat_result:
+    """The same for what a profile needs. `remedy` is for what is not there. Raises ConfigError."""
+    try:
+        return check(path)
+    except FileNotFoundError:
+        raise ConfigError(path, [f"no such file; {remedy}"]) from None
+    except Untrusted as e:
+        raise ConfigError(path, [str(e)]) from None
+    except OSError as e:
+        raise ConfigError(path, [f"cannot be looked at: {e.strerror}"]) from None
+
+
+def require_file(path: Path, remedy: str) -> os.stat_result:
+    """The same for a file, and nothing else. Raises ConfigError."""
+    status = require(path, remedy)
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(path, ["is a folder, or another thing that is not a file; put a file there"])
     return status
 
 

@@ -12,7 +12,7 @@ IMPORTS
 
 FILES
   loader.py              the folder as a whole: `Profile`
-  trusted.py             a file or program that decides what root does: read if it is root's alone
+  trusted.py             a file that decides what root does: read if it is root's alone
   config_reader.py       config.yaml by the table of its keys
   values.py              what each kind of key takes, and how a wrong value is told
   yaml_text.py           YAML to plain values, with lines; no key twice

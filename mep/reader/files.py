@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pwd
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from identity.documents import ExternalDocument
 from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from identity.printable import shown
-from mep.profile import programs
+from mep.profile import command_trust, programs
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments, MappingHint
-from mep.reader.trusted import check_program, read_trusted
+from mep.reader.trusted import read_trusted
 from mep.reader.yaml_text import load_yaml
 
 _FIXED = ("HOME", "USER", "LOGNAME", "SHELL", "PWD")
@@ -114,20 +115,23 @@ def parse_mapping(path: Path, text: str) -> MappingDocuments:
             where = f"line {document.rule.line}: document {document.rule.document}: run_as"
             raise ConfigError(path, [f"{where}: there is no account {shown(document.run_as)}; name a local account"])
         try:
-            check_program(Path(document.command[0]))
+            command_trust.check(document.command)
         except ConfigError as e:
             raise ConfigError(path, [f"mapping program {e}"]) from None
     hints = [MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.hints]
-    hints += [hint for document in mapper.programs if (hint := _hint(document))]
+    hints += [hint for document in mapper.programs for hint in _hints(document)]
     return MappingDocuments(path, text, mapper.digest, tuple(hints))
 
 
-def _hint(document: ExternalDocument) -> MappingHint | None:
-    """What keeps an ordinary account, which the program runs as unless `run_as` names one, from executing it."""
+def _hints(document: ExternalDocument) -> Iterator[MappingHint]:
+    """What keeps an ordinary account, which the program runs as unless `run_as` names one, from executing it; and what
+    nobody has looked at."""
     obstacle = programs.obstacle(Path(document.command[0])) if document.run_as is None else None
-    if obstacle is None:
-        return None
-    return MappingHint(str(document.rule), obstacle, "mend that, or set run_as to an account that can execute it")
+    where = str(document.rule)
+    if obstacle is not None:
+        yield MappingHint(where, obstacle, "mend that, or set run_as to an account that can execute it")
+    for argument in command_trust.unfollowed(document.command):
+        yield MappingHint(where, command_trust.unfollowed_text(argument), command_trust.UNFOLLOWED_REMEDY)
 
 
 def _is_account(name: str) -> bool:

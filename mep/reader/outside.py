@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from mep.profile import programs, trust
+from mep.profile import command_trust, programs, trust
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import Profile
 from mep.reader import client_credentials
-from mep.reader.trusted import check_file, check_program
 
 PAM_FOLDER = Path("/etc/pam.d")
 
@@ -23,8 +23,8 @@ def check(profile: Profile) -> None:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    needed = (Path(sys.executable), Path(profile.config.uep_command[0]))
-    problems = [problem for program in needed if (problem := program_problem(program))]
+    needed = ((sys.executable,), profile.config.uep_command)
+    problems = [problem for command in needed if (problem := command_problem(command))]
     if profile.config.pam.enable and (problem := pam_problem(profile.config.pam.service_name)):
         problems.append(problem)
     if problem := audit_problem(profile.config.audit_log_path):
@@ -35,13 +35,13 @@ def check(profile: Profile) -> None:
         raise ConfigErrors(list(dict.fromkeys(problems)))  # the one may be the other's interpreter
 
 
-def program_problem(program: Path) -> str | None:
-    """What keeps `program` from being what user endpoints are started with, and the remedy; None when nothing does."""
+def command_problem(command: Sequence[str]) -> str | None:
+    """What keeps `command` from being what user endpoints are started with, and the remedy; None when nothing does."""
     try:
-        check_program(program)
+        command_trust.check(command)
     except ConfigError as e:
         return str(e)
-    obstacle = programs.obstacle(program)
+    obstacle = programs.obstacle(Path(command[0]))
     return obstacle and f"{obstacle}; user endpoints run as ordinary users"
 
 
@@ -62,7 +62,9 @@ def check_pam_service(service_name: str, folder: Path = PAM_FOLDER) -> None:
     path = folder / service_name.lower()  # as PAM does
     if path.parent != folder or path.name == "..":
         raise ConfigError(folder, [f"pam.service_name: {service_name!r} cannot name a file here; write a plain name"])
-    check_file(path, "the package installs /etc/pam.d/mep; copy that, or set pam.service_name to a service that exists")
+    trust.require_file(
+        path, "the package installs /etc/pam.d/mep; copy that, or set pam.service_name to a service that exists"
+    )
     _check_pam_rules(path, folder, {path})
 
 
@@ -79,7 +81,7 @@ def _check_pam_rules(path: Path, folder: Path, seen: set[Path]) -> None:
                 raise ConfigError(path, [f"{missing}; include one that is there, or remove the line"])
             if found not in seen:
                 seen.add(found)
-                check_file(found, "restore it")
+                trust.require_file(found, "restore it")
                 _check_pam_rules(found, folder, seen)
         elif len(words) > 2 and words[1] in _MANDATORY and words[0][0] != "-" and _lacks_module(words[2]):
             missing = f"line {number}: there is no module {words[2]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from pathlib import Path
@@ -33,6 +34,8 @@ def remember(directory: Path, endpoint_id: str, broker: str) -> None:
         temporary.write_text(json.dumps({"endpoint_id": endpoint_id, "broker": broker}), encoding="utf-8")
         temporary.replace(path)
     except OSError as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep the endpoint's id"]) from None
 
 

@@ -159,7 +159,7 @@ def _confine(descriptor: int, server: int) -> None:
     if os.getppid() != server:  # it had ended before
         os._exit(1)
     os.dup2(descriptor, 0)
-    os.closerange(1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    kernel.close_from(1)
     for what, soft, hard in (
         (resource.RLIMIT_NOFILE, 0, 0),  # the one that is open stays; with a limit of 1 it could be closed for another
         (resource.RLIMIT_NPROC, 0, 0),

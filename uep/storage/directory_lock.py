@@ -78,11 +78,13 @@ def _lock(fd: int) -> str:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
         if e.errno in (errno.EACCES, errno.EAGAIN):
-            return os.pread(fd, 200, 0).decode(errors="replace").strip() or "a process that has not said its name"
+            said, _, _ = os.pread(fd, 200, 0).decode(errors="replace").partition("\n")
+            return said.strip() or "a process that has not said its name"
         if e.errno not in _NO_LOCKS:
             raise
         log.warning("this file system has no locks (%s): nothing keeps a second endpoint out of here", e.strerror)
         return ""
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    name = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+    os.pwrite(fd, name, 0)  # over what an earlier one has said: nobody reads an empty file
+    os.ftruncate(fd, len(name))
     return ""

@@ -33,11 +33,25 @@ class CredentialFile:
         return file
 
     def refresh(self, credentials: Mapping[str, Any]) -> None:
-        """Replaces the content. In place: the reader keeps its descriptor. It may read half; then it reads again."""
+        """Replaces the content, in full or not at all. In place: the reader keeps its descriptor.
+
+        It may read half; then it reads again.
+
+        Raises:
+            OSError: the file system is full, for example; the content is what it was before.
+        """
         sealed = self.seal(credentials)
-        with self.path.open("r+b", buffering=0) as file:
-            file.write(sealed)
-            file.truncate(len(sealed))
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            before = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+            try:
+                os.posix_fallocate(descriptor, 0, len(sealed))  # the room for all of it, before anything is changed
+                _write(descriptor, sealed)
+            except OSError:
+                _write(descriptor, before)  # which has its room
+                raise
+        finally:
+            os.close(descriptor)
 
     def seal(self, credentials: Mapping[str, Any]) -> bytes:
         """`credentials` as they stand in the file."""
@@ -55,3 +69,11 @@ class CredentialFile:
     def open_for_reading(self) -> int:
         """A read-only descriptor of the file."""
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """The whole content of the file."""
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], written)
+    os.ftruncate(descriptor, len(data))

@@ -62,9 +62,13 @@ def save(endpoint: UserEndpoint) -> None:
         "remembered_until": endpoint.remembered_until,
     }
     temporary = endpoint.folder / "state.new"
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        json.dump(facts, file)
-    temporary.rename(endpoint.folder / "state.json")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            json.dump(facts, file)
+        temporary.rename(endpoint.folder / "state.json")
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a half of it would keep room from others
+        raise
 
 
 def load(folder: Path) -> UserEndpoint:

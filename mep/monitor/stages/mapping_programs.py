@@ -6,8 +6,8 @@ In the monitor, and in commands of root. `mapper.mapping` gets `run` handed in, 
 document names one.
 
 A program never runs as root: it is launched like everything else that is not the monitor, as the account that its
-document names (`run_as`), or as the one of the helpers (`render_account`). The program and every directory on its path
-must belong to root and be writable by nobody else. It runs in its own session, in `/`, with a fixed environment.
+document names (`run_as`), or as the one of the helpers (`render_account`). What its command executes must be root's
+alone (`profile.command_trust`). It runs in its own session, in `/`, with a fixed environment.
 Standard input is a file in memory, so a program that never reads cannot block us. When its main process has ended
 nobody waits for children that it left behind: the whole group is killed.
 """
@@ -19,17 +19,16 @@ import contextlib
 import functools
 import os
 import resource
-import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from mep.processes import forked
 from mep.processes.bounded_output import BoundedOutput
-from mep.processes.printable import quoted
+from mep.processes.printable import escaped, quoted
 from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
-from mep.profile import trust
+from mep.profile import command_trust, programs
+from mep.profile.errors import ConfigError
 from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
 from mep.request.mapping_program import ProgramFailed
@@ -52,7 +51,7 @@ LIMITS = {
     resource.RLIMIT_CORE: 0,
 }
 """Seconds of processor time, and bytes of memory, of a file and of a core file, for each process."""
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+ENVIRONMENT = {"PATH": programs.PATH, "LANG": "C.UTF-8"}
 
 
 class MappingPrograms:
@@ -76,8 +75,10 @@ class MappingPrograms:
         async with self._places:
             try:
                 # Looked at in a child: it may lie on a file system that hangs.
-                await forked.run(functools.partial(check_trusted, argv[0]), START_LIMIT)
+                await forked.run(functools.partial(command_trust.check, tuple(argv)), START_LIMIT)
                 return await _run(argv, stdin, owner)
+            except ConfigError as e:
+                raise ProgramFailed(f"{quoted(argv[0])} cannot be trusted: {escaped(str(e))}") from None
             except OSError as e:
                 raise ProgramFailed(f"{quoted(argv[0])} cannot be run: {e.strerror or e}") from None
 
@@ -89,24 +90,6 @@ class MappingPrograms:
         if found is None or found.name != name:
             raise ProgramFailed(f"`run_as` {quoted(name)}: there is no account of that name on this system")
         return found
-
-
-def check_trusted(program: str) -> None:
-    """Nobody but root may be able to change the program, or the way to it.
-
-    Raises:
-        ProgramFailed: somebody else could put another program there, or it is no executable file.
-    """
-    if not program.startswith("/"):
-        raise ProgramFailed(f"{quoted(program)} is not an absolute path")
-    try:
-        status = trust.check(Path(program))
-    except trust.Untrusted as e:
-        raise ProgramFailed(str(e)) from None
-    except OSError as e:
-        raise ProgramFailed(f"{quoted(program)}: {e.strerror}") from None
-    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
-        raise ProgramFailed(f"{quoted(program)} is not an executable file")
 
 
 async def _run(argv: Sequence[str], stdin: bytes, owner: Account) -> bytes:

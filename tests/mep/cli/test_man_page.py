@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from lab.manager import MEP
-from mep.cli.inspect import NOT_RUNNING
+from mep.cli.inspect import HANGS, NOT_RUNNING
 from mep.cli.main import app
 from tests.conftest import need
 
@@ -87,6 +87,7 @@ def codes_of_the_program() -> set[int]:
         0,
         1,
         NOT_RUNNING,
+        HANGS,
         *(getattr(os, name) for text in sources for name in re.findall(r"os\.(EX_[A-Z]+)", text)),
     }
 

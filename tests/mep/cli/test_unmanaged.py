@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mep.cli import unmanaged
+from mep.monitor.containment.systemd import ContainmentError
 from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
@@ -146,3 +147,21 @@ def test_only_root_may(tmp_path: Path, orphan: Orphan, root: None) -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 77
     assert process.poll() is None
+
+
+def test_an_error_of_one_spares_no_other(tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when systemd does not answer for the first: the others end all the same."""
+    kill = unmanaged.Containment.kill
+
+    async def fail_for_the_first(self: unmanaged.Containment, process: Process, unit: str | None) -> None:
+        await kill(self, process, unit)
+        if process.pid == running[0].pid:
+            raise ContainmentError("systemd does not answer")
+
+    monkeypatch.setattr(unmanaged, "STOP_TIMEOUT", 0.3)
+    monkeypatch.setattr(unmanaged.Containment, "kill", fail_for_the_first)
+    running = [orphan(name, DEAF) for name in ("a", "b", "c")]
+    with pytest.raises(ContainmentError, match="systemd does not answer"):
+        unmanaged.end(tmp_path)
+    assert [process.wait() for process in running] == [-signal.SIGKILL] * 3
+    assert [folder.name for folder in tmp_path.iterdir()] == ["a"], "it may be tried again"

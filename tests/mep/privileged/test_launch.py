@@ -413,3 +413,33 @@ def test_nobody_reads_the_child_before_it_has_become_the_account(account: LocalA
     assert os.read(read, 20) == b"0"
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("kernel_can", [True, False])
+def test_descriptors_above_a_lowered_limit_are_closed(
+    spec: LaunchSpec, kernel_can: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay usable when the limit sinks below them; steps after `descriptors` may hang in the account's home."""
+    if not kernel_can:
+        monkeypatch.setattr(kernel, "_CLOSE_RANGE", 9999)  # Linux before 5.9 has no such call
+
+    def script() -> None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        os.dup2(0, min(100_000, hard - 1))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        launch._arrange(spec, os.open("/dev/null", os.O_WRONLY))
+        os._exit(3 if os.path.lexists(f"/proc/self/fd/{min(100_000, hard - 1)}") else 0)
+
+    assert in_a_child(script) == 0
+
+
+@pytest.mark.parametrize(("machine", "number"), [("s390x", 280), ("riscv64", 219), ("ppc64le", 271), ("x86_64", 250)])
+def test_the_number_of_keyctl(machine: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6", "1", machine)))
+    assert kernel._keyctl() == number
+
+
+def test_an_unknown_processor_is_no_reason_to_skip_the_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6", "1", "vax")))
+    with pytest.raises(OSError, match="number on vax"):
+        kernel.join_new_session_keyring()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
+
+import pytest
 
 from lab.waiting import aiountil
 from mep.processes.bounded_output import BoundedOutput
@@ -45,3 +48,17 @@ def test_nothing_stays_open() -> None:
     before = os.listdir("/proc/self/fd")
     run("printf abc", 1)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_without_memory_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOMEM, "no memory for the loop's epoll")
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(OSError, match="no memory"), BoundedOutput(1):
+            pass
+        assert os.listdir("/proc/self/fd") == before
+
+    asyncio.run(work())

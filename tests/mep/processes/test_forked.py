@@ -320,3 +320,17 @@ def test_two_descriptors_are_enough() -> None:
             return await forked.run(lambda: 1)
 
     assert with_loop(work) == 1
+
+
+def test_descriptors_above_a_lowered_limit_are_closed() -> None:
+    async def work() -> bool:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        high = os.dup2(0, min(900, before[1] - 1))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+        try:
+            return await forked.run(lambda: os.path.lexists(f"/proc/self/fd/{high}"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            os.close(high)
+
+    assert with_loop(work) is False

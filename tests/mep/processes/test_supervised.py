@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pwd
 import signal
@@ -131,5 +132,23 @@ def test_whoever_gives_up_a_start_leaves_nothing() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await aiountil(lambda: children.read_text() == before, "the end of all of them")
+
+    run(work)
+
+
+def test_without_memory_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+
+    async def work() -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOMEM, "no memory for the loop's epoll")
+
+        before, open_before = children.read_text(), set(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+            with pytest.raises(NotStarted, match="no memory"):
+                await SupervisedProcess.start(spec("/bin/sleep", "60"))
+        await aiountil(lambda: children.read_text() == before, "the end of the process")
+        await aiountil(lambda: set(os.listdir("/proc/self/fd")) == open_before, "its descriptors closed")
 
     run(work)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,3 +25,40 @@ def test_credentials_are_refreshed_in_place(tmp_path: Path) -> None:
     os.close(reader)
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert file.key not in repr(file)
+
+
+def with_a_full_file_system(folder: Path, action: Callable[[Path], None]) -> int:
+    """The exit code of a child that calls `action` with a file system of 64 KiB: 0 when nothing was raised."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 2
+    with contextlib.suppress(BaseException):
+        libc = ctypes.CDLL(None, use_errno=True)
+        private = libc.unshare(0x00020000) == 0 and libc.mount(b"none", b"/", None, 0x44000, None) == 0
+        mounted = private and libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, b"size=64k") == 0
+        code = 77
+        if mounted:
+            code = 3
+            action(folder)
+            code = 0
+    os._exit(code)
+
+
+def test_on_a_full_file_system_the_old_ones_stay(tmp_path: Path, root: None) -> None:
+    def fill_and_refresh(folder: Path) -> None:
+        file = CredentialFile.create(folder / "credentials", {"a": "x"})
+        reader = file.open_for_reading()
+        with contextlib.suppress(OSError), (folder / "other").open("wb", buffering=0) as other:
+            while True:
+                other.write(bytes(4096))
+        with pytest.raises(OSError, match="No space"):
+            file.refresh({"a": "x" * 20_000})
+        assert file.unseal(os.pread(reader, 100_000, 0)) == {"a": "x"}  # type: ignore[arg-type]
+        file.refresh({"a": "y"})  # which fits
+        assert file.unseal(os.pread(reader, 100_000, 0)) == {"a": "y"}  # type: ignore[arg-type]
+
+    code = with_a_full_file_system(tmp_path, fill_and_refresh)
+    if code == 77:
+        pytest.skip("this kernel lets nobody mount")
+    assert code == 0

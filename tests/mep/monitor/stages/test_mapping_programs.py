@@ -270,6 +270,9 @@ def test_a_program_leads_a_session_and_has_three_descriptors(program: Write, pub
     with open("{public}/seen", "w") as f:
         print(sorted(fds), os.getpid() == os.getpgid(0) == os.getsid(0), os.readlink("/proc/self/fd/0"), file=f)
     """
+    (public / "seen").touch()
+    (public / "seen").chmod(0o666)
+    public.chmod(0o755)  # Python would import from there what others may add
     ask(program(textwrap.dedent(look), interpreter="/usr/bin/python3"))
     assert (public / "seen").read_text() == "['0', '1', '2'] True /memfd:identities (deleted)\n"
 
@@ -316,7 +319,22 @@ def test_a_program_has_its_limits(program: Write, public: Path) -> None:
     assert found["Max core file size"] == ["0", "0"]
 
 
-def test_a_program_that_takes_too_much_memory_or_time_is_stopped(program: Callable[..., Path]) -> None:
+def test_a_program_that_takes_too_much_memory_or_time_is_stopped(program: Callable[..., Path], public: Path) -> None:
+    public.chmod(0o755)
     hungry = program("import time; time.sleep(0.2); x = bytearray(2 << 30)", interpreter="/usr/bin/python3")
     with pytest.raises(MapperError, match="MemoryError"):
         decide(Mapper.parse(text(external(hungry))), [record()])
+
+
+def test_a_script_is_trusted_like_its_interpreter(program: Write, public: Path) -> None:
+    public.chmod(0o755)
+    path = program(says(answer(entry())))
+    assert ask("/bin/sh", path).account == "alice"
+    path.chmod(0o777)
+    with pytest.raises(MapperError, match=f"chmod go-w {path}"):
+        ask("/bin/sh", path)
+    path.chmod(0o755)
+    (public / "json.py").touch()
+    (public / "json.py").chmod(0o666)
+    with pytest.raises(MapperError, match=r"json\.py"):
+        ask("/bin/sh", path)

@@ -1,0 +1,55 @@
+"""How the last run of a manager ended, in a file of its run folder: `mep status` says why none runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+_RUNS, _STOPPED, _FAILED = "runs", "stopped", "failed"
+_MAX_REASON = 4000
+
+
+def _write(run_directory: Path, state: str, reason: str = "") -> None:
+    """Nothing depends on it, so nothing fails when it cannot be written."""
+    temporary = run_directory / "last.new"
+    with contextlib.suppress(OSError):
+        run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
+        facts = {"state": state, "time": time.time(), "reason": reason[:_MAX_REASON]}
+        temporary.write_text(json.dumps(facts), encoding="ascii")
+        temporary.replace(run_directory / "last.json")
+
+
+def runs(run_directory: Path) -> None:
+    """It begins to serve; unless another word comes, it was killed."""
+    _write(run_directory, _RUNS)
+
+
+def stopped(run_directory: Path) -> None:
+    """It was stopped, and has ended in good order."""
+    _write(run_directory, _STOPPED)
+
+
+def failed(run_directory: Path, reason: str) -> None:
+    """It did not start, or ended by itself."""
+    _write(run_directory, _FAILED, reason)
+
+
+def describe(run_directory: Path) -> str:
+    """How it ended, as a sentence; nothing when nobody knows. Raises PermissionError."""
+    try:
+        facts = json.loads((run_directory / "last.json").read_bytes())
+        state, reason = facts["state"], str(facts["reason"])
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["time"]))
+    except PermissionError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        return ""
+    if state == _FAILED:
+        return f"It failed at {when}: {reason}"
+    if state == _STOPPED:
+        return f"It was stopped at {when}."
+    return f"It began at {when} and ended without a word: it was killed, or crashed; the journal may know more."
