@@ -10,6 +10,7 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `routes/`             the REST calls
 `tokens`              bearer tokens
 `amqp/`               the connection to RabbitMQ, its names, and what its accounts may do
+`sweeper`             forgets what is over
 `endpoints`, `registration`   managers and user endpoints as rows of the store; how managers come and go
 `submission`, `commands`, `outcomes`, `heartbeats`   the way of a task: in, start its endpoint, out, and who is alive
 """

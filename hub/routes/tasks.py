@@ -29,10 +29,13 @@ _TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_grou
 class TaskRoutes:
     """Calls about tasks and their results."""
 
-    def __init__(self, store: Store, tokens: Tokens, broker: Broker, config: BrokerConfig) -> None:
+    def __init__(
+        self, store: Store, tokens: Tokens, broker: Broker, passwords: Passwords, config: BrokerConfig
+    ) -> None:
         self._store = store
         self._tokens = tokens
         self._broker = broker
+        self._passwords = passwords
         self._config = config
 
     def routes(self) -> list[Route]:
@@ -82,7 +85,7 @@ class TaskRoutes:
         """Gives an AMQP account that reads the result queues of the caller, and of nobody else."""
         caller = self._tokens.caller(request)
         account = topology.client_account(caller.identity.id)
-        password = await self._store.write(lambda db: Passwords.add(db, account))
+        password = await self._store.write(lambda db: self._passwords.give(db, account))
         return Json(
             {
                 "queue_prefix": topology.client_queue_prefix(caller.identity.id),

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 import pytest
 
-from hub import app as module
 from hub.app import Hub
 from hub.config import HubConfig
 from tests.hub.units import (
@@ -15,9 +11,6 @@ from tests.hub.units import (
     CLIENTS,
     COMPUTE_SCOPE,
     CONFIG,
-    add_manager,
-    add_task,
-    add_user_endpoint,
     ask,
     basic,
     new_id,
@@ -71,23 +64,3 @@ def test_without_a_broker_registrations_are_told_to_come_again(hub):
     answer = run(scenario())
     assert (answer.status, answer.json["code"]) == (503, "BROKER_UNAVAILABLE")
     assert answer.headers["retry-after"]
-
-
-def test_what_is_over_is_forgotten(hub, store):
-    async def scenario():
-        now = time.time()
-        for expires in (now + 60, now - 60):
-            mark = str(expires).encode()
-            await store.execute("INSERT INTO token VALUES (?, 'c', 's', ?)", mark, expires)
-            await store.execute("INSERT INTO password(account, hash, expires) VALUES ('a', ?, ?)", mark, expires)
-        user_endpoint = await add_user_endpoint(store, await add_manager(store))
-        for ended in (None, now - module.KEEP_RESULTS + 60, now - module.KEEP_RESULTS - 60):
-            task, _ = await add_task(store, user_endpoint)
-            await store.execute("UPDATE task SET ended_at = ? WHERE id = ?", ended, task)
-        sweeping = asyncio.ensure_future(hub._sweep())
-        await asyncio.sleep(0)  # begins, and queues its write
-        await store.execute("SELECT 1")
-        sweeping.cancel()
-        return [len(store.read(f"SELECT * FROM {table}")) for table in ("token", "password", "task")]
-
-    assert run(scenario()) == [1, 1, 2]

@@ -8,6 +8,7 @@ import pytest
 
 from hub import endpoints, submission
 from hub.amqp import topology
+from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.submission import Submitter, decode
 from hub.web import ApiError, Forbidden, Invalid, NotFound
@@ -26,7 +27,7 @@ class Site:
     def __init__(self, store, broker):
         self.store = store
         self.broker = broker
-        self.submitter = Submitter(store, broker, Commands(store, broker, CONFIG, CLIENTS))
+        self.submitter = Submitter(store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS))
         self.function = new_id()
 
     async def set_up(self, **record):

@@ -14,7 +14,7 @@ UEP = f"uep.{ID}"
 
 @pytest.fixture
 def password(store):
-    return run(store.write(lambda db: Passwords.add(db, UEP)))
+    return run(store.write(lambda db: Passwords(store).give(db, UEP)))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def broker():
 
 @pytest.fixture
 def rest(store, broker):
-    return Rest(TaskRoutes(store, Tokens(store, CLIENTS), broker, CONFIG).routes(), store)
+    return Rest(TaskRoutes(store, Tokens(store, CLIENTS), broker, Passwords(store), CONFIG).routes(), store)
 
 
 @pytest.fixture
