@@ -14,6 +14,7 @@ from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.config import HubConfig
 from hub.heartbeats import Heartbeats
+from hub.limits import LimitedBodies
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.routes.auth import AuthRoutes
@@ -25,7 +26,7 @@ from hub.store import Store
 from hub.submission import Submitter
 from hub.sweeper import Sweeper
 from hub.tokens import Tokens
-from hub.web import ApiError, Json, error_response
+from hub.web import ApiError, Invalid, Json, error_response
 from wire.connection import Connection
 from wire.errors import BrokerError
 
@@ -47,20 +48,23 @@ class Hub:
         self._sweeper = Sweeper(store, passwords, self._outcomes)
         registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes)
         submitter = Submitter(store, self._broker, commands)
-        self.app = Starlette(
-            routes=[
-                Route("/v2/version", version, methods=["GET"]),
-                *AuthRoutes(tokens, config.clients).routes(),
-                *FunctionRoutes(store, tokens).routes(),
-                *EndpointRoutes(store, tokens, registrar, submitter).routes(),
-                *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
-                *BrokerRoutes(passwords, config.broker.vhost).routes(),
-            ],
-            exception_handlers={
-                ApiError: error_response,
-                BrokerError: _broker_unavailable,
-                404: _no_such_call,
-            },
+        self.app = LimitedBodies(
+            Starlette(
+                routes=[
+                    Route("/v2/version", version, methods=["GET"]),
+                    *AuthRoutes(tokens, config.clients).routes(),
+                    *FunctionRoutes(store, tokens).routes(),
+                    *EndpointRoutes(store, tokens, registrar, submitter).routes(),
+                    *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
+                    *BrokerRoutes(passwords, config.broker.vhost).routes(),
+                ],
+                exception_handlers={
+                    ApiError: error_response,
+                    BrokerError: _broker_unavailable,
+                    UnicodeEncodeError: _no_text,
+                    404: _no_such_call,
+                },
+            )
         )
 
     async def run(self, first: Connection) -> None:
@@ -84,6 +88,10 @@ async def version(request: Request) -> Json:
 def _broker_unavailable(request: Request, error: Exception) -> Json:
     text = f"The service cannot reach its message broker now; try again later ({error})"
     return error_response(request, ApiError(503, "BROKER_UNAVAILABLE", text))
+
+
+def _no_text(request: Request, error: Exception) -> Json:
+    return error_response(request, Invalid("The body has half of a surrogate pair where a text belongs"))
 
 
 def _no_such_call(request: Request, error: Exception) -> Json:

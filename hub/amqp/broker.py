@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PREFETCH = 2000
 """Unacked deliveries from each queue; also the largest batch."""
+MOST_BYTES = 16 * 2**20
+"""Bytes of them, about: one who sends large results must not have the hub hold many of them."""
 
 _LONGEST_LOGGED = 200
 
@@ -132,7 +134,7 @@ async def _drain(connection: Connection, queue: str, handle: Handler) -> None:
         arrived.append(delivery)
         some.set()
 
-    consumer = await connection.consume(queue, on_delivery, prefetch=PREFETCH)
+    consumer = await connection.consume(queue, on_delivery, prefetch=PREFETCH, most_bytes=MOST_BYTES)
     while True:
         await some.wait()
         some.clear()

@@ -21,7 +21,8 @@ from wire import messages
 BATCH_LIMIT = 5000
 """Tasks in one `batch_status`; more are left out of the answer, which clients take for not ended yet."""
 BATCH_BYTES = 16 * 2**20
-"""Bytes of results after which the rest is left out likewise: nobody else is served while an answer is made."""
+"""Bytes of results in it, unless one alone has more; the rest is left out likewise: nobody else is served while an
+answer is made."""
 
 _TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
 
@@ -63,10 +64,13 @@ class TaskRoutes:
         rows: dict[str, sqlite3.Row] = {}
         size = 0
         for task_id in ids:
-            row = self._task(task_id, caller) if size < BATCH_BYTES else None
-            if row is not None:
-                rows[task_id] = row
-                size += len(row["result"] or b"")
+            row = self._task(task_id, caller)
+            if row is None:
+                continue
+            size += len(row["result"] or b"")
+            if rows and size > BATCH_BYTES:
+                break
+            rows[task_id] = row
         return Json({"response": "batch", "results": {task_id: _shown(row) for task_id, row in rows.items()}})
 
     async def group(self, request: Request) -> Json:

@@ -6,6 +6,7 @@ import pytest
 
 from hub.app import Hub
 from hub.config import HubConfig
+from hub.limits import BODY_BYTES, FORM_BYTES
 from tests.hub.units import (
     ALICE,
     CLIENTS,
@@ -44,7 +45,7 @@ def test_a_call_that_is_not_there_is_an_error_that_clients_read(hub):
 
 def test_every_call_but_those_of_the_broker_and_the_version_wants_to_know_who_asks(hub):
     async def scenario():
-        for route in hub.app.routes:
+        for route in hub.app._app.routes:
             path = route.path.replace("{id}", new_id())
             (method,) = route.methods - {"HEAD"}
             answer = await ask(hub.app, method, path, b"{}")
@@ -64,3 +65,39 @@ def test_without_a_broker_registrations_are_told_to_come_again(hub):
     answer = run(scenario())
     assert (answer.status, answer.json["code"]) == (503, "BROKER_UNAVAILABLE")
     assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [("/broker/user", FORM_BYTES), ("/v2/oauth2/token", FORM_BYTES), ("/v3/functions", BODY_BYTES)],
+)
+@pytest.mark.parametrize("says", [True, False], ids=["declared", "in chunks"])
+def test_a_body_that_is_too_large_is_not_read(hub, path, most, says):
+    """In chunks none of which is too large, or of a size that is said before: either way it is not held."""
+
+    async def scenario():
+        head = {**basic(ALICE.client_id, "secret of alice"), **(await token(hub) if path == "/v3/functions" else {})}
+        if says:
+            head["content-length"] = str(most + 1)
+        return await ask(hub.app, "POST", path, b"x" * 10_000, head, endless=True)
+
+    answer = run(scenario())
+    assert (answer.status, answer.json["code"]) == (413, "PAYLOAD_TOO_LARGE")
+    assert str(most) in answer.json["message"]
+    assert answer.asked_for <= most // 10_000 + 1
+    assert not says or answer.asked_for == 0
+
+
+def test_a_form_of_many_fields_is_refused(hub):
+    answer = run(ask(hub.app, "POST", "/broker/user", b"a=1&" * 1000))
+    assert answer.status == 422
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 50_000, b'{"a":' * 900 + b"1" + b"}" * 900, b'{"function_code": "\\ud800", "function_name": "f"}']
+)
+def test_a_body_that_would_fail_later_is_refused(hub, body):
+    async def scenario():
+        return await ask(hub.app, "POST", "/v3/functions", body, await token(hub))
+
+    assert run(scenario()).status == 422

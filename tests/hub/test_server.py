@@ -142,6 +142,13 @@ def test_stops_at_once_unless_a_request_is_under_way(hub):
     assert after_grace >= GRACE
 
 
+def test_a_large_form_is_refused_before_it_is_sent(hub):
+    """50 MiB of it cost 2 GB and 20 seconds of everybody's time, and no credential."""
+    with socket.create_connection(("127.0.0.1", hub.port)) as client:
+        client.sendall(b"POST /broker/user HTTP/1.1\r\nHost: hub\r\nContent-Length: 52428800\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
 def test_starts_again_with_the_same_data(hub, client):
     function = client("alice").register_function(test_wrong_config)
     hub.stop()
