@@ -14,6 +14,7 @@ from pika import spec
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.frame import Header
 
+from wire.listeners import check_peer
 from wire.nesting import is_shallow
 
 DEEPEST = 16
@@ -28,7 +29,13 @@ class UnreadableProperties(ValueError):
 
 
 class TolerantConnection(AsyncioConnection):  # type: ignore[misc, unused-ignore]
-    """pika's connection, which survives properties that it cannot decode."""
+    """pika's connection, which survives properties that it cannot decode, and speaks to no stranger on loopback."""
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        if self.params.ssl_options is None:
+            address, port = transport._sock.getpeername()[:2]
+            check_peer(address, port)
+        super()._proto_connection_made(transport)
 
     def _read_frame(self) -> tuple[int, Any]:
         try:
