@@ -56,7 +56,7 @@ class Hub:
                     *FunctionRoutes(store, tokens).routes(),
                     *EndpointRoutes(store, tokens, registrar, submitter).routes(),
                     *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
-                    *BrokerRoutes(passwords, config.broker.vhost).routes(),
+                    *BrokerRoutes(passwords, config.broker.vhost, config.questions).routes(),
                 ],
                 exception_handlers={
                     ApiError: error_response,

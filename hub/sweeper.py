@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import time
 
+from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.outcomes import Outcomes
 from hub.store import Store
@@ -14,7 +15,7 @@ from wire.errors import BrokerError
 
 log = logging.getLogger(__name__)
 
-KEEP = 14 * 86400
+KEEP = topology.TASK_QUEUE_LIFE
 """Seconds for which the end of a task is kept, and a user endpoint of which nothing is heard."""
 LOST = "ENDPOINT_LOST"
 """The error code of tasks for which no user endpoint came in that time."""

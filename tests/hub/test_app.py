@@ -21,7 +21,7 @@ from tests.hub.units import (
 
 @pytest.fixture
 def hub(store, tmp_path):
-    return Hub(HubConfig("127.0.0.1", 5000, tmp_path / "hub.db", CONFIG, CLIENTS), store)
+    return Hub(HubConfig("127.0.0.1", 5000, 5000, tmp_path / "hub.db", CONFIG, CLIENTS), store)
 
 
 async def token(hub):

@@ -19,7 +19,7 @@ def password(store):
 
 @pytest.fixture
 def ask(store):
-    rest = Rest(BrokerRoutes(Passwords(store), "/").routes())
+    rest = Rest(BrokerRoutes(Passwords(store), "/", 5000).routes())
 
     def ask(question, **form):
         answer = run(rest("POST", f"/broker/{question}", form=form))
