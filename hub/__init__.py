@@ -7,9 +7,11 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `config`, `clients`   hub.yaml; who a client credential stands for
 `store`               SQLite: reads on the loop, writes in group commits
 `app`, `web`          all parts put together; what every REST call shares
+`limits`              how many bytes a request may have
 `routes/`             the REST calls
 `tokens`              bearer tokens
 `amqp/`               the connection to RabbitMQ, its names, and what its accounts may do
+`sweeper`             forgets what is over
 `endpoints`, `registration`   managers and user endpoints as rows of the store; how managers come and go
 `submission`, `commands`, `outcomes`, `heartbeats`   the way of a task: in, start its endpoint, out, and who is alive
 """

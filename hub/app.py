@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sqlite3
-import time
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,6 +14,7 @@ from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.config import HubConfig
 from hub.heartbeats import Heartbeats
+from hub.limits import LimitedBodies
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.routes.auth import AuthRoutes
@@ -26,49 +24,47 @@ from hub.routes.functions import FunctionRoutes
 from hub.routes.tasks import TaskRoutes
 from hub.store import Store
 from hub.submission import Submitter
+from hub.sweeper import Sweeper
 from hub.tokens import Tokens
-from hub.web import ApiError, Json, error_response
+from hub.web import ApiError, Invalid, Json, error_response
 from wire.connection import Connection
 from wire.errors import BrokerError
-
-log = logging.getLogger(__name__)
 
 API_VERSION = "1.0.0"
 MIN_VERSION = "3.0.0"
 """The oldest client and endpoint packages that know the calls of this service."""
-
-KEEP_RESULTS = 14 * 86400
-"""Seconds for which the end of a task is kept."""
-_SWEEP_EVERY = 3600.0
 
 
 class Hub:
     """`app` is the REST application; `run` is everything beside it."""
 
     def __init__(self, config: HubConfig, store: Store) -> None:
-        self._store = store
         self._broker = Broker(config.broker.url)
         tokens = Tokens(store, config.clients)
         passwords = Passwords(store)
-        commands = Commands(store, self._broker, config.broker, config.clients)
+        commands = Commands(store, self._broker, passwords, config.broker, config.clients)
         self._outcomes = Outcomes(store, self._broker)
         self._heartbeats = Heartbeats(store, self._broker, passwords, commands, self._outcomes)
-        registrar = Registrar(store, self._broker, config.broker, self._outcomes)
+        self._sweeper = Sweeper(store, passwords, self._outcomes)
+        registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes)
         submitter = Submitter(store, self._broker, commands)
-        self.app = Starlette(
-            routes=[
-                Route("/v2/version", version, methods=["GET"]),
-                *AuthRoutes(tokens, config.clients).routes(),
-                *FunctionRoutes(store, tokens).routes(),
-                *EndpointRoutes(store, tokens, registrar, submitter).routes(),
-                *TaskRoutes(store, tokens, self._broker, config.broker).routes(),
-                *BrokerRoutes(passwords, config.broker.vhost).routes(),
-            ],
-            exception_handlers={
-                ApiError: error_response,
-                BrokerError: _broker_unavailable,
-                404: _no_such_call,
-            },
+        self.app = LimitedBodies(
+            Starlette(
+                routes=[
+                    Route("/v2/version", version, methods=["GET"]),
+                    *AuthRoutes(tokens, config.clients).routes(),
+                    *FunctionRoutes(store, tokens).routes(),
+                    *EndpointRoutes(store, tokens, registrar, submitter).routes(),
+                    *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
+                    *BrokerRoutes(passwords, config.broker.vhost, config.questions).routes(),
+                ],
+                exception_handlers={
+                    ApiError: error_response,
+                    BrokerError: _broker_unavailable,
+                    UnicodeEncodeError: _no_text,
+                    404: _no_such_call,
+                },
+            )
         )
 
     async def run(self, first: Connection) -> None:
@@ -76,21 +72,12 @@ class Hub:
         handlers = {topology.RESULTS: self._outcomes.on_results, topology.HEARTBEATS: self._heartbeats.on_reports}
         await asyncio.gather(
             self._broker.run(first, handlers, self._outcomes.forward_remaining),
-            self._sweep(),
+            self._sweeper.run(),
         )
 
     async def connected(self) -> None:
         """Returns once `run` has made what is to be in the broker, and submissions can be taken."""
         await self._broker.connected.wait()
-
-    async def _sweep(self) -> None:
-        """Forgets what is over: tokens, passwords, old results."""
-        while True:
-            try:
-                await self._store.write(_forget_old)
-            except sqlite3.Error as e:
-                log.warning("Old rows could not be removed: %s", e)
-            await asyncio.sleep(_SWEEP_EVERY)
 
 
 async def version(request: Request) -> Json:
@@ -98,16 +85,13 @@ async def version(request: Request) -> Json:
     return Json({"api": API_VERSION, "min_ep_version": MIN_VERSION, "min_sdk_version": MIN_VERSION})
 
 
-def _forget_old(db: sqlite3.Connection) -> None:
-    now = time.time()
-    db.execute("DELETE FROM token WHERE expires < ?", (now,))
-    db.execute("DELETE FROM password WHERE expires < ?", (now,))
-    db.execute("DELETE FROM task WHERE ended_at < ?", (now - KEEP_RESULTS,))
-
-
 def _broker_unavailable(request: Request, error: Exception) -> Json:
     text = f"The service cannot reach its message broker now; try again later ({error})"
     return error_response(request, ApiError(503, "BROKER_UNAVAILABLE", text))
+
+
+def _no_text(request: Request, error: Exception) -> Json:
+    return error_response(request, Invalid("The body has half of a surrogate pair where a text belongs"))
 
 
 def _no_such_call(request: Request, error: Exception) -> Json:

@@ -31,15 +31,23 @@ REPEAT_AFTER = 5.0
 class Commands:
     """Writes down and sends start commands."""
 
-    def __init__(self, store: Store, broker: Broker, config: BrokerConfig, clients: Mapping[str, Client]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        passwords: Passwords,
+        config: BrokerConfig,
+        clients: Mapping[str, Client],
+    ) -> None:
         self._store = store
         self._broker = broker
+        self._passwords = passwords
         self._config = config
         self._clients = clients
         self._soon: set[asyncio.Task[None]] = set()
 
     def write_down(self, db: sqlite3.Connection, user_endpoint: str, now: float) -> str:
-        """Notes the start, as part of a larger change of the store; returns a fresh password for the command."""
+        """Notes the start, as part of a larger change of the store; returns a password for the command."""
         row = db.execute("SELECT * FROM user_endpoint WHERE id = ?", (user_endpoint,)).fetchone()
         last = db.execute(
             "SELECT rowid, * FROM start WHERE user_endpoint = ? ORDER BY rowid DESC LIMIT 1", (user_endpoint,)
@@ -50,7 +58,7 @@ class Commands:
         else:
             db.execute("UPDATE start SET commands = commands + 1 WHERE rowid = ?", (last["rowid"],))
         db.execute("UPDATE user_endpoint SET commanded_at = ? WHERE id = ?", (now, user_endpoint))
-        return Passwords.add(db, topology.user_endpoint_account(user_endpoint))
+        return self._passwords.give(db, topology.user_endpoint_account(user_endpoint))
 
     async def send(self, user_endpoint: str, password: str) -> None:
         """Publishes the command; a manager that has no queue (stopped, locked) gets it when it is back.

@@ -21,6 +21,10 @@ import yaml
 
 from hub.clients import Client, Identity
 
+QUESTIONS_PORT = 300
+"""Where the broker asks the hub about accounts: a port that only root, or whom root lets, can take while the hub is
+down, because whoever answers there decides who is who."""
+
 
 class ConfigError(Exception):
     """hub.yaml cannot be used; the text says which key and why, never a secret."""
@@ -43,10 +47,11 @@ class BrokerConfig:
 
 @dataclass(frozen=True, slots=True)
 class HubConfig:
-    """All of hub.yaml. `clients` is by client id."""
+    """All of hub.yaml. `clients` is by client id. `questions` is the port at which the broker asks, on loopback."""
 
     host: str
     port: int
+    questions: int
     database: Path
     broker: BrokerConfig
     clients: Mapping[str, Client]
@@ -85,13 +90,16 @@ def _check_private(path: Path) -> None:
 
 
 def _hub(document: Any, folder: Path) -> HubConfig:
-    top = _mapping(document, "", required=("database", "broker", "clients"), optional=("listen", "allow_remote"))
-    host, port = _listen(_text(top, "listen", "", "127.0.0.1:5000"), allow_remote=top.get("allow_remote", False))
+    top = _mapping(
+        document, "", required=("database", "broker", "clients"), optional=("listen", "allow_remote", "questions_port")
+    )
+    host, port = _listen(_text(top, "listen", "", "localhost:5000"), allow_remote=top.get("allow_remote", False))
     return HubConfig(
         host=host,
         port=port,
+        questions=_port(top, "questions_port", "", QUESTIONS_PORT),
         database=folder / _text(top, "database", ""),
-        broker=_broker(top["broker"]),
+        broker=_broker(top["broker"], folder),
         clients=_clients(top["clients"]),
     )
 
@@ -106,7 +114,7 @@ def _listen(text: str, *, allow_remote: Any) -> tuple[str, int]:
     if not allow_remote and not _is_loopback(host):
         raise ConfigError(
             f"listen: {host} is reachable from other machines, and the hub has no TLS of its own;"
-            " listen on 127.0.0.1 behind a TLS proxy, or set 'allow_remote: true'"
+            " listen on localhost behind a TLS proxy, or set 'allow_remote: true'"
         )
     return host, int(port)
 
@@ -118,26 +126,38 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _broker(value: Any) -> BrokerConfig:
+def _broker(value: Any, folder: Path) -> BrokerConfig:
     where = "broker"
-    known = _mapping(value, where, required=("url",), optional=("endpoint_host", "endpoint_port", "scheme"))
-    url = _text(known, "url", where)
+    known = _mapping(
+        value, where, required=(), optional=("url", "url_file", "endpoint_host", "endpoint_port", "scheme")
+    )
+    if ("url" in known) == ("url_file" in known):
+        raise ConfigError("broker: give either url_file (mep-hub broker-setup writes it) or url")
+    url = _text(known, "url", where) if "url" in known else _url_in(folder / _text(known, "url_file", where))
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if not host or parts.scheme not in ("amqp", "amqps") or not parts.username or not parts.password:
-        raise ConfigError("broker.url: expected amqp[s]://USER:PASSWORD@HOST:PORT/VHOST")
+        raise ConfigError(
+            f"broker.{'url' if 'url' in known else 'url_file'}: expected amqp[s]://USER:PASSWORD@HOST:PORT/VHOST"
+        )
     scheme = _text(known, "scheme", where, parts.scheme)
     if scheme not in ("amqp", "amqps"):
         raise ConfigError(f"broker.scheme: expected amqp or amqps, got {scheme!r}")
-    endpoint_port = known.get("endpoint_port", port or (5671 if parts.scheme == "amqps" else 5672))
-    if type(endpoint_port) is not int or not 0 < endpoint_port < 65536:
-        raise ConfigError("broker.endpoint_port: expected a port number")
+    endpoint_port = _port(known, "endpoint_port", where, port or (5671 if parts.scheme == "amqps" else 5672))
     endpoint_host = _text(known, "endpoint_host", where, f"[{host}]" if ":" in host else host)
     vhost = unquote(parts.path.removeprefix("/")) or "/"
     return BrokerConfig(url, scheme, endpoint_host, endpoint_port, vhost)
+
+
+def _url_in(path: Path) -> str:
+    _check_private(path)
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"broker.url_file: {path}: cannot be read, {type(e).__name__}") from None
 
 
 def _clients(value: Any) -> dict[str, Client]:
@@ -211,6 +231,13 @@ def _text(known: Mapping[str, Any], key: str, where: str, default: str | None = 
     value = known.get(key, default)
     if not isinstance(value, str) or (not value and default is None):
         raise ConfigError(f"{where + '.' if where else ''}{key}: expected a text")
+    return value
+
+
+def _port(known: Mapping[str, Any], key: str, where: str, default: int) -> int:
+    value = known.get(key, default)
+    if type(value) is not int or not 0 < value < 65536:
+        raise ConfigError(f"{where + '.' if where else ''}{key}: expected a port number")
     return value
 
 

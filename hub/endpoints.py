@@ -38,8 +38,12 @@ class Manager:
         return client.is_one_of(self.owner) or any(client.is_one_of(a) for a in self.record.get("admins") or ())
 
     def is_open_to(self, client: Client) -> bool:
-        """Tells whether the client may see the manager and submit to it."""
-        return (self.multi_user and self.public) or self.is_run_by(client)
+        """Tells whether the client may submit to it, and see it when it knows its id.
+
+        `public` has no say in this: it makes an endpoint be found by others. Who may run tasks under which account is
+        the business of the manager's mapping; an endpoint that has none is its owner's alone.
+        """
+        return self.multi_user or self.is_run_by(client)
 
     @property
     def allowed_functions(self) -> list[str] | None:
@@ -79,7 +83,7 @@ def open_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
     """
     manager = read_manager(store, endpoint_id)
     if not manager.is_open_to(client):
-        raise Forbidden(f"Endpoint {endpoint_id} is not public and not yours")
+        raise Forbidden(f"Endpoint {endpoint_id} is for its owner alone")
     return manager
 
 

@@ -19,6 +19,19 @@ from hub.outcomes import Outcomes
 from hub.store import Store
 from hub.web import ApiError, Invalid, field, uuid_field
 
+METADATA = frozenset(
+    {
+        "endpoint_version",
+        "python_version",
+        "hostname",
+        "local_user",
+        "endpoint_config",
+        "user_config_template",
+        "user_config_schema",
+        "mep_version",
+    }
+)
+"""What an endpoint may say about itself: what public endpoints and managers do say."""
 LOCK_TIME = 60.0
 """Seconds for which a locked endpoint may not register again."""
 
@@ -31,12 +44,13 @@ def decode(body: Mapping[str, Any]) -> dict[str, Any]:
     """
     if body.get("high_assurance") or body.get("authentication_policy"):
         raise Invalid("high_assurance, authentication_policy: this service cannot enforce them")
+    metadata = field(body, "metadata", dict, {})
     return {
         "endpoint_name": field(body, "endpoint_name", str),
         "display_name": field(body, "display_name", str, None),
         "multi_user": field(body, "multi_user", bool, False),
         "public": field(body, "public", bool, False),
-        "metadata": field(body, "metadata", dict, {}),
+        "metadata": {key: value for key, value in metadata.items() if key in METADATA},
         "allowed_functions": _ids(body, "allowed_functions"),
         "admins": _ids(body, "admins"),
         "subscription_uuid": field(body, "subscription_uuid", str, None),
@@ -51,14 +65,17 @@ def _ids(body: Mapping[str, Any], key: str) -> list[str] | None:
 class Registrar:
     """Carries registrations, locks and deletions out."""
 
-    def __init__(self, store: Store, broker: Broker, config: BrokerConfig, outcomes: Outcomes) -> None:
+    def __init__(
+        self, store: Store, broker: Broker, passwords: Passwords, config: BrokerConfig, outcomes: Outcomes
+    ) -> None:
         self._store = store
         self._broker = broker
+        self._passwords = passwords
         self._config = config
         self._outcomes = outcomes
 
     async def register(self, caller: Client, known: Manager | None, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Registers a new endpoint, or `known` again; the answer holds fresh credentials.
+        """Registers a new endpoint, or `known` again; the answer holds its credentials.
 
         Raises:
             ApiError: 423 while it is locked.
@@ -77,7 +94,7 @@ class Registrar:
                 " record = excluded.record",
                 (endpoint_id, owner, record["multi_user"], record["public"], json.dumps(record)),
             )
-            return Passwords.add(db, topology.manager_account(endpoint_id))
+            return self._passwords.give(db, topology.manager_account(endpoint_id))
 
         url = self._config.url_for(topology.manager_account(endpoint_id), await self._store.write(keep))
         return {

@@ -14,9 +14,11 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
 
+from hub.amqp.setup import GUEST
 from hub.app import Hub
 from hub.config import HubConfig
 from hub.store import Store
@@ -25,6 +27,7 @@ from wire.errors import BrokerError
 
 log = logging.getLogger(__name__)
 
+LOOPBACK = ("127.0.0.1", "::1")
 GRACE = 2
 """Seconds for open requests to end after SIGTERM."""
 
@@ -39,8 +42,11 @@ async def serve(config: HubConfig) -> None:
     Raises:
         CannotStart: the database, the broker or the listen address cannot be used.
     """
+    # Before anybody could ask us who `guest` is.
+    await _refuse_guest(config.broker.url)
     with ExitStack() as stack:
-        sockets = [stack.enter_context(s) for s in _bind(config.host, config.port)]
+        places = {config.questions: LOOPBACK[0], config.port: config.host}  # which may be one and the same
+        sockets = [stack.enter_context(s) for port, host in places.items() for s in _bind(host, port)]
         try:
             connection = await Connection.open(config.broker.url)
         except BrokerError as e:
@@ -101,16 +107,53 @@ async def _end(loops: asyncio.Future[None]) -> None:
         await loops
 
 
+def _has_ipv6() -> bool:
+    """Tells whether ::1 is an address of this host, which a kernel may be told to do without."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind((LOOPBACK[1], 0))
+    except OSError:
+        return False
+    return True
+
+
+async def _refuse_guest(url: str) -> None:
+    """Tries to be RabbitMQ's own administrator, whose name and password everybody knows.
+
+    Raises:
+        CannotStart: everybody on the broker's host, or beyond, is administrator of the broker.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    try:
+        connection = await Connection.open(urlunsplit(parts._replace(netloc=f"{GUEST}:{GUEST}@{host}")))
+    except BrokerError as e:
+        # The broker looks at the virtual host only once it has accepted the password.
+        if "NOT_ALLOWED" not in str(e):
+            return
+    else:
+        await connection.close()
+    raise CannotStart(
+        f"broker: anybody can log in to it as {GUEST!r} with password {GUEST!r}, and start processes as every mapped"
+        " account; set it up with: mep-hub broker-setup (or: rabbitmqctl delete_user guest)"
+    )
+
+
 def _bind(host: str, port: int) -> list[socket.socket]:
-    """Listens on each address of `host`: `localhost` may be both 127.0.0.1 and ::1.
+    """Listens on each address of `host`; of loopback on both, 127.0.0.1 and ::1.
+
+    Clients are told `localhost`, which is both: what we left free would be anybody's, who could pose as the hub.
 
     Raises:
         CannotStart: an address cannot be used; no socket is left open then.
     """
     sockets: list[socket.socket] = []
     try:
-        addresses = {info[4][:2]: info[0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-        for address, family in addresses.items():
+        names = LOOPBACK if host in ("localhost", *LOOPBACK) else (host,)
+        found = [info for name in names for info in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
+        for address, family in {info[4][:2]: info[0] for info in found}.items():
+            if family == socket.AF_INET6 and address[0] != host and not _has_ipv6():
+                continue
             # The protocol is named because asyncio sets TCP_NODELAY only then: without it each answer takes 40 ms.
             listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sockets.append(listener)

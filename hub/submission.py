@@ -8,6 +8,7 @@ back and the caller is told to try again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
@@ -23,10 +24,18 @@ from hub.clients import Client
 from hub.commands import Commands
 from hub.endpoints import Manager
 from hub.store import Store
-from hub.web import ApiError, Forbidden, Invalid, NotFound, field, uuid_field
+from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, field, uuid_field
 from wire import messages
 from wire.errors import BrokerError
 from wire.messages import Task
+
+TASK_BYTES = 12 * 2**20
+"""Of one task as it is published, code and arguments: RabbitMQ takes 16 MiB (from version 4 on), and ends the
+connection of whoever sends more."""
+SUBMISSION_BYTES = 256 * 2**20
+"""Of all tasks of one submission: the code goes with each of them."""
+AHEAD_BYTES = 16 * 2**20
+"""Published before the broker has confirmed what came before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,8 @@ class Submitter:
         """Stores and publishes the tasks; the answer is what the client expects.
 
         Raises:
-            ApiError: 403 or 404 for functions and task groups, 503 when RabbitMQ is not reachable.
+            ApiError: 403 or 404 for functions and task groups, 413 for what is too large, 503 when RabbitMQ is not
+                reachable.
         """
         if not self._broker.connected.is_set():
             raise _unavailable()
@@ -101,6 +111,7 @@ class Submitter:
             for arguments in packed
         ]
         codes = {function: self._code(caller, manager, function) for function in {call.function for call in calls}}
+        _check_sizes(calls, codes)
         group = self._group(caller, submission)
         user_endpoint = endpoints.user_endpoint_id(manager.id, caller.identity.id, submission.user_opts)
         password = await self._store.write(
@@ -192,24 +203,44 @@ class Submitter:
         queue = topology.task_queue(user_endpoint)
         await self._broker.declare_queue(queue)
         resources = submission.resource_specification
-        confirms = [
-            self._broker.send(
-                topology.target(
-                    queue,
-                    "application/octet-stream",
-                    headers={
-                        "task_uuid": call.task,
-                        "function_uuid": call.function,
-                        "resource_specification": None if resources is None else json.dumps(resources),
-                        "result_serializers": submission.result_serializers,
-                    },
-                ),
-                messages.pack(Task(call.task, codes[call.function] + call.arguments)),
+        shared = {
+            "resource_specification": None if resources is None else json.dumps(resources),
+            "result_serializers": submission.result_serializers,
+        }
+        confirms: list[asyncio.Future[None]] = []
+        ahead = 0
+        for call in calls:
+            headers = {"task_uuid": call.task, "function_uuid": call.function, **shared}
+            target = topology.target(queue, "application/octet-stream", headers=headers)
+            body = messages.pack(Task(call.task, codes[call.function] + call.arguments))
+            confirms.append(self._broker.send(target, body))
+            ahead += len(body)
+            if ahead > AHEAD_BYTES:
+                await asyncio.gather(*confirms)
+                confirms, ahead = [], 0
+        await asyncio.gather(*confirms)
+
+
+def _check_sizes(calls: list[_Call], codes: Mapping[str, str]) -> None:
+    """Refuses what the broker would not take.
+
+    Raises:
+        TooLarge: a task, or all together.
+    """
+    sizes = {function: len(json.dumps(code)) for function, code in codes.items()}
+    whole = 0
+    for call in calls:
+        size = sizes[call.function] + len(json.dumps(call.arguments))
+        whole += size
+        if size > TASK_BYTES:
+            raise TooLarge(
+                f"A task has {size} bytes of code and arguments; {TASK_BYTES} are the most that is taken here"
             )
-            for call in calls
-        ]
-        for confirm in confirms:
-            await confirm
+    if whole > SUBMISSION_BYTES:
+        raise TooLarge(
+            f"The tasks have {whole} bytes of code and arguments; at most {SUBMISSION_BYTES} are taken at once: submit"
+            " fewer in one batch"
+        )
 
 
 def _take_back(db: sqlite3.Connection, calls: list[_Call]) -> None:

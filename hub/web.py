@@ -16,12 +16,17 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from wire.nesting import is_shallow
 from wire.printable import printable
 
 log = logging.getLogger(__name__)
 
 LONGEST_LOGGED = 200
 """Characters of what a caller sent that reach the log."""
+DEEPEST = 100
+"""Objects and lists in each other in a body: what is read here is written again, deeper in the stack."""
+MOST_FIELDS = 100
+"""Fields of a form."""
 
 
 class ApiError(Exception):
@@ -54,6 +59,13 @@ class Invalid(ApiError):
         super().__init__(422, "INVALID_REQUEST", text)
 
 
+class TooLarge(ApiError):
+    """413: more than is taken; the text says how much is."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(413, "PAYLOAD_TOO_LARGE", text)
+
+
 class Json(JSONResponse):
     """A JSON answer in ASCII: texts from endpoints may hold lone surrogates, which UTF-8 has no bytes for."""
 
@@ -83,7 +95,7 @@ async def json_object(request: Request) -> dict[str, Any]:
     """Reads the request's body.
 
     Raises:
-        Invalid: it is not a JSON object.
+        Invalid: it is not a JSON object, or nested too deep.
     """
     try:
         body = json.loads(await request.body())
@@ -91,12 +103,22 @@ async def json_object(request: Request) -> dict[str, Any]:
         body = None
     if not isinstance(body, dict):
         raise Invalid("The body must be a JSON object")
+    if not is_shallow(body, DEEPEST):
+        raise Invalid(f"The body must have no more than {DEEPEST} objects and lists in each other")
     return body
 
 
 async def form(request: Request) -> dict[str, str]:
-    """Reads a form-encoded body; returns the first value of each field."""
-    fields = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
+    """Reads a form-encoded body; returns the first value of each field.
+
+    Raises:
+        Invalid: there are too many fields.
+    """
+    text = (await request.body()).decode("utf-8", "replace")
+    try:
+        fields = parse_qs(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Invalid(f"The form must have no more than {MOST_FIELDS} fields") from None
     return {key: values[0] for key, values in fields.items()}
 
 

@@ -46,16 +46,23 @@ class PrivateBroker(Running):
     """`start`, `stop`, `restart`, `kill`; a context manager starts and stops. Ports and password stay the same."""
 
     def __init__(
-        self, folder: Path, hub_port: int = 5000, port: int | None = None, certificate: Path | None = None
+        self,
+        folder: Path,
+        hub_port: int = 5000,
+        port: int | None = None,
+        certificate: Path | None = None,
+        *,
+        as_it_comes: bool = False,
     ) -> None:
         """`folder` is made when it is not there. `port` is the AMQP port; a free one when not given. With
-        `certificate`, a file with certificate and key for localhost, there is TLS on `tls_port` as well."""
+        `certificate`, a file with certificate and key for localhost, there is TLS on `tls_port` as well. `as_it_comes`
+        is nothing set up for a hub: the only user is RabbitMQ's own `guest`."""
         self.folder = folder.absolute()
         self.hub_port = hub_port
         free, self.tls_port, distribution_port, epmd_port = free_ports(4)
         self.port = port or free
         self._settings = NodeSettings(
-            self.folder, hub_port, self.port, self.tls_port, distribution_port, epmd_port, certificate
+            self.folder, hub_port, self.port, self.tls_port, distribution_port, epmd_port, certificate, as_it_comes
         )
         self._node: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -63,6 +70,8 @@ class PrivateBroker(Running):
     @property
     def url(self) -> str:
         """The URL of the internal user, who may do everything. Holds the password."""
+        if self._settings.as_it_comes:
+            return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
         return f"amqp://hub:{self._settings.password}@127.0.0.1:{self.port}/%2F"
 
     @property
@@ -135,8 +144,13 @@ class PrivateBroker(Running):
         # The pid may be gone while the kernel still takes the threads and their sockets down.
         until(lambda: is_free(self.port), "its port to be free", failed=BrokerFailed)
 
-    def ctl(self, *arguments: str) -> None:
-        """Runs rabbitmqctl on the node, which takes seconds. Raises BrokerFailed."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which RabbitMQ's programs find this node."""
+        return self._settings.environment()
+
+    def ctl(self, *arguments: str) -> str:
+        """Runs rabbitmqctl on the node, which takes seconds; what it said. Raises BrokerFailed."""
         done = subprocess.run(
             [PROGRAM.with_name("rabbitmqctl"), *arguments],
             env=self._settings.environment(),
@@ -146,6 +160,7 @@ class PrivateBroker(Running):
         )
         if done.returncode != 0:
             raise BrokerFailed(f"rabbitmqctl {arguments[0]}: {done.stderr}")
+        return done.stdout
 
     def _stop_node(self) -> None:
         if self._node is None:

@@ -156,6 +156,7 @@ class HubProcess(Running):
         path = self.folder / "hub.yaml"
         document = {
             "listen": f"127.0.0.1:{self.port}",
+            "questions_port": self.port,
             "database": str(self.folder / "hub.db"),
             "broker": {"url": self._broker.url},
             "clients": [

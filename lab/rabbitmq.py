@@ -5,10 +5,12 @@ Secrets are in files of mode 0600 in the node's folder, never in argv or in an e
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hub.amqp.setup import definitions
 from lab.files import write_private
 
 MARK = "LAB_BROKER"
@@ -22,7 +24,11 @@ _ERLANG = (
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Of one node. With `certificate`, a file with certificate and key for localhost, there is TLS on `tls_port`."""
+    """Of one node. With `certificate`, a file with certificate and key for localhost, there is TLS on `tls_port`.
+
+    It is set up as `mep-hub broker-setup` does, with one virtual host less; or not at all, `as_it_comes`, with the
+    account `guest` of a new RabbitMQ.
+    """
 
     folder: Path
     hub_port: int
@@ -31,6 +37,7 @@ class NodeSettings:
     distribution_port: int
     epmd_port: int
     certificate: Path | None
+    as_it_comes: bool = False
     password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     def environment(self) -> dict[str, str]:
@@ -72,11 +79,12 @@ class NodeSettings:
             )
         write_private(
             self.folder / "rabbitmq.conf",
-            f"default_user = hub\ndefault_pass = {self.password}\n"
-            "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
+            ("" if self.as_it_comes else f"load_definitions = {self.folder}/definitions.json\n")
+            + "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
             f"{paths}{tls}"
             "consumer_timeout = 604800000\n",  # a week: an endpoint may hold a task unacked while it runs
         )
+        write_private(self.folder / "definitions.json", json.dumps(definitions(self.password, "/")))
         write_private(self.folder / "enabled_plugins", "[rabbitmq_auth_backend_http].\n")
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():

@@ -46,6 +46,12 @@ def test_files_that_are_named_exist(document: Path) -> None:
     assert sorted(missing) == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_nobody_is_told_to_install_what_is_somebody_elses(document: Path) -> None:
+    """The name of this project is another's in the registry of Python packages."""
+    assert not re.search(r"pip3? install (?:-\S+ )*mep\b", document.read_text(encoding="utf-8"))
+
+
 def test_decisions_are_numbered_and_in_the_index() -> None:
     assert [path.name[:4] for path in DECISIONS] == [f"{number:04}" for number in range(1, len(DECISIONS) + 1)]
     index = (PROJECT / "docs" / "decisions" / "README.md").read_text()

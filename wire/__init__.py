@@ -4,12 +4,15 @@
 `queues`       where to consume and publish, as it arrives from the service
 `connection`   one AMQP connection on the running asyncio loop
 `consumer`     deliveries from one queue, bounded in number and in bytes
+`properties`   what strangers may put beside a message: what cannot be read costs the message only
 `publisher`    messages to the broker, each confirmed
 `reconnect`    stays connected; `backoff` is how long to wait before the next attempt
 `errors`       what the broker or the network refused
 `pending`, `pika_errors`   parts of a connection: what waits for an answer; pika's errors in our words
+`listeners`    who listens on a port of this host, and who may
 `failure_notice`   tells the service that a user endpoint could not start
 `redaction`    keeps passwords out of every text that people read
+`nesting`      how deep values from strangers are
 `printable`    makes text from strangers fit for logs and people
 
 Nothing here knows who is talking. `mep`, `uep` and `hub` import this package; it imports none of them.

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pika
-from pika.adapters.asyncio_connection import AsyncioConnection
 
 from wire.consumer import Consumer, Delivery
 from wire.errors import BrokerError, ConnectionLost, Unreachable
 from wire.pending import PendingAnswers, fail, succeed
 from wire.pika_errors import as_lost, channel_closed, connection_closed, not_opened
+from wire.properties import TolerantConnection
 from wire.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Connection:
         parameters.socket_timeout = parameters.stack_timeout = OPEN_TIMEOUT
         self = cls()
         opened: asyncio.Future[None] = self._pending.future()
-        AsyncioConnection(
+        TolerantConnection(
             parameters,
             on_open_callback=lambda connection: self._opened(connection, opened),
             on_open_error_callback=lambda _, error: fail(opened, not_opened(error)),

@@ -12,15 +12,23 @@ the whole channel could be changed without consuming anew, but quorum queues do 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from wire.printable import printable
+from wire.properties import UnreadableProperties, problem
+
+log = logging.getLogger(__name__)
 
 FEWEST = 8
 """Messages that may always be on their way, however large they are; with these it begins."""
 
 CALM = 4
 """Windows of small messages after which it grows again, once it had to shrink."""
+
+_LONGEST_LOGGED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,13 @@ class Consumer:
     def _received(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         if self._most_bytes is not None:
             self._count(method.delivery_tag, len(body), self._most_bytes)
-        self._receive(_delivery(method, properties, body))
+        try:
+            delivery = _delivery(method, properties, body)
+        except UnreadableProperties as e:
+            log.warning("Dropped a message from queue %s: %s", printable(self._queue, _LONGEST_LOGGED), e)
+            self.ack(method.delivery_tag)
+            return
+        self._receive(delivery)
 
     def _count(self, tag: int, size: int, most_bytes: int) -> None:
         self._unacked[tag] = size
@@ -113,6 +127,14 @@ class Consumer:
 
 
 def _delivery(method: Any, properties: Any, body: bytes) -> Delivery:
+    """Makes a delivery of what pika has read.
+
+    Raises:
+        UnreadableProperties: it must not be handed on; the text says who sent it and why.
+    """
+    found = problem(method, properties)
+    if found is not None:
+        raise UnreadableProperties(f"{found} (routing key {printable(str(method.routing_key), _LONGEST_LOGGED)})")
     return Delivery(
         tag=method.delivery_tag,
         body=body,

@@ -15,7 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from wire.nesting import is_shallow
 from wire.printable import printable
+
+DEEPEST = 100
+"""Objects and lists in each other: what is read here is written again, deeper in the stack."""
 
 _VERSION = b"\x01"
 
@@ -89,7 +93,8 @@ def unpack(raw: bytes) -> Message:
     """The message in `raw`.
 
     Raises:
-        MessageError: wrong version byte, not JSON, unknown type, or a required field missing or of the wrong type.
+        MessageError: wrong version byte, not JSON, nested too deep, unknown type, or a required field missing or of the
+            wrong type.
     """
     if raw[:1] != _VERSION:
         raise MessageError(f"not a protocol v1 message: first byte is {raw[:1]!r}, expected {_VERSION!r}")
@@ -101,6 +106,8 @@ def unpack(raw: bytes) -> Message:
     reader = _READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
         raise MessageError(f"unknown message_type {printable(repr(kind), 64)}; known: {', '.join(_READERS)}")
+    if not is_shallow(envelope, DEEPEST):
+        raise MessageError(f"more than {DEEPEST} objects or lists in each other")
     return reader(_require(envelope, "data", dict))
 
 

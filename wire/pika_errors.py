@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pika.exceptions import AMQPError, ConnectionClosedByBroker, ProbableAuthenticationError
 
 from wire.errors import AccessRefused, BrokerError, ConnectionLost, TooLarge, Unreachable
+from wire.listeners import StrangerListens
 from wire.redaction import redact
 
 _REMEDIES = {
@@ -31,6 +32,8 @@ def not_opened(error: BaseException) -> BrokerError:
             return AccessRefused("the broker refuses this user and password")
         if isinstance(cause, ssl.SSLError):
             return Unreachable(f"no trustworthy connection to the broker: {_tls_text(cause)}")
+        if isinstance(cause, StrangerListens):
+            return Unreachable(str(cause))
         cause = _nested(cause)
     return Unreachable(f"cannot connect to the broker: {_text(error)}")
 

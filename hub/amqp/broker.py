@@ -17,6 +17,8 @@ from hub.amqp import topology
 from wire.connection import Connection
 from wire.consumer import Delivery
 from wire.errors import BrokerError, ConnectionLost
+from wire.pending import fail, succeed
+from wire.printable import printable
 from wire.publisher import Publisher
 from wire.queues import Target
 from wire.reconnect import stay_connected
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 
 PREFETCH = 2000
 """Unacked deliveries from each queue; also the largest batch."""
+MOST_BYTES = 16 * 2**20
+"""Bytes of them, about: one who sends large results must not have the hub hold many of them."""
+
+_LONGEST_LOGGED = 200
 
 Handler = Callable[[list[Delivery]], Awaitable[None]]
 
@@ -99,7 +105,7 @@ class Broker:
         self.connected.clear()
         self._publisher = self._channel = None
         for answer in list(self._answers):
-            answer.set_exception(ConnectionLost("the connection to RabbitMQ was lost"))
+            fail(answer, ConnectionLost("the connection to RabbitMQ was lost"))
 
     async def _call(self, method: str, **arguments: Any) -> Any:
         """Calls a synchronous AMQP method on the bare channel; returns its answer frame."""
@@ -110,8 +116,7 @@ class Broker:
         answer.add_done_callback(self._answers.discard)
 
         def on_answer(frame: Any) -> None:
-            if not answer.done():
-                answer.set_result(frame)
+            succeed(answer, frame)
 
         try:
             getattr(self._channel, method)(**arguments, callback=on_answer)
@@ -129,7 +134,7 @@ async def _drain(connection: Connection, queue: str, handle: Handler) -> None:
         arrived.append(delivery)
         some.set()
 
-    consumer = await connection.consume(queue, on_delivery, prefetch=PREFETCH)
+    consumer = await connection.consume(queue, on_delivery, prefetch=PREFETCH, most_bytes=MOST_BYTES)
     while True:
         await some.wait()
         some.clear()
@@ -150,9 +155,11 @@ async def _handle(handle: Handler, batch: list[Delivery]) -> None:
         await handle(batch)
     except (BrokerError, sqlite3.Error):
         raise
-    except Exception:
+    except Exception as e:
         if len(batch) == 1:
-            log.exception("Dropped a message from %s", batch[0].routing_key)
+            why = printable(f"{type(e).__name__}: {e}", _LONGEST_LOGGED)
+            log.error("Dropped a message from %s: %s", printable(batch[0].routing_key, _LONGEST_LOGGED), why)
+            log.debug("Where it failed", exc_info=True)
             return
         for delivery in batch:
             await _handle(handle, [delivery])

@@ -1,8 +1,9 @@
-"""Passwords of AMQP accounts: many valid ones for each account, stored as hashes, renewed while their holder lives.
+"""Passwords of AMQP accounts: several valid ones for each account, stored as hashes, renewed while their holder lives.
 
-Every start command carries a new password, so an endpoint may hold an older one than the newest. A password that has
-been used to log in is renewed by its account's heartbeats: an endpoint whose manager cannot refresh it must still be
-able to reconnect after weeks and deliver its result.
+Every start command carries a password. Because only hashes are stored, the hub remembers in memory what it has made,
+and gives it again for REUSE; so an endpoint may hold an older one than the newest. A password that has been used to
+log in is renewed by its account's heartbeats: an endpoint whose manager cannot refresh it must still be able to
+reconnect after weeks and deliver its result.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from hub.store import Store
 
 LIFETIME = 7 * 86400
 """Seconds that an unused or no longer renewed password is valid."""
+REUSE = 86400
+"""Seconds for which a new password is given again, instead of another one for each submission."""
 _RENEW_EVERY = 3600
 
 
@@ -25,15 +28,26 @@ class Passwords:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._renewed: dict[str, float] = {}
+        self._newest: dict[str, tuple[str, float]] = {}
 
-    @staticmethod
-    def add(db: sqlite3.Connection, account: str) -> str:
-        """Makes a new password for `account`, as part of a larger change of the store."""
+    def give(self, db: sqlite3.Connection, account: str) -> str:
+        """Returns a password for `account` that is good for LIFETIME, as part of a larger change of the store."""
+        now = time.time()
+        password, made_at = self._newest.get(account, ("", 0.0))
+        # One that has been taken away since, or whose change was undone, is not in the store.
+        if (
+            now - made_at < REUSE
+            and db.execute(
+                "UPDATE password SET expires = ? WHERE account = ? AND hash = ?",
+                (now + LIFETIME, account, _hash(password)),
+            ).rowcount
+        ):
+            return password
         password = secrets.token_urlsafe(32)
         db.execute(
-            "INSERT INTO password(account, hash, expires) VALUES (?, ?, ?)",
-            (account, _hash(password), time.time() + LIFETIME),
+            "INSERT INTO password(account, hash, expires) VALUES (?, ?, ?)", (account, _hash(password), now + LIFETIME)
         )
+        self._newest[account] = password, now
         return password
 
     async def is_valid(self, account: str, password: str) -> bool:
@@ -59,6 +73,12 @@ class Passwords:
             return
         db.execute("UPDATE password SET expires = ? WHERE account = ? AND used", (now + LIFETIME, account))
         self._renewed[account] = now
+
+    def forget_old(self, db: sqlite3.Connection, now: float) -> None:
+        """Removes what is valid no more, from the store and from memory."""
+        db.execute("DELETE FROM password WHERE expires < ?", (now,))
+        self._newest = {account: given for account, given in self._newest.items() if now - given[1] < REUSE}
+        self._renewed = {account: at for account, at in self._renewed.items() if now - at < _RENEW_EVERY}
 
 
 def _hash(password: str) -> bytes:

@@ -58,11 +58,11 @@ class EndpointRoutes:
         return Json(await self._registrar.register(caller, manager, record))
 
     async def list_endpoints(self, request: Request) -> Json:
-        """Lists the caller's endpoints, or with `role=any` all that are open to the caller."""
+        """Lists the caller's endpoints, or with `role=any` the public ones as well."""
         caller = self._tokens.caller(request)
         managers = [endpoints.manager_of(row) for row in self._store.read("SELECT * FROM endpoint ORDER BY rowid")]
         every = request.query_params.get("role") == "any"
-        return Json([m.shown() for m in managers if m.is_run_by(caller) or (every and m.is_open_to(caller))])
+        return Json([m.shown() for m in managers if m.is_run_by(caller) or (every and m.public)])
 
     async def show(self, request: Request) -> Json:
         """Shows what an endpoint registered with; its configuration only to those who run it."""
@@ -71,7 +71,7 @@ class EndpointRoutes:
         metadata = dict(manager.record["metadata"])
         if not manager.is_run_by(caller):
             metadata.pop("endpoint_config", None)
-        return Json({**manager.shown(), "metadata": metadata, **metadata})
+        return Json({**metadata, **manager.shown(), "metadata": metadata})
 
     async def delete(self, request: Request) -> Json:
         """Forgets an endpoint."""

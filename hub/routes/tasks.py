@@ -21,7 +21,8 @@ from wire import messages
 BATCH_LIMIT = 5000
 """Tasks in one `batch_status`; more are left out of the answer, which clients take for not ended yet."""
 BATCH_BYTES = 16 * 2**20
-"""Bytes of results after which the rest is left out likewise: nobody else is served while an answer is made."""
+"""Bytes of results in it, unless one alone has more; the rest is left out likewise: nobody else is served while an
+answer is made."""
 
 _TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
 
@@ -29,10 +30,13 @@ _TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_grou
 class TaskRoutes:
     """Calls about tasks and their results."""
 
-    def __init__(self, store: Store, tokens: Tokens, broker: Broker, config: BrokerConfig) -> None:
+    def __init__(
+        self, store: Store, tokens: Tokens, broker: Broker, passwords: Passwords, config: BrokerConfig
+    ) -> None:
         self._store = store
         self._tokens = tokens
         self._broker = broker
+        self._passwords = passwords
         self._config = config
 
     def routes(self) -> list[Route]:
@@ -60,10 +64,13 @@ class TaskRoutes:
         rows: dict[str, sqlite3.Row] = {}
         size = 0
         for task_id in ids:
-            row = self._task(task_id, caller) if size < BATCH_BYTES else None
-            if row is not None:
-                rows[task_id] = row
-                size += len(row["result"] or b"")
+            row = self._task(task_id, caller)
+            if row is None:
+                continue
+            size += len(row["result"] or b"")
+            if rows and size > BATCH_BYTES:
+                break
+            rows[task_id] = row
         return Json({"response": "batch", "results": {task_id: _shown(row) for task_id, row in rows.items()}})
 
     async def group(self, request: Request) -> Json:
@@ -82,7 +89,7 @@ class TaskRoutes:
         """Gives an AMQP account that reads the result queues of the caller, and of nobody else."""
         caller = self._tokens.caller(request)
         account = topology.client_account(caller.identity.id)
-        password = await self._store.write(lambda db: Passwords.add(db, account))
+        password = await self._store.write(lambda db: self._passwords.give(db, account))
         return Json(
             {
                 "queue_prefix": topology.client_queue_prefix(caller.identity.id),

@@ -15,6 +15,7 @@ from globus_sdk.token_storage import MemoryTokenStorage, SQLiteTokenStorage
 from mep.profile.client_credentials import ClientCredentials
 from mep.profile.config import ManagerConfig
 from mep.registration.errors import RegistrationError
+from wire.listeners import StrangerListens, check_url
 
 PUBLIC_CLIENT_ID = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
 """The native client of Globus Compute, under which people log in."""
@@ -25,8 +26,9 @@ def login_app(storage: Path, config: ManagerConfig, credentials: ClientCredentia
     """The Globus app that holds our tokens: of the client credentials, or without any of the login stored in `storage`.
 
     Raises:
-        RegistrationError: the stored login cannot be used.
+        RegistrationError: the stored login cannot be used, or a stranger listens where the service is to be.
     """
+    check_service(config)
     requirements = {
         globus_sdk.ComputeClientV3.scopes.resource_server: globus_sdk.ComputeClientV3.default_scope_requirements,
         globus_sdk.AuthClient.scopes.resource_server: [globus_sdk.AuthClient.scopes.openid],
@@ -57,6 +59,16 @@ def check_login(app: globus_sdk.GlobusApp) -> None:
     """Raises RegistrationError when somebody has to log in first."""
     if isinstance(app, globus_sdk.UserApp) and app.login_required():
         raise RegistrationError(os.EX_NOPERM, "not logged in; run `mep login`, or set client_credentials_path")
+
+
+def check_service(config: ManagerConfig) -> None:
+    """Raises RegistrationError when a service on this host is not that of root or a system account."""
+    places = [url for name, url in os.environ.items() if name.startswith("GLOBUS_SDK_SERVICE_URL_")]
+    try:
+        for url in filter(None, (service_url(config), *places)):
+            check_url(url)
+    except StrangerListens as e:
+        raise RegistrationError(os.EX_TEMPFAIL, f"the service: {e}") from None
 
 
 def service_url(config: ManagerConfig) -> str | None:

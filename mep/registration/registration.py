@@ -18,7 +18,7 @@ import globus_sdk
 from mep import __version__
 from mep.profile.profile import Profile
 from mep.registration.errors import RegistrationError, refused, unreachable
-from mep.registration.login import check_login, service_url
+from mep.registration.login import check_login, check_service, service_url
 from wire.queues import QueueInfoError, Source, Target, read_source, read_target
 
 COMPATIBLE_VERSION = "4.19.0"
@@ -46,6 +46,7 @@ def register(profile: Profile, app: globus_sdk.GlobusApp, known: str | None) -> 
     Raises:
         RegistrationError: no login, the service cannot be reached, or refuses, or its answer is none.
     """
+    check_service(profile.config)
     check_login(app)
     with globus_sdk.ComputeClientV3(app=app, base_url=service_url(profile.config)) as client:
         answer = _ask(client, known, _document(profile))

@@ -134,8 +134,8 @@ def test_profile_mapping_and_login(hub: HubProcess, users: dict[str, LocalAccoun
     assert [line for line in done.stdout.splitlines() if line.startswith("FAIL") and "mep login" in line]
     admin = hub.users["admin"]
     follow("4. Log in", Path("/root"), CLIENT_ID=admin.client_id, CLIENT_SECRET=admin.client_secret)
-    config = (PROFILE / "config.yaml").read_text().replace("public: false", "public: true")
-    (PROFILE / "config.yaml").write_text(f"{config}audit_log_path: /var/log/mep/audit.log\n")
+    with (PROFILE / "config.yaml").open("a") as file:
+        file.write("audit_log_path: /var/log/mep/audit.log\n")
 
 
 def test_check() -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 import pytest
 
-from hub import app as module
 from hub.app import Hub
 from hub.config import HubConfig
+from hub.limits import BODY_BYTES, FORM_BYTES
 from tests.hub.units import (
     ALICE,
     CLIENTS,
     COMPUTE_SCOPE,
     CONFIG,
-    add_manager,
-    add_task,
-    add_user_endpoint,
     ask,
     basic,
     new_id,
@@ -27,7 +21,7 @@ from tests.hub.units import (
 
 @pytest.fixture
 def hub(store, tmp_path):
-    return Hub(HubConfig("127.0.0.1", 5000, tmp_path / "hub.db", CONFIG, CLIENTS), store)
+    return Hub(HubConfig("127.0.0.1", 5000, 5000, tmp_path / "hub.db", CONFIG, CLIENTS), store)
 
 
 async def token(hub):
@@ -51,7 +45,7 @@ def test_a_call_that_is_not_there_is_an_error_that_clients_read(hub):
 
 def test_every_call_but_those_of_the_broker_and_the_version_wants_to_know_who_asks(hub):
     async def scenario():
-        for route in hub.app.routes:
+        for route in hub.app._app.routes:
             path = route.path.replace("{id}", new_id())
             (method,) = route.methods - {"HEAD"}
             answer = await ask(hub.app, method, path, b"{}")
@@ -73,21 +67,37 @@ def test_without_a_broker_registrations_are_told_to_come_again(hub):
     assert answer.headers["retry-after"]
 
 
-def test_what_is_over_is_forgotten(hub, store):
-    async def scenario():
-        now = time.time()
-        for expires in (now + 60, now - 60):
-            mark = str(expires).encode()
-            await store.execute("INSERT INTO token VALUES (?, 'c', 's', ?)", mark, expires)
-            await store.execute("INSERT INTO password(account, hash, expires) VALUES ('a', ?, ?)", mark, expires)
-        user_endpoint = await add_user_endpoint(store, await add_manager(store))
-        for ended in (None, now - module.KEEP_RESULTS + 60, now - module.KEEP_RESULTS - 60):
-            task, _ = await add_task(store, user_endpoint)
-            await store.execute("UPDATE task SET ended_at = ? WHERE id = ?", ended, task)
-        sweeping = asyncio.ensure_future(hub._sweep())
-        await asyncio.sleep(0)  # begins, and queues its write
-        await store.execute("SELECT 1")
-        sweeping.cancel()
-        return [len(store.read(f"SELECT * FROM {table}")) for table in ("token", "password", "task")]
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [("/broker/user", FORM_BYTES), ("/v2/oauth2/token", FORM_BYTES), ("/v3/functions", BODY_BYTES)],
+)
+@pytest.mark.parametrize("says", [True, False], ids=["declared", "in chunks"])
+def test_a_body_that_is_too_large_is_not_read(hub, path, most, says):
+    """In chunks none of which is too large, or of a size that is said before: either way it is not held."""
 
-    assert run(scenario()) == [1, 1, 2]
+    async def scenario():
+        head = {**basic(ALICE.client_id, "secret of alice"), **(await token(hub) if path == "/v3/functions" else {})}
+        if says:
+            head["content-length"] = str(most + 1)
+        return await ask(hub.app, "POST", path, b"x" * 10_000, head, endless=True)
+
+    answer = run(scenario())
+    assert (answer.status, answer.json["code"]) == (413, "PAYLOAD_TOO_LARGE")
+    assert str(most) in answer.json["message"]
+    assert answer.asked_for <= most // 10_000 + 1
+    assert not says or answer.asked_for == 0
+
+
+def test_a_form_of_many_fields_is_refused(hub):
+    answer = run(ask(hub.app, "POST", "/broker/user", b"a=1&" * 1000))
+    assert answer.status == 422
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 50_000, b'{"a":' * 900 + b"1" + b"}" * 900, b'{"function_code": "\\ud800", "function_name": "f"}']
+)
+def test_a_body_that_would_fail_later_is_refused(hub, body):
+    async def scenario():
+        return await ask(hub.app, "POST", "/v3/functions", body, await token(hub))
+
+    assert run(scenario()).status == 422

@@ -24,7 +24,7 @@ def broker():
 
 @pytest.fixture
 def commands(store, broker):
-    return Commands(store, broker, CONFIG, CLIENTS)
+    return Commands(store, broker, Passwords(store), CONFIG, CLIENTS)
 
 
 def starts(store):
@@ -95,7 +95,7 @@ def test_a_manager_that_is_away_and_a_client_that_is_no_more(store, broker, comm
         broker.unroutable = {f"{manager}.commands"}
         await commands.send(user_endpoint, "pw")
         broker.unroutable = set()
-        await Commands(store, broker, CONFIG, {}).send(user_endpoint, "pw")
+        await Commands(store, broker, Passwords(store), CONFIG, {}).send(user_endpoint, "pw")
         await commands.send("unknown", "pw")
         assert broker.sent == []
         broker.lose()

@@ -55,6 +55,32 @@ def test_good_file(write, tmp_path):
     assert "s3cret" not in repr(loaded)
 
 
+def test_the_url_of_the_broker_may_be_in_a_file_of_its_own(write, tmp_path):
+    def change(document):
+        document["broker"] = {"url_file": "broker.url"}
+
+    path = write(change)
+    url_file = tmp_path / "broker.url"
+    url_file.write_text("amqp://hub:s3cret@127.0.0.1:5672/mep\n")
+    url_file.chmod(0o644)
+    with pytest.raises(config.ConfigError, match="chmod 0600"):
+        config.load(path)
+    url_file.chmod(0o600)
+    loaded = config.load(path).broker
+    assert (loaded.url, loaded.vhost) == ("amqp://hub:s3cret@127.0.0.1:5672/mep", "mep")
+    url_file.write_text("s3cret")
+    with pytest.raises(config.ConfigError, match=r"broker.url_file: expected amqp") as said:
+        config.load(path)
+    assert "s3cret" not in str(said.value)
+
+
+def test_what_is_not_given_is_safe(write):
+    """The port at which the broker asks is one that only root gives away."""
+    loaded = config.load(write(lambda document: document.pop("listen")))
+    assert (loaded.host, loaded.port) == ("localhost", 5000)
+    assert loaded.questions < 1024
+
+
 def test_endpoints_may_see_the_broker_elsewhere(write):
     def change(document):
         document["broker"].update(endpoint_host="amqp.example.org", endpoint_port=5671, scheme="amqps")

@@ -13,7 +13,7 @@ from tests.hub.units import ADMIN, ALICE, BOB, add_manager, add_user_endpoint, c
 
 
 @pytest.mark.parametrize(
-    ("multi_user", "public", "open_to_bob"), [(True, True, True), (True, False, False), (False, True, False)]
+    ("multi_user", "public", "open_to_bob"), [(True, True, True), (True, False, True), (False, True, False)]
 )
 def test_who_may_use_and_change_one(store, multi_user, public, open_to_bob):
     admins = [ALICE.identities[1].id]

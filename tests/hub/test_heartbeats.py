@@ -36,8 +36,8 @@ class Site:
     def __init__(self, store):
         self.store = store
         self.broker = StubBroker()
-        self.commands = Commands(store, self.broker, CONFIG, CLIENTS)
-        passwords = Passwords(store)
+        self.passwords = passwords = Passwords(store)
+        self.commands = Commands(store, self.broker, passwords, CONFIG, CLIENTS)
         outcomes = Outcomes(store, self.broker)
         self.heartbeats = Heartbeats(store, self.broker, passwords, self.commands, outcomes)
 
@@ -100,7 +100,7 @@ def test_the_first_heartbeat_of_a_start_is_on_its_timeline(site):
 def test_passwords_in_use_are_renewed(site):
     async def scenario():
         account = topology.user_endpoint_account(site.user_endpoint)
-        password = await site.store.write(lambda db: Passwords.add(db, account))
+        password = await site.store.write(lambda db: site.passwords.give(db, account))
         await Passwords(site.store).is_valid(account, password)
         await site.store.execute("UPDATE password SET expires = ?", time.time() + 60)
         await site.report(site.user_endpoint, heartbeat_period=30)

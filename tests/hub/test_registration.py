@@ -37,7 +37,7 @@ def broker():
 
 @pytest.fixture
 def registrar(store, broker):
-    return Registrar(store, broker, CONFIG, Outcomes(store, broker))
+    return Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker))
 
 
 def test_what_is_kept_of_a_registration():
@@ -117,7 +117,7 @@ def test_what_is_deleted_fails_its_tasks_and_leaves_nothing_but_them(store, brok
         user_endpoint = await add_user_endpoint(store, answer["endpoint_id"])
         kept = await add_user_endpoint(store, await add_manager(store))
         await store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 0)", user_endpoint)
-        await store.write(lambda db: Passwords.add(db, topology.user_endpoint_account(user_endpoint)))
+        await store.write(lambda db: Passwords(store).give(db, topology.user_endpoint_account(user_endpoint)))
         task, _ = await add_task(store, user_endpoint)
         await registrar.delete(endpoints.read_manager(store, answer["endpoint_id"]))
         ((_, body),) = broker.sent

@@ -125,25 +125,30 @@ def test_tasks_are_shown_to_their_owner_only(client, refused, manager):
 
 def test_registering_again_keeps_the_id(client, refused):
     admin = client("admin")
-    own = admin.register_endpoint("e", None, {"a": 1}, multi_user=True, public=False)["endpoint_id"]
-    assert admin.register_endpoint("e", own, {"a": 2}, multi_user=True, public=False)["endpoint_id"] == own
-    assert admin.get_endpoint_metadata(own)["a"] == 2
+    own = admin.register_endpoint("e", None, {"hostname": "one"}, multi_user=True, public=False)["endpoint_id"]
+    assert admin.register_endpoint("e", own, {"hostname": "two"}, multi_user=True, public=False)["endpoint_id"] == own
+    assert admin.get_endpoint_metadata(own)["hostname"] == "two"
     refused(403, client("bob").register_endpoint, "e", own, {}, multi_user=True)
     refused(404, client("bob").register_endpoint, "e", str(uuid.uuid4()), {}, multi_user=True)
     refused(422, client("bob").register_endpoint, "e", None, {}, multi_user=True, high_assurance=True)
 
 
-def test_private_endpoint_is_its_owners(client, refused):
+def test_an_endpoint_for_a_single_user_is_its_owners(client, refused):
     owner = client("admin")
-    own = owner.register_endpoint("e", None, {}, multi_user=True, public=False)["endpoint_id"]
     single = owner.register_endpoint("e", None, {}, multi_user=False, public=True)["endpoint_id"]
     bob = client("bob")
     function = bob.register_function(square, public=True)
-    for endpoint in (own, single):
-        refused(403, bob.run, 1, endpoint_id=endpoint, function_id=function)
-        refused(403, bob.get_endpoint_status, endpoint)
-        refused(403, bob.delete_endpoint, endpoint)
-        assert client("admin").run(1, endpoint_id=endpoint, function_id=function)
+    refused(403, bob.run, 1, endpoint_id=single, function_id=function)
+    refused(403, bob.get_endpoint_status, single)
+    refused(403, bob.delete_endpoint, single)
+    assert client("admin").run(1, endpoint_id=single, function_id=function)
+
+
+def test_an_endpoint_that_is_not_public_can_be_used(client, refused):
+    own = client("admin").register_endpoint("e", None, {}, multi_user=True, public=False)["endpoint_id"]
+    bob = client("bob")
+    assert bob.run(1, endpoint_id=own, function_id=bob.register_function(square))
+    refused(403, bob.delete_endpoint, own)
 
 
 def test_allowed_functions(client, refused):

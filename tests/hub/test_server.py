@@ -16,7 +16,7 @@ import pytest
 import yaml
 from globus_sdk import GlobusAPIError
 
-from hub.server import GRACE, _bind
+from hub.server import GRACE, _bind, _has_ipv6
 from lab.broker import BrokerFailed, PrivateBroker
 from lab.hub import HubFailed, HubProcess
 from lab.waiting import until
@@ -38,6 +38,7 @@ def write(tmp_path):
             yaml.safe_dump(
                 {
                     "listen": f"127.0.0.1:{port}",
+                    "questions_port": port,
                     "database": str(tmp_path / "hub.db"),
                     "broker": {"url": url},
                     "clients": [client],
@@ -89,16 +90,26 @@ def test_port_taken(write, hub, broker, tmp_path):
     assert not (tmp_path / "hub.db").exists()
 
 
+@pytest.mark.skipif(not _has_ipv6(), reason="needs IPv6")
+def test_one_address_of_loopback_taken(write, broker, hub, free_port):
+    with socket.create_server(("::1", free_port), family=socket.AF_INET6):
+        done = serve(write(broker.url, free_port))
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert "Address already in use" in done.stderr
+
+
 def test_answers_are_not_held_back_for_others():
     """Without TCP_NODELAY each of them takes 40 ms, and a login at the broker asks several questions."""
 
     async def option():
         accepted = asyncio.get_running_loop().create_future()
-        (listening,) = _bind("127.0.0.1", 0)
+        listening, *others = _bind("127.0.0.1", 0)
         server = await asyncio.start_server(lambda _, writer: accepted.set_result(writer), sock=listening)
         _, writer = await asyncio.open_connection(*listening.getsockname())
         there = await accepted
         value = there.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        for other in others:
+            other.close()
         for end in (writer, there, server):
             end.close()
             await end.wait_closed()
@@ -107,12 +118,15 @@ def test_answers_are_not_held_back_for_others():
     assert asyncio.run(option())
 
 
-def test_every_address_of_a_name_is_listened_on():
-    names = {info[4][0] for info in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
-    listening = _bind("localhost", 0)
-    assert {listener.getsockname()[0] for listener in listening} == names
-    for listener in listening:
-        listener.close()
+@pytest.mark.skipif(not _has_ipv6(), reason="needs IPv6")
+def test_both_addresses_of_loopback_are_listened_on():
+    for name in ("localhost", "127.0.0.1", "::1"):
+        listening = _bind(name, 0)
+        assert {listener.getsockname()[0] for listener in listening} == {"127.0.0.1", "::1"}, (
+            "whatever a name stands for"
+        )
+        for listener in listening:
+            listener.close()
 
 
 def test_database_not_usable(write, broker, hub, free_port, tmp_path):
@@ -140,6 +154,13 @@ def test_stops_at_once_unless_a_request_is_under_way(hub):
         after_grace = stop()
     assert at_once < after_grace
     assert after_grace >= GRACE
+
+
+def test_a_large_form_is_refused_before_it_is_sent(hub):
+    """50 MiB of it cost 2 GB and 20 seconds of everybody's time, and no credential."""
+    with socket.create_connection(("127.0.0.1", hub.port)) as client:
+        client.sendall(b"POST /broker/user HTTP/1.1\r\nHost: hub\r\nContent-Length: 52428800\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
 def test_starts_again_with_the_same_data(hub, client):

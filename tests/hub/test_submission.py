@@ -8,6 +8,7 @@ import pytest
 
 from hub import endpoints, submission
 from hub.amqp import topology
+from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.submission import Submitter, decode
 from hub.web import ApiError, Forbidden, Invalid, NotFound
@@ -26,7 +27,7 @@ class Site:
     def __init__(self, store, broker):
         self.store = store
         self.broker = broker
-        self.submitter = Submitter(store, broker, Commands(store, broker, CONFIG, CLIENTS))
+        self.submitter = Submitter(store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS))
         self.function = new_id()
 
     async def set_up(self, **record):
@@ -164,3 +165,21 @@ def test_what_cannot_be_published_is_taken_back(site):
     assert refusal(site.submit).status == 503
     assert site.tasks() == []
     assert site.broker.sent == []
+
+
+def test_what_the_broker_would_not_take_is_refused(site, monkeypatch):
+    """A message that is too large for RabbitMQ costs the hub's connection, and everybody a 503."""
+    monkeypatch.setattr(submission, "TASK_BYTES", 1000)
+    monkeypatch.setattr(submission, "SUBMISSION_BYTES", 2500)
+    site.submit(tasks={site.function: ["x" * 900] * 2})
+    for arguments in (["x" * 1000], ["\u00e9" * 200], ["x" * 900] * 3):  # what is not ASCII is longer in JSON
+        refused = refusal(site.submit, tasks={site.function: arguments})
+        assert (refused.status, refused.code) == (413, "PAYLOAD_TOO_LARGE")
+    assert len(site.tasks()) == 2
+
+
+def test_many_large_tasks_are_published_in_turns(site, monkeypatch):
+    monkeypatch.setattr(submission, "AHEAD_BYTES", 100)
+    site.submit(tasks={site.function: [str(n) for n in range(50)]})
+    queue = topology.task_queue(endpoints.user_endpoint_id(site.manager, ALICE.identity.id, {}))
+    assert [unpack(body).task_buffer for body in site.broker.sent_to(queue)] == [f"CODE {n}" for n in range(50)]

@@ -160,6 +160,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    asked_for: int = 0
+    """How often the application asked for a part of the request's body."""
 
     @property
     def json(self) -> Any:
@@ -209,8 +211,10 @@ async def ask(
     path: str,
     body: bytes = b"",
     headers: Mapping[str, str] | None = None,
+    *,
+    endless: bool = False,
 ) -> Answer:
-    """One request to an ASGI application."""
+    """One request to an ASGI application; with `endless` the body comes again and again."""
     path, _, query = path.partition("?")
     scope = {
         "type": "http",
@@ -226,8 +230,12 @@ async def ask(
     }
     said: list[Any] = []
 
+    asked_for = 0
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        nonlocal asked_for
+        asked_for += 1
+        return {"type": "http.request", "body": body, "more_body": endless}
 
     async def send(message: dict[str, Any]) -> None:
         said.append(message)
@@ -235,4 +243,4 @@ async def ask(
     await app(scope, receive, send)
     start, *rest = said
     told = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], told, b"".join(part.get("body", b"") for part in rest))
+    return Answer(start["status"], told, b"".join(part.get("body", b"") for part in rest), asked_for)

@@ -66,6 +66,15 @@ def test_what_is_told_of_an_unknown_message_is_short() -> None:
         assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize("deep", ["[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500, "[" * 100_000])
+def test_what_is_nested_too_deep_is_no_message(deep: str) -> None:
+    """The JSON of the standard library reads it, or not, as deep as the stack happens to be; writing it again fails."""
+    head = f'{{"endpoint_id": "{uuid.uuid4()}", "task_statuses": {{}}, "global_state":'
+    raw = f'\x01{{"message_type": "ep_status_report", "data": {head} {{"a": {deep}}}}}}}'
+    with pytest.raises(MessageError):
+        unpack(raw.encode())
+
+
 def test_unknown_fields_are_ignored() -> None:
     envelope = {"message_type": "task", "data": {"task_id": ID, "task_buffer": "x", "new": 1}, "new": 2}
     assert unpack(b"\x01" + json.dumps(envelope).encode()) == Task(ID, "x")

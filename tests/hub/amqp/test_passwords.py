@@ -24,7 +24,8 @@ def expiry(store, account):
 
 def test_older_ones_stay_valid_and_others_are_not(store, passwords):
     async def scenario():
-        first, second = [await store.write(lambda db: Passwords.add(db, "uep.a")) for _ in range(2)]
+        # Two hubs, or one before and after a restart: each remembers its own.
+        first, second = [await store.write(lambda db: Passwords(store).give(db, "uep.a")) for _ in range(2)]
         assert first != second
         assert await passwords.is_valid("uep.a", first)
         assert await passwords.is_valid("uep.a", second)
@@ -41,7 +42,7 @@ def test_older_ones_stay_valid_and_others_are_not(store, passwords):
 
 def test_one_that_has_expired_lets_nobody_in(store, passwords):
     async def scenario():
-        password = await store.write(lambda db: Passwords.add(db, "a"))
+        password = await store.write(lambda db: passwords.give(db, "a"))
         await store.execute("UPDATE password SET expires = ?", time.time() - 1)
         return await passwords.is_valid("a", password)
 
@@ -53,7 +54,7 @@ def test_heartbeats_renew_what_was_used_at_most_once_an_hour(store, passwords):
     """What nobody ever logged in with ends after a week, however long the endpoint lives."""
 
     async def scenario():
-        used, _unused = [await store.write(lambda db: Passwords.add(db, "a")) for _ in range(2)]
+        used, _unused = [await store.write(lambda db: Passwords(store).give(db, "a")) for _ in range(2)]
         await passwords.is_valid("a", used)
         await store.execute("UPDATE password SET expires = 9e9 WHERE NOT used")
         now = time.time() + 1000
@@ -66,3 +67,43 @@ def test_heartbeats_renew_what_was_used_at_most_once_an_hour(store, passwords):
     run(scenario())
     assert seen == pytest.approx([0, 0, 0, 3700])
     assert module._RENEW_EVERY == 3600
+
+
+def test_one_is_given_again_for_a_day_instead_of_a_new_one_for_each_submission(store, passwords, monkeypatch):
+    async def scenario():
+        given = {await give() for _ in range(20)}
+        assert len(given) == len(expiry(store, "a")) == 1
+        clock[0] += module.REUSE - 10
+        assert {await give()} == given
+        assert expiry(store, "a") == [pytest.approx(clock[0] + LIFETIME)], "as good as a new one"
+        clock[0] += 20
+        assert not {await give()} & given
+        assert len(expiry(store, "a")) == 2
+        await store.execute("DELETE FROM password")  # as a lock does
+        last = await give()
+        assert await passwords.is_valid("a", last)
+        await store.write(lambda db: passwords.forget_old(db, clock[0] + LIFETIME + 1))
+        assert (expiry(store, "a"), passwords._newest, passwords._renewed) == ([], {}, {})
+
+    async def give():
+        return await store.write(lambda db: passwords.give(db, "a"))
+
+    clock = [time.time()]
+    monkeypatch.setattr(module.time, "time", lambda: clock[0])
+    run(scenario())
+
+
+def test_one_whose_change_was_undone_is_not_given_again(store, passwords):
+    def fails(db):
+        undone.append(passwords.give(db, "a"))
+        raise ValueError
+
+    async def scenario():
+        with pytest.raises(ValueError):
+            await store.write(fails)
+        password = await store.write(lambda db: passwords.give(db, "a"))
+        assert [password] != undone
+        assert await passwords.is_valid("a", password)
+
+    undone = []
+    run(scenario())

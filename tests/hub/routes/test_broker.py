@@ -14,12 +14,12 @@ UEP = f"uep.{ID}"
 
 @pytest.fixture
 def password(store):
-    return run(store.write(lambda db: Passwords.add(db, UEP)))
+    return run(store.write(lambda db: Passwords(store).give(db, UEP)))
 
 
 @pytest.fixture
 def ask(store):
-    rest = Rest(BrokerRoutes(Passwords(store), "/").routes())
+    rest = Rest(BrokerRoutes(Passwords(store), "/", 5000).routes())
 
     def ask(question, **form):
         answer = run(rest("POST", f"/broker/{question}", form=form))

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
@@ -37,8 +38,8 @@ def broker():
 @pytest.fixture
 def rest(store, broker):
     tokens = Tokens(store, CLIENTS)
-    registrar = Registrar(store, broker, CONFIG, Outcomes(store, broker))
-    submitter = Submitter(store, broker, Commands(store, broker, CONFIG, CLIENTS))
+    registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker))
+    submitter = Submitter(store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS))
     return Rest(EndpointRoutes(store, tokens, registrar, submitter).routes(), store)
 
 
@@ -58,7 +59,7 @@ def test_registering_again_is_its_owners_business(rest, registered):
     assert run(rest("PUT", path, ADMIN, body={})).status == 422
 
 
-def test_one_sees_ones_own_and_all_that_are_open(rest, registered):
+def test_one_finds_ones_own_and_all_that_are_public(rest, registered):
     def listed(caller, role=""):
         return [e["uuid"] for e in run(rest("GET", f"/v2/endpoints?role={role}", caller)).json]
 
@@ -78,11 +79,34 @@ def test_the_configuration_is_shown_to_who_runs_it(rest, registered):
     assert "endpoint_config" not in theirs["metadata"]
 
 
+def test_one_that_is_not_public_is_used_by_who_knows_its_id(rest, store):
+    """The flag "does not control access", says the public client: the manager's mapping does."""
+    private = run(add_manager(store, public=False))
+    function = new_id()
+    record = '{"function_name": "f", "serialized": true}'
+    run(store.execute("INSERT INTO function VALUES (?, ?, 1, 'code', ?)", function, ALICE.identity.id, record))
+    assert run(rest("GET", f"/v2/endpoints/{private}/status", BOB)).status == 200
+    answer = run(rest("POST", f"/v3/endpoints/{private}/submit", BOB, body={"tasks": {function: ["args"]}}))
+    assert answer.status == 200
+    assert run(rest("GET", "/v2/endpoints?role=any", BOB)).json == []
+
+
+def test_metadata_never_replaces_what_the_hub_says(rest):
+    lies = {"owner": ALICE.identity.id, "uuid": new_id(), "name": "site", "public": False, "metadata": {}, "a": 1}
+    body = {**BODY, "metadata": {**BODY["metadata"], **lies}}
+    endpoint = run(rest("POST", "/v3/endpoints", BOB, body=body)).json["endpoint_id"]
+    shown = run(rest("GET", f"/v2/endpoints/{endpoint}", ALICE)).json
+    assert (shown["owner"], shown["uuid"], shown["name"]) == (BOB.identity.id, endpoint, "e")
+    assert shown["public"] is True
+    assert shown["metadata"] == {"hostname": "h"}
+    assert "a" not in shown
+
+
 @pytest.mark.parametrize(
     ("method", "suffix"), [("DELETE", ""), ("POST", "/lock"), ("GET", "/status"), ("GET", "")], ids=lambda v: v or "-"
 )
-def test_a_private_one_is_closed_to_others(rest, store, method, suffix):
-    private = run(add_manager(store, public=False))
+def test_one_for_a_single_user_is_closed_to_others(rest, store, method, suffix):
+    private = run(add_manager(store, multi_user=False))
     assert run(rest(method, f"/v2/endpoints/{private}{suffix}", BOB)).status == 403
     assert run(rest(method, f"/v2/endpoints/{private}{suffix}")).status == 401
     assert run(rest(method, f"/v2/endpoints/{private}{suffix}", ADMIN)).json

@@ -22,7 +22,7 @@ def broker():
 
 @pytest.fixture
 def rest(store, broker):
-    return Rest(TaskRoutes(store, Tokens(store, CLIENTS), broker, CONFIG).routes(), store)
+    return Rest(TaskRoutes(store, Tokens(store, CLIENTS), broker, Passwords(store), CONFIG).routes(), store)
 
 
 @pytest.fixture
@@ -83,9 +83,10 @@ def test_many_large_results_come_in_several_calls(rest, store, monkeypatch):
     mine = [run(add_task(store, new_id()))[0] for _ in range(3)]
     for task in mine:
         end(store, task, data="x" * 1000)
-    monkeypatch.setattr(module, "BATCH_BYTES", 1500)
-    told = run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": mine})).json["results"]
-    assert list(told) == mine[:2]
+    for most, at_once in ((2500, 2), (1500, 1), (10, 1)):
+        monkeypatch.setattr(module, "BATCH_BYTES", most)
+        told = run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": mine})).json["results"]
+        assert list(told) == mine[:at_once]
     told = run(rest("POST", "/v2/batch_status", ALICE, body={"task_ids": mine[2:]})).json["results"]
     assert told[mine[2]]["result"] == "x" * 1000
 

@@ -1,0 +1,77 @@
+"""What is over is forgotten, what is not stays, and a task that nobody will run ends."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hub.amqp.passwords import Passwords
+from hub.outcomes import Outcomes
+from hub.sweeper import KEEP, LOST, Sweeper
+from tests.hub.units import StubBroker, add_manager, add_task, add_user_endpoint, run
+from wire.errors import ConnectionLost
+from wire.messages import unpack
+
+TABLES = ("token", "password", "task", "task_group", "start", "user_endpoint")
+
+
+@pytest.fixture
+def broker():
+    return StubBroker()
+
+
+@pytest.fixture
+def sweeper(store, broker):
+    return Sweeper(store, Passwords(store), Outcomes(store, broker))
+
+
+def counts(store):
+    return {table: len(store.read(f"SELECT * FROM {table}")) for table in TABLES}
+
+
+async def add_start(store, user_endpoint, ended):
+    await store.execute(
+        "INSERT INTO start(user_endpoint, commanded_at, ended_at) VALUES (?, 1, ?)", user_endpoint, ended
+    )
+
+
+def test_what_is_over_is_forgotten(store, sweeper):
+    async def scenario():
+        now = time.time()
+        for expires in (now + 60, now - 60):
+            mark = str(expires).encode()
+            await store.execute("INSERT INTO token VALUES (?, 'c', 's', ?)", mark, expires)
+            await store.execute("INSERT INTO password(account, hash, expires) VALUES ('a', ?, ?)", mark, expires)
+        manager = await add_manager(store)
+        user_endpoint = await add_user_endpoint(store, manager)
+        await store.execute("UPDATE user_endpoint SET heartbeat_at = ?", now)
+        for ended in (None, now - KEEP + 60, now - KEEP - 60):
+            task, _ = await add_task(store, user_endpoint)
+            await store.execute("UPDATE task SET ended_at = ? WHERE id = ?", ended, task)
+            await add_start(store, user_endpoint, ended)
+        await add_start(store, await add_user_endpoint(store, manager), None)  # nobody has used it for long
+        await sweeper.sweep()
+
+    run(scenario())
+    once = {"token": 1, "password": 1, "user_endpoint": 1}
+    assert counts(store) == {**once, "task": 2, "task_group": 2, "start": 2}
+
+
+def test_a_task_that_nobody_will_run_ends(store, broker, sweeper):
+    async def scenario():
+        manager = await add_manager(store)
+        alive = await add_user_endpoint(store, manager)
+        await store.execute("UPDATE user_endpoint SET heartbeat_at = ?", time.time())
+        lost = await add_user_endpoint(store, manager)
+        await add_task(store, alive)
+        await add_task(store, lost)
+        broker.lose()
+        with pytest.raises(ConnectionLost):
+            await sweeper.sweep()
+        return lost
+
+    lost = run(scenario())
+    (ended,) = store.read("SELECT * FROM task WHERE ended_at IS NOT NULL")
+    assert ended["user_endpoint"] == lost
+    assert unpack(ended["result"]).error_details.code == LOST
