@@ -5,7 +5,10 @@ One word is one line:
     ready     the endpoint has checked in
     working   the broker has its first result
     stopping  it takes no more tasks
+    again     tasks wait for it that it cannot run any more: another one is needed when it has ended
     stopped   it has ended cleanly; the process ends now
+    failed …  why it ends otherwise, in the words that the user gets, and after a tab what only the admin gets: one
+              line, bounded
 
 The manager may be another one than the one that has started the endpoint: it knows only what the pipe tells.
 """
@@ -17,12 +20,20 @@ import os
 
 log = logging.getLogger(__name__)
 
+LONGEST = 1500
+"""Bytes of each part: a line that is shorter than a page is written at once, and read at once."""
+
 
 class ReportPipe:
     """Writes to `fd`; without one it writes nothing."""
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
+
+    def failed(self, reason: str, detail: str = "") -> None:
+        """Tells the manager why the endpoint ends; `detail` is for the admin only. Never raises."""
+        parts = ("".join(c if c.isprintable() else " " for c in text) for text in (reason, detail) if text)
+        self.tell("failed " + "\t".join(part.encode()[:LONGEST].decode(errors="ignore") for part in parts))
 
     def tell(self, word: str) -> None:
         """Tells the manager. Never raises: the endpoint goes on without one."""
@@ -31,4 +42,4 @@ class ReportPipe:
         try:
             os.write(self._fd, f"{word}\n".encode())
         except OSError as e:
-            log.warning("the manager cannot be told %r: %s", word, e.strerror)
+            log.warning("the manager cannot be told %.40r: %s", word, e.strerror)

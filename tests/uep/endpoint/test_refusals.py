@@ -23,6 +23,8 @@ pytestmark = pytest.mark.system
         ("engine: [", "not YAML"),
         ("engine: {type: GlobusComputeEngine, provider: {type: LocalProvider, max_block: 1}}", "unknown option"),
         ("endpoint_setup: exit 4\n" + THREADS, "endpoint_setup failed with exit code 4"),
+        ("endpoint_setup: echo no licence; exit 4\n" + THREADS, "the end of its output:\nno licence"),
+        ("setup_timeout: 1\nendpoint_setup: echo busy; sleep 3600\n" + THREADS, "ended after"),
     ],
 )
 def test_configuration_that_cannot_be_used(config: str, says: str, start_uep: StartUep, service: Service) -> None:
