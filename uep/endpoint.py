@@ -245,7 +245,9 @@ class Endpoint:
     def _check_idle(self) -> None:
         received = 0 if self._exchange is None else self._exchange.inbox.received
         was_idle = self._history.hard > 0
-        self._history, verdict = idle.beat(self._config.idle, self._history, received, self._forwarded)
+        self._history, verdict = idle.beat(
+            self._config.idle, self._history, received, self._forwarded, revived=self._handover.revived
+        )
         if verdict.stop is not None:
             self._stop(os.EX_OK, verdict.stop)
         elif verdict.beats_left is not None:

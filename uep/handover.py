@@ -1,8 +1,9 @@
 """Reads and checks what the manager hands over: one JSON object on descriptor 0.
 
 `cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
-(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `report_fd`,
-the descriptor of `uep.report_pipe`. An unknown key is ignored, so that the manager may be newer.
+(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and two of ours: `report_fd`,
+the descriptor of `uep.report_pipe`, and `revived`: it is started again by a command that an earlier one had. An unknown
+key is ignored, so that the manager may be newer.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class HandOver:
     allowed_functions: frozenset[str] | None = None
     audit_fd: int | None = None
     report_fd: int | None = None
+    revived: bool = False
 
 
 def take_input() -> bytes:
@@ -81,6 +83,7 @@ def decode(raw: bytes) -> HandOver:
         allowed_functions=_functions(data.get("allowed_functions")),
         audit_fd=_descriptor(data, "audit_fd"),
         report_fd=_descriptor(data, "report_fd"),
+        revived=data.get("revived") is True,
     )
 
 

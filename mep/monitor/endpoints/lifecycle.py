@@ -41,7 +41,7 @@ class Event(enum.Enum):
     DRAINS = "it takes no more tasks"
     COMMAND = "a start command for it"
     GRACE_OVER = "the grace period after the newest start command is over"
-    TIMED_OUT = "what its state waits for has not come in time: the first heartbeat, or a command for a missed one"
+    TIMED_OUT = "what its state waits for has not come in time: first heartbeat, end, or a command for a missed one"
     STOP = "the manager stops it"
     EXITED_CLEAN = "exited with status 0"
     EXITED_BADLY = "exited with another status, or by a signal"
@@ -54,7 +54,7 @@ class Action(enum.Enum):
     REFRESH = "write fresh credentials"
     REMEMBER = "begin the grace period anew; GRACE_OVER at its end"
     AWAIT_COMMAND = "wait for a command; TIMED_OUT after the grace period"
-    TERMINATE = "ask it to stop"
+    TERMINATE = "ask it to stop; TIMED_OUT when it has not after some time"
     KILL = "kill it"
     FORGET = "remove it from the table, with its files"
     REPORT = "put its end on record"
@@ -148,7 +148,7 @@ TABLE: dict[State, dict[Event, Step]] = {
         Event.DRAINS: Step(State.STOPPING),
         Event.COMMAND: Step(State.STOPPING_ASKED),
         Event.GRACE_OVER: Step(State.STOPPING),
-        Event.TIMED_OUT: Step(State.STOPPING),
+        Event.TIMED_OUT: Step(State.STOPPING, (Action.KILL,)),
         Event.STOP: Step(State.STOPPING),
         Event.EXITED_CLEAN: Step(State.ENDED, _OVER),
         Event.EXITED_BADLY: Step(State.ENDED, _OVER),
@@ -159,7 +159,7 @@ TABLE: dict[State, dict[Event, Step]] = {
         Event.DRAINS: Step(State.STOPPING_ASKED),
         Event.COMMAND: Step(State.STOPPING_ASKED),
         Event.GRACE_OVER: Step(State.STOPPING_ASKED),
-        Event.TIMED_OUT: Step(State.STOPPING_ASKED),
+        Event.TIMED_OUT: Step(State.STOPPING_ASKED, (Action.KILL,)),
         Event.STOP: Step(State.STOPPING_ASKED),
         Event.EXITED_CLEAN: Step(State.ENDED, _REVIVED),
         Event.EXITED_BADLY: Step(State.ENDED, _REVIVED),
@@ -191,5 +191,7 @@ TABLE: dict[State, dict[Event, Step]] = {
 
 UNSEEN = frozenset({State.STARTING, State.STARTING_ASKED})
 """Before the first heartbeat."""
+ASKED_TO_STOP = frozenset({State.STOPPING, State.STOPPING_ASKED})
+"""By the manager; it is killed when it does not."""
 OVER = frozenset({State.MISSED, State.ENDED})
 """Its process has ended, as its manager knows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import resource
@@ -59,16 +60,17 @@ class EndpointTable:
         self._pipes = EndpointPipes(self._said, listener.task_records, self._termination.kill, self._exited)
         self._endpoints: dict[str, UserEndpoint] = {}
         self._timers = Timers(self._happens)
+        self._revived: set[str] = set()
         self._empty = asyncio.Event()
         self._actions: dict[Action, Callable[[UserEndpoint], None]] = {
             Action.REFRESH: _refresh_credentials,
             Action.REMEMBER: self._remember,
             Action.AWAIT_COMMAND: self._await_command,
-            Action.TERMINATE: self._termination.ask,
+            Action.TERMINATE: self._terminate,
             Action.KILL: self._termination.kill,
             Action.FORGET: self._forget,
             Action.REPORT: lambda endpoint: listener.exited(endpoint, endpoint.exit),
-            Action.REVIVE: listener.revive,
+            Action.REVIVE: self._revive,
             Action.TELL_USER: lambda endpoint: listener.died(endpoint, endpoint.exit),
         }
 
@@ -86,6 +88,9 @@ class EndpointTable:
         Raises:
             Refused: what failed is named. Nothing is left behind.
         """
+        if command.name in self._revived:
+            plan = dataclasses.replace(plan, handover={**plan.handover, "revived": True})
+        self._revived.discard(command.name)
         endpoint = await self._launcher.launch(plan, command, self._run_directory / command.name, self._config())
         self._endpoints[endpoint.name] = endpoint
         self._watch(endpoint)
@@ -126,6 +131,8 @@ class EndpointTable:
             self._happens(endpoint, Event.FOUND_ENDED)
             return
         self._watch(endpoint)
+        if endpoint.state in lifecycle.ASKED_TO_STOP:  # by the manager before, whose patience is not known
+            self._timers.set(endpoint, Event.TIMED_OUT, time.monotonic() + STOP_TIMEOUT)
         _refresh_credentials(endpoint)  # the manager before may have died while it wrote the file
         if self._config().high_assurance and endpoint.audit is None:
             log.warning("%s was started when nothing had to be audited; stopping it", endpoint.name)
@@ -188,6 +195,9 @@ class EndpointTable:
         """The next state, and what is to be done about it."""
         if self._endpoints.get(endpoint.name) is not endpoint:
             return  # ended, or released: what happens now is for the next manager to find
+        if event is Event.TIMED_OUT and endpoint.state in lifecycle.UNSEEN:
+            seconds = self._config().start_timeout
+            endpoint.reason = f"it did not check in within {seconds:g} s (start_timeout), so the manager killed it"
         step = lifecycle.TABLE[endpoint.state][event]
         endpoint.state = step.state
         for action in step.actions:
@@ -197,6 +207,10 @@ class EndpointTable:
 
     def _said(self, endpoint: UserEndpoint, word: bytes) -> bool:
         """A word of its; False when it makes no sense."""
+        if word.startswith(b"failed ") and b"failed" not in endpoint.said:
+            endpoint.said.add(b"failed")
+            endpoint.reason, endpoint.detail = exits.last_words(word.removeprefix(b"failed "))
+            return True
         if word not in _WORDS or word in endpoint.said:
             return False
         endpoint.said.add(word)
@@ -210,6 +224,8 @@ class EndpointTable:
             self._listener.working(endpoint)
         elif word == b"stopping":
             self._happens(endpoint, Event.DRAINS)
+        elif word == b"again":  # as a command for it would: tasks wait that it cannot run
+            self._happens(endpoint, Event.COMMAND)
         return True
 
     def _exited(self, endpoint: UserEndpoint, pidfd: int) -> None:
@@ -239,6 +255,14 @@ class EndpointTable:
     def _await_command(self, endpoint: UserEndpoint) -> None:
         self._timers.set(endpoint, Event.TIMED_OUT, time.monotonic() + self._config().mu_child_ep_grace_period_s)
 
+    def _terminate(self, endpoint: UserEndpoint) -> None:
+        self._termination.ask(endpoint)
+        self._timers.set(endpoint, Event.TIMED_OUT, time.monotonic() + STOP_TIMEOUT)
+
+    def _revive(self, endpoint: UserEndpoint) -> None:
+        self._revived.add(endpoint.name)
+        self._listener.revive(endpoint)
+
     def _forget(self, endpoint: UserEndpoint) -> None:
         del self._endpoints[endpoint.name]
         self._timers.drop(endpoint)
@@ -248,7 +272,7 @@ class EndpointTable:
             self._empty.set()
 
 
-_WORDS = frozenset({b"ready", b"working", b"stopping", b"stopped"})
+_WORDS = frozenset({b"ready", b"working", b"stopping", b"again", b"stopped"})
 
 
 def _refresh_credentials(endpoint: UserEndpoint) -> None:
