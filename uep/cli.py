@@ -79,7 +79,7 @@ def _run(name: str, handed: HandOver) -> int:
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
         ReportPipe(handed.report_fd).failed(str(e))
-        asyncio.run(start_failure.publish_start_failure(handed, str(e)))
+        asyncio.run(start_failure.publish_start_failure(handed, handed.to_user(str(e))))
         return os.EX_CONFIG
     log.info("endpoint %s (%s), %s, process %d", name, handed.endpoint_id, engine.name, os.getpid())
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())

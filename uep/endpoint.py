@@ -205,7 +205,7 @@ class Endpoint:
     async def _refuse(self, failure: preparation.Failure) -> NoReturn:
         """Stops an endpoint that has checked in and cannot work, once the user has been told why. Never returns."""
         log.critical("cannot start: %s", failure.text)
-        await self._heartbeats.start_failed(failure.text)
+        await self._heartbeats.start_failed(self._handover.to_user(failure.text))
         self._stop(failure.code, failure.text, failure.detail)
         await _for_ever()
 

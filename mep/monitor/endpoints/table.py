@@ -88,9 +88,9 @@ class EndpointTable:
         Raises:
             Refused: what failed is named. Nothing is left behind.
         """
-        if command.name in self._revived:
-            plan = dataclasses.replace(plan, handover={**plan.handover, "revived": True})
+        revived = {"revived": True} if command.name in self._revived else {}
         self._revived.discard(command.name)
+        plan = dataclasses.replace(plan, handover={**plan.handover, "request_id": command.request_id, **revived})
         endpoint = await self._launcher.launch(plan, command, self._run_directory / command.name, self._config())
         self._endpoints[endpoint.name] = endpoint
         self._watch(endpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -28,10 +29,11 @@ pytestmark = pytest.mark.system
     ],
 )
 def test_configuration_that_cannot_be_used(config: str, says: str, start_uep: StartUep, service: Service) -> None:
-    uep = start_uep(config)
+    uep = start_uep(config, request_id="97e0271e")
     assert uep.process.wait(15) == 78
+    assert "failed " in os.read(uep.ready, 1 << 16).decode()
     notice = service.heartbeat_where(lambda beat: "error" in beat)
-    assert says in notice["error"]
+    assert says in notice["error"] and notice["error"].endswith("(request 97e0271e)")
     assert notice["heartbeat_period"] == 3
     assert str(uep.directory) not in notice["error"]
 
