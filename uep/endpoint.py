@@ -17,9 +17,11 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 from uep import idle, preparation, shell_command
 from uep.audit import Audit
@@ -74,6 +76,7 @@ class Endpoint:
         self._history = idle.History()
         self._forwarded = 0
         self._connected_before = False
+        self._told_trouble = False
         self._preparing: asyncio.Task[_Exchange] | None = None
         self._preparation: asyncio.Task[Storage] | None = None
         self._exchange: _Exchange | None = None
@@ -154,6 +157,10 @@ class Endpoint:
             " (expired credentials? the next start command refreshes them)" if isinstance(error, AccessRefused) else ""
         )
         log.warning("broker: %s%s; next attempt in %.1f s", error, hint, wait)
+        if self._preparing is None and not self._told_trouble:
+            self._told_trouble = True
+            url = urlsplit(self._credentials.last.heartbeats.connection_url)
+            self._report.trouble(f"broker {url.hostname}:{url.port}, since {time.strftime('%H:%M:%S')}: {error}")
 
     async def _session(self, connection: Connection) -> None:
         channels = SessionChannels(connection, self._credentials.last)

@@ -7,6 +7,7 @@ One word is one line:
     stopping  it takes no more tasks
     again     tasks wait for it that it cannot run any more: another one is needed when it has ended
     stopped   it has ended cleanly; the process ends now
+    trouble … what keeps it from checking in, for the admin; the first only
     failed …  why it ends otherwise, in the words that the user gets, and after a tab what only the admin gets: one
               line, bounded
 
@@ -32,8 +33,11 @@ class ReportPipe:
 
     def failed(self, reason: str, detail: str = "") -> None:
         """Tells the manager why the endpoint ends; `detail` is for the admin only. Never raises."""
-        parts = ("".join(c if c.isprintable() else " " for c in text) for text in (reason, detail) if text)
-        self.tell("failed " + "\t".join(part.encode()[:LONGEST].decode(errors="ignore") for part in parts))
+        self.tell("failed " + "\t".join(_bounded(text) for text in (reason, detail) if text))
+
+    def trouble(self, text: str) -> None:
+        """Tells the manager what keeps the endpoint from checking in. Never raises."""
+        self.tell(f"trouble {_bounded(text)}")
 
     def tell(self, word: str) -> None:
         """Tells the manager. Never raises: the endpoint goes on without one."""
@@ -43,3 +47,8 @@ class ReportPipe:
             os.write(self._fd, f"{word}\n".encode())
         except OSError as e:
             log.warning("the manager cannot be told %.40r: %s", word, e.strerror)
+
+
+def _bounded(text: str) -> str:
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line.encode()[:LONGEST].decode(errors="ignore")

@@ -209,12 +209,18 @@ class EndpointTable:
         """A word of its; False when it makes no sense."""
         if word.startswith(b"failed ") and b"failed" not in endpoint.said:
             endpoint.said.add(b"failed")
-            endpoint.reason, endpoint.detail = exits.last_words(word.removeprefix(b"failed "))
+            endpoint.reason, detail = exits.last_words(word.removeprefix(b"failed "))
+            endpoint.detail = detail or endpoint.detail
+            return True
+        if word.startswith(b"trouble ") and b"trouble" not in endpoint.said:
+            endpoint.said.add(b"trouble")
+            endpoint.detail, _ = exits.last_words(word.removeprefix(b"trouble "))
             return True
         if word not in _WORDS or word in endpoint.said:
             return False
         endpoint.said.add(word)
         if word == b"ready":
+            endpoint.detail = ""
             endpoint.checked_in_after = time.monotonic() - endpoint.started
             self._happens(endpoint, Event.CHECKED_IN)
             self._listener.checked_in(endpoint)

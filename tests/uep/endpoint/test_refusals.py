@@ -47,6 +47,13 @@ def test_configuration_that_cannot_be_used_is_told_through_the_right_port(
     assert "no_such_key" in service.heartbeat_where(lambda beat: "error" in beat)["error"]
 
 
+def test_a_broker_that_cannot_be_reached_is_told_to_the_manager(start_uep: StartUep, service: Service) -> None:
+    uep = start_uep(amqp_creds=service.credentials("amqp://u:secret@localhost:1/"))
+    uep.log_says("next attempt")
+    said = os.read(uep.ready, 1 << 16).decode()
+    assert said.startswith("trouble broker localhost:1, since ") and "secret" not in said
+
+
 def test_directory_that_cannot_be_used(start_uep: StartUep, service: Service, tmp_path: Path) -> None:
     in_the_way = tmp_path / ".globus_compute" / "uep.test"
     in_the_way.mkdir(parents=True)

@@ -175,6 +175,22 @@ def test_last_words_are_taken_as_a_strangers(
     asyncio.run(story())
 
 
+def test_what_kept_it_from_checking_in_is_forgotten_when_it_has(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        earlier.start(command, State.STARTING)
+        found = make_table()
+        (endpoint,) = found.adopt()
+        earlier.say(command.name, b"trouble cannot reach b.example:443")
+        await aiountil(lambda: endpoint.detail == "cannot reach b.example:443", "its trouble")
+        earlier.say(command.name, b"ready")
+        await aiountil(lambda: heard.checked_in_, "its check-in")
+        assert endpoint.detail == ""
+
+    asyncio.run(story())
+
+
 def test_one_that_asks_for_another_is_started_again(
     make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
 ) -> None:
