@@ -8,6 +8,7 @@ Files, all in the process of the endpoint, on its one event loop:
 `config`         the rendered YAML configuration
 `endpoint`       the life: check in, take tasks, send results, heartbeat, stop when idle
 `preparation`    what comes between check-in and the first task
+`shell_command`  commands of the configuration, bounded in time
 `idle`           the rules by which an endpoint stops by itself
 `report_pipe`    words to the manager
 `audit`          records of a high-assurance endpoint

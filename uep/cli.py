@@ -72,6 +72,7 @@ def _run(name: str, handed: HandOver) -> int:
     from uep.broker import start_failure
     from uep.engines.base import EngineContext
     from uep.engines.registry import make_engine
+    from uep.report_pipe import ReportPipe
 
     log = logging.getLogger("uep")
     try:
@@ -81,7 +82,8 @@ def _run(name: str, handed: HandOver) -> int:
         engine = make_engine(settings.engine, EngineContext(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
-        asyncio.run(start_failure.publish_start_failure(handed, str(e)))
+        ReportPipe(handed.report_fd).failed(str(e))
+        asyncio.run(start_failure.publish_start_failure(handed, handed.to_user(str(e))))
         return os.EX_CONFIG
     log.info("endpoint %s (%s), %s, process %d", name, handed.endpoint_id, engine.name, os.getpid())
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())
@@ -100,7 +102,10 @@ def _apply(settings: EndpointConfig, directory: Path) -> None:
         if settings.endpoint_log:
             _redirect(Path(settings.endpoint_log).expanduser())
     except OSError as e:
-        raise ConfigError(f"paths: the endpoint's directory or log cannot be used: {e.strerror}") from None
+        from uep.preparation import unusable_directory
+
+        log.critical("%s: %s", e.filename, e.strerror)
+        raise ConfigError(unusable_directory(e)) from None
     if settings.debug:
         logging.getLogger().setLevel(logging.DEBUG)
     if settings.without_effect:

@@ -39,7 +39,10 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """`engine` is the engine's mapping with its `type`; `heartbeat_period` is in seconds; `raw` is the YAML text."""
+    """`engine` is the engine's mapping with its `type`; `heartbeat_period` and `setup_timeout` are in seconds.
+
+    setup_timeout: from check-in until tasks can run: `endpoint_setup`, and the engine's start. raw: the YAML text.
+    """
 
     engine: Mapping[str, Any]
     raw: str = field(repr=False, default="")
@@ -51,6 +54,7 @@ class EndpointConfig:
     endpoint_log: str | None = None
     endpoint_setup: str | None = None
     endpoint_teardown: str | None = None
+    setup_timeout: float = 300.0
     high_assurance: bool = False
     debug: bool = False
     without_effect: tuple[str, ...] = ()
@@ -128,6 +132,12 @@ def _period(key: str, value: object) -> float:
     return float(value)
 
 
+def _seconds(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 86400:
+        raise ConfigError(f"{key}: expected seconds, 1 to 86400, got {value!r}")
+    return float(value)
+
+
 def _count(key: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{key}: expected a whole number, got {value!r}")
@@ -167,6 +177,7 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "allowed_functions": _functions,
     "endpoint_setup": _text,
     "endpoint_teardown": _text,
+    "setup_timeout": _seconds,
     "high_assurance": _flag,
     "debug": _flag,
 }

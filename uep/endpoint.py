@@ -17,11 +17,13 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
-from uep import idle, preparation
+from uep import idle, preparation, shell_command
 from uep.audit import Audit
 from uep.broker.channels import SessionChannels
 from uep.broker.credentials import Credentials
@@ -29,10 +31,11 @@ from uep.broker.dispatcher import Dispatcher
 from uep.broker.heartbeats import Heartbeats, set_title
 from uep.broker.inbox import PREFETCH, PREFETCH_BYTES, Inbox
 from uep.broker.outbox import Outbox
-from uep.config import EndpointConfig
+from uep.config import ConfigError, EndpointConfig
 from uep.engines.base import Engine
 from uep.handover import HandOver
 from uep.report_pipe import ReportPipe
+from uep.storage.opening import Storage
 from wire.connection import Connection
 from wire.errors import AccessRefused, BrokerError
 from wire.reconnect import stay_connected
@@ -45,6 +48,8 @@ GRACE = 5.0
 """Seconds that running tasks get when the endpoint stops."""
 FAREWELL = 10.0
 """Seconds for the last results and the last heartbeat."""
+ENGINE_LOOK = 0.5
+"""Seconds between looks whether the engine lives; meanwhile a dead one is given no tasks."""
 ENGINE_STOP = 20.0
 """Seconds for the engine to end its helpers and batch jobs."""
 
@@ -71,7 +76,9 @@ class Endpoint:
         self._history = idle.History()
         self._forwarded = 0
         self._connected_before = False
+        self._told_trouble = False
         self._preparing: asyncio.Task[_Exchange] | None = None
+        self._preparation: asyncio.Task[Storage] | None = None
         self._exchange: _Exchange | None = None
         self._stop_requested = asyncio.Event()
         self._exit_code = os.EX_OK
@@ -82,10 +89,12 @@ class Endpoint:
         asyncio.get_running_loop().call_later(START_PATIENCE, self._give_up_at_start)
         sessions = asyncio.ensure_future(stay_connected(self._open, self._session, self._trouble))
         ticks = asyncio.ensure_future(self._ticks())
+        watch = asyncio.ensure_future(self._watch_engine())
         for task in (sessions, ticks):
             task.add_done_callback(self._ended)
         await self._stop_requested.wait()
         ticks.cancel()
+        watch.cancel()
         await self._wind_down()
         sessions.cancel()
         await asyncio.gather(_within(FAREWELL, "closing the connection", _quiet(sessions)), self._stop_engine())
@@ -96,7 +105,7 @@ class Endpoint:
 
     # Why to stop
 
-    def _stop(self, code: int, reason: str) -> None:
+    def _stop(self, code: int, reason: str, detail: str = "") -> None:
         if self._stop_requested.is_set():
             return
         log.log(logging.INFO if code == os.EX_OK else logging.CRITICAL, "stopping: %s", reason)
@@ -104,8 +113,22 @@ class Endpoint:
         self._stop_requested.set()
         if code == os.EX_OK:
             self._report.tell("stopping")
+        else:
+            self._report.failed(reason, detail)
         if self._exchange is not None:
             self._exchange.inbox.close()  # now: a task that is taken a moment later would have the grace only
+
+    def _stop_broken(self, failure: str) -> None:
+        """Ends an endpoint whose engine is dead: at once, and so that another takes what waits."""
+        reason = f"the engine can run nothing any more: {failure}"
+        waiting = 0 if self._exchange is None else self._exchange.inbox.waiting
+        if self._forwarded == 0:  # it has been of no use, the next would not be either
+            self._stop(os.EX_SOFTWARE, reason)
+            return
+        log.critical("%s", reason)
+        self._stop(os.EX_OK, "the engine is dead")
+        if waiting:
+            self._report.tell("again")
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -134,6 +157,10 @@ class Endpoint:
             " (expired credentials? the next start command refreshes them)" if isinstance(error, AccessRefused) else ""
         )
         log.warning("broker: %s%s; next attempt in %.1f s", error, hint, wait)
+        if self._preparing is None and not self._told_trouble:
+            self._told_trouble = True
+            url = urlsplit(self._credentials.last.heartbeats.connection_url)
+            self._report.trouble(f"broker {url.hostname}:{url.port}, since {time.strftime('%H:%M:%S')}: {error}")
 
     async def _session(self, connection: Connection) -> None:
         channels = SessionChannels(connection, self._credentials.last)
@@ -165,10 +192,14 @@ class Endpoint:
         """Gets ready for tasks; once, after the first heartbeat."""
         log.info("checked in")
         self._report.tell("ready")
-        try:
-            storage = await preparation.prepare(self._config, self._engine, self._engine_thread)
-        except Exception as e:  # noqa: BLE001 - whatever it is, the user hears of it
-            await self._refuse(preparation.failure(e, self._engine))
+        preparing = preparation.prepare(self._config, self._engine, self._engine_thread)
+        self._preparation = asyncio.ensure_future(preparing)
+        await asyncio.wait((self._preparation,))
+        if self._preparation.cancelled():  # told to stop meanwhile
+            await _for_ever()
+        if (error := self._preparation.exception()) is not None:  # whatever it is, the user hears of it
+            await self._refuse(preparation.failure(error, self._engine))
+        storage = self._preparation.result()
         outbox = Outbox(storage.journal, storage.results, self._count_forwarded)
         dispatcher = Dispatcher(self._engine, self._audit(), self._allowed_functions())
         inbox = Inbox(dispatcher, storage.journal, outbox, storage.interrupted)
@@ -181,10 +212,9 @@ class Endpoint:
     async def _refuse(self, failure: preparation.Failure) -> NoReturn:
         """Stops an endpoint that has checked in and cannot work, once the user has been told why. Never returns."""
         log.critical("cannot start: %s", failure.text)
-        await self._heartbeats.start_failed(failure.text)
-        self._stop(failure.code, failure.text)
-        while True:  # the session goes no further
-            await asyncio.Future()
+        await self._heartbeats.start_failed(self._handover.to_user(failure.text))
+        self._stop(failure.code, failure.text, failure.detail)
+        await _for_ever()
 
     def _audit(self) -> Audit:
         loop = asyncio.get_running_loop()
@@ -212,14 +242,19 @@ class Endpoint:
         while True:
             await asyncio.sleep(self._config.heartbeat_period)
             self._check_idle()
-            if self._engine.failure is not None:
-                self._stop(os.EX_SOFTWARE, f"the engine can run nothing any more: {self._engine.failure}")
             await self._heartbeats.beat()
+
+    async def _watch_engine(self) -> None:
+        while self._engine.failure is None:
+            await asyncio.sleep(ENGINE_LOOK)
+        self._stop_broken(self._engine.failure)
 
     def _check_idle(self) -> None:
         received = 0 if self._exchange is None else self._exchange.inbox.received
         was_idle = self._history.hard > 0
-        self._history, verdict = idle.beat(self._config.idle, self._history, received, self._forwarded)
+        self._history, verdict = idle.beat(
+            self._config.idle, self._history, received, self._forwarded, revived=self._handover.revived
+        )
         if verdict.stop is not None:
             self._stop(os.EX_OK, verdict.stop)
         elif verdict.beats_left is not None:
@@ -230,6 +265,8 @@ class Endpoint:
     # Stopping
 
     async def _wind_down(self) -> None:
+        if self._preparation is not None and self._preparation.cancel():
+            await asyncio.wait((self._preparation,), timeout=GRACE)
         if self._exchange is not None:
             inbox, outbox = self._exchange
             await _within(GRACE, "running tasks", inbox.emptied(), quiet=True)
@@ -246,7 +283,10 @@ class Endpoint:
         stopped = loop.run_in_executor(self._engine_thread, self._engine.stop)
         await _within(ENGINE_STOP, "stopping the engine", stopped)
         if command := self._config.endpoint_teardown:
-            await _within(ENGINE_STOP, "teardown", preparation.run_command("endpoint_teardown", command))
+            try:
+                await shell_command.run("endpoint_teardown", command, ENGINE_STOP)
+            except ConfigError as e:
+                log.warning("%s", e)
 
 
 async def _within(seconds: float, what: str, doing: Awaitable[Any], *, quiet: bool = False) -> None:
@@ -258,6 +298,12 @@ async def _within(seconds: float, what: str, doing: Awaitable[Any], *, quiet: bo
             log.warning("%s: not done after %g s", what, seconds)
     except Exception:
         log.exception("%s failed", what)
+
+
+async def _for_ever() -> NoReturn:
+    """Waits until cancelled: the session goes no further."""
+    while True:
+        await asyncio.Future()
 
 
 async def _quiet(task: asyncio.Task[Any]) -> None:

@@ -1,8 +1,9 @@
 """Reads and checks what the manager hands over: one JSON object on descriptor 0.
 
 `cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
-(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and one of ours: `report_fd`,
-the descriptor of `uep.report_pipe`. An unknown key is ignored, so that the manager may be newer.
+(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and three of ours: `report_fd`,
+the descriptor of `uep.report_pipe`; `revived`: it is started again by a command that an earlier one had; `request_id`,
+which the admin has in journal and audit trail. An unknown key is ignored, so that the manager may be newer.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ class HandOver:
     allowed_functions: frozenset[str] | None = None
     audit_fd: int | None = None
     report_fd: int | None = None
+    revived: bool = False
+    request_id: str = ""
+
+    def to_user(self, text: str) -> str:
+        """Adds to a text for the user by which request the admin finds it."""
+        return f"{text} (request {self.request_id})" if self.request_id else text
 
 
 def take_input() -> bytes:
@@ -81,6 +88,8 @@ def decode(raw: bytes) -> HandOver:
         allowed_functions=_functions(data.get("allowed_functions")),
         audit_fd=_descriptor(data, "audit_fd"),
         report_fd=_descriptor(data, "report_fd"),
+        revived=data.get("revived") is True,
+        request_id=str(data.get("request_id") or "")[:64],
     )
 
 

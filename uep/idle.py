@@ -4,7 +4,8 @@
 start. *Movement* is a change of either number since the last beat; it resets both counters.
 
 soft limit  that many beats in a row without movement, after at least one task or result, and with as many results
-            forwarded as tasks received: stop. 0: never stop by itself.
+            forwarded as tasks received: stop. 0: never stop by itself. One that was started again from a command that
+            an earlier one had need not wait for a task: that one may have run it.
 hard limit  more than that many beats in a row without movement, whatever is outstanding: stop. In force only when
             there is a soft limit; never smaller than soft + 1.
 """
@@ -44,11 +45,13 @@ class Verdict:
     beats_left: int | None = None
 
 
-def beat(limits: IdleLimits, history: History, received: int, forwarded: int) -> tuple[History, Verdict]:
+def beat(
+    limits: IdleLimits, history: History, received: int, forwarded: int, *, revived: bool = False
+) -> tuple[History, Verdict]:
     """Counts one heartbeat: returns the history after it, and what follows from it."""
     if not limits.soft or (received, forwarded) != (history.received, history.forwarded):
         return History(received, forwarded), Verdict()
-    done = (received > 0 or forwarded > 0) and forwarded >= received
+    done = (revived or received > 0 or forwarded > 0) and forwarded >= received
     history = History(received, forwarded, history.soft + done, history.hard + 1)
     if done:
         return history, _soft(limits, history)

@@ -7,11 +7,13 @@ thread: heartbeats go on meanwhile.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from concurrent.futures import Executor
 from typing import NamedTuple
 
+from uep import shell_command
 from uep.config import ConfigError, EndpointConfig
 from uep.engines.base import Engine
 from uep.storage.directory_lock import DirectoryInUse, lock_directory
@@ -21,47 +23,58 @@ log = logging.getLogger(__name__)
 
 
 class Failure(NamedTuple):
-    """Why an endpoint cannot work: its exit code, and the text for the user."""
+    """Why an endpoint cannot work: its exit code, the text for the user, and what the admin gets besides."""
 
     code: int
     text: str
+    detail: str = ""
+
+
+class NotReady(Exception):
+    """`setup_timeout` is over; the text is for the user."""
 
 
 async def prepare(config: EndpointConfig, engine: Engine, thread: Executor) -> Storage:
     """Locks the directory, runs `endpoint_setup`, starts the engine and opens the storage; slow steps in `thread`.
 
+    When cancelled, nothing of `endpoint_setup` is left, and an engine that has not begun to start never does.
+
     Raises:
         Exception: one that `failure` explains.
     """
     loop = asyncio.get_running_loop()
+    deadline = loop.time() + config.setup_timeout
     await lock_directory(engine.context.directory, thread)
     if config.endpoint_setup:
-        await run_command("endpoint_setup", config.endpoint_setup)
-    await loop.run_in_executor(thread, engine.start)
-    log.info("%s started", engine.name)
-    return await loop.run_in_executor(thread, open_storage, engine.context.directory)
+        await shell_command.run("endpoint_setup", config.endpoint_setup, max(1.0, deadline - loop.time()))
+    try:
+        await asyncio.wait_for(loop.run_in_executor(thread, engine.start), max(1.0, deadline - loop.time()))
+        log.info("%s started", engine.name)
+        opening = loop.run_in_executor(thread, open_storage, engine.context.directory)
+        return await asyncio.wait_for(opening, max(1.0, deadline - loop.time()))
+    except asyncio.TimeoutError:
+        text = f"The {engine.name} was not ready for tasks within {config.setup_timeout:g} s (setup_timeout)."
+        raise NotReady(text) from None
 
 
-def failure(error: Exception, engine: Engine) -> Failure:
+def failure(error: BaseException, engine: Engine) -> Failure:
     """Says what `error`, raised by `prepare`, means for the process and for the user."""
     if isinstance(error, ConfigError):
         return Failure(os.EX_CONFIG, str(error))
-    if isinstance(error, DirectoryInUse):
+    if isinstance(error, (DirectoryInUse, NotReady)):
         return Failure(os.EX_UNAVAILABLE, str(error))
     if isinstance(error, OSError):
-        return Failure(os.EX_CONFIG, f"The endpoint's directory cannot be used: {error.strerror}")
+        where = error.filename or engine.context.directory
+        return Failure(os.EX_CONFIG, unusable_directory(error), f"{where}: {error.strerror}")
     log.error("the engine did not start", exc_info=error)
-    return Failure(os.EX_SOFTWARE, f"The {engine.name} did not start; the endpoint's log says why.")
+    text = f"The {engine.name} did not start; the endpoint's log says why."
+    return Failure(os.EX_SOFTWARE, text, f"{type(error).__name__}: {error}")
 
 
-async def run_command(what: str, command: str) -> None:
-    """Runs a shell command of the configuration; its output goes to the log.
-
-    Raises:
-        ConfigError: the command failed.
-    """
-    log.info("running %s", what)
-    process = await asyncio.create_subprocess_shell(command, stdin=asyncio.subprocess.DEVNULL)
-    code = await process.wait()
-    if code:
-        raise ConfigError(f"{what} failed with exit code {code}")
+def unusable_directory(error: OSError) -> str:
+    """Says that the endpoint's directory cannot be used, and what to do about it; without its path."""
+    if error.errno == errno.ENOSPC:
+        return "Your home folder is full: remove files, then submit again."
+    if error.errno == errno.EDQUOT:
+        return "Your home folder is over its quota: remove files, then submit again."
+    return f"The endpoint's directory cannot be used: {error.strerror}"

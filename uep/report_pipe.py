@@ -5,7 +5,11 @@ One word is one line:
     ready     the endpoint has checked in
     working   the broker has its first result
     stopping  it takes no more tasks
+    again     tasks wait for it that it cannot run any more: another one is needed when it has ended
     stopped   it has ended cleanly; the process ends now
+    trouble … what keeps it from checking in, for the admin; the first only
+    failed …  why it ends otherwise, in the words that the user gets, and after a tab what only the admin gets: one
+              line, bounded
 
 The manager may be another one than the one that has started the endpoint: it knows only what the pipe tells.
 """
@@ -17,12 +21,23 @@ import os
 
 log = logging.getLogger(__name__)
 
+LONGEST = 1500
+"""Bytes of each part: a line that is shorter than a page is written at once, and read at once."""
+
 
 class ReportPipe:
     """Writes to `fd`; without one it writes nothing."""
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
+
+    def failed(self, reason: str, detail: str = "") -> None:
+        """Tells the manager why the endpoint ends; `detail` is for the admin only. Never raises."""
+        self.tell("failed " + "\t".join(_bounded(text) for text in (reason, detail) if text))
+
+    def trouble(self, text: str) -> None:
+        """Tells the manager what keeps the endpoint from checking in. Never raises."""
+        self.tell(f"trouble {_bounded(text)}")
 
     def tell(self, word: str) -> None:
         """Tells the manager. Never raises: the endpoint goes on without one."""
@@ -31,4 +46,9 @@ class ReportPipe:
         try:
             os.write(self._fd, f"{word}\n".encode())
         except OSError as e:
-            log.warning("the manager cannot be told %r: %s", word, e.strerror)
+            log.warning("the manager cannot be told %.40r: %s", word, e.strerror)
+
+
+def _bounded(text: str) -> str:
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line.encode()[:LONGEST].decode(errors="ignore")

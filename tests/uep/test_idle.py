@@ -83,3 +83,12 @@ def _by_the_rules(soft: int, hard: int, beats: Beats) -> tuple[int, str] | None:
         elif hard_count > hard:
             return n, "hard"
     return None
+
+
+def test_one_that_was_started_again_waits_for_no_task() -> None:
+    """What its command came for, an earlier one may have run: two days are too long to wait for nothing."""
+    history, stops = History(), []
+    for _ in range(3):
+        history, verdict = beat(IdleLimits(3, 5760), history, 0, 0, revived=True)
+        stops.append(verdict.stop)
+    assert stops[:2] == [None, None] and "idle_heartbeats_soft" in str(stops[2])

@@ -28,6 +28,11 @@ class Dispatcher:
         self._audit = audit
         self._allowed = allowed_functions
 
+    @property
+    def works(self) -> bool:
+        """Whether the engine can run anything."""
+        return self._engine.failure is None
+
     def submit(self, task_id: str, delivery: Delivery, answer: Callable[[bytes], None]) -> None:
         """Has the task of `delivery` run, and `answer` called once, in whatever thread, with the packed result."""
         function = delivery.headers.get("function_uuid")

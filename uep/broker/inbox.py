@@ -67,12 +67,18 @@ class Inbox:
         self._none_in_flight = asyncio.Event()
         self._none_in_flight.set()
         self._closed = self._abandoned = False
+        self._given_back = 0
         self.received = len(outbox)
         outbox.when_removed(self._removed)
         for task_id in interrupted:
             log.warning("task %s was running when an earlier endpoint ended: answered with an error", task_id)
             self.received += 1
             self._answer(task_id, error_results.stopped_while_running(task_id))
+
+    @property
+    def waiting(self) -> int:
+        """Counts the tasks that have come and were not accepted."""
+        return len(self._waiting) + self._given_back
 
     def receive(self, delivery: Delivery) -> None:
         """Takes a delivery from the task queue, also before `attach`; once closed, none."""
@@ -120,6 +126,8 @@ class Inbox:
             self._accept(self._waiting.popleft(), self._consumer)
 
     def _has_room(self) -> bool:
+        if not self._dispatcher.works:
+            return False
         full = len(self._in_flight) >= MOST_IN_FLIGHT or self._bytes_in_flight >= MOST_BYTES_IN_FLIGHT
         return not full and not self._outbox.crowded
 
@@ -153,6 +161,9 @@ class Inbox:
     def _noted(self, arrivals: list[_Arrival], error: Exception | None) -> None:
         if self._abandoned:
             return
+        if not self._dispatcher.works:
+            self._give_back(arrivals)
+            return
         if error is not None:
             log.error("%d tasks cannot be noted in the journal (%s): run all the same", len(arrivals), error)
         self._acknowledge_noted(arrivals, error)
@@ -161,6 +172,18 @@ class Inbox:
                 self._being_noted.discard(arrival.task_id)
                 log.debug("task %s accepted", arrival.task_id)
                 self._dispatcher.submit(arrival.task_id, arrival.delivery, partial(self._ended, arrival.task_id))
+
+    def _give_back(self, arrivals: Sequence[_Arrival]) -> None:
+        """Leaves to the successor what came for an engine that has died since: neither acknowledged nor noted."""
+        back = [arrival.task_id for arrival in arrivals if not arrival.again]
+        with contextlib.suppress(OSError):  # then the successor takes them for interrupted
+            self._journal.finish(back)
+        for task_id in back:
+            self._being_noted.discard(task_id)
+            self._bytes_in_flight -= self._in_flight.pop(task_id, 0)
+        self._given_back += len(back)
+        if not self._in_flight:
+            self._none_in_flight.set()
 
     # Acknowledging
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 
-_WORDS_SIZE = 256
+_WORDS_SIZE = 4096
 _RECORD_SIZE = 4096
 """Bytes of an audit record; what is longer comes as several (pipe(2), O_DIRECT)."""
 _MOST_RECORDS = 16

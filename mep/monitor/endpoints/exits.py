@@ -12,6 +12,8 @@ from mep.profile.config import ManagerConfig
 
 _USELESS = 60.0
 """Seconds before which a program that does not tell of its results has been of no use."""
+_LAST_WORDS = 1500
+"""Characters of each part of a user endpoint's last words."""
 
 
 def tells(config: ManagerConfig) -> bool:
@@ -43,6 +45,13 @@ def adopted(endpoint: UserEndpoint, config: ManagerConfig) -> ExitReport:
         before_check_in=endpoint.state in lifecycle.UNSEEN,
         useless=_was_useless(endpoint, seconds, config),
     )
+
+
+def last_words(said: bytes) -> tuple[str, str]:
+    """What it says of its end, for its user and for the admin only: a stranger's text, made printable and bounded."""
+    parts = said.decode(errors="replace").split("\t")[:2]
+    clean = ["".join(c if c.isprintable() else " " for c in part)[:_LAST_WORDS].strip() for part in parts]
+    return clean[0], "".join(clean[1:])
 
 
 def unwatched(endpoint: UserEndpoint) -> ExitReport:

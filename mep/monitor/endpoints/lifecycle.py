@@ -54,7 +54,7 @@ class Action(enum.Enum):
     REFRESH = "write fresh credentials"
     REMEMBER = "begin the grace period anew; GRACE_OVER at its end"
     AWAIT_COMMAND = "wait for a command; TIMED_OUT after the grace period"
-    TERMINATE = "ask it to stop"
+    TERMINATE = "ask it to stop; TIMED_OUT when it has not after some time"
     KILL = "kill it"
     FORGET = "remove it from the table, with its files"
     REPORT = "put its end on record"
@@ -192,6 +192,6 @@ TABLE: dict[State, dict[Event, Step]] = {
 UNSEEN = frozenset({State.STARTING, State.STARTING_ASKED})
 """Before the first heartbeat."""
 ASKED_TO_STOP = frozenset({State.STOPPING, State.STOPPING_ASKED})
-"""The manager waits for its end."""
+"""By the manager; it is killed when it does not."""
 OVER = frozenset({State.MISSED, State.ENDED})
 """Its process has ended, as its manager knows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import resource
@@ -59,6 +60,7 @@ class EndpointTable:
         self._pipes = EndpointPipes(self._said, listener.task_records, self._termination.kill, self._exited)
         self._endpoints: dict[str, UserEndpoint] = {}
         self._timers = Timers(self._happens)
+        self._revived: set[str] = set()
         self._empty = asyncio.Event()
         self._actions: dict[Action, Callable[[UserEndpoint], None]] = {
             Action.REFRESH: _refresh_credentials,
@@ -68,7 +70,7 @@ class EndpointTable:
             Action.KILL: self._termination.kill,
             Action.FORGET: self._forget,
             Action.REPORT: lambda endpoint: listener.exited(endpoint, endpoint.exit),
-            Action.REVIVE: listener.revive,
+            Action.REVIVE: self._revive,
             Action.TELL_USER: lambda endpoint: listener.died(endpoint, endpoint.exit),
         }
 
@@ -86,6 +88,9 @@ class EndpointTable:
         Raises:
             Refused: what failed is named. Nothing is left behind.
         """
+        revived = {"revived": True} if command.name in self._revived else {}
+        self._revived.discard(command.name)
+        plan = dataclasses.replace(plan, handover={**plan.handover, "request_id": command.request_id, **revived})
         endpoint = await self._launcher.launch(plan, command, self._run_directory / command.name, self._config())
         self._endpoints[endpoint.name] = endpoint
         self._watch(endpoint)
@@ -185,7 +190,7 @@ class EndpointTable:
 
     def _watch(self, endpoint: UserEndpoint) -> None:
         self._pipes.begin(endpoint)
-        asked_to_stop = endpoint.state in lifecycle.ASKED_TO_STOP
+        asked_to_stop = endpoint.state in lifecycle.ASKED_TO_STOP  # by a manager before, whose patience is not known
         until = time.monotonic() + STOP_TIMEOUT if asked_to_stop else endpoint.started + self._config().start_timeout
         self._timers.set(endpoint, Event.TIMED_OUT, until)
 
@@ -198,6 +203,9 @@ class EndpointTable:
         """The next state, and what is to be done about it."""
         if self._endpoints.get(endpoint.name) is not endpoint:
             return  # ended, or released: what happens now is for the next manager to find
+        if event is Event.TIMED_OUT and endpoint.state in lifecycle.UNSEEN:
+            seconds = self._config().start_timeout
+            endpoint.reason = f"it did not check in within {seconds:g} s (start_timeout), so the manager killed it"
         step = lifecycle.TABLE[endpoint.state][event]
         endpoint.state = step.state
         for action in step.actions:
@@ -207,10 +215,20 @@ class EndpointTable:
 
     def _said(self, endpoint: UserEndpoint, word: bytes) -> bool:
         """A word of its; False when it makes no sense."""
+        if word.startswith(b"failed ") and b"failed" not in endpoint.said:
+            endpoint.said.add(b"failed")
+            endpoint.reason, detail = exits.last_words(word.removeprefix(b"failed "))
+            endpoint.detail = detail or endpoint.detail
+            return True
+        if word.startswith(b"trouble ") and b"trouble" not in endpoint.said:
+            endpoint.said.add(b"trouble")
+            endpoint.detail, _ = exits.last_words(word.removeprefix(b"trouble "))
+            return True
         if word not in _WORDS or word in endpoint.said:
             return False
         endpoint.said.add(word)
         if word == b"ready":
+            endpoint.detail = ""
             endpoint.checked_in_after = time.monotonic() - endpoint.started
             self._happens(endpoint, Event.CHECKED_IN)
             self._listener.checked_in(endpoint)
@@ -220,6 +238,8 @@ class EndpointTable:
             self._listener.working(endpoint)
         elif word == b"stopping":
             self._happens(endpoint, Event.DRAINS)
+        elif word == b"again":  # as a command for it would: tasks wait that it cannot run
+            self._happens(endpoint, Event.COMMAND)
         return True
 
     def _exited(self, endpoint: UserEndpoint, pidfd: int) -> None:
@@ -253,6 +273,10 @@ class EndpointTable:
         self._termination.ask(endpoint)
         self._timers.set(endpoint, Event.TIMED_OUT, time.monotonic() + STOP_TIMEOUT)
 
+    def _revive(self, endpoint: UserEndpoint) -> None:
+        self._revived.add(endpoint.name)
+        self._listener.revive(endpoint)
+
     def _forget(self, endpoint: UserEndpoint) -> None:
         del self._endpoints[endpoint.name]
         self._timers.drop(endpoint)
@@ -262,7 +286,7 @@ class EndpointTable:
             self._empty.set()
 
 
-_WORDS = frozenset({b"ready", b"working", b"stopping", b"stopped"})
+_WORDS = frozenset({b"ready", b"working", b"stopping", b"again", b"stopped"})
 
 
 def _refresh_credentials(endpoint: UserEndpoint) -> None:

@@ -50,7 +50,8 @@ class UserEndpoint:
     checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
     scope: the unit of systemd that holds it and all that it starts; None without systemd.
     worked: it has delivered a result. configuration: of the plan that it was started by.
-    said: the words that it has said to this manager.
+    said: the words that it has said to this manager. reason, detail: why it ends, for its user and the admin, and what
+    only the admin gets; its own last words, or the manager's.
     adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
     exit: how it ended, once it has.
     """
@@ -72,6 +73,8 @@ class UserEndpoint:
     remembered_until: float = 0.0
     checked_in_after: float | None = None
     said: set[bytes] = field(default_factory=set)
+    reason: str = ""
+    detail: str = ""
     adopted: bool = False
     exit: ExitReport = NOT_ENDED
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Coroutine
 
 from mep.monitor.audit import AuditError, AuditTrail
@@ -79,6 +80,9 @@ class EndpointEvents:
             endpoint.command.request_id,
             **endpoint.facts(),
             ending=report.ending,
+            reason=endpoint.reason,
+            detail=endpoint.detail,
+            host=socket.gethostname(),
             seconds=round(report.seconds, 3),
             cpu_seconds=None if report.cpu_seconds is None else round(report.cpu_seconds, 3),
             peak_memory_kib=report.peak_memory,
@@ -116,8 +120,11 @@ def _death(endpoint: UserEndpoint, report: ExitReport) -> Refusal:
     """A user endpoint that ended by itself and not cleanly, as a refusal of what was waiting for it."""
     when = "before its first heartbeat" if report.before_check_in else "unexpectedly"
     log_file = f"endpoint.log in the folder {endpoint.name} of your Globus Compute folder"
+    ending = f"{report.ending}: {endpoint.reason}" if endpoint.reason else report.ending
+    admin = f"{ending} ({endpoint.detail})" if endpoint.detail else ending
     return Refusal(
         "running",
-        f"{endpoint.name} of account {endpoint.account.name!r} (pid {endpoint.pid}) ended {when}: {report.ending}",
-        f"Your user endpoint ended {when} ({report.ending}). Its own words are in {log_file} on that system.",
+        f"{endpoint.name} of account {endpoint.account.name!r} (pid {endpoint.pid}) on {socket.gethostname()} "
+        f"ended {when}: {admin}",
+        f"Your user endpoint ended {when} ({ending.rstrip('.')}). Its own words are in {log_file} on that system.",
     )

@@ -281,3 +281,17 @@ def test_tasks_that_an_earlier_endpoint_left_are_answered(tmp_path: Path) -> Non
         assert house.engine.requests == []
 
     play(tmp_path, game)
+
+
+def test_a_dead_engine_is_given_no_tasks(tmp_path: Path) -> None:
+    """Neither what comes, nor what was being noted when it died: both stay with the broker, and off the journal."""
+
+    async def game(house: House) -> None:
+        house.come(1, A)
+        house.engine.failure = "gone"
+        house.come(2, B)
+        await house.inbox.emptied()
+        assert house.inbox.waiting == 2
+        assert (house.consumer.acked, house.engine.requests, len(house.journal)) == ([], [], 0)
+
+    play(tmp_path, game)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -23,13 +24,16 @@ pytestmark = pytest.mark.system
         ("engine: [", "not YAML"),
         ("engine: {type: GlobusComputeEngine, provider: {type: LocalProvider, max_block: 1}}", "unknown option"),
         ("endpoint_setup: exit 4\n" + THREADS, "endpoint_setup failed with exit code 4"),
+        ("endpoint_setup: echo no licence; exit 4\n" + THREADS, "the end of its output:\nno licence"),
+        ("setup_timeout: 1\nendpoint_setup: echo busy; sleep 3600\n" + THREADS, "ended after"),
     ],
 )
 def test_configuration_that_cannot_be_used(config: str, says: str, start_uep: StartUep, service: Service) -> None:
-    uep = start_uep(config)
+    uep = start_uep(config, request_id="97e0271e")
     assert uep.process.wait(15) == 78
+    assert "failed " in os.read(uep.ready, 1 << 16).decode()
     notice = service.heartbeat_where(lambda beat: "error" in beat)
-    assert says in notice["error"]
+    assert says in notice["error"] and notice["error"].endswith("(request 97e0271e)")
     assert notice["heartbeat_period"] == 3
     assert str(uep.directory) not in notice["error"]
 
@@ -41,6 +45,13 @@ def test_configuration_that_cannot_be_used_is_told_through_the_right_port(
     uep = start_uep(f"amqp_port: {broker.port}\nno_such_key: 1\n{THREADS}", amqp_creds=elsewhere)
     assert uep.process.wait(15) == 78
     assert "no_such_key" in service.heartbeat_where(lambda beat: "error" in beat)["error"]
+
+
+def test_a_broker_that_cannot_be_reached_is_told_to_the_manager(start_uep: StartUep, service: Service) -> None:
+    uep = start_uep(amqp_creds=service.credentials("amqp://u:secret@localhost:1/"))
+    uep.log_says("next attempt")
+    said = os.read(uep.ready, 1 << 16).decode()
+    assert said.startswith("trouble broker localhost:1, since ") and "secret" not in said
 
 
 def test_directory_that_cannot_be_used(start_uep: StartUep, service: Service, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lab.waiting import until
 from tests.uep import functions
-from tests.uep.program import HTEX, PROCESSES, StartUep
+from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep
 from tests.uep.service import Service
 from uep.storage.journal import Journal
 from uep.storage.result_store import ResultStore
@@ -30,6 +30,31 @@ def test_signals_give_running_tasks_a_grace(number: signal.Signals, start_uep: S
     assert service.value(results[quick]) == 1
     assert "endpoint stopped before this task was finished" in results[endless].data
     assert results[endless].error_details is not None
+
+
+def test_a_signal_during_setup_ends_the_setup_and_starts_no_engine(
+    start_uep: StartUep, service: Service, tmp_path: Path
+) -> None:
+    mark = tmp_path / "setup"
+    uep = start_uep(f"endpoint_setup: touch {mark}; sleep 3600; true\n{PROCESSES}")
+    until(mark.exists, "the setup to run")
+    assert uep.stop() == 0
+    uep.wait_alone()
+    assert service.heartbeat_where(lambda beat: not beat.get("active", True))
+    assert "ProcessPoolEngine started" not in uep.log.read_text()
+
+
+def test_a_dead_engine_leaves_what_comes_to_the_successor(start_uep: StartUep, service: Service) -> None:
+    """Also with seconds to the next heartbeat: the endpoint ends at once, cleanly, and the new task runs elsewhere."""
+    uep = start_uep(HTEX.replace("0.5", "30"))
+    assert service.call(functions.double, 1) == 2
+    (interchange,) = (pid for pid in uep.descendants() if b"interchange" in _command(pid))
+    os.kill(interchange, signal.SIGKILL)
+    assert uep.process.wait(60) == 0
+    late = service.send(functions.double, 2)
+    start_uep(THREADS)
+    result = service.result()
+    assert (result.task_id, service.value(result)) == (late, 4)
 
 
 def test_signals_to_the_whole_group_leave_tasks_their_grace(start_uep: StartUep, service: Service) -> None:
@@ -92,6 +117,10 @@ def test_successor_after_a_crash_of_the_machine(start_uep: StartUep, service: Se
     assert service.call(functions.double, 1) == 2
     assert uep.stop() == 0
     assert Journal(directory / "open_tasks").leftover == frozenset()
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_lives_on_without_its_parent_and_dies_whole(start_uep: StartUep, service: Service) -> None:

@@ -129,11 +129,79 @@ def test_one_that_does_not_check_in_is_killed(
 ) -> None:
     async def story() -> None:
         pid = earlier.start(command, State.STARTING)
-        make_table(start_timeout=0.0).adopt()
+        found = make_table(start_timeout=0.0)
+        (endpoint,) = found.adopt()
         await asyncio.to_thread(earlier.wait, pid)
         await aiountil(lambda: heard.deaths, "its end")
         ((who, report),) = heard.deaths
         assert who == pid and report.before_check_in and report.useless
+        assert "did not check in within 0 s (start_timeout)" in endpoint.reason
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("asked_by", ["this manager", "the one before"])
+def test_one_that_ignores_that_it_shall_stop_is_killed(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch, asked_by: str
+) -> None:
+    async def story() -> None:
+        monkeypatch.setattr(table, "STOP_TIMEOUT", 0.2)
+        state = State.RUNNING if asked_by == "this manager" else State.STOPPING
+        deaf = ("/bin/sh", "-c", f"trap '' TERM; touch {earlier.run_directory}/deaf; while :; do sleep 1; done")
+        pid = earlier.start(command, state, program=deaf)
+        await aiountil((earlier.run_directory / "deaf").exists, "it to ignore SIGTERM")
+        found = make_table()
+        found.adopt()
+        if asked_by == "this manager":
+            found.stop()
+        assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
+
+    asyncio.run(story())
+
+
+def test_last_words_are_taken_as_a_strangers(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        (endpoint,) = make_table().adopt()
+        earlier.say(command.name, b"failed unknown option\x1b[2J \xff" + b"x" * 1600 + b"\t/home/a: full")
+        await aiountil(lambda: endpoint.reason, "its last words")
+        assert endpoint.reason.startswith("unknown option [2J") and endpoint.reason.isprintable()
+        assert len(endpoint.reason) <= 1500 and endpoint.detail == "/home/a: full"
+        earlier.kill(pid)
+        await aiountil(lambda: heard.deaths, "its end")
+
+    asyncio.run(story())
+
+
+def test_what_kept_it_from_checking_in_is_forgotten_when_it_has(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        earlier.start(command, State.STARTING)
+        found = make_table()
+        (endpoint,) = found.adopt()
+        earlier.say(command.name, b"trouble cannot reach b.example:443")
+        await aiountil(lambda: endpoint.detail == "cannot reach b.example:443", "its trouble")
+        earlier.say(command.name, b"ready")
+        await aiountil(lambda: heard.checked_in_, "its check-in")
+        assert endpoint.detail == ""
+
+    asyncio.run(story())
+
+
+def test_one_that_asks_for_another_is_started_again(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        make_table().adopt()
+        for word in (b"stopping", b"again", b"stopped"):
+            earlier.say(command.name, word)
+        earlier.kill(pid)
+        await aiountil(lambda: heard.revived, "its revival")
+        assert heard.deaths == []
 
     asyncio.run(story())
 
