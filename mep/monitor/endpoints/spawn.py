@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -170,7 +171,10 @@ def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
     elif failure.step in ("home", "log", "home or log"):
         what = "written to" if failure.step == "log" else "entered"
         admin += f" ({plan.account.home})"
+        full = {errno.ENOSPC: "full", errno.EDQUOT: "over its quota"}.get(failure.errno)
         user = f"Your home folder cannot be {what}: {why}."
+        if full is not None:
+            user = f"Your home folder is {full}: remove files, then submit again."
     elif failure.step.startswith("pam"):
         user = f"Your account may not be used on this system now: {why}."
     return Refused("launch", admin, user)

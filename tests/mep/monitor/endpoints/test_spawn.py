@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import json
 import os
 import pwd
@@ -22,6 +23,7 @@ from mep.monitor.endpoints import record, spawn
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.privileged.launch import LaunchFailure
 from mep.processes.pidfd import has_ended
 from mep.profile.config import ManagerConfig
 from mep.profile.sections.resources import Resources
@@ -235,6 +237,14 @@ def test_the_step_that_fails_is_named(
     assert error.refusal.stage == "launch"
     assert admin in error.refusal.reason_for_admin
     assert user in error.refusal.reason_for_user
+
+
+@pytest.mark.parametrize(("number", "says"), [(errno.ENOSPC, "home folder is full"), (errno.EDQUOT, "over its quota")])
+def test_a_full_home_is_called_that(plan: Plan, number: int, says: str) -> None:
+    failure = LaunchFailure("log", number, os.strerror(number))
+    refusal = spawn._launch_refused(failure, plan("true")).refusal
+    assert says in refusal.reason_for_user and "/" not in refusal.reason_for_user
+    assert os.strerror(number) in refusal.reason_for_admin
 
 
 def test_root_is_never_started(plan: Plan, tmp_path: Path, command: StartEndpoint, account: Account) -> None:
