@@ -25,15 +25,18 @@ _SHORT = 2.0
 
 def _remembered(start: Callable[..., None]) -> Callable[..., None]:
     """The command, of whose end `mep status` knows; not when another manager runs, whose end that is not."""
-    from mep.monitor import last_run, run_lock
 
     def note(name: str, write: Callable[[Path], None]) -> None:
+        from mep.monitor import run_lock
+
         run_directory = paths().run / name
         if os.geteuid() == 0 and (paths().config / name).is_dir() and run_lock.holder(run_directory) is None:
             write(run_directory)
 
     @functools.wraps(start)
     def remembered(*, name: str, **options: object) -> None:
+        from mep.monitor import last_run
+
         try:
             start(name=name, **options)
         except Failed as e:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pwd
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -30,10 +29,10 @@ def test_all_that_an_account_runs_ends_with_it(root: None) -> None:
 
 def test_an_account_that_was_not_made_here_is_not_touched(root: None) -> None:
     before = pwd.getpwnam("games")
-    with pytest.raises(AccountFailed, match="was not made here"), LocalAccount("games"):
-        pytest.fail("it was taken over")
+    for _ in range(2):  # nor does it stay locked
+        with pytest.raises(AccountFailed, match="was not made here"), LocalAccount("games"):
+            pytest.fail("it was taken over")
     assert pwd.getpwnam("games") == before
-    assert not Path("/run/lock/mep-lab-games").exists()
 
 
 def test_an_account_is_used_by_one_at_a_time(root: None) -> None:

@@ -35,6 +35,7 @@ ELSE: dict[str, object] = {
     "start_timeout": 1.0,
     "heartbeat_period": 1.0,
     "mu_child_ep_grace_period_s": 1.0,
+    "start_patience": 1.0,
     "on_stop": "keep",
     "render_account": "x",
     "allowed_functions": ("x",),
