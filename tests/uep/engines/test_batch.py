@@ -22,6 +22,7 @@ from wire import messages
 
 pytestmark = pytest.mark.system
 
+FOR_EVER = "4711"
 PATIENCE = 60
 """Seconds for a job to come up or to be given up; it takes a few."""
 
@@ -44,12 +45,13 @@ def programs(node: SlurmNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def begin(start: StartEngine, programs: Path) -> Callable[..., Engine]:
+def begin(programs: Path, start: StartEngine) -> Callable[..., Engine]:
     """`begin(worker_init="", **engine_options)` starts an engine on the node; `max_blocks` is 1."""
 
     def run(provider: dict[str, Any] | None = None, **options: Any) -> Engine:
         mapping = {
             "type": "GlobusComputeEngine",
+            "address": "127.0.0.1",
             "max_workers_per_node": 1,
             "heartbeat_period": 1,
             "heartbeat_threshold": 4,
@@ -87,17 +89,23 @@ def came_to(future: Future[bytes]) -> bool:
     return True
 
 
+def sleepers() -> list[psutil.Process]:
+    """What a question that hangs has started."""
+    return [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", FOR_EVER]]
+
+
 def jobs(node: SlurmNode) -> list[str]:
     return [job.id for job in node.jobs() if job.state in ("R", "PD")]
 
 
-def test_jobs_that_slurm_has_forgotten_have_ended(begin: Any, node: SlurmNode, programs: Path) -> None:
-    """Three that never came up: told, with what they wrote. The first look comes when Slurm knows them no more."""
+def test_a_job_that_slurm_has_forgotten_has_ended(begin: Any, programs: Path) -> None:
+    """One that never came up; the first look is when Slurm knows it no more."""
     put(programs, "squeue", 'while $REAL --noheader "${@: -2}" >/dev/null 2>&1; do sleep 0.1; done; exec $REAL "$@"')
-    engine = begin({"worker_init": "echo no such module >&2; exit 7"})
-    assert "no such module" in said(engine.submit(task_request(functions.double, 1)), 120)
+    engine = begin({"worker_init": "echo no such module >&2; exit 7"}, strategy="none")
+    text = said(engine.submit(task_request(functions.double, 1)))
+    assert "no such module" in text
+    assert "does not know it any more" in text
     assert engine.failure is not None
-    assert not jobs(node)
 
 
 def test_a_job_that_had_come_up_and_is_forgotten_is_replaced(begin: Any, node: SlurmNode) -> None:
@@ -120,7 +128,7 @@ def test_a_living_worker_outweighs_what_slurm_says(begin: Any, node: SlurmNode, 
     assert jobs(node) == before
 
 
-@pytest.mark.parametrize("answer", ["", "{} NF", "{} F", "{} CA", "{} TO", "{} S", "{} nonsense"])
+@pytest.mark.parametrize("answer", ["{} NF", "{} CA"])
 def test_no_second_job_beside_one_that_lives(begin: Any, node: SlurmNode, programs: Path, answer: str) -> None:
     """Whatever Slurm says about it once its pool is connected."""
     engine = begin()
@@ -153,13 +161,12 @@ def test_time_in_the_queue_does_not_count(begin: Any, node: SlurmNode) -> None:
     assert came_to(task)
 
 
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+
+
 def test_a_submission_that_may_work_later_is_tried_again(begin: Any, programs: Path) -> None:
-    timed_out = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
-    put(
-        programs,
-        "sbatch",
-        f'[ -e "$0.2" ] && exec $REAL "$@"; touch "$0.$(ls $0* | wc -l)"; echo "{timed_out}" >&2; exit 1',
-    )
+    count = '[ -e "$0.2" ] && exec $REAL "$@"; touch "$0.$(ls $0* | wc -l)"'
+    put(programs, "sbatch", f'{count}; echo "{TIMED_OUT}" >&2; exit 1')
     engine = begin(strategy="none")
     assert came_to(engine.submit(task_request(functions.double, 1)))
 
@@ -174,29 +181,25 @@ def test_questions_that_hang_are_killed_and_seldom_asked(
     begin: Any, node: SlurmNode, programs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Meanwhile the job comes up and does its work, and ends with the engine."""
-    put(programs, "squeue", 'echo asked >>"${0%/*}/asked"; sleep 4711 & sleep 4711')
+    put(programs, "squeue", 'echo asked >>"${0%/*}/asked"; sleep {FOR_EVER} & sleep {FOR_EVER}')
     engine = begin({"cmd_timeout": 1, "max_blocks": 2})
     assert came_to(engine.submit(task_request(functions.sleep, 3)))
     asked = programs / "asked"
     assert len(asked.read_text().split()) <= 2
     assert len(jobs(node)) == 1
-    until(
-        lambda: not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4711"]],
-        "them to end",
-        10,
-    )
+    until(lambda: not sleepers(), "all that the question started to be gone", PATIENCE)
     assert "Traceback" not in caplog.text
     engine.stop()
     until(lambda: not jobs(node), "its job to be cancelled", PATIENCE)
 
 
 def test_output_of_blocks_is_bounded(begin: Any, tmp_path: Path, node: SlurmNode) -> None:
-    noise = "echo first line; yes noise | head -c 20000000; echo last words >&2; exit 3"
-    engine = begin({"worker_init": noise})
-    assert "last words" in said(engine.submit(task_request(functions.double, 1)), 120)
+    noise = "echo first line; yes noise | head -c 20000000; echo; echo last words | tee /dev/stderr; exit 3"
+    engine = begin({"worker_init": noise}, strategy="none")
+    assert "last words" in said(engine.submit(task_request(functions.double, 1)))
     files = list((tmp_path / "submit_scripts").glob("*.stdout"))
     assert files
     for file in files:
         assert file.stat().st_size < 600_000
         assert file.read_text().startswith("first line\n")
-        assert file.read_text().endswith("noise\nnoise\n")
+        assert file.read_text().endswith("noise\nno\nlast words\n")

@@ -183,7 +183,10 @@ class Blocks:
             block.looks_unanswered = 0
             block.looks_unnamed += job not in answer.states
             if job in answer.forgotten or block.looks_unnamed > 1:
-                self._end(block, JobStatus(JobState.COMPLETED, f"The batch system does not know job {job} any more"))
+                self._end(
+                    block,
+                    JobStatus(JobState.COMPLETED, f"Job {job} has ended: the batch system does not know it any more"),
+                )
             elif job in answer.states:
                 block.looks_unnamed = 0
                 self._named(block, answer.states[job])
@@ -243,8 +246,9 @@ class Blocks:
             return
         self._failed.append(block.number)
         if len(self._failed) >= WINDOW:
-            self._submissions.failed(f"{len(self._failed)} jobs in a row have ended without a worker")
-            if not any(each.connected for each in self._living.values()) and not self._unknown_pools:
+            if self._unknown_pools or any(each.connected for each in self._living.values()):
+                self._submissions.failed(f"{len(self._failed)} jobs in a row have ended without a worker")
+            else:
                 last = {number: self._executor._status[number] for number in self._failed[-WINDOW:]}
                 self._fail(_get_error(last))
 

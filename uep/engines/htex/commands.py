@@ -36,7 +36,7 @@ def install() -> None:
 
 def run(cmd: str, walltime: float | None = None) -> tuple[int, str, str]:
     """Runs a command line in a shell for at most `walltime` seconds; returns exit code, output and error output."""
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S602 - Parsl's providers write command lines
         cmd,
         shell=True,
         stdin=subprocess.DEVNULL,
