@@ -85,6 +85,7 @@ class Blocks:
         self._failed: list[str] = []
         self._gives_up = executor.block_error_handler is not noop_error_handler
         self._owed: int | None = None
+        self.is_stopping = False
         self._asked = float("-inf")
         name = type(self._provider).__name__
         self._questions = Pauses(f"{name}: asking about jobs", self._interval)
@@ -169,6 +170,8 @@ class Blocks:
         try:
             answer = questions.ask(self._provider, list(alone))
         except questions.NoAnswer as e:
+            if self.is_stopping:
+                return
             self._questions.failed(str(e))
             for block in alone.values():
                 block.looks_unanswered += 1

@@ -69,6 +69,8 @@ class GlobusComputeEngine(Engine):
         self._scaling: Any = None
         self._function = ""
         self._stopping = False
+        self._submitting = threading.Lock()
+        self._patience = self._read_patience()
 
     def start(self) -> None:
         self._check_serializers()
@@ -76,7 +78,7 @@ class GlobusComputeEngine(Engine):
             logging.getLogger("parsl").setLevel(logging.WARNING)
         with partial_parsl_imports(type_checks=True):
             executor = self._make_executor()
-            scaling = Scaling(executor, self._patience(), **strategy_of(self._options))
+            scaling = Scaling(executor, self._patience, **strategy_of(self._options))
         executor.start()
         threading.Thread(target=self._watch, args=(executor,), name="interchange-watch", daemon=True).start()
         self._executor = executor
@@ -108,10 +110,16 @@ class GlobusComputeEngine(Engine):
         if resources:
             context["resource_spec"] = resources
         executor, scaling = self._executor, self._scaling
-        running: Future[bytes] = executor.submit_payload(context, task.body)
+        with self._submitting:  # tasks come from the loop's thread, those that are tried again from another
+            running: Future[bytes] = executor.submit_payload(context, task.body)
         scaling.task_came()
         running.add_done_callback(lambda done: self._ended(executor, scaling, done))
         return running
+
+    def _is_final(self, error: BaseException) -> bool:
+        from parsl.executors.errors import InvalidResourceSpecification
+
+        return super()._is_final(error) or isinstance(error, InvalidResourceSpecification)
 
     def _resources(self, task: TaskRequest) -> dict[str, Any]:
         """Has Parsl complete what the task wants.
@@ -150,7 +158,7 @@ class GlobusComputeEngine(Engine):
         )
         return executor
 
-    def _patience(self) -> Patience:
+    def _read_patience(self) -> Patience:
         """Reads how long tasks wait for what may never come.
 
         Raises:

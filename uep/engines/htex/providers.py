@@ -13,6 +13,7 @@ argument is passed on. Two things that YAML cannot say are put right: a tuple, w
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -27,6 +28,7 @@ from uep.engines.options import NAMES
 
 ADDRESSES = ("get_any_address", *(name for name in dir(parsl.addresses) if name.startswith("address_by_")))
 """Parsl's functions that find an address of this machine."""
+WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 SHORTEST_WALLTIME = 60
 """Seconds; a smaller number was hardly written as a time."""
 
@@ -122,11 +124,37 @@ def _fitting(where: str, value: Any, kind: Any) -> Any:
     """
     if where.endswith(".walltime") and type(value) is int and value >= SHORTEST_WALLTIME:
         return f"{value // 3600:02}:{value // 60 % 60:02}:{value % 60:02}"
+    if where.endswith(".walltime") and isinstance(value, str):
+        return _walltime(where, value)
     value = _with_tuples(value, kind)
     if not _is_a(value, kind):
         hint = "; write it in quotes, as 'HH:MM:SS'" if where.endswith(".walltime") else ""
         raise ConfigError(f"{where}: expected {_said(kind)}, got {value!r}{hint}")
     return value
+
+
+def _walltime(where: str, text: str) -> str:
+    """Writes a time as Parsl needs it, HH:MM:SS, which each batch system takes.
+
+    Slurm's forms are minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS. Others' mean what they mean there: LSF
+    has minutes and HH:MM; a bare number is of seconds for PBS and Grid Engine.
+
+    Raises:
+        ConfigError: it is no such time, or less than the minute that Parsl counts in.
+    """
+    match = WALLTIME.fullmatch(text.strip())
+    parts = [int(part) for part in match["rest"].split(":")] if match else []
+    if match is None:
+        raise ConfigError(f"{where}: expected a time, as 'HH:MM:SS' or 'D-HH:MM:SS', got {text!r}")
+    if match["days"] is not None:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    else:
+        last = 2 if where.startswith("LSF") or (where.startswith("Slurm") and len(parts) == 1) else 3
+        hours, minutes, seconds = ([0] * (last - len(parts)) + parts + [0])[:3]
+    total = ((int(match["days"] or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total < SHORTEST_WALLTIME:
+        raise ConfigError(f"{where}: {text!r} is less than a minute")
+    return f"{total // 3600:02}:{total // 60 % 60:02}:{total % 60:02}"
 
 
 def _is_a(value: Any, kind: Any) -> bool:

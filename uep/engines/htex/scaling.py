@@ -67,7 +67,7 @@ class Scaling:
 
     def stop(self) -> None:
         """Ends every block, also when the interchange, which Parsl would ask about them first, is gone."""
-        self._stopped = True
+        self._stopped = self.blocks.is_stopping = True
         self._wake.set()
         commands.end_questions()
         self._thread.join(STOP_TIME)
