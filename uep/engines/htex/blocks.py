@@ -18,17 +18,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shlex
 import time
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
 from typing import Any
 
 from parsl.executors.errors import BadStateException, ScalingFailed
-from parsl.jobs.error_handlers import _get_error, noop_error_handler
+from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
+from parsl.jobs.error_handlers import noop_error_handler
+from parsl.jobs.errors import TooManyJobFailuresError
 from parsl.jobs.states import JobState, JobStatus
 
 from uep.engines.htex import commands, questions
-from uep.engines.htex.output import BlockOutput
+from uep.engines.htex.output import BlockOutput, summary
 from uep.engines.htex.pauses import Patience, Pauses
 
 log = logging.getLogger(__name__)
@@ -37,8 +40,10 @@ WINDOW = 3
 """After so many blocks in a row that did not come up, no other will."""
 LOOKS = 3
 """After so many looks without an answer, a block that has lost its pool is taken for ended."""
-COMMAND_TIME = 10.0
-"""Seconds for the interchange to answer a question."""
+STAYS_IN_QUEUE = ("GridEngineProvider", "CondorProvider")
+"""Providers whose jobs stay in the queue, in a state of error, when they cannot be started."""
+COMMAND_TIME = 60.0
+"""Seconds for the interchange to answer a question; Parsl asks it nothing more after one that it did not answer."""
 
 PASSES = re.compile(
     r"timed? ?-?out|temporar|try(ing)? (again|later)|retry|unable to contact|not responding|is down|please wait|"
@@ -89,7 +94,7 @@ class Blocks:
         self._asked = float("-inf")
         name = type(self._provider).__name__
         self._questions = Pauses(f"{name}: asking about jobs", self._interval)
-        self._submissions = Pauses(f"{name}: submitting a job", period)
+        self._submissions = Pauses(f"{name}: submitting a job", period, longest=60.0)
         self._cancellations = Pauses(f"{name}: cancelling jobs", self._interval)
         self._cancel_in_parsl = self._provider.cancel
         self._provider.cancel = self._cancel_each
@@ -105,11 +110,6 @@ class Blocks:
         """Has the next look ask the batch system, unless that is in trouble."""
         self._asked = float("-inf")
 
-    def without_workers(self) -> dict[str, float]:
-        """Returns the jobs that run without a pool, and for how many seconds."""
-        now = time.monotonic()
-        return {block.job: now - block.alone_since for block in list(self._living.values()) if block.alone_since}
-
     def look(self) -> None:
         """Finds out what lives, and draws the conclusions."""
         self._look_at_pools()
@@ -120,7 +120,7 @@ class Blocks:
         if self._is_fixed and not self.living() and self._owed == 0:
             last = [self._executor._status[number] for number in self._failed]
             text = "All blocks have ended, and the strategy 'none' starts no others"
-            self._fail(_get_error({str(n): status for n, status in enumerate(last)}) if last else RuntimeError(text))
+            self._fail(_error(last) if last else RuntimeError(text))
 
     def cancel_all(self) -> None:
         """Cancels every job that lives; whatever goes wrong is logged."""
@@ -132,8 +132,13 @@ class Blocks:
 
     def _look_at_pools(self) -> None:
         ask = self._executor.command_client.run
-        managers = ask("MANAGERS", timeout_s=COMMAND_TIME)
-        came_up = set(ask("CONNECTED_BLOCKS", timeout_s=COMMAND_TIME))
+        try:
+            managers = ask("MANAGERS", timeout_s=COMMAND_TIME)
+            came_up = set(ask("CONNECTED_BLOCKS", timeout_s=COMMAND_TIME))
+        except (CommandClientTimeoutError, CommandClientBadError):
+            if not self.is_stopping:
+                self._fail(RuntimeError("Parsl's interchange does not answer any more"))
+            raise
         connected = {manager["block_id"] for manager in managers}
         self._unknown_pools = connected - set(self._executor._status)
         for block in list(self._living.values()):
@@ -198,7 +203,7 @@ class Blocks:
         """Takes note of what the batch system says about a block without a pool."""
         block.answered = True
         if status.terminal:
-            if status.state is JobState.FAILED:  # an error state of Grid Engine or HTCondor is one in the queue
+            if status.state is JobState.FAILED and type(self._provider).__name__ in STAYS_IN_QUEUE:
                 self._cancel([block.job])
             self._end(block, status)
         elif status.state is JobState.RUNNING:
@@ -252,8 +257,7 @@ class Blocks:
             if self._unknown_pools or any(each.connected for each in self._living.values()):
                 self._submissions.failed(f"{len(self._failed)} jobs in a row have ended without a worker")
             else:
-                last = {number: self._executor._status[number] for number in self._failed[-WINDOW:]}
-                self._fail(_get_error(last))
+                self._fail(_error([self._executor._status[number] for number in self._failed[-WINDOW:]]))
 
     # More and fewer
 
@@ -288,6 +292,8 @@ class Blocks:
         said = str(error)
         if isinstance(error, ScalingFailed) and (words := commands.last_errors()):
             said = words  # the provider has kept them to itself
+        if commands.TIMED_OUT_WORDS in said:
+            self._cancel_by_name(number)
         passes = bool(PASSES.search(said)) and "invalid" not in said.lower()
         self._submissions.failed(said)
         if passes and self._submissions.failing_for < self._patience.submit:
@@ -295,7 +301,14 @@ class Blocks:
         status = JobStatus(JobState.FAILED, f"Failed to start block {number}: {said}")
         self._executor._simulated_status[number] = self._executor._status[number] = status
         if not self.living():
-            self._fail(_get_error({number: status}))
+            self._fail(_error([status]))
+
+    def _cancel_by_name(self, number: str) -> None:
+        """Cancels what a submission that ran into its time limit may have left in Slurm's queue."""
+        if type(self._provider).__name__ == "SlurmProvider" and (script := self._output.script(number)):
+            clusters = f" --clusters={self._provider.clusters}" if self._provider.clusters else ""
+            command = f"scancel{clusters} --quiet --name={shlex.quote(script.name)}"
+            commands.run(command, self._provider.cmd_timeout)
 
     def _scale_in_if_due(self, *args: Any, **kwargs: Any) -> list[str]:
         """Scales in as Parsl does, unless cancelling has just failed."""
@@ -340,6 +353,19 @@ def fail_all(executor: Any, error: Exception) -> None:
     for task in list(executor.tasks.values()):
         with contextlib.suppress(InvalidStateError):
             task.set_exception(BadStateException(executor, error))
+
+
+def _error(ended: list[JobStatus]) -> Exception:
+    """Says what is known about blocks that did not come up, as Parsl does; whatever bytes their output has."""
+    lines = []
+    for number, status in enumerate(ended, 1):
+        lines.append(f"Error {number}:")
+        lines += [f"\t{status.message}"] if status.message else []
+        lines += [f"\tEXIT CODE: {status.exit_code}"] if status.exit_code is not None else []
+        for name, path in (("STDOUT", status.stdout_path), ("STDERR", status.stderr_path)):
+            lines += [f"\t{name}: {text}"] if path and (text := summary(path)) else []
+    error: Exception = TooManyJobFailuresError("\n".join(lines))
+    return error
 
 
 def _minutes(seconds: float) -> str:

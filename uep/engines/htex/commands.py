@@ -15,6 +15,7 @@ import threading
 
 TIMED_OUT = 124
 """Exit code of a command that was killed at its time limit, as that of timeout(1)."""
+TIMED_OUT_WORDS = "timed out: no answer within"
 LAST_WORDS = 1.0
 """Seconds for the pipes of a killed command to be closed; who has left its process group may hold them open."""
 QUESTIONS = ("sacct", "squeue", "qstat", "bjobs", "condor_q")
@@ -52,7 +53,7 @@ def run(cmd: str, walltime: float | None = None) -> tuple[int, str, str]:
         code = process.returncode
     except subprocess.TimeoutExpired:
         code, out, err = TIMED_OUT, *_kill(process)
-        err += f"{cmd.split(maxsplit=1)[0]}: timed out: no answer within {walltime:g} s\n".encode()
+        err += f"{cmd.split(maxsplit=1)[0]}: {TIMED_OUT_WORDS} {walltime:g} s\n".encode()
     finally:
         with _lock:
             _questions.discard(process)

@@ -14,15 +14,18 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from parsl.providers.cluster_provider import ClusterProvider
+from parsl.providers.local.local import LocalProvider
+
 KEPT = 256 * 1024
 """Bytes of the beginning, and of the end, of a block's output, and of its error output."""
 BLOCKS = 10
 """Blocks that have ended whose files stay: there is something to read when they have failed."""
-END = 2048
-"""Characters of a file's end that are told."""
+TOLD = 1024
+"""Bytes of the beginning, and of the end, of a file that are told."""
 
 _BEGIN = """\
-uname -n >{node} 2>/dev/null
+{{ uname -n >{node}; }} 2>/dev/null
 (
 """
 # dd writes at once what it has read, which head does not. The filter outlives a signal to all: it ends when they have.
@@ -37,6 +40,8 @@ _KEEP = (
     f"trap '' TERM INT; dd bs=1 count={KEPT} 2>/dev/null; next=$(head -c 1 | wc -c); "
     f'if [ "$next" -ne 0 ]; then echo; echo "[... left out ...]"; tail -c {KEPT}; fi'
 )
+_DIRECTIVES = re.compile(r"(?:[ \t]*(?:#.*)?\n)*")
+"""Comments that worker_init begins with: a batch system reads options in them, down to the first command."""
 _SCRIPT = re.compile(r"\.block-(\d+)\.(\d+\.\d+)")
 """What Parsl calls the files of a block: its number, and the time of its submission."""
 
@@ -49,7 +54,7 @@ class BlockOutput:
         self._folder = Path(provider.script_dir)
         self._first = max((time for _, time, _ in self._files()), default=0.0)
         self._worker_init = ""
-        self._is_bounded = hasattr(provider, "worker_init") and hasattr(provider, "launcher")
+        self._is_bounded = isinstance(provider, (ClusterProvider, LocalProvider))
         if self._is_bounded:
             self._worker_init = provider.worker_init
             provider.launcher = _bounded(provider.launcher)
@@ -57,7 +62,10 @@ class BlockOutput:
     def expect(self, block: str) -> None:
         """Has the provider's next script be that of `block`."""
         if self._is_bounded:
-            self._provider.worker_init = _BEGIN.format(node=shlex.quote(str(self._node(block)))) + self._worker_init
+            begin = _BEGIN.format(node=shlex.quote(str(self._node(block))))
+            match = _DIRECTIVES.match(self._worker_init)
+            directives = match[0] if match else ""
+            self._provider.worker_init = directives + begin + self._worker_init.removeprefix(directives)
 
     def node(self, block: str) -> str:
         """Returns the name of the node that the block's script was started on; empty when that is not known."""
@@ -72,12 +80,16 @@ class BlockOutput:
         found = [[path for path in paths if path.endswith(ends)] for ends in ((".stdout", ".out"), (".stderr", ".err"))]
         return (found[0][0] if found[0] else None), (found[1][0] if found[1] else None)
 
+    def script(self, block: str) -> Path | None:
+        """Returns the path of the block's script; None when there is none."""
+        ours = [(time, path) for number, time, path in self._files() if number == block and time > self._first]
+        return min((path for _, path in ours), key=lambda path: len(path.name), default=None)
+
     def end_of_errors(self, block: str) -> str:
         """Returns the end of the block's error output, else of its output; empty when there is none."""
         for path in reversed(self.files(block)):
-            with contextlib.suppress(OSError):
-                if path and (text := _end(Path(path))):
-                    return text
+            if path and (text := summary(path)):
+                return text
         return ""
 
     def sweep(self, living: Collection[str]) -> None:
@@ -106,7 +118,14 @@ def _bounded(launcher: Callable[..., str]) -> Callable[..., str]:
     return lambda *args, **kwargs: launcher(*args, **kwargs) + _END.format(keep=_KEEP)
 
 
-def _end(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - END))
-        return file.read(END).decode(errors="replace").strip()
+def summary(path: str) -> str:
+    """Returns a file's text, or its beginning and its end; empty when there is no file."""
+    try:
+        with Path(path).open("rb") as file:
+            begin, size = file.read(TOLD), Path(path).stat().st_size
+            file.seek(max(len(begin), size - TOLD))
+            end = file.read(TOLD)
+    except OSError:
+        return ""
+    cut = b"\n...\n" if size > 2 * TOLD else b""
+    return (begin + cut + end).decode(errors="replace").strip()

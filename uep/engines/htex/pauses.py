@@ -9,7 +9,7 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 LONGEST = 600.0
-"""Seconds; no pause is longer."""
+"""Seconds; no pause is longer, unless one says otherwise."""
 LOG_INTERVAL = 60.0
 """Seconds between two lines about the same trouble."""
 
@@ -27,9 +27,10 @@ class Patience:
 class Pauses:
     """For one kind of thing to do, which `what` names. Tell what came of each try with `failed` and `worked`."""
 
-    def __init__(self, what: str, first: float) -> None:
-        """`first` is the pause after the first failure, in seconds."""
+    def __init__(self, what: str, first: float, longest: float = LONGEST) -> None:
+        """`first` is the pause after the first failure, and no pause is longer than `longest`; in seconds."""
         self._what = what
+        self._longest = longest
         self._first = first
         self._pause = 0.0
         self._next = 0.0
@@ -49,7 +50,7 @@ class Pauses:
     def failed(self, reason: str) -> None:
         """Begins a pause."""
         now = time.monotonic()
-        self._pause = min(LONGEST, 2 * self._pause if self._since is not None else self._first)
+        self._pause = min(self._longest, 2 * self._pause if self._since is not None else self._first)
         self._next = now + self._pause
         if self._since is None or now >= self._logged + LOG_INTERVAL:
             log.warning("%s: %s; next attempt in %.0f s", self._what, reason, self._pause)
