@@ -68,7 +68,7 @@ SchedulerType=sched/builtin
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
 ReturnToService=2
 KillWait=2
-MinJobAge=300
+MinJobAge={min_job_age}
 EnforcePartLimits=ALL
 SlurmdParameters=config_overrides
 NodeName=lab1 NodeHostname={name} NodeAddr=127.0.0.1 CPUs=8 RealMemory=2000 State=UNKNOWN
@@ -93,9 +93,13 @@ class BatchJob:
 class SlurmNode(Running):
     """`start`, `stop`; a context manager does both."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` is made when it is not there; nobody but its owner may be able to write to it."""
+    def __init__(self, folder: Path, min_job_age: int = 300) -> None:
+        """`folder` is made when it is not there; nobody but its owner may be able to write to it.
+
+        `min_job_age`: seconds for which a job that has ended is known; 2 is Slurm's least.
+        """
         self.folder = folder.absolute()
+        self._min_job_age = min_job_age
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -172,7 +176,13 @@ class SlurmNode(Running):
             path.mkdir(mode=mode, parents=True, exist_ok=True)
             path.chmod(mode)
         controller_port, node_port = free_ports(2)
-        text = _CONF.format(name=_NAME, folder=self.folder, controller_port=controller_port, node_port=node_port)
+        text = _CONF.format(
+            name=_NAME,
+            folder=self.folder,
+            controller_port=controller_port,
+            node_port=node_port,
+            min_job_age=self._min_job_age,
+        )
         for name, content in {"slurm.conf": text, "plugstack.conf": ""}.items():
             (self.folder / name).write_text(content)
             (self.folder / name).chmod(0o644)

@@ -13,6 +13,8 @@ from uep.workers.execution import shortened
 from uep.workers.serialization import RESULT_LIMIT
 from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, unpack
 
+TOLD = 6
+"""Attempts at a task that its error tells of, when there were more."""
 EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")
 
 
@@ -69,5 +71,7 @@ def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) 
     texts = ["".join(traceback.format_exception_only(e)).rstrip() for e in attempts]
     if len(texts) > 1:
         texts = [f"Attempt {n}: {text}" for n, text in enumerate(texts, 1)]
+        if len(texts) > TOLD:
+            texts = [*texts[: TOLD // 2], "...", *texts[-TOLD // 2 :]]
     started = Transition(begun, "waiting-for-launch", "interchange")
     return pack(Result(task_id, "\n".join(texts), None, EXECUTION_ERROR, (started,)))

@@ -20,8 +20,18 @@ from typing import Any, ClassVar
 
 from uep import error_results
 from uep.config import ConfigError, unknown
+from uep.engines.later import Later
 from uep.engines.options import Kinds, check
 from uep.workers import execution
+
+SHORT = 1.0
+"""Seconds; an attempt that fails sooner has failed at once."""
+FIRST_PAUSE = 0.1
+"""Seconds before a task is tried again that has failed at once; each next pause is twice as long."""
+LONGEST_PAUSE = 10.0
+"""Seconds; no pause is longer."""
+PAUSES = 60.0
+"""Seconds of such pauses in a row, after which the task is answered, whatever number of retries is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,18 @@ class TaskRequest:
     body: bytes
     resource_specification: Mapping[str, Any] = field(default_factory=dict)
     result_serializers: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Tried:
+    """A task that is tried, perhaps again: since when, how it has failed, and the pauses since it last ran a while."""
+
+    task: TaskRequest
+    answer: Future[bytes] = field(default_factory=Future)
+    failures: list[BaseException] = field(default_factory=list)
+    begun: int = 0
+    pause: float = 0.0
+    paused: float = 0.0
 
 
 class Engine(ABC):
@@ -68,6 +90,7 @@ class Engine(ABC):
         self.failure: str | None = None
         self._options = self._checked(options)
         self._retries: int = options.get("max_retries_on_system_failure", 0)
+        self._later = Later()
 
     @property
     def name(self) -> str:
@@ -102,9 +125,9 @@ class Engine(ABC):
 
     def submit(self, task: TaskRequest) -> Future[bytes]:
         """Runs the task; the future always ends with a packed result, never with an exception."""
-        answer: Future[bytes] = Future()
-        self._attempt(task, answer, ())
-        return answer
+        tried = _Tried(task)
+        self._attempt(tried)
+        return tried.answer
 
     @abstractmethod
     def _launch(self, task: TaskRequest) -> Future[bytes]:
@@ -135,30 +158,40 @@ class Engine(ABC):
             except Exception as e:
                 raise ConfigError(f"{self.name}.allowed_serializers: {e}") from e
 
-    def _attempt(self, task: TaskRequest, answer: Future[bytes], failures: tuple[BaseException, ...]) -> None:
-        begun = time.time_ns()
-        try:
-            attempt = self._launch(task)
-        except Exception as e:  # noqa: BLE001 - whatever it is, the task must be answered
-            attempt = Future()
-            attempt.set_exception(e)
-        attempt.add_done_callback(lambda done: self._attempted(task, answer, failures, begun, done))
+    def _is_final(self, error: BaseException) -> bool:
+        """Tells whether `_launch` has refused the task for good: it would do so each time."""
+        return isinstance(error, (ValueError, TypeError))
 
-    def _attempted(
-        self,
-        task: TaskRequest,
-        answer: Future[bytes],
-        failures: tuple[BaseException, ...],
-        begun: int,
-        done: Future[bytes],
-    ) -> None:
+    def _attempt(self, tried: _Tried) -> None:
+        tried.begun = time.time_ns()
+        started = time.monotonic()
+        try:
+            attempt = self._launch(tried.task)
+        except Exception as e:  # noqa: BLE001 - whatever it is, the task must be answered
+            self._failed(tried, started, e, is_final=self._is_final(e))
+        else:
+            attempt.add_done_callback(lambda done: self._attempted(tried, started, done))
+
+    def _attempted(self, tried: _Tried, started: float, done: Future[bytes]) -> None:
         error = done.exception()
         if error is None:
-            answer.set_result(done.result())
-        elif len(failures) < self._retries and self.failure is None:
-            self._attempt(task, answer, (*failures, error))
+            tried.answer.set_result(done.result())
         else:
-            answer.set_result(error_results.system_failure(task.task_id, begun, (*failures, error)))
+            self._failed(tried, started, error)
+
+    def _failed(self, tried: _Tried, started: float, error: BaseException, *, is_final: bool = False) -> None:
+        """Tries again, after a pause when the attempt failed at once; not here, where that would be a recursion."""
+        tried.failures.append(error)
+        is_last = is_final or self.failure is not None or len(tried.failures) > self._retries
+        if time.monotonic() - started >= SHORT:
+            tried.pause = tried.paused = 0.0
+        else:
+            tried.pause = min(LONGEST_PAUSE, 2 * tried.pause or FIRST_PAUSE)
+            tried.paused += tried.pause
+        if is_last or tried.paused > PAUSES:
+            tried.answer.set_result(error_results.system_failure(tried.task.task_id, tried.begun, tried.failures))
+        else:
+            self._later.call(tried.pause, lambda: self._attempt(tried))
 
     def _checked(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         known = {**Engine.OPTIONS, **self.OPTIONS}

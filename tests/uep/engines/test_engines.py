@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import uuid
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from tests.conftest import need
 from tests.uep import functions
 from tests.uep.task_requests import HTEX, PROCESS_POOL, StartEngine, run, serializer, task_request, value
 from uep.config import ConfigError
+from uep.engines import base
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.registry import make_engine
+from uep.engines.thread_pool import ThreadPoolEngine
 from wire import messages
 
 pytestmark = pytest.mark.system
@@ -41,6 +44,55 @@ def test_tasks(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> N
     assert (said.returncode, said.stdout) == (0, "hello you\n")
     many = [engine.submit(task_request(functions.double, n)) for n in range(50)]
     assert all(messages.unpack(each.result(30)) for each in many)
+
+
+class Failing(ThreadPoolEngine):
+    """Cannot try a task, or not before the tenth time."""
+
+    works_at = 10
+    error: Exception = OSError("no process can be started")
+    tried = 0
+
+    def _launch(self, task: TaskRequest) -> Future[bytes]:
+        self.tried += 1
+        if self.tried == self.works_at:
+            return super()._launch(task)
+        raise self.error
+
+
+@pytest.fixture
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Failing:
+    monkeypatch.setattr(base, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(base, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(base, "PAUSES", 3)
+    return Failing(EngineContext("x", tmp_path), {"max_retries_on_system_failure": 299})
+
+
+def test_a_task_that_cannot_be_tried_is_answered(failing: Failing) -> None:
+    failing.works_at = 0
+    result = run(failing, task_request(functions.double, 1))
+    assert "no process can be started" in result.data
+    assert failing.tried == 300
+
+
+def test_a_task_that_cannot_be_tried_is_answered_in_a_bounded_time(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "PAUSES", 0.1)
+    failing.works_at = 0
+    assert "no process can be started" in run(failing, task_request(functions.double, 1)).data
+    assert failing.tried == 11
+
+
+def test_a_task_is_tried_until_it_can_run(failing: Failing) -> None:
+    assert value(failing, functions.double, 1) == 2
+    assert failing.tried == 10
+
+
+def test_a_task_that_is_refused_is_not_tried_again(failing: Failing) -> None:
+    failing.error = ValueError("not here")
+    assert "ValueError: not here" in run(failing, task_request(functions.double, 1)).data
+    assert failing.tried == 1
 
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])

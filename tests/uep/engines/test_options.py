@@ -156,6 +156,14 @@ LOCAL = {"type": "LocalProvider"}
         ({"provider": {**LOCAL, "max_blocks": 1.5}}, "LocalProvider.max_blocks: expected a whole number, got 1.5"),
         ({"provider": {**LOCAL, "parallelism": "all"}}, "LocalProvider.parallelism: expected a number, got 'all'"),
         (
+            {"provider": {"type": "PBSProProvider", "walltime": "tomorrow"}},
+            "walltime: expected a time, as 'HH:MM:SS' or 'D-HH:MM:SS', got 'tomorrow'",
+        ),
+        ({"provider": {"type": "SlurmProvider", "walltime": "UNLIMITED"}}, "walltime: expected a time"),
+        ({"provider": {"type": "SlurmProvider", "walltime": "00:00:30"}}, "less than a minute"),
+        ({"worker_patience": 0}, "worker_patience: expected a number of seconds, got 0"),
+        ({"submit_patience": "long"}, "submit_patience: expected a whole number or a number, got 'long'"),
+        (
             {"provider": {"type": "PBSProProvider", "walltime": 30}},
             "walltime: expected text, got 30; write it in quotes",
         ),
@@ -193,6 +201,14 @@ def test_values_that_yaml_has_no_word_for(tmp_path: Path) -> None:
     for provider, written, meant in (
         ("PBSProProvider", "1:00:00", "01:00:00"),
         ("SlurmProvider", "10:30:05", "10:30:05"),
+        ("SlurmProvider", "2-00:00:00", "48:00:00"),
+        ("SlurmProvider", "1-12", "36:00:00"),
+        ("SlurmProvider", "1-12:30", "36:30:00"),
+        ("SlurmProvider", "'90'", "01:30:00"),
+        ("SlurmProvider", "'90:30'", "01:30:30"),
+        ("LSFProvider", "'2:30'", "02:30:00"),
+        ("PBSProProvider", "'3600'", "01:00:00"),
+        ("GridEngineProvider", "1-00:00:00", "24:00:00"),
         ("SlurmProvider", "00:30:00", "00:30:00"),
     ):
         executor = build(config.parse(text % (provider, written)).engine, tmp_path)

@@ -6,5 +6,10 @@
 `worker_command`  how a worker pool is started on a node, with which Python and which code
 `advice`          programs that are missing, and what will be charged
 `scaling`         keeps the number of blocks (batch jobs)
+`blocks`          which blocks live, which have ended, and when there is no hope for the tasks
+`questions`       asks batch systems what has become of jobs
+`commands`        runs their commands, with a time limit
+`pauses`          when something that fails is tried again
+`output`          bounds what blocks leave in the user's home
 `figures`         what heartbeats say about all that
 """

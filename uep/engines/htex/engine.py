@@ -4,9 +4,10 @@ Uses Parsl's HighThroughputExecutor directly, without the rest of Parsl: the int
 the first blocks are asked for at once, and a task's arrival is not left to a timer. `scaling` then keeps the number of
 blocks as the provider says.
 
-Options: those of the executor, and `provider`, `address`, `strategy`, `job_status_kwargs`, `encrypted` (default true)
-and the container options of `worker_command`. The names of the executor's options are known only when Parsl is
-imported: `start` reports an option that the executor does not take, or not with such a value.
+Options: those of the executor, and `provider`, `address`, `strategy`, `job_status_kwargs`, `worker_patience`,
+`submit_patience`, `encrypted` (default true) and the container options of `worker_command`. The names of the executor's
+options are known only when Parsl is imported: `start` reports an option that the executor does not take, or not with
+such a value.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any, ClassVar
 
 from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext, TaskRequest
-from uep.engines.htex import advice, figures
+from uep.engines.htex import advice, commands, figures
+from uep.engines.htex.pauses import Patience
 from uep.engines.htex.scaling import Scaling, strategy_of
 from uep.engines.options import Kinds
 from uep.workers import parsl_program
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_TIME = 5.0
 """Seconds for the interchange to end."""
+PATIENCE = 600.0
+"""Seconds of `worker_patience` and `submit_patience`, unless they are set."""
 PREFETCH = 8
 """Tasks that wait on the node, beside those that run, when there is only one: they could go nowhere else."""
 
@@ -38,6 +42,8 @@ _OURS: Mapping[str, Kinds] = {
     "address": (str, dict),
     "strategy": (str, dict),
     "job_status_kwargs": dict,
+    "worker_patience": (int, float),
+    "submit_patience": (int, float),
     "encrypted": bool,
     "container_type": str,
     "container_uri": str,
@@ -63,6 +69,8 @@ class GlobusComputeEngine(Engine):
         self._scaling: Any = None
         self._function = ""
         self._stopping = False
+        self._submitting = threading.Lock()
+        self._patience = self._read_patience()
 
     def start(self) -> None:
         self._check_serializers()
@@ -71,7 +79,7 @@ class GlobusComputeEngine(Engine):
         advice.check_submission(self._options.get("provider"))
         with partial_parsl_imports(type_checks=True):
             executor = self._make_executor()
-            scaling = Scaling(executor, **strategy_of(self._options))
+            scaling = Scaling(executor, self._patience, **strategy_of(self._options))
         executor.start()
         threading.Thread(target=self._watch, args=(executor,), name="interchange-watch", daemon=True).start()
         self._executor = executor
@@ -117,10 +125,16 @@ class GlobusComputeEngine(Engine):
         if resources:
             context["resource_spec"] = resources
         executor, scaling = self._executor, self._scaling
-        running: Future[bytes] = executor.submit_payload(context, task.body)
+        with self._submitting:  # tasks come from the loop's thread, those that are tried again from another
+            running: Future[bytes] = executor.submit_payload(context, task.body)
         scaling.task_came()
         running.add_done_callback(lambda done: self._ended(executor, scaling, done))
         return running
+
+    def _is_final(self, error: BaseException) -> bool:
+        from parsl.executors.errors import InvalidResourceSpecification
+
+        return super()._is_final(error) or isinstance(error, InvalidResourceSpecification)
 
     def _resources(self, task: TaskRequest) -> dict[str, Any]:
         """Has Parsl complete what the task wants.
@@ -141,6 +155,7 @@ class GlobusComputeEngine(Engine):
         from uep.engines.htex import providers
         from uep.engines.htex.worker_command import command_and_function
 
+        commands.install()
         options = {key: value for key, value in self._options.items() if key not in _NOT_THE_EXECUTORS}
         provider = providers.provider(self._options.get("provider", {"type": "LocalProvider"}))
         address = self._address(provider)
@@ -157,6 +172,18 @@ class GlobusComputeEngine(Engine):
             self._options, provider, executor.launch_cmd, self.context.directory
         )
         return executor
+
+    def _read_patience(self) -> Patience:
+        """Reads how long tasks wait for what may never come.
+
+        Raises:
+            ConfigError: no time at all.
+        """
+        times = {name: self._options.get(name, PATIENCE) for name in ("worker_patience", "submit_patience")}
+        for name, seconds in times.items():
+            if seconds <= 0:
+                raise ConfigError(f"{self.name}.{name}: expected a number of seconds, got {seconds!r}")
+        return Patience(times["worker_patience"], times["submit_patience"])
 
     def _address(self, provider: Any) -> str | None:
         """Finds where the interchange listens; None: everywhere, for workers on other machines."""
@@ -185,9 +212,11 @@ class GlobusComputeEngine(Engine):
         """Fails the tasks when the interchange ends by itself: nobody else would notice."""
         executor.interchange_proc.wait()
         if not self._stopping:
+            from uep.engines.htex.blocks import fail_all
+
             error = RuntimeError("Parsl's interchange ended unexpectedly")
             self.failure = str(error)
-            executor.set_bad_state_and_fail_all(error)
+            fail_all(executor, error)
 
     def _ended(self, executor: Any, scaling: Any, done: Future[bytes]) -> None:
         self._note_failure(executor)

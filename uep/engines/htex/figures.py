@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-COMMAND_TIME = 5.0
-"""Seconds for the interchange to answer a question."""
+COMMAND_TIME = 60.0
+"""Seconds for the interchange to answer a question; Parsl asks it nothing more after one that it did not answer."""
 
 
 def of_executor(name: str, executor: Any) -> dict[str, Any]:

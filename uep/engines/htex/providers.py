@@ -13,6 +13,7 @@ argument is passed on. Two things that YAML cannot say are put right: a tuple, w
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -29,6 +30,7 @@ from uep.engines.options import NAMES
 
 ADDRESSES = ("get_any_address", *(name for name in dir(parsl.addresses) if name.startswith("address_by_")))
 """Parsl's functions that find an address of this machine."""
+WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<rest>\d+(?::\d+){0,2})")
 SHORTEST_WALLTIME = 60
 """Seconds; a smaller number was hardly written as a time."""
 
@@ -140,21 +142,28 @@ def _fitting(where: str, value: Any, kind: Any) -> Any:
     return value
 
 
-def _walltime(where: str, value: str) -> str:
-    """Returns HH:MM:SS, which is all that Parsl understands, for each of Slurm's forms of a time but bare minutes.
+def _walltime(where: str, text: str) -> str:
+    """Writes a time as Parsl needs it, HH:MM:SS, which each batch system takes.
+
+    Slurm's forms are minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS. Others' mean what they mean there: LSF
+    has minutes and HH:MM; a bare number is of seconds for PBS and Grid Engine.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is no such time, or less than the minute that Parsl counts in.
     """
-    days, dash, time = value.strip().rpartition("-")
-    parts = time.split(":")
-    whole = all(part.isascii() and part.isdigit() for part in ([days, *parts] if dash else parts))
-    if not whole or len(parts) > 3 or not (dash or len(parts) > 1):  # bare: minutes for some, seconds for others
-        forms = "'HH:MM:SS', or 'D-HH:MM:SS' with days"
-        raise ConfigError(f"{where}: expected a time in quotes, as {forms}, got {value!r}")
-    parts = [*parts, "0", "0"][:3] if dash or len(parts) == 3 else ["0", *parts]
-    hours, minutes, seconds = map(int, parts)
-    return f"{24 * int(days or 0) + hours:02}:{minutes:02}:{seconds:02}"
+    match = WALLTIME.fullmatch(text.strip())
+    parts = [int(part) for part in match["rest"].split(":")] if match else []
+    if match is None:
+        raise ConfigError(f"{where}: expected a time, as 'HH:MM:SS' or 'D-HH:MM:SS', got {text!r}")
+    if match["days"] is not None:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    else:
+        last = 2 if where.startswith("LSF") or (where.startswith("Slurm") and len(parts) == 1) else 3
+        hours, minutes, seconds = ([0] * (last - len(parts)) + parts + [0])[:3]
+    total = ((int(match["days"] or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total < SHORTEST_WALLTIME:
+        raise ConfigError(f"{where}: {text!r} is less than a minute")
+    return f"{total // 3600:02}:{total // 60 % 60:02}:{total % 60:02}"
 
 
 def _is_a(value: Any, kind: Any) -> bool:

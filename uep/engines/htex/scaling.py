@@ -2,10 +2,8 @@
 
 Parsl's own poller looks every `strategy_period` seconds and not before: the first block and every task that finds no
 block would wait for it. This one looks at once when it starts, when a task comes while there is no block, and when a
-task is lost, perhaps with its block.
-
-Parsl never gives up once a block has come up: when later the batch system takes no more jobs, tasks would wait for
-ever. Here it is enough that none of the last three came up, or that all have ended and the strategy starts no more.
+task is lost, perhaps with its block. What has become of the blocks, and when there is no hope for the tasks, is known
+to `blocks`; Parsl's strategy only decides how many there should be.
 """
 
 from __future__ import annotations
@@ -16,12 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from uep.config import ConfigError, unknown
+from uep.engines.htex import commands
+from uep.engines.htex.pauses import Patience
 from uep.engines.options import check
 
 log = logging.getLogger(__name__)
-
-WINDOW = 3
-"""After so many blocks in a row that did not come up, no other will."""
 
 STOP_TIME = 10.0
 """Seconds for the round that is under way when scaling stops."""
@@ -34,17 +31,19 @@ _OLD_TYPES: Mapping[str, str] = {"SimpleStrategy": "simple"}
 class Scaling:
     """A thread that scales `executor`. `strategy` is one of Parsl's names; times are in seconds."""
 
-    def __init__(self, executor: Any, *, strategy: str | None, max_idletime: float, strategy_period: float) -> None:
-        from parsl.jobs.error_handlers import simple_error_handler
+    def __init__(
+        self, executor: Any, patience: Patience, *, strategy: str | None, max_idletime: float, strategy_period: float
+    ) -> None:
         from parsl.jobs.strategy import Strategy
+
+        from uep.engines.htex.blocks import Blocks
 
         try:
             self._strategy = Strategy(strategy=strategy or "none", max_idletime=max_idletime)
         except KeyError:
             raise ConfigError(f"strategy: {strategy!r} is not one of none, simple, htex_auto_scale") from None
-        if executor.block_error_handler is simple_error_handler:
-            executor.block_error_handler = _give_up
-        self._is_fixed = strategy in (None, "none")
+        is_fixed = strategy in (None, "none")
+        self.blocks = Blocks(executor, patience, is_fixed=is_fixed, period=strategy_period)
         self._executor = executor
         self._period = strategy_period
         self._wake = threading.Event()
@@ -58,57 +57,37 @@ class Scaling:
 
     def task_came(self) -> None:
         """Looks soon if the task has no block to go to; cheap."""
-        if not any(not status.terminal for status in self._executor.status_facade.values()):
+        if not self.blocks.living():
             self._wake.set()
 
     def task_was_lost(self) -> None:
         """Asks soon what has become of the blocks; the batch system is otherwise asked once a minute."""
-        self._executor._last_poll_time = 0.0
+        self.blocks.look_soon()
         self._wake.set()
 
     def stop(self) -> None:
         """Ends every block, also when the interchange, which Parsl would ask about them first, is gone."""
-        self._stopped = True
+        self._stopped = self.blocks.is_stopping = True
         self._wake.set()
+        commands.end_questions()
         self._thread.join(STOP_TIME)
-        jobs = self._executor.blocks_to_job_id
-        blocks = list(self._executor.status_facade.items())
-        running = [jobs[block] for block, status in blocks if not status.terminal]
-        if running and not all(self._executor.provider.cancel(running)):
-            log.warning("not all of these jobs could be cancelled: %s", ", ".join(map(str, running)))
+        self.blocks.cancel_all()
 
     def _run(self) -> None:
         while not self._stopped:
             try:
                 self._look()
             except Exception:
-                log.exception("scaling failed; trying again")
+                if not self._stopped:
+                    log.exception("scaling failed; trying again")
             self._wake.wait(self._period)
             self._wake.clear()
 
     def _look(self) -> None:
-        executor = self._executor
-        if executor.status_polling_interval > 0 and not executor.bad_state_is_set:
-            executor.poll_facade()
-            executor.handle_errors(executor.status_facade)
-            self._check_that_there_are_blocks()
-        self._strategy.strategize([executor])
-
-    def _check_that_there_are_blocks(self) -> None:
-        status = self._executor.status_facade
-        if self._is_fixed and status and all(each.terminal for each in status.values()):
-            error = RuntimeError("All blocks have ended, and the strategy 'none' starts no others")
-            self._executor.set_bad_state_and_fail_all(error)
-
-
-def _give_up(executor: Any, status: Mapping[str, Any]) -> None:
-    """Fails all tasks, now and later, when no block ever came up, or none of the last ones."""
-    from parsl.jobs.error_handlers import simple_error_handler, windowed_error_handler
-
-    simple_error_handler(executor, status)
-    last = sorted(status, key=int)[-WINDOW:]
-    if not executor.bad_state_is_set and not set(last) & set(executor.connected_blocks()):
-        windowed_error_handler(executor, {block: status[block] for block in last}, WINDOW)
+        if not self._executor.bad_state_is_set:
+            self.blocks.look()
+        if not self._executor.bad_state_is_set and not self._stopped:
+            self._strategy.strategize([self._executor])
 
 
 def strategy_of(options: Mapping[str, Any]) -> dict[str, Any]:
