@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from concurrent.futures import Future
 
 from uep.workers import pool_program
@@ -45,8 +44,9 @@ class PoolWorker:
 class WorkerProgram:
     """The program that workers are forked from; started when it is needed, and again should it have died."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, python: str) -> None:
         self._directory = directory
+        self._python = python
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
@@ -92,6 +92,5 @@ class WorkerProgram:
         self._socket.settimeout(LOADING)
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, pool_program.__file__, str(number)]
-            # Its directory is also that of tasks which change to none: not a home with a random.py of the user's.
+            command = [self._python, "-I", pool_program.__file__, str(number)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=self._directory)

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
+from uep.config import ConfigError
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.options import Kinds
 from uep.engines.pool import PoolEngine
@@ -37,9 +38,9 @@ class WorkerDied(Exception):
 
 
 class ProcessPoolEngine(PoolEngine):
-    """Options: `max_workers` (default: one for each core), `max_tasks_per_child`."""
+    """Options: `max_workers` (one for each core), `max_tasks_per_child`, `python` (the endpoint's)."""
 
-    OPTIONS: ClassVar[Mapping[str, Kinds]] = {"max_workers": int, "max_tasks_per_child": int}
+    OPTIONS: ClassVar[Mapping[str, Kinds]] = {"max_workers": int, "max_tasks_per_child": int, "python": str}
 
     def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
         super().__init__(context, options)
@@ -50,11 +51,14 @@ class ProcessPoolEngine(PoolEngine):
         self._idle: list[PoolWorker] = []
         self._workers: set[PoolWorker] = set()
         self._selector = selectors.DefaultSelector()
-        self._program = WorkerProgram(str(context.directory))
+        self._python = os.path.expanduser(options.get("python", sys.executable))  # noqa: PTH111
+        self._program = WorkerProgram(str(context.directory), self._python)
         self._stopped = False
 
     def start(self) -> None:
         self._check_serializers()
+        if not os.path.isabs(self._python) or not os.access(self._python, os.X_OK):  # noqa: PTH117
+            raise ConfigError(f"{self.name}.python: expected the absolute path of a Python that can be executed here")
         first = self._new_worker()
         assert first is not None
         self._idle.append(first)

@@ -8,8 +8,7 @@ however that ends, and the kernel ends all workers with the program.
 On a worker's socket each message is its length, 8 bytes, and the message: pickled arguments of
 `uep.workers.execution.execute_task` in, the packed result out.
 
-`uep.engines.pool_worker` runs this file, and not the module with `-m`: that would look for modules in the working
-directory first.
+`uep.engines.pool_worker` runs this file, by the Python that the tasks are to have.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ import signal
 import socket
 import struct
 import sys
-from types import FrameType
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -36,31 +37,29 @@ _LENGTH = struct.Struct("!Q")
 _FD = struct.Struct("i")
 
 
-def main() -> None:
+def main(execution: Any) -> None:
     """Forks a worker for each request, until the endpoint closes the socket or ends."""
-    from uep.workers import execution
-
     for number in FOR_THE_ENDPOINT:
         signal.signal(number, _leave_to_the_endpoint)
     signal.signal(signal.SIGCHLD, _reap)
-    execution.warm_up()
+    execution.get_ready()
     gc.collect()
     gc.freeze()  # the collector would write to what all workers share
     with socket.socket(fileno=int(sys.argv[1])) as endpoint:
         endpoint.set_inheritable(False)
         while (descriptor := receive_descriptor(endpoint)[1]) is not None:
             with socket.socket(fileno=descriptor) as theirs:
-                _fork(endpoint, theirs)
+                _fork(endpoint, theirs, execution.execute_task)
 
 
-def _fork(endpoint: socket.socket, theirs: socket.socket) -> None:
+def _fork(endpoint: socket.socket, theirs: socket.socket, execute_task: Callable[..., bytes]) -> None:
     program = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # not reaped before its descriptor is open
     try:
         pid = os.fork()
         if pid == 0:
             endpoint.close()
-            _be_worker(theirs, program)
+            _be_worker(theirs, program, execute_task)
         process = os.pidfd_open(pid)
     except OSError as e:
         endpoint.sendall(f"{e.strerror}\n".encode())
@@ -71,7 +70,7 @@ def _fork(endpoint: socket.socket, theirs: socket.socket) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _be_worker(theirs: socket.socket, program: int) -> None:
+def _be_worker(theirs: socket.socket, program: int, execute_task: Callable[..., bytes]) -> None:
     """Serves tasks in the forked process; never returns."""
     code = 1
     try:
@@ -80,7 +79,7 @@ def _be_worker(theirs: socket.socket, program: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.register_at_fork(after_in_child=lambda: _be_child_of_task(theirs))
         if os.getppid() == program:
-            serve(theirs)
+            serve(theirs, execute_task)
         code = 0
     finally:
         os._exit(code)
@@ -101,14 +100,12 @@ def _leave_to_the_endpoint(number: int, frame: FrameType | None) -> None:
     """Does nothing. Unlike with SIG_IGN, the programs that tasks start do not ignore the signal too."""
 
 
-def serve(endpoint: socket.socket) -> None:
+def serve(endpoint: socket.socket, execute_task: Callable[..., bytes]) -> None:
     """Runs the tasks that come until the endpoint closes the socket."""
-    from uep.workers import execution
-
     with contextlib.suppress(EOFError, OSError):
         while True:
             body, task_id, endpoint_id, options = pickle.loads(receive(endpoint))  # noqa: S301 - from our endpoint
-            send(endpoint, execution.execute_task(body, task_id, endpoint_id, **options))
+            send(endpoint, execute_task(body, task_id, endpoint_id, **options))
 
 
 def receive_descriptor(source: socket.socket) -> tuple[str, int | None]:
@@ -160,6 +157,9 @@ def _reap(number: int, frame: FrameType | None) -> Any:
 
 
 if __name__ == "__main__":
-    here = os.path.realpath(os.path.dirname(__file__))  # noqa: PTH120
-    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]  # as Python has put it there
-    main()
+    ours = ModuleType("uep")  # whether or not it is installed for this Python, and whatever else has that name
+    ours.__path__ = [str(Path(__file__).resolve().parents[1])]
+    sys.modules["uep"] = ours
+    from uep.workers import execution
+
+    main(execution)
