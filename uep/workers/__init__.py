@@ -2,6 +2,7 @@
 
 `execution`       runs one task
 `serialization`   the SDK's serializer
+`endings`         says how the process of a task has ended
 `bytecode`        recognizes functions of another Python
 `versions`        names the versions of both sides in errors
 `time_limit`      ends tasks that run too long
