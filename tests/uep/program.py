@@ -22,6 +22,8 @@ from tests.uep.service import Service
 from uep.storage.result_store import results_in
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from uep.cli import main; main()"
+"""What the script `mep-uep` runs where it is installed, of these files."""
 THREADS = "heartbeat_period: 0.5\nengine:\n  type: ThreadPoolEngine\n  max_workers: 4\n"
 PROCESSES = "heartbeat_period: 0.5\nengine: {type: ProcessPoolEngine, max_workers: 2}\n"
 HTEX = "heartbeat_period: 0.5\nengine: {type: GlobusComputeEngine, max_workers_per_node: 1}\n"
@@ -123,12 +125,12 @@ def start_program(home: Path, service: Service, config: str, name: str, raw: byt
     log = directory / "endpoint.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "uep" / "cli.py"), name],
+            [sys.executable, "-I", "-c", PROGRAM, name],
             stdin=hand_fd,
             stdout=out,
             stderr=out,
             cwd=home,
-            env={"HOME": str(home), "USER": "root", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
+            env={"HOME": str(home), "USER": "root", "PATH": "/usr/bin:/bin", **environment},
             start_new_session=True,
             preexec_fn=lambda: _place({3: read_only, 4: ready_write} | ({} if also is None else {also[1]: also[0]})),
             close_fds=False,

@@ -53,10 +53,10 @@ def test_forms_of_a_walltime(text: str, time: str) -> None:
     assert providers.provider({"type": "SlurmProvider", "walltime": text}).walltime == time
 
 
-@pytest.mark.parametrize("text", ["2d", "90", "1-", "-1:00", "1:2:3:4", "UNLIMITED", "1:-2:3", ""])
+@pytest.mark.parametrize("text", ["2d", "1-", "-1:00", "1:2:3:4", "UNLIMITED", "1:-2:3", ""])
 def test_what_is_no_walltime(text: str) -> None:
     for name in ("SlurmProvider", "PBSProProvider", "LSFProvider"):
-        with pytest.raises(ConfigError, match=f"{name}.walltime: expected a time in quotes, as 'HH:MM:SS'"):
+        with pytest.raises(ConfigError, match=f"{name}.walltime: expected a time, as 'HH:MM:SS'"):
             providers.provider({"type": name, "walltime": text})
 
 

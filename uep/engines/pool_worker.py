@@ -8,29 +8,104 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
-import sys
+import time
 from concurrent.futures import Future
+from typing import NamedTuple
 
-from uep.workers import pool_program
+from uep.engines.base import TaskRequest
+from uep.workers import endings, pool_program
 
 STALL = 10.0
 """Seconds without progress of a message to or from a worker after which the worker is given up."""
 LOADING = 120.0
 """Seconds for the program that workers are forked from to load the SDK, on a slow file system perhaps."""
+LAST_WORDS = 2.0
+"""Seconds for a worker that has closed its socket to end, and for its program to say how."""
+AT_ONCE = 1 << 20
+"""Bytes that are received before others have their turn."""
+
+
+class Job(NamedTuple):
+    """A task, the future of its result, and how many workers could not even be given it."""
+
+    task: TaskRequest
+    answer: Future[bytes]
+    failed: int = 0
 
 
 class PoolWorker:
-    """One process, our end of its socket, and the future of the task that it has. `process` is a pidfd."""
+    """One process, our end of its socket, and the job that it has.
 
-    def __init__(self, ours: socket.socket, process: int) -> None:
+    `process` is a pidfd; on `status` comes how it has ended. Nothing here waits, but for `ending`.
+    """
+
+    def __init__(self, ours: socket.socket, process: int, status: int) -> None:
         self.socket = ours
-        self.socket.settimeout(STALL)
-        self.answer: Future[bytes] | None = None
+        self.socket.setblocking(False)
+        self.job: Job | None = None
         self.tasks = 0
+        self._outgoing = memoryview(b"")
+        self._incoming = bytearray()
+        self._progress = 0.0
         self._process: int | None = process
+        self._status = status
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether it has not been sent all of its job yet."""
+        return len(self._outgoing) > 0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether a message to it, or from it, makes no progress."""
+        return self.is_in_message and time.monotonic() - self._progress > STALL
+
+    @property
+    def is_in_message(self) -> bool:
+        """Whether a message to it, or from it, is on its way."""
+        return self.is_receiving or len(self._incoming) > 0
+
+    def begin(self, job: Job, request: bytes) -> None:
+        """Gives it a job, which `move` then sends."""
+        self.job = job
+        self._outgoing = memoryview(pool_program.message(request))
+        self._progress = time.monotonic()
+
+    def move(self) -> bytes | None:
+        """Sends and receives what goes without waiting. Returns the job's packed result once that is there.
+
+        Raises:
+            EOFError: the other side has closed the socket, or ended.
+            OSError: the socket is broken.
+        """
+        with contextlib.suppress(BlockingIOError):
+            while self._outgoing:
+                self._outgoing = self._outgoing[self.socket.send(self._outgoing) :]
+                self._progress = time.monotonic()
+        with contextlib.suppress(BlockingIOError):
+            received = self.socket.recv(AT_ONCE)
+            if not received:
+                raise EOFError
+            self._incoming += received
+            self._progress = time.monotonic()
+        packed = pool_program.whole_message(self._incoming)
+        if packed is not None:
+            self._incoming = bytearray()
+            self.tasks += 1
+        return packed
+
+    def ending(self) -> str:
+        """Says how the process has ended; "" when that is not known, or when it has not ended."""
+        if self._process is None or not select.select([self._process], [], [], LAST_WORDS)[0]:
+            return ""
+        if not select.select([self._status], [], [], LAST_WORDS)[0]:
+            return ""
+        said = os.read(self._status, 100)
+        return endings.described(int(said)) if said else ""
 
     def kill(self) -> None:
         """Kills the process, also one that is dead already."""
@@ -39,19 +114,21 @@ class PoolWorker:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
+            os.close(self._status)
             self.socket.close()
 
 
 class WorkerProgram:
     """The program that workers are forked from; started when it is needed, and again should it have died."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, python: str) -> None:
         self._directory = directory
+        self._python = python
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
-    def fork(self) -> tuple[socket.socket, int]:
-        """Has a worker forked; returns our end of its socket, and its pidfd.
+    def fork(self) -> PoolWorker:
+        """Has a worker forked.
 
         Raises:
             OSError: there can be no other process now.
@@ -59,7 +136,7 @@ class WorkerProgram:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                return ours, self._ask(theirs)
+                return PoolWorker(ours, *self._ask(theirs))
             except OSError:
                 ours.close()
                 raise
@@ -72,26 +149,25 @@ class WorkerProgram:
             process.kill()
             process.wait()
 
-    def _ask(self, theirs: socket.socket) -> int:
+    def _ask(self, theirs: socket.socket) -> tuple[int, int]:
         if self._process is None or self._process.poll() is not None:
             self.end()
             self._start()
         assert self._socket is not None
         try:
             socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
-            said, process = pool_program.receive_descriptor(self._socket)
+            said, descriptors = pool_program.receive_descriptors(self._socket)
         except OSError:  # a late answer would be taken for that to the next request
             self.end()
             raise
-        if process is None:
+        if len(descriptors) != 2:
             raise OSError(f"no worker process can be made: {said or 'their program has ended'}")
-        return process
+        return descriptors[0], descriptors[1]
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(LOADING)
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, pool_program.__file__, str(number)]
-            # Its directory is also that of tasks which change to none: not a home with a random.py of the user's.
+            command = [self._python, "-I", pool_program.__file__, str(number)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=self._directory)

@@ -4,8 +4,9 @@ Workers are forked from a program that has the SDK loaded already (`uep.workers.
 own to the endpoint and one task at a time, so that a worker that dies takes nothing along but the task it was running;
 that task fails, and the worker is replaced when the next one comes.
 
-Workers are started as tasks come, up to `max_workers`, the first one right away. One thread waits for what they send.
-They die with the endpoint, also when that is killed.
+Workers are started as tasks come, up to `max_workers`, the first one right away. One thread has them: it gives them
+their tasks and takes their results, and waits for none of them: one that stands still holds up nobody else. They die
+with the endpoint, also when that is killed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import os
 import pickle
 import selectors
+import socket
 import sys
 import threading
 from collections import deque
@@ -22,14 +24,22 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
+from uep.config import ConfigError
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.options import Kinds
 from uep.engines.pool import PoolEngine
-from uep.engines.pool_worker import PoolWorker, WorkerProgram
-from uep.workers import pool_program
+from uep.engines.pool_worker import Job, PoolWorker, WorkerProgram
+from uep.workers.endings import MemoryKills
 from uep.workers.versions import difference
 
 log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds between two looks at workers that may stand still in the middle of a message."""
+MOST_FAILED = 5
+"""Workers that may end or stand still while they are given one task, before it is the task that is to blame."""
+JOIN = 2.0
+"""Seconds for the thread to end; it may be waiting for a new worker."""
 
 
 class WorkerDied(Exception):
@@ -37,148 +47,149 @@ class WorkerDied(Exception):
 
 
 class ProcessPoolEngine(PoolEngine):
-    """Options: `max_workers` (default: one for each core), `max_tasks_per_child`."""
+    """Options: `max_workers` (one for each core), `max_tasks_per_child`, `python` (the endpoint's)."""
 
-    OPTIONS: ClassVar[Mapping[str, Kinds]] = {"max_workers": int, "max_tasks_per_child": int}
+    OPTIONS: ClassVar[Mapping[str, Kinds]] = {"max_workers": int, "max_tasks_per_child": int, "python": str}
 
     def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
         super().__init__(context, options)
         self.max_workers = self._count("max_workers", default=len(os.sched_getaffinity(0)))
         self._tasks_per_worker = self._count("max_tasks_per_child", default=sys.maxsize)
-        self._lock = threading.Lock()  # tasks come from the loop's thread, results in the listening one
-        self._waiting: deque[tuple[TaskRequest, Future[bytes]]] = deque()
+        self._waiting: deque[Job] = deque()
         self._idle: list[PoolWorker] = []
         self._workers: set[PoolWorker] = set()
         self._selector = selectors.DefaultSelector()
-        self._program = WorkerProgram(str(context.directory))
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._python = os.path.expanduser(options.get("python", sys.executable))  # noqa: PTH111
+        self._program = WorkerProgram(str(context.directory), self._python)
+        self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
+        self._memory_kills = MemoryKills()
         self._stopped = False
 
     def start(self) -> None:
         self._check_serializers()
-        first = self._new_worker()
-        assert first is not None
-        self._idle.append(first)
-        threading.Thread(target=self._listen, name="pool", daemon=True).start()
+        if not os.path.isabs(self._python) or not os.access(self._python, os.X_OK):  # noqa: PTH117
+            raise ConfigError(f"{self.name}.python: expected the absolute path of a Python that can be executed here")
+        self._idle.append(self._new_worker())
+        self._bell = socket.socketpair()
+        for end in self._bell:
+            end.setblocking(False)
+        self._thread.start()
 
     def stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            self._waiting.clear()
-            for each in self._workers:
-                each.kill()
-            self._program.end()
+        self._stopped = True
+        self._wake()
+        if self._bell is not None:
+            self._thread.join(JOIN)
+            for end in self._bell:
+                end.close()
+        self._waiting.clear()
+        self._program.end()  # before the workers: it says how those have ended
+        for each in list(self._workers):
+            each.kill()
 
     def _launch(self, task: TaskRequest) -> Future[bytes]:
         self._refuse_resources(task)
         answer: Future[bytes] = Future()
-        with self._lock:
-            self._waiting.append((task, answer))
-        self._dispatch()
+        self._waiting.append(Job(task, answer))
+        self._wake()
         return answer
 
     def _outstanding(self) -> int:
-        with self._lock:
-            return len(self._waiting) + len(self._workers) - len(self._idle)
+        return len(self._waiting) + len(self._workers) - len(self._idle)
+
+    def _wake(self) -> None:
+        """Has the thread look at what waits."""
+        if self._bell is not None:
+            with contextlib.suppress(OSError):  # full: it will look anyhow
+                self._bell[1].send(b"!")
+
+    # In the thread
+
+    def _run(self) -> None:
+        assert self._bell is not None
+        heard = self._bell[0]
+        self._selector.register(heard, selectors.EVENT_READ)
+        try:
+            while not self._stopped:
+                self._dispatch()
+                timeout = LOOK if any(worker.is_in_message for worker in self._workers) else None
+                for key, _ in self._selector.select(timeout):
+                    if key.data is None:
+                        heard.recv(4096)
+                    elif key.data in self._workers:
+                        self._move(key.data)
+                for worker in [worker for worker in self._workers if worker.stands_still]:
+                    self._lose(worker, "it stood still")
+        except Exception as e:
+            if not self._stopped:
+                log.exception("the thread that has the workers has failed")
+                self.failure = f"its workers cannot be heard any more: {e!r}"
 
     def _dispatch(self) -> None:
         """Gives waiting tasks to idle workers, and to new ones as long as there may be more."""
-        while True:
-            with self._lock:
-                if self._stopped or not self._waiting:
+        while self._waiting and not self._stopped:
+            if not self._idle:
+                if len(self._workers) >= self.max_workers:
                     return
-                if not self._idle and len(self._workers) >= self.max_workers:
-                    return
-                task, answer = self._waiting.popleft()
-                chosen = self._idle.pop() if self._idle else None
-            if not self._give(chosen, task, answer):
-                return
+                try:
+                    self._idle.append(self._new_worker())
+                except OSError as e:
+                    if self._workers:  # they will take it
+                        return
+                    self._waiting.popleft().answer.set_exception(e)
+                    continue
+            worker, job = self._idle.pop(), self._waiting.popleft()
+            task = job.task
+            arguments = (task.body, task.task_id, self.context.endpoint_id, self.task_options(task))
+            worker.begin(job, pickle.dumps(arguments))
+            self._move(worker)
 
-    def _give(self, chosen: PoolWorker | None, task: TaskRequest, answer: Future[bytes]) -> bool:
-        """Gives the task to a worker, or back to those that wait: False when no worker can be had for it now."""
-        request = pickle.dumps((task.body, task.task_id, self.context.endpoint_id, self.task_options(task)))
-        while True:
-            try:
-                chosen = chosen or self._new_worker()
-            except OSError as e:
-                with self._lock:
-                    nobody = not self._workers
-                if nobody:
-                    answer.set_exception(e)
-                    return True
-            if chosen is None:
-                with self._lock:
-                    self._waiting.appendleft((task, answer))
-                    return bool(self._idle)  # one that was freed meanwhile has found nothing to do
-            chosen.answer = answer
-            try:
-                pool_program.send(chosen.socket, request)
-            except OSError:  # it died while it had nothing to do: the task is not to blame
-                mine = self._take_answer(chosen) is not None
-                self._discard(chosen)
-                if not mine:  # the other thread has seen the end of the worker first, and answered
-                    return True
-                chosen = None
-            else:
-                return True
-
-    def _take_answer(self, worker: PoolWorker) -> Future[bytes] | None:
-        """Takes the future of the worker's task away from the worker: only one thread gets it, and ends it once."""
-        with self._lock:
-            answer, worker.answer = worker.answer, None
-        return answer
-
-    def _new_worker(self) -> PoolWorker | None:
-        """Has another worker forked; None when there are as many as may be.
+    def _new_worker(self) -> PoolWorker:
+        """Has another worker forked.
 
         Raises:
             OSError: there can be no other process now.
         """
-        with self._lock:
-            if self._stopped or len(self._workers) >= self.max_workers:
-                return None
-            new = PoolWorker(*self._program.fork())
-            self._workers.add(new)
+        new = self._program.fork()
+        self._workers.add(new)
         self._selector.register(new.socket, selectors.EVENT_READ, new)
         return new
 
-    def _listen(self) -> None:
+    def _move(self, worker: PoolWorker) -> None:
+        """Sends to a worker, and hears it, as far as that goes without waiting."""
         try:
-            while True:
-                for key, _ in self._selector.select():
-                    self._hear(key.data)
-        except Exception as e:
-            if not self._stopped:
-                log.exception("the thread that hears the workers has failed")
-                self.failure = f"its workers cannot be heard any more: {e!r}"
-
-    def _hear(self, worker: PoolWorker) -> None:
-        try:
-            packed = pool_program.receive(worker.socket)
+            packed = worker.move()
         except (EOFError, OSError):
-            self._discard(worker)
-            if (answer := self._take_answer(worker)) is not None:
-                text = "The worker process of the task died (killed, out of memory, crashed)"
-                answer.set_exception(WorkerDied(f"{text}\n{difference()}".rstrip()))
-        else:
-            answer = self._take_answer(worker)
-            worker.tasks += 1
-            self._free(worker)
-            if answer is not None:
-                answer.set_result(packed)
-        self._dispatch()
-
-    def _free(self, worker: PoolWorker) -> None:
+            self._lose(worker, worker.ending() or "it closed its connection")
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.is_receiving else 0)
+        self._selector.modify(worker.socket, events, worker)
+        if packed is None:
+            return
+        job, worker.job = worker.job, None
         if worker.tasks >= self._tasks_per_worker:
             self._discard(worker)
         else:
-            with self._lock:
-                self._idle.append(worker)
+            self._idle.append(worker)
+        if job is not None:
+            job.answer.set_result(packed)
+
+    def _lose(self, worker: PoolWorker, how: str) -> None:
+        """Answers the job of a worker that is no more; one that it has not had in full goes to another."""
+        job, had_it = worker.job, not worker.is_receiving
+        self._discard(worker)
+        if job is None:
+            return
+        if not had_it and job.failed < MOST_FAILED:
+            self._waiting.appendleft(job._replace(failed=job.failed + 1))
+            return
+        text = f"The worker process of the task died: {how}{self._memory_kills.reason()}"
+        job.answer.set_exception(WorkerDied(f"{text}\n{difference()}".rstrip()))
 
     def _discard(self, worker: PoolWorker) -> None:
-        with self._lock:
-            self._workers.discard(worker)
-            if worker in self._idle:
-                self._idle.remove(worker)
-        with contextlib.suppress(KeyError, ValueError, OSError):  # already discarded by the other thread
-            self._selector.unregister(worker.socket)
+        self._workers.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._selector.unregister(worker.socket)
         worker.kill()

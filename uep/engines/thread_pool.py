@@ -32,7 +32,7 @@ class ThreadPoolEngine(PoolEngine):
 
     def start(self) -> None:
         self._check_serializers()
-        execution.warm_up()
+        execution.get_ready(user_modules_first=False)
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -2,9 +2,11 @@
 
 `execution`       runs one task
 `serialization`   the SDK's serializer
+`endings`         says how the process of a task has ended
 `bytecode`        recognizes functions of another Python
 `versions`        names the versions of both sides in errors
 `time_limit`      ends tasks that run too long
+`user_modules`    keeps what tasks import apart from what we do
 `partial_import`  imports parts of packages
 `parsl_import`    imports parts of Parsl
 `pool_program`    the program that the workers of a process pool are forked from

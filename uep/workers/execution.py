@@ -2,7 +2,7 @@
 
 `execute_task` is called in threads of the endpoint, in pool processes and in Parsl's workers. It takes the arguments of
 the public package's function of that name, so that a worker environment with the public package can stand in for it.
-`globus_compute_sdk` is imported when the first task comes, or by `warm_up`.
+`globus_compute_sdk` is imported when the first task comes, or by `get_ready`.
 
 A task can do what its user may do; it cannot end the worker by an exception. `cwd` and the environment are the whole
 process's: in a thread pool tasks see each other's.
@@ -23,13 +23,17 @@ from collections.abc import Sequence
 from types import CodeType
 from typing import Any
 
+from uep.workers import user_modules
 from uep.workers.bytecode import is_foreign
+from uep.workers.partial_import import hide_parts
 from uep.workers.serialization import RESULT_LIMIT, serialize, serializer
 from uep.workers.time_limit import time_limit
 from uep.workers.versions import both_sides, details, difference, here
 
 PART_OF_LONG_TEXT = 100_000
 """Characters that remain at each end of an error's text that is too long."""
+
+_is_ready = False
 
 # The client tells a user-code error from an endpoint's by this code, and shows the traceback of `data`.
 USER_ERROR = ("RemoteExecutionError", "An error occurred during the execution of this task")
@@ -62,24 +66,39 @@ def execute_task(
         result_serializers: import paths of the strategies to try on the result; none or empty: the SDK's.
     """
     begun = time.time_ns()
+    get_ready()
     unpacked = False
     try:
         _enter(str(task_id), run_dir, run_in_sandbox)
         function, args, kwargs = _unpack(packed_task, task_deserializers)
         unpacked = True
-        with time_limit():
+        with user_modules.for_task(), time_limit():
             value = function(*args, **kwargs)
         outcome = {"data": serialize(value, result_serializers, result_size_limit), "error_details": None}
     except BaseException as e:  # noqa: BLE001 - SystemExit and the like are the task's end, not the worker's
-        outcome = _error(e, "" if unpacked and not isinstance(e, SystemError) else difference())
+        outcome = _error(e, user_modules.clash(e) if unpacked and not isinstance(e, SystemError) else _reasons(e))
     _flush()
     return _pack(str(task_id), endpoint_id, outcome, begun)
 
 
-def warm_up() -> None:
-    """Imports what the first task would have to wait for. Never raises: the task itself will say what is wrong."""
+def get_ready(*, user_modules_first: bool = True) -> None:
+    """Imports what tasks need of us, and puts it out of their sight; once, before the first task or with it.
+
+    Never raises: the task itself will say what is wrong. `user_modules_first`: not where tasks share our process.
+    """
+    global _is_ready
+    if _is_ready:
+        return
+    _is_ready = True
     with contextlib.suppress(Exception):
         details()
+        serializer(())
+    if user_modules_first:
+        hide_parts("globus_compute_sdk", "parsl", "requests")
+        user_modules.put_first()
+    else:
+        hide_parts("globus_compute_sdk")
+        user_modules.append()
 
 
 def check_deserializers(paths: Sequence[str]) -> None:
@@ -150,6 +169,11 @@ def _error(error: BaseException, last_line: str) -> dict[str, Any]:
     else:
         (code, message), data = USER_ERROR, shortened(_traceback(error)) + last_line
     return {"data": data, "error_details": {"code": code, "user_message": message}}
+
+
+def _reasons(error: BaseException) -> str:
+    """Says what else than the task may be to blame."""
+    return user_modules.clash(error) or difference()
 
 
 def _traceback(error: BaseException) -> str:

@@ -9,8 +9,8 @@ Parsl would import for them much that they do not need: all of itself, the SDK, 
 processes that import its program again: the workers, and a manager of shared objects. They import this file instead,
 and of it the workers take what they are to run; those import the SDK when the first task comes.
 
-Run as a file, also a copy of it, and not with `-m`: that would look for modules in the working directory first, which
-is the user's home.
+Run isolated (`python -I`), as a file, also a copy of it. The user's own modules are found behind the worker's until
+the first task comes (`user_modules`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ import sys
 import threading
 from importlib.abc import InspectLoader
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
+if "uep" not in sys.modules:  # ours, installed or not, whatever else has that name
+    sys.modules["uep"] = ModuleType("uep")
+    sys.modules["uep"].__path__ = [str(Path(__file__).resolve().parents[1])]
+from uep.workers import execution, user_modules
 from uep.workers.parsl_import import partial_parsl_imports
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -111,25 +115,17 @@ def _dismiss_pools(interchange: Any, message: bytes) -> None:
     interchange.zmq_context.destroy(linger=1000 * FAREWELL)
 
 
-def _without(folder: Path, paths: list[str]) -> list[str]:
-    return [path for path in paths if Path(path).resolve() != folder]
-
-
 def __getattr__(name: str) -> Any:
     """Imports `worker` for the processes that the pool starts, to which this file is the pool's program."""
     if name != "worker":
         raise AttributeError(name)
+    sys.modules[user_modules.TASK_MODULE] = execution  # that of the package's name is hidden from tasks
     with partial_parsl_imports():
         from parsl.executors.high_throughput.process_worker_pool import worker
     return worker
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent
-    sys.path[:] = _without(here, sys.path)  # as Python has put it there
     if sys.argv[1] != "interchange":
-        # The folder with the copy of our code is there for us; the programs that tasks start shall not see it.
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            _without(here.parents[1], os.environ["PYTHONPATH"].split(os.pathsep))
-        )
+        user_modules.append()  # Parsl itself may be there
     main()

@@ -2,7 +2,11 @@
 
 `import a.b` runs all of `a/__init__.py` first, and with it often far more than `b` needs. Inside of
 `partial_imports("a")` it runs only `b` and what that imports. Whatever else is looked for in `a` afterwards
-(`a.Client`, `import a.c`) has `a` run first, as it would have done in the beginning: tasks may use the package as ever.
+(`a.Client`, `import a.c`) has `a` run first, as it would have done in the beginning.
+
+Tasks never meet such parts: some packages cannot be imported any more in the order that a task chooses. Before the
+first one `hide_parts` takes them out of sight, and a task that imports the package gets it whole, a copy of its own.
+
 The serializer of the Globus Compute SDK alone takes 6 MiB and 50 ms in place of 24 MiB and 280 ms, in every process
 that runs tasks; Parsl's programs for workers 15 MiB and 150 ms in place of 28 MiB and 500 ms.
 
@@ -62,6 +66,22 @@ def partial_imports(*packages: str) -> Iterator[None]:
                 vars(_not_run[name]).pop("__path__", None)  # the import system asks for it before it loads a submodule
 
 
+def hide_parts(*packages: str) -> None:
+    """Takes those of `packages` that have not run, and their parts, out of `sys.modules`.
+
+    Who holds them goes on with them.
+    """
+    with _lock:
+        for package in packages:
+            if package in _not_run:
+                names = [name for name in _not_run if name == package or name.startswith(f"{package}.")]
+                for name in names:
+                    del _not_run[name]
+                _stand_ins.difference_update(names)
+                for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+                    del sys.modules[name]
+
+
 def _postpone(name: str) -> None:
     if name in _stand_ins:  # since an earlier time: its other parts can be imported again
         known = _not_run[name]
@@ -96,6 +116,8 @@ class _PackageNotRun(ModuleType):
         self._run()
         if attribute in vars(self):
             return vars(self)[attribute]
+        if name in sys.modules and sys.modules[name] is not self:  # hidden: the package has run in another copy
+            return getattr(sys.modules[name], attribute)
         raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
 
     def __dir__(self) -> list[str]:

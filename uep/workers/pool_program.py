@@ -2,14 +2,14 @@
 
 The program loads the SDK once: a worker forked from it is ready in a millisecond and shares that memory. FD is a socket
 to the endpoint. There each byte that comes brings a descriptor, the socket of a new worker; the answer is a line:
-empty, with a descriptor for the worker's process (pidfd), or why there is none. The program ends with the endpoint,
+empty, with descriptors for the worker's process (pidfd) and of a pipe, or why there is none. Into the pipe goes the
+wait status of the worker when it has ended, as a number. The program ends with the endpoint,
 however that ends, and the kernel ends all workers with the program.
 
 On a worker's socket each message is its length, 8 bytes, and the message: pickled arguments of
 `uep.workers.execution.execute_task` in, the packed result out.
 
-`uep.engines.pool_worker` runs this file, and not the module with `-m`: that would look for modules in the working
-directory first.
+`uep.engines.pool_worker` runs this file, by the Python that the tasks are to have.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import signal
 import socket
 import struct
 import sys
-from types import FrameType
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -34,44 +36,49 @@ once their tasks have had time to end."""
 
 _LENGTH = struct.Struct("!Q")
 _FD = struct.Struct("i")
+_pipes: dict[int, int] = {}
+"""By process id of a worker: where its wait status is to be written."""
 
 
-def main() -> None:
+def main(execution: Any) -> None:
     """Forks a worker for each request, until the endpoint closes the socket or ends."""
-    from uep.workers import execution
-
     for number in FOR_THE_ENDPOINT:
         signal.signal(number, _leave_to_the_endpoint)
     signal.signal(signal.SIGCHLD, _reap)
-    execution.warm_up()
+    execution.get_ready()
     gc.collect()
     gc.freeze()  # the collector would write to what all workers share
     with socket.socket(fileno=int(sys.argv[1])) as endpoint:
         endpoint.set_inheritable(False)
-        while (descriptor := receive_descriptor(endpoint)[1]) is not None:
-            with socket.socket(fileno=descriptor) as theirs:
-                _fork(endpoint, theirs)
+        while descriptors := receive_descriptors(endpoint)[1]:
+            with socket.socket(fileno=descriptors[0]) as theirs:
+                _fork(endpoint, theirs, execution.execute_task)
 
 
-def _fork(endpoint: socket.socket, theirs: socket.socket) -> None:
+def _fork(endpoint: socket.socket, theirs: socket.socket, execute_task: Callable[..., bytes]) -> None:
     program = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # not reaped before its descriptor is open
     try:
+        said, says = os.pipe()
         pid = os.fork()
         if pid == 0:
             endpoint.close()
-            _be_worker(theirs, program)
+            for descriptor in (said, says, *_pipes.values()):
+                os.close(descriptor)
+            _be_worker(theirs, program, execute_task)
+        _pipes[pid] = says
         process = os.pidfd_open(pid)
     except OSError as e:
         endpoint.sendall(f"{e.strerror}\n".encode())
     else:
-        socket.send_fds(endpoint, [b"\n"], [process])
+        socket.send_fds(endpoint, [b"\n"], [process, said])
         os.close(process)
+        os.close(said)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _be_worker(theirs: socket.socket, program: int) -> None:
+def _be_worker(theirs: socket.socket, program: int, execute_task: Callable[..., bytes]) -> None:
     """Serves tasks in the forked process; never returns."""
     code = 1
     try:
@@ -80,7 +87,7 @@ def _be_worker(theirs: socket.socket, program: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.register_at_fork(after_in_child=lambda: _be_child_of_task(theirs))
         if os.getppid() == program:
-            serve(theirs)
+            serve(theirs, execute_task)
         code = 0
     finally:
         os._exit(code)
@@ -101,34 +108,45 @@ def _leave_to_the_endpoint(number: int, frame: FrameType | None) -> None:
     """Does nothing. Unlike with SIG_IGN, the programs that tasks start do not ignore the signal too."""
 
 
-def serve(endpoint: socket.socket) -> None:
+def serve(endpoint: socket.socket, execute_task: Callable[..., bytes]) -> None:
     """Runs the tasks that come until the endpoint closes the socket."""
-    from uep.workers import execution
-
     with contextlib.suppress(EOFError, OSError):
         while True:
             body, task_id, endpoint_id, options = pickle.loads(receive(endpoint))  # noqa: S301 - from our endpoint
-            send(endpoint, execution.execute_task(body, task_id, endpoint_id, **options))
+            send(endpoint, execute_task(body, task_id, endpoint_id, **options))
 
 
-def receive_descriptor(source: socket.socket) -> tuple[str, int | None]:
-    """Receives text and a descriptor, which programs of tasks do not inherit; None when there came none.
+def receive_descriptors(source: socket.socket) -> tuple[str, list[int]]:
+    """Receives text and descriptors, which programs of tasks do not inherit.
 
     Raises:
         OSError: the socket is broken, or nothing came in time.
     """
-    said, ancillary, _, _ = source.recvmsg(200, socket.CMSG_LEN(_FD.size), socket.MSG_CMSG_CLOEXEC)
-    descriptors = [_FD.unpack(data)[0] for level, kind, data in ancillary if kind == socket.SCM_RIGHTS]
-    return said.decode().strip(), next(iter(descriptors), None)
+    said, ancillary, _, _ = source.recvmsg(200, socket.CMSG_LEN(2 * _FD.size), socket.MSG_CMSG_CLOEXEC)
+    received = b"".join(data for level, kind, data in ancillary if kind == socket.SCM_RIGHTS)
+    return said.decode().strip(), [number for (number,) in _FD.iter_unpack(received)]
 
 
-def send(to: socket.socket, message: bytes) -> None:
+def send(to: socket.socket, body: bytes) -> None:
     """Sends one message.
 
     Raises:
         OSError: the other side has ended, or stands still.
     """
-    to.sendall(_LENGTH.pack(len(message)) + message)
+    to.sendall(message(body))
+
+
+def message(body: bytes) -> bytes:
+    """Makes a message of what is to be sent."""
+    return _LENGTH.pack(len(body)) + body
+
+
+def whole_message(received: bytearray) -> bytes | None:
+    """Takes the message out of what has been received, once it is all there."""
+    if len(received) < _LENGTH.size:
+        return None
+    end = _LENGTH.size + _LENGTH.unpack_from(received)[0]
+    return bytes(received[_LENGTH.size : end]) if len(received) >= end else None
 
 
 def receive(source: socket.socket) -> bytes:
@@ -155,11 +173,21 @@ def _exactly(source: socket.socket, length: int) -> bytearray:
 
 def _reap(number: int, frame: FrameType | None) -> Any:
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            if pid in _pipes:
+                says = _pipes.pop(pid)
+                with contextlib.suppress(OSError):  # nobody listens any more
+                    os.write(says, str(status).encode())
+                os.close(says)
 
 
 if __name__ == "__main__":
-    here = os.path.realpath(os.path.dirname(__file__))  # noqa: PTH120
-    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]  # as Python has put it there
-    main()
+    ours = ModuleType("uep")  # whether or not it is installed for this Python, and whatever else has that name
+    ours.__path__ = [str(Path(__file__).resolve().parents[1])]
+    sys.modules["uep"] = ours
+    from uep.workers import execution
+
+    main(execution)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from uep.workers.partial_import import partial_imports
@@ -12,15 +13,22 @@ RESULT_LIMIT = 10 * 1024 * 1024
 """Characters of a serialized result; the service takes no more."""
 
 
+@functools.cache
+def sdk() -> ModuleType:
+    """Imports what is needed of the SDK. It is kept, whatever a task imports under that name."""
+    with partial_imports("globus_compute_sdk"):
+        import globus_compute_sdk
+        import globus_compute_sdk.errors
+        import globus_compute_sdk.serialize
+        import globus_compute_sdk.version
+    package: ModuleType = globus_compute_sdk
+    return package
+
+
 @functools.lru_cache(maxsize=8)
 def serializer(allowed: tuple[str, ...]) -> Any:
     """Makes the serializer that reads what the strategies `allowed`, import paths, have written; none: all of them."""
-    with partial_imports("globus_compute_sdk"):
-        import globus_compute_sdk.errors
-        import globus_compute_sdk.version  # noqa: F401 - below, and not later with all the rest
-        from globus_compute_sdk.serialize import ComputeSerializer
-
-    return ComputeSerializer(allowed_deserializer_types=allowed or None)
+    return sdk().serialize.ComputeSerializer(allowed_deserializer_types=_strategies(allowed) or None)
 
 
 def serialize(value: Any, strategies: Sequence[str] | None, limit: int) -> str:
@@ -29,9 +37,18 @@ def serialize(value: Any, strategies: Sequence[str] | None, limit: int) -> str:
     Raises:
         MaxResultSizeExceeded: it has more than `limit` characters.
     """
-    data: str = serializer(()).serialize_from_list(value, strategies or ())
+    data: str = serializer(()).serialize_from_list(value, _strategies(strategies or ()))
     if len(data) > limit:
-        from globus_compute_sdk.errors import MaxResultSizeExceeded
-
-        raise MaxResultSizeExceeded(len(data), limit)
+        raise sdk().errors.MaxResultSizeExceeded(len(data), limit)
     return data
+
+
+def _strategies(paths: Sequence[str]) -> list[Any]:
+    """Takes the SDK's strategies from the copy that we hold; another would not know them."""
+    ours = sdk().serialize
+    found = []
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        is_the_sdks = module.startswith("globus_compute_sdk.serialize") and hasattr(ours, name)
+        found.append(getattr(ours, name) if is_the_sdks else path)
+    return found

@@ -11,7 +11,7 @@ import platform
 import sys
 from typing import Any
 
-from uep.workers.serialization import serializer
+from uep.workers.serialization import sdk
 
 
 @functools.cache
@@ -19,12 +19,11 @@ def details() -> dict[str, Any]:
     """Collects the worker's versions; the client warns its user when they differ from its own."""
     found = {"os": platform.platform(), "python_version": platform.python_version()}
     try:
-        serializer(())  # what the first task needs
+        version = sdk().version.__version__
         import dill  # type: ignore[import-untyped,unused-ignore]
-        from globus_compute_sdk.version import __version__
     except Exception:  # noqa: BLE001 - a broken environment shows as the task's own traceback
         return found
-    return {**found, "dill_version": dill.__version__, "globus_compute_sdk_version": __version__}
+    return {**found, "dill_version": dill.__version__, "globus_compute_sdk_version": version}
 
 
 def difference() -> str:

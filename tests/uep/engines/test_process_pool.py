@@ -30,9 +30,19 @@ def test_dead_pool_worker_fails_its_task_only(start: StartEngine) -> None:
     other = engine.submit(task_request(functions.sleep, 0.5))
     result = run(engine, task_request(functions.die))
     assert result.error_details is not None
-    assert "worker process of the task died" in result.data
+    assert "worker process of the task died: ended with exit code 9" in result.data
     assert messages.unpack(other.result(5)).error_details is None  # type: ignore[union-attr]
     assert value(engine, functions.double, 1) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGSEGV, "signal 11 (SIGSEGV)"), (signal.SIGABRT, "signal 6 (SIGABRT)"), (34, "signal 34")],
+)
+def test_a_crash_names_the_signal(number: int, said: str, start: StartEngine) -> None:
+    result = run(start(PROCESS_POOL), task_request(functions.kill_myself, int(number)))
+    assert f"worker process of the task died: ended by {said}" in result.data
+    assert "dill" not in result.data and "serial" not in result.data  # on which clients give advice on serializers
 
 
 def test_dead_pool_worker_is_noticed_when_its_task_has_forked(start: StartEngine, tmp_path: Path) -> None:
@@ -126,6 +136,20 @@ def test_pool_worker_that_stands_still_holds_up_no_others(start: StartEngine, mo
     large = engine.submit(task_request(functions.length, "x" * 5_000_000))  # more than its socket takes
     assert messages.unpack(large.result(30)).error_details is None  # type: ignore[union-attr]
     assert value(engine, functions.whereabouts)["pid"] != pid
+
+
+def test_neither_the_loop_nor_the_others_wait_for_one(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker stands still while it is given a large task: what is small goes to the other and comes back."""
+    monkeypatch.setattr(pool_worker, "STALL", 3600.0)
+    engine = start({"type": "ProcessPoolEngine", "max_workers": 2})
+    until(lambda: len(pool_processes(engine).children()) == 1, "the first worker")
+    stopped = pool_processes(engine).children()[0]
+    stopped.suspend()
+    stuck = engine.submit(task_request(functions.length, "x" * 5_000_000))
+    assert [value(engine, functions.double, n) for n in range(3)] == [0, 2, 4]
+    assert not stuck.done()
+    stopped.resume()
+    assert messages.unpack(stuck.result(30)).error_details is None  # type: ignore[union-attr]
 
 
 def pool_processes(engine: Engine) -> psutil.Process:

@@ -21,6 +21,7 @@ from lab import peer
 from tests.conftest import need
 from tests.uep import functions
 from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
+from uep.config import ConfigError
 from uep.engines.base import Engine, TaskRequest
 from wire import messages
 
@@ -82,6 +83,17 @@ def test_another_python_than_the_endpoints(start: StartEngine) -> None:
     seen = value(engine, functions.interpreter)
     assert seen["prefix"] == str(OTHER.parents[1])
     assert seen["version"].split(".")[:2] != platform.python_version().split(".")[:2]
+
+
+def test_another_python_for_a_process_pool(start: StartEngine) -> None:
+    engine = start({"type": "ProcessPoolEngine", "python": str(other_python())})
+    assert value(engine, functions.interpreter)["prefix"] == str(OTHER.parents[1])
+
+
+@pytest.mark.parametrize("python", ["/nosuch/python", "python3"])
+def test_a_python_that_is_none(python: str, start: StartEngine) -> None:
+    with pytest.raises(ConfigError, match="expected the absolute path of a Python"):
+        start({"type": "ProcessPoolEngine", "python": python})
 
 
 def test_bytecode_of_another_python_is_named(start: StartEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from uep import workers
 FILES = sorted(Path(workers.__path__[0]).glob("*.py"))
 OF_TASKS = {
     "dill",
+    "globus_compute_sdk",
     "globus_compute_sdk.errors",
     "globus_compute_sdk.serialize",
     "globus_compute_sdk.version",

@@ -199,7 +199,7 @@ class GlobusComputeEngine(Engine):
         executor.run_id = self.context.endpoint_id
         executor.log_config = None
         executor.monitoring_messages = None
-        executor.interchange_launch_cmd = [sys.executable, parsl_program.__file__, "interchange"]
+        executor.interchange_launch_cmd = [sys.executable, "-I", parsl_program.__file__, "interchange"]
         executor._check_python_mismatch = False  # worker_init may bring another Python: the wire format is the same
         scripts = self.context.directory / "submit_scripts"
         scripts.mkdir(mode=0o700, exist_ok=True)

@@ -10,8 +10,7 @@ Which Python the workers get:
   program.
 
 Outside of images the pool is started by a script in the endpoint's directory, and runs our code from a copy of
-`uep/workers` beside it: the environment of the workers needs Parsl and the SDK but nothing of ours. The script changes
-to that directory, since Python looks for modules where it is started, and a home may hold a random.py of the user's.
+`uep/workers` beside it: the environment of the workers needs Parsl and the SDK but nothing of ours.
 Images run the public package's function, which takes the same arguments.
 """
 
@@ -27,8 +26,9 @@ from typing import Any
 
 from uep import workers
 from uep.config import ConfigError
+from uep.workers.user_modules import TASK_MODULE
 
-OWN_FUNCTION = "uep.workers.execution.execute_task"
+OWN_FUNCTION = f"{TASK_MODULE}.execute_task"
 PUBLIC_FUNCTION = "globus_compute_endpoint.engines.helper.execute_task"
 PROGRAM = "process_worker_pool.py"
 """What Parsl itself would start."""
@@ -54,9 +54,8 @@ _PASSED_ON = ("GC_TASK_TIMEOUT", "GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"
 _START = """\
 #!/bin/sh
 # Starts the worker pool. Written by the endpoint each time it starts.
-{variables}export PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
-cd {package} || exit 1
-{search}exec {python} {program} process_worker_pool "$@"
+{variables}cd {package} || exit 1
+{search}exec {python} -I {program} process_worker_pool "$@"
 """
 _SEARCH = """\
 # worker_init has set up an environment: the workers are to run in it.
@@ -64,10 +63,13 @@ endpoint=$(command -v globus-compute-endpoint)
 for python in "${{endpoint%/*}}/python3" "$VIRTUAL_ENV/bin/python3" "$CONDA_PREFIX/bin/python3"; do
     case $python in
         /python3 | /bin/python3) ;;
-        *) if [ -x "$python" ]; then exec "$python" {program} process_worker_pool "$@"; fi ;;
+        *) if [ -x "$python" ]; then exec "$python" -I {program} process_worker_pool "$@"; fi ;;
     esac
 done
-if [ -n "$endpoint" ]; then exec "$endpoint" python-exec {pool} "$@"; fi
+if [ -n "$endpoint" ]; then
+    export PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
+    exec "$endpoint" python-exec {pool} "$@"
+fi
 """
 
 
@@ -124,6 +126,7 @@ def _write_script(directory: Path, *, search: bool) -> Path:
     (package / "uep" / "__init__.py").touch()
     for file in Path(workers.__path__[0]).glob("*.py"):
         shutil.copyfile(file, room / file.name)
+    (package / f"{TASK_MODULE}.py").write_text("from uep.workers.execution import execute_task\n")
     program, script = room / "parsl_program.py", package / "start.sh"
     paths = {"package": package, "program": program, "python": sys.executable}
     words = {"pool": POOL, **{key: shlex.quote(str(path)) for key, path in paths.items()}}
