@@ -18,4 +18,5 @@ FILES
   launch_plan.py      one user endpoint to be started
   launch_spec.py      all that one privileged launch depends on
   refusal.py          why a request was not granted, for the admin and for the user
+  unwanted.py         the service does not take the endpoint any more
 """
