@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pika
 
 from wire.consumer import Consumer, Delivery
-from wire.errors import BrokerError, ConnectionLost, Unreachable
+from wire.errors import BrokerError, ConnectionLost, QueueGone, Unreachable
 from wire.pending import PendingAnswers, fail, succeed
 from wire.pika_errors import as_lost, channel_closed, connection_closed, not_opened
 from wire.properties import TolerantConnection
@@ -99,7 +99,8 @@ class Connection:
         `on_delivery` may be called before this returns. An exception in it is a bug; it costs the connection.
 
         Raises:
-            ConnectionLost: the queue does not exist, may not be read, or the connection is gone.
+            QueueGone: the queue does not exist, or may not be read.
+            ConnectionLost: another consumer has the queue for itself, or the connection is gone.
         """
         channel = await self.channel()
         consuming: asyncio.Future[None] = self._pending.future()
@@ -143,7 +144,7 @@ class Connection:
         channel = self._pika.channel(on_open_callback=lambda ch: succeed(opened, ch))
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_cancel_callback(
-            lambda _: self.abandon(ConnectionLost("the broker cancelled the consumer: its queue is gone"))
+            lambda _: self.abandon(QueueGone("the broker cancelled the consumer: its queue is gone"))
         )
         return await _answer(opened, "a channel")
 

@@ -11,12 +11,21 @@ class Unreachable(BrokerError):
     """No connection could be made."""
 
 
-class AccessRefused(BrokerError):
-    """The broker does not accept the user and password of the URL."""
+class Unwanted(BrokerError):
+    """The broker is there, and does not take this account, or has no such queue for it: to try again is of no use, but
+    whoever gave us address and password may have newer ones."""
+
+
+class AccessRefused(Unwanted):
+    """The broker does not accept the user and password of the URL, or does not let them into the virtual host."""
 
 
 class ConnectionLost(BrokerError):
     """The connection, or a channel of it, was closed; whatever was not confirmed may or may not have arrived."""
+
+
+class QueueGone(Unwanted, ConnectionLost):
+    """The queue or exchange does not exist any more, or this account may not use it."""
 
 
 class TooLarge(ConnectionLost):

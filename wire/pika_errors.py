@@ -7,9 +7,9 @@ import re
 import ssl
 from collections.abc import Iterator
 
-from pika.exceptions import AMQPError, ConnectionClosedByBroker, ProbableAuthenticationError
+from pika.exceptions import AMQPError, ConnectionClosedByBroker, ProbableAccessDeniedError, ProbableAuthenticationError
 
-from wire.errors import AccessRefused, BrokerError, ConnectionLost, TooLarge, Unreachable
+from wire.errors import AccessRefused, BrokerError, ConnectionLost, QueueGone, TooLarge, Unreachable
 from wire.listeners import StrangerListens
 from wire.redaction import redact
 
@@ -20,6 +20,8 @@ _REMEDIES = {
     64: "something else answers there, or the broker needs a certificate for this address",
 }
 """What to do about a certificate that is refused, by OpenSSL's code."""
+_ACCESS_REFUSED, _NOT_FOUND, _NOT_ALLOWED = 403, 404, 530
+"""Reply codes of AMQP 0-9-1."""
 
 
 def not_opened(error: BaseException) -> BrokerError:
@@ -27,9 +29,13 @@ def not_opened(error: BaseException) -> BrokerError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ProbableAuthenticationError) or (
-            isinstance(cause, ConnectionClosedByBroker) and cause.reply_code == 403
+            isinstance(cause, ConnectionClosedByBroker) and cause.reply_code == _ACCESS_REFUSED
         ):
             return AccessRefused("the broker refuses this user and password")
+        if isinstance(cause, ProbableAccessDeniedError) or (
+            isinstance(cause, ConnectionClosedByBroker) and cause.reply_code == _NOT_ALLOWED
+        ):
+            return AccessRefused(f"the broker refuses the virtual host: {_text(cause)}")
         if isinstance(cause, ssl.SSLError):
             return Unreachable(f"no trustworthy connection to the broker: {_tls_text(cause)}")
         if isinstance(cause, StrangerListens):
@@ -47,8 +53,13 @@ def channel_closed(error: BaseException) -> ConnectionLost:
     """Says why the broker closed a channel. RabbitMQ tells the largest message that it takes in words only."""
     text = _text(error)
     largest = re.search(r"message size \d+ is larger than \D*(\d+)", text)
+    taken = "in exclusive use" in text  # 403 too, but the queue is there, and is free again some time
     text = f"channel closed: {text}"
-    return TooLarge(text, int(largest[1])) if largest else ConnectionLost(text)
+    if largest:
+        return TooLarge(text, int(largest[1]))
+    if getattr(error, "reply_code", None) in (_ACCESS_REFUSED, _NOT_FOUND) and not taken:
+        return QueueGone(text)
+    return ConnectionLost(text)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,19 +22,26 @@ from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
 from mep.privileged import session
+from mep.processes import forked
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingLook, Stamp
 from mep.profile.profile import CONFIG, Profile
 from mep.reader import accepted as kept
 from mep.reader import loader, mapping_watch, outside, registered
 from mep.reader.accepted import Accepted
+from mep.registration.errors import RegistrationError
 from mep.registration.registration import Registration
 from mep.request.account import Account
+from mep.request.unwanted import EndpointUnwanted
 from mep.worker.consumer import CommandConsumer
 from mep.worker.event_loop import EventLoop
 from mep.worker.heartbeats import Heartbeats
 from mep.worker.notices import Notices
-from mep.worker.worker import Worker
+from mep.worker.worker import Addresses, Worker
+from wire.errors import Unreachable
+
+REGISTER_TIMEOUT = 180.0
+"""Seconds for one registration while the manager runs: `globus_sdk` tries several times."""
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +96,21 @@ def _usable(profile: Profile, *, tried: bool) -> Profile:
     return profile
 
 
-def run(chosen: Chosen, registration: Registration, run_directory: Path, state: Path) -> None:
+def run(
+    chosen: Chosen,
+    register: Callable[[], Registration],
+    registration: Registration,
+    run_directory: Path,
+    state: Path,
+) -> None:
     """Serves requests until a signal stops the manager. `run_directory` is this endpoint's folder below /run.
+
+    registration: what `register` has returned; it is called again when the broker refuses us.
 
     Raises:
         BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
         HelperUnavailable: user endpoints could not be configured; nothing was consumed.
+        EndpointUnwanted: the broker refuses us, and so does the service.
         OSError: the audit trail cannot be opened.
     """
     profile = chosen.profile
@@ -104,7 +122,7 @@ def run(chosen: Chosen, registration: Registration, run_directory: Path, state: 
     account = helper_account.find(profile.config.render_account)
     loop = EventLoop()
     try:
-        loop.run_until_complete(_serve(chosen, registration, run_directory, account, state))
+        loop.run_until_complete(_serve(chosen, register, registration, run_directory, account, state))
     finally:
         loop.close()
 
@@ -117,7 +135,12 @@ def _keep(state: Path, profile: Profile, endpoint_id: str) -> None:
 
 
 async def _serve(
-    chosen: Chosen, registration: Registration, run_directory: Path, account: Account, state: Path
+    chosen: Chosen,
+    register: Callable[[], Registration],
+    registration: Registration,
+    run_directory: Path,
+    account: Account,
+    state: Path,
 ) -> None:
     profile = chosen.profile
     endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
@@ -127,13 +150,40 @@ async def _serve(
     reader = _Reader(renderer, account, state, endpoint_id)
     neighbours = Neighbours(name_service, mapper, renderer, Notices(amqp_port), reader)
     manager = Manager(profile, endpoint_id, run_directory, neighbours, chosen.refused)
+
+    async def renew() -> Addresses:
+        return await _renewed(register)
+
     worker = Worker(
-        registration.commands.connection_url,
-        CommandConsumer(registration.commands, amqp_port, manager.pipeline),
-        registration.heartbeats.connection_url,
-        Heartbeats(endpoint_id, registration.heartbeats, manager.heartbeat_period),
+        _addresses(registration),
+        renew,
+        CommandConsumer(amqp_port, manager.pipeline),
+        Heartbeats(endpoint_id, manager.heartbeat_period),
     )
     await manager.serve(worker)
+
+
+def _addresses(registration: Registration) -> Addresses:
+    return Addresses(registration.commands, registration.heartbeats)
+
+
+async def _renewed(register: Callable[[], Registration]) -> Addresses:
+    """Registers once more, in a forked child: it waits for the network.
+
+    Raises:
+        Unreachable: not now; it is to be tried again.
+        EndpointUnwanted: the service, or the profile's login, will not do.
+    """
+    try:
+        return _addresses(await forked.run(register, REGISTER_TIMEOUT))
+    except RegistrationError as e:
+        if not e.passes:
+            raise EndpointUnwanted(e.exit_code, str(e)) from None
+        raise Unreachable(str(e)) from None
+    except ConfigError as e:
+        raise EndpointUnwanted(os.EX_CONFIG, str(e)) from None
+    except OSError as e:
+        raise Unreachable(f"the service could not be asked: {e}") from None
 
 
 class _Reader:

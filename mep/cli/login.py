@@ -12,19 +12,36 @@ from mep.cli.common import Failed, exit_codes, paths
 if TYPE_CHECKING:
     import globus_sdk
 
+    from mep.profile.config import ManagerConfig
+
 
 def login(force: Annotated[bool, typer.Option("--force", help="Log in again even if logged in.")] = False) -> None:
     """Log in with Globus, for registering endpoints without client credentials."""
-    app = _login_app()
-    if not force and not app.login_required():
-        print("Already logged in; --force logs in again.")
-        return
-    app.login(force=force)
+    from mep.registration.errors import RegistrationError, told
+    from mep.registration.login import try_login
+
+    app, config = _login_app()
+    if not force:
+        try:
+            try_login(app, config)
+        except RegistrationError as e:
+            if e.exit_code != os.EX_NOPERM:
+                raise Failed(e.exit_code, str(e)) from None
+        else:
+            print("Already logged in; --force logs in again.")
+            return
+    with exit_codes(), told("run `mep login` once more"):
+        app.login(force=True)
 
 
 def logout() -> None:
     """Forget and revoke the stored login."""
-    _login_app().logout()
+    from mep.registration.errors import told
+    from mep.registration.login import remedy
+
+    app, config = _login_app()
+    with exit_codes(), told(remedy(app, config)):
+        app.logout()
     print("Logged out.")
 
 
@@ -32,21 +49,23 @@ def whoami() -> None:
     """Show the Globus identity of the stored login."""
     import globus_sdk
 
-    app = _login_app()
-    if app.login_required():
-        raise Failed(os.EX_NOPERM, "not logged in; run `mep login`")
-    try:
-        user = globus_sdk.AuthClient(app=app).userinfo()
-    except globus_sdk.GlobusError as e:
-        raise Failed(os.EX_TEMPFAIL, f"the login cannot be used: {e}; try `mep login --force`") from None
+    from mep.registration.errors import told
+    from mep.registration.login import check_login, remedy
+
+    app, config = _login_app()
+    with exit_codes():
+        check_login(app, config)
+        with told(remedy(app, config)):
+            user = globus_sdk.AuthClient(app=app).userinfo()
     print(f"{user['preferred_username']}  {user['sub']}")
 
 
-def _login_app() -> globus_sdk.GlobusApp:
+def _login_app() -> tuple[globus_sdk.GlobusApp, ManagerConfig]:
     """That of no profile in particular."""
     from mep.profile.config import ManagerConfig
     from mep.reader import client_credentials
     from mep.registration.login import login_app
 
+    config = ManagerConfig()
     with exit_codes():
-        return login_app(paths().state, ManagerConfig(), client_credentials.find(None))
+        return login_app(paths().state, config, client_credentials.find(None)), config

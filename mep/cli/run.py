@@ -16,6 +16,7 @@ import typer
 from mep.cli.common import Failed, Name, exit_codes, need_profile, need_root, paths, profile_directory
 
 if TYPE_CHECKING:
+    from mep.profile.client_credentials import ClientCredentials
     from mep.profile.profile import Profile
     from mep.registration.registration import Registration
 
@@ -64,6 +65,7 @@ def start(
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
     from mep.cli import composition, logs
     from mep.privileged import kernel
+    from mep.reader import client_credentials
 
     directory = profile_directory(name)
     need_root("the manager becomes the users that it starts endpoints for")
@@ -77,7 +79,10 @@ def start(
     logs.send_to([logging.StreamHandler()], debug)
     run_directory = paths().run / name
     with _running_once(run_directory, name):
-        registration = _register(profile)
+        with exit_codes():
+            credentials = client_credentials.find(profile.config.client_credentials_path)
+            register = functools.partial(_register, profile, credentials)
+            registration = register()
         print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
         handlers = [logs.file(paths().log_file(directory))]
         if log_to_console or not detach:
@@ -86,7 +91,7 @@ def start(
             _detach(run_directory, handlers)
         logs.send_to(handlers, debug)
         with _exit_codes_of_the_manager():
-            composition.run(chosen, registration, run_directory, paths().state)
+            composition.run(chosen, register, registration, run_directory, paths().state)
 
 
 def reload(name: Name) -> None:
@@ -179,18 +184,21 @@ def _state(run_directory: Path) -> str:
         return "hangs"
 
 
-def _register(profile: Profile) -> Registration:
-    """Registers the endpoint, under the id that it has had before, and remembers the id. Raises Failed."""
+def _register(profile: Profile, found: ClientCredentials | None) -> Registration:
+    """Registers the endpoint, under the id that it has had before, and remembers the id.
+
+    found: the client credentials, which are read again when they are in a file. Raises ConfigError, RegistrationError.
+    """
     from mep.reader import client_credentials, registered
     from mep.registration.login import login_app
     from mep.registration.registration import register
 
-    with exit_codes():
-        credentials = client_credentials.find(profile.config.client_credentials_path)
-        known = registered.endpoint_id(profile.directory)
-        with login_app(paths().state, profile.config, credentials) as app:
-            registration = register(profile, app, known)
-        registered.remember(profile.directory, registration.endpoint_id, registration.broker)
+    path = profile.config.client_credentials_path
+    credentials = found if path is None else client_credentials.find(path)
+    known = registered.endpoint_id(profile.directory)
+    with login_app(paths().state, profile.config, credentials) as app:
+        registration = register(profile, app, known)
+    registered.remember(profile.directory, registration.endpoint_id, registration.broker)
     return registration
 
 
@@ -199,13 +207,14 @@ def _exit_codes_of_the_manager() -> Iterator[None]:
     """Raises Failed in place of what ends a manager that has started."""
     from mep.monitor.audit import AuditError
     from mep.processes.helper import HelperUnavailable
+    from mep.request.unwanted import EndpointUnwanted
     from wire.errors import BrokerError
 
     try:
         yield
     except BrokerError as e:
         raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
-    except HelperUnavailable as e:
+    except (HelperUnavailable, EndpointUnwanted) as e:
         raise Failed(e.exit_code, str(e)) from None
     except AuditError as e:
         raise Failed(os.EX_CONFIG, str(e)) from None

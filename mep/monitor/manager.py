@@ -36,6 +36,7 @@ from mep.monitor.stages.rights import DocumentMapper, Rights
 from mep.monitor.status import Status
 from mep.monitor.status_socket import StatusSocket
 from mep.profile.profile import Profile
+from mep.request.unwanted import EndpointUnwanted
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class Worker(Protocol):
         """Raises when the broker cannot be reached now."""
 
     def start(self, listener: Manager) -> Sequence[asyncio.Future[None]]:
-        """Starts its sessions. The futures end only when something is broken in this program."""
+        """Starts its sessions. The futures end only when the service refuses the endpoint for good
+        (EndpointUnwanted), or something is broken in this program."""
 
     async def finish(self, timeout: float) -> None:
         """Takes no more commands; those under way have `timeout` seconds to come to their end."""
@@ -145,6 +147,7 @@ class Manager:
         Raises:
             BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
             HelperUnavailable: user endpoints could not be configured; nothing was consumed.
+            EndpointUnwanted: the service refuses the endpoint; user endpoints are left to a next manager.
         """
         self._watch_signals()
         last_run.runs(self._run_directory)
@@ -176,8 +179,12 @@ class Manager:
         parts: list[asyncio.Future[Any]] = [*worker.start(self), mapping]
         await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
         broken = [task for task in parts if task.done() and not self._stopping.is_set()]
+        unwanted = next((e for task in broken if isinstance(e := task.exception(), EndpointUnwanted)), None)
         for task in broken:
-            log.critical("internal error", exc_info=task.exception())
+            if unwanted is None:
+                log.critical("internal error", exc_info=task.exception())
+        if unwanted is not None:
+            log.critical("stopping; user endpoints are left to the next manager: %s", unwanted)
         self._keeps_endpoints = self._keeps_endpoints or bool(broken)
         self._stopping.set()
         await self._rights.close()
@@ -187,6 +194,8 @@ class Manager:
         await worker.close(LAST_WORDS_TIMEOUT)
         await _cancel(watchdog, mapping, stopping)
         await self._in_force.close()
+        if unwanted is not None:
+            raise unwanted
         if broken:  # a bug; a new process is better than one that only seems to work
             raise RuntimeError("the manager lost its commands, heartbeats or mapping unexpectedly")
 

@@ -2,43 +2,121 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import ssl
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from wire.redaction import redact
 
 if TYPE_CHECKING:
     import globus_sdk
 
+TOO_MANY_REQUESTS = 429
+_NOT_MENDED = frozenset({os.EX_USAGE, os.EX_DATAERR, os.EX_NOPERM, os.EX_CONFIG})
+"""Exit codes after which trying again changes nothing; systemd/mep@.service names them, too."""
+
 
 class RegistrationError(Exception):
     """The service does not take the registration. `exit_code` is one of os.EX_*; the text has the remedy."""
 
     def __init__(self, exit_code: int, text: str) -> None:
-        super().__init__(redact(text))
-        self.exit_code = exit_code
+        self.exit_code, self._text = exit_code, redact(text)
+        super().__init__(exit_code, self._text)
+
+    def __str__(self) -> str:
+        return self._text
+
+    @property
+    def passes(self) -> bool:
+        """Whether it may be otherwise later, with nobody doing anything about the endpoint."""
+        return self.exit_code not in _NOT_MENDED
 
 
-def unreachable(error: globus_sdk.NetworkError) -> RegistrationError:
-    """No answer came."""
-    text = f"cannot reach the service: {error}; is it up, and may this host reach it?"
+@contextlib.contextmanager
+def told(login: str, known: str | None = None, url: str | None = None) -> Iterator[None]:
+    """Turns what `globus_sdk` raises inside into RegistrationError.
+
+    login: what to do about a login that is dead. known: the endpoint's id, when it has been registered before. url: of
+    the service that is asked.
+    """
+    import globus_sdk
+    from globus_sdk.token_storage import TokenValidationError
+
+    try:
+        yield
+    except TokenValidationError as e:
+        raise not_logged_in(str(e), login) from None
+    except globus_sdk.GlobusAPIError as e:
+        raise refused(e, known, login) from None
+    except globus_sdk.NetworkError as e:
+        raise unreachable(e, url) from None
+
+
+def not_logged_in(why: str, login: str) -> RegistrationError:
+    """There is no login, or it is not good any more."""
+    return RegistrationError(os.EX_NOPERM, f"{why}; {login}")
+
+
+def unreachable(error: globus_sdk.NetworkError, url: str | None = None) -> RegistrationError:
+    """No answer came. url: where it was looked for, if the error itself does not know."""
+    asked = getattr(getattr(error.underlying_exception, "request", None), "url", None) or url
+    where = f" at {_address(asked)}" if asked else ""
+    text = f"cannot reach the service{where}: {_cause(error)}; is it up, and may this host reach it?"
     return RegistrationError(os.EX_TEMPFAIL, text)
 
 
-def refused(error: globus_sdk.GlobusAPIError, known: str | None) -> RegistrationError:
-    """The answer is no. known: the endpoint's id, when it has been registered before."""
-    code = os.EX_DATAERR if error.http_status in (400, 422) else os.EX_UNAVAILABLE
-    if error.http_status in (401, 403):
+def refused(error: globus_sdk.GlobusAPIError, known: str | None, login: str) -> RegistrationError:
+    """The answer is no."""
+    import globus_sdk
+
+    message, status = error.message or error.text, error.http_status
+    if status == TOO_MANY_REQUESTS or status >= 500:
+        text = f"the service cannot answer now (HTTP {status}): {message}; try again later"
+        return RegistrationError(os.EX_TEMPFAIL, text)
+    if isinstance(error, globus_sdk.AuthAPIError):
+        return not_logged_in(f"not logged in any more (HTTP {status}): {message}", login)
+    if error.info.consent_required or error.info.authorization_parameters:
+        return not_logged_in(f"the login does not do any more (HTTP {status}): {message}", login)
+    code = os.EX_DATAERR if status in (400, 422) else os.EX_UNAVAILABLE
+    if status in (401, 403):
         code = os.EX_NOPERM
+    elif status in (404, 410) and known is not None:
+        code = os.EX_DATAERR  # it has been deleted: no later attempt will find it
     remedies = {
-        401: "check the client credentials, or run `mep login`",
+        401: login,
         403: "the endpoint belongs to another identity, or this one may not register endpoints",
         404: f"the service does not know endpoint {known}; delete endpoint.json to register a new one",
         409: "another instance of this endpoint is running; stop that one first",
+        410: f"endpoint {known} has been deleted; delete endpoint.json to register a new one",
         423: "the endpoint is locked, or another instance of it is running; stop that one, or wait",
     }
-    remedy = remedies.get(error.http_status, "see the text of the service")
-    message = error.message or error.text
-    return RegistrationError(
-        code, f"the service refuses the registration (HTTP {error.http_status}): {message}; {remedy}"
-    )
+    remedy = remedies.get(status, "see the text of the service")
+    return RegistrationError(code, f"the service refuses the registration (HTTP {status}): {message}; {remedy}")
+
+
+def _address(url: str) -> str:
+    """Scheme, host and port of a URL: neither secrets nor what was asked."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _cause(error: globus_sdk.NetworkError) -> str:
+    """The plain cause: the system's text, out of what several libraries have wrapped around it."""
+    import globus_sdk
+
+    if isinstance(error, globus_sdk.GlobusTimeoutError):
+        return "no answer in time"
+    innermost: BaseException = error.underlying_exception
+    seen: set[int] = set()
+    while id(innermost) not in seen:
+        seen.add(id(innermost))
+        inner = [getattr(innermost, "reason", None), *innermost.args, innermost.__cause__, innermost.__context__]
+        innermost = next((each for each in inner if isinstance(each, BaseException)), innermost)
+    if isinstance(innermost, ssl.SSLError):
+        return f"no trustworthy connection (TLS): {getattr(innermost, 'verify_message', None) or innermost}"
+    if isinstance(innermost, OSError) and innermost.strerror:
+        return innermost.strerror
+    return str(innermost) or type(innermost).__name__

@@ -14,7 +14,7 @@ from globus_sdk.token_storage import MemoryTokenStorage, SQLiteTokenStorage
 
 from mep.profile.client_credentials import ClientCredentials
 from mep.profile.config import ManagerConfig
-from mep.registration.errors import RegistrationError
+from mep.registration.errors import RegistrationError, not_logged_in, told
 from wire.listeners import StrangerListens, check_url
 
 PUBLIC_CLIENT_ID = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
@@ -38,7 +38,7 @@ def login_app(storage: Path, config: ManagerConfig, credentials: ClientCredentia
             "mep",
             client_id=credentials.client_id,
             client_secret=credentials.secret,
-            config=globus_sdk.GlobusAppConfig(token_storage=MemoryTokenStorage()),
+            config=globus_sdk.GlobusAppConfig(token_storage=MemoryTokenStorage(), token_validation_error_handler=None),
             scope_requirements=requirements,
         )
     try:
@@ -47,7 +47,11 @@ def login_app(storage: Path, config: ManagerConfig, credentials: ClientCredentia
         return globus_sdk.UserApp(
             "mep",
             client_id=PUBLIC_CLIENT_ID,
-            config=globus_sdk.GlobusAppConfig(token_storage=tokens, request_refresh_tokens=True),
+            config=globus_sdk.GlobusAppConfig(
+                token_storage=tokens,
+                request_refresh_tokens=True,
+                token_validation_error_handler=None,  # only `mep login` begins a login
+            ),
             scope_requirements=requirements,
         )
     except (OSError, sqlite3.Error) as e:
@@ -55,10 +59,31 @@ def login_app(storage: Path, config: ManagerConfig, credentials: ClientCredentia
         raise RegistrationError(os.EX_CONFIG, text) from None
 
 
-def check_login(app: globus_sdk.GlobusApp) -> None:
-    """Raises RegistrationError when somebody has to log in first."""
-    if isinstance(app, globus_sdk.UserApp) and app.login_required():
-        raise RegistrationError(os.EX_NOPERM, "not logged in; run `mep login`, or set client_credentials_path")
+def check_login(app: globus_sdk.GlobusApp, config: ManagerConfig) -> None:
+    """Raises RegistrationError when somebody has to log in first, or the service of logins cannot be asked."""
+    if isinstance(app, globus_sdk.UserApp):
+        with told(remedy(app, config)):
+            if app.login_required():
+                raise not_logged_in("not logged in", f"{remedy(app, config)}, or set client_credentials_path")
+
+
+def try_login(app: globus_sdk.GlobusApp, config: ManagerConfig) -> None:
+    """Raises RegistrationError when the stored login is not good any more, which only its renewal shows."""
+    check_login(app, config)
+    with told(remedy(app, config)):
+        for server in app.scope_requirements:
+            authorizer = app.get_authorizer(server)
+            authorizer.handle_missing_authorization()  # the token that it has counts as expired
+            authorizer.get_authorization_header()
+
+
+def remedy(app: globus_sdk.GlobusApp, config: ManagerConfig) -> str:
+    """What to do about a login that is not good any more: run `mep login`, or which client credentials to correct."""
+    if isinstance(app, globus_sdk.UserApp):
+        return "run `mep login`"
+    if (path := config.client_credentials_path) is not None:
+        return f"check the client's id and secret in {path}"
+    return "check the client's id and secret, which come from the environment"
 
 
 def check_service(config: ManagerConfig) -> None:

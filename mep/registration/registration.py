@@ -17,8 +17,8 @@ import globus_sdk
 
 from mep import __version__
 from mep.profile.profile import Profile
-from mep.registration.errors import RegistrationError, refused, unreachable
-from mep.registration.login import check_login, check_service, service_url
+from mep.registration.errors import RegistrationError, told
+from mep.registration.login import check_login, check_service, remedy, service_url
 from wire.queues import QueueInfoError, Source, Target, read_source, read_target
 
 COMPATIBLE_VERSION = "4.19.0"
@@ -46,9 +46,13 @@ def register(profile: Profile, app: globus_sdk.GlobusApp, known: str | None) -> 
     Raises:
         RegistrationError: no login, the service cannot be reached, or refuses, or its answer is none.
     """
-    check_service(profile.config)
-    check_login(app)
-    with globus_sdk.ComputeClientV3(app=app, base_url=service_url(profile.config)) as client:
+    config = profile.config
+    check_service(config)
+    check_login(app, config)
+    with (
+        told(remedy(app, config), known, service_url(config)),
+        globus_sdk.ComputeClientV3(app=app, base_url=service_url(config)) as client,
+    ):
         answer = _ask(client, known, _document(profile))
     registration = _read(answer, profile.config.amqp_port)
     if known is not None and registration.endpoint_id != known:
@@ -57,13 +61,7 @@ def register(profile: Profile, app: globus_sdk.GlobusApp, known: str | None) -> 
 
 
 def _ask(client: globus_sdk.ComputeClientV3, known: str | None, document: dict[str, Any]) -> Any:
-    try:
-        answer = client.update_endpoint(known, document) if known else client.register_endpoint(document)
-    except globus_sdk.GlobusAPIError as e:
-        raise refused(e, known) from None
-    except globus_sdk.NetworkError as e:
-        raise unreachable(e) from None
-    return answer.data
+    return (client.update_endpoint(known, document) if known else client.register_endpoint(document)).data
 
 
 def _read(answer: Any, port: int | None) -> Registration:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import globus_sdk
 
 from mep.profile.config import ManagerConfig
-from mep.registration.errors import refused, unreachable
-from mep.registration.login import check_login, service_url
+from mep.registration.errors import told
+from mep.registration.login import check_login, remedy, service_url
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,11 @@ def ask_version(config: ManagerConfig, app: globus_sdk.GlobusApp) -> ServiceVers
     Raises:
         RegistrationError: no login, or the service cannot be reached, or refuses.
     """
-    check_login(app)
-    with globus_sdk.ComputeClientV2(app=app, base_url=service_url(config)) as client:
-        try:
-            answer = client.get_version()
-        except globus_sdk.GlobusAPIError as e:
-            raise refused(e, None) from None
-        except globus_sdk.NetworkError as e:
-            raise unreachable(e) from None
+    check_login(app, config)
+    with (
+        told(remedy(app, config), url=service_url(config)),
+        globus_sdk.ComputeClientV2(app=app, base_url=service_url(config)) as client,
+    ):
+        answer = client.get_version()
     version = answer.data.get("api") if isinstance(answer.data, dict) else answer.data
     return ServiceVersion(str(version), answer.headers.get("Date"))

@@ -19,4 +19,5 @@ FILES
   launch_spec.py      all that one privileged launch depends on
   refusal.py          why a request was not granted, for the admin and for the user
   request_ids.py      names of requests, in logs and for users: unique, sortable by time
+  unwanted.py         the service does not take the endpoint any more
 """

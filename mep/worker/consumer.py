@@ -18,7 +18,6 @@ from mep.request.start_endpoint import StartEndpoint
 from mep.worker import commands
 from wire.connection import Connection
 from wire.consumer import Consumer, Delivery
-from wire.queues import Source
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +38,18 @@ class Requests(Protocol):
 
 
 class CommandConsumer:
-    """The consumer of one command queue. amqp_port: of config.yaml; when set, it replaces the port of each URL."""
+    """The consumer of start commands. amqp_port: of config.yaml; when set, it replaces the port of each URL."""
 
-    def __init__(self, commands: Source, amqp_port: int | None, requests: Requests) -> None:
-        self._commands = commands
+    def __init__(self, amqp_port: int | None, requests: Requests) -> None:
         self._amqp_port = amqp_port
         self._requests = requests
         self._handlers: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def session(self, connection: Connection, consuming: Callable[[], None]) -> None:
+    async def session(self, connection: Connection, queue: str, consuming: Callable[[], None]) -> None:
         """Consumes until the connection is lost; each delivery becomes a task. `consuming` is called once it does."""
         deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-        consumer = await connection.consume(
-            self._commands.queue, deliveries.put_nowait, prefetch=PREFETCH, most_bytes=MOST_BYTES
-        )
+        consumer = await connection.consume(queue, deliveries.put_nowait, prefetch=PREFETCH, most_bytes=MOST_BYTES)
         consuming()
         while True:
             self._begin(await deliveries.get(), consumer)

@@ -14,9 +14,8 @@ from wire.queues import Target
 class Heartbeats:
     """The heartbeats of one endpoint. `period` gives the seconds between two of them, as they are in force."""
 
-    def __init__(self, endpoint_id: str, target: Target, period: Callable[[], float]) -> None:
+    def __init__(self, endpoint_id: str, period: Callable[[], float]) -> None:
         self._endpoint_id = endpoint_id
-        self._target = target
         self._period = period
         self._stopping = asyncio.Event()
 
@@ -24,19 +23,19 @@ class Heartbeats:
         """Has the session end with the last heartbeat, which says that the manager is going."""
         self._stopping.set()
 
-    async def session(self, connection: Connection) -> None:
-        """Sends heartbeats until `stop`, or until the connection is lost."""
+    async def session(self, connection: Connection, target: Target) -> None:
+        """Sends heartbeats to `target` until `stop`, or until the connection is lost."""
         publisher = await connection.publisher()
         while not self._stopping.is_set():
             period = self._period()
-            await self._publish(publisher, period)
+            await self._publish(publisher, target, period)
             waiting = asyncio.ensure_future(self._stopping.wait())
             try:
                 await asyncio.wait({waiting}, timeout=period)
             finally:
                 waiting.cancel()
-        await self._publish(publisher, 0)
+        await self._publish(publisher, target, 0)
 
-    async def _publish(self, publisher: Publisher, period: float) -> None:
+    async def _publish(self, publisher: Publisher, target: Target, period: float) -> None:
         report = StatusReport(self._endpoint_id, {"heartbeat_period": period})
-        await publisher.publish(self._target, pack(report))
+        await publisher.publish(target, pack(report))

@@ -34,10 +34,12 @@ def tokens(scopes: Iterable[str]) -> dict[str, Any]:
 
 @dataclass
 class Service:
-    """What it is asked, and what it says to all but the question for tokens."""
+    """What it is asked, and what it says to all but the question for tokens. no_tokens: what it says to that instead,
+    when it is not to give any."""
 
     status: int = 200
     answer: Any = None
+    no_tokens: tuple[int, Any] | None = None
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
@@ -49,6 +51,9 @@ class Service:
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.path == "/v2/oauth2/token" and service.no_tokens is not None:
+                    self.say(*service.no_tokens)
+                    return
                 if self.path == "/v2/oauth2/token":
                     self.say(200, tokens(parse_qs(body.decode())["scope"][0].split()))
                     return

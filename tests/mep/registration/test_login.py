@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import globus_sdk
 import pytest
+from globus_sdk.token_storage import TokenStorageData
 
 from mep.profile.client_credentials import ClientCredentials
 from mep.profile.config import ManagerConfig
-from mep.registration.errors import RegistrationError, unreachable
-from mep.registration.login import PUBLIC_CLIENT_ID, check_login, login_app, service_url
+from mep.registration.errors import RegistrationError, told
+from mep.registration.login import PUBLIC_CLIENT_ID, check_login, login_app, remedy, service_url, try_login
+from mep.registration.version import ask_version
+from tests.mep.registration.service import SCOPES, Service
 
 CREDENTIALS = ClientCredentials("feef5f81-edd9-5023-9ac5-7510955c05a6", "hunter2")
 
@@ -21,7 +25,7 @@ def test_client_credentials_leave_nothing_on_disk(tmp_path: Path) -> None:
     with login_app(tmp_path / "state", ManagerConfig(), CREDENTIALS) as app:
         assert isinstance(app, globus_sdk.ClientApp)
         assert app.client_id == CREDENTIALS.client_id
-        check_login(app)
+        check_login(app, ManagerConfig())
     assert not (tmp_path / "state").exists()
 
 
@@ -30,7 +34,7 @@ def test_without_credentials_somebody_has_to_log_in(tmp_path: Path) -> None:
         assert isinstance(app, globus_sdk.UserApp)
         assert app.client_id == PUBLIC_CLIENT_ID
         with pytest.raises(RegistrationError, match="mep login") as caught:
-            check_login(app)
+            check_login(app, ManagerConfig())
     assert caught.value.exit_code == os.EX_NOPERM
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
     assert (tmp_path / "state" / "storage.db").exists()
@@ -68,7 +72,71 @@ def test_where_the_service_is(
     assert service_url(config) == url
 
 
-def test_no_answer_can_be_tried_again() -> None:
-    error = unreachable(globus_sdk.NetworkError("refused", ConnectionRefusedError("refused")))
-    assert error.exit_code == os.EX_TEMPFAIL
-    assert "may this host reach it?" in str(error)
+@pytest.mark.parametrize(
+    ("status", "answer", "code", "says"),
+    [
+        (400, {"error": "invalid_grant"}, os.EX_NOPERM, "not logged in any more .*run `mep login`"),
+        (401, {"error": "invalid_client"}, os.EX_NOPERM, "not logged in any more .*run `mep login`"),
+        (429, {"error": "slow_down"}, os.EX_TEMPFAIL, "try again later"),
+        (502, {}, os.EX_TEMPFAIL, "try again later"),
+    ],
+)
+def test_a_stored_login_that_globus_auth_does_not_renew(
+    service: Service,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    answer: dict[str, str],
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    store_login(tmp_path, expires=0)
+    service.no_tokens = (status, answer)
+    with login_app(tmp_path, ManagerConfig(), None) as app:
+        with pytest.raises(RegistrationError, match=says) as caught:
+            ask_version(ManagerConfig(), app)
+        assert caught.value.exit_code == code
+        with pytest.raises(RegistrationError, match=says):
+            try_login(app, ManagerConfig())
+
+
+def test_a_login_for_less_than_is_needed_begins_no_other(service: Service, tmp_path: Path) -> None:
+    store_login(tmp_path, expires=time.time() + 3600, scope="openid")
+    with (
+        login_app(tmp_path, ManagerConfig(), None) as app,
+        pytest.raises(RegistrationError, match="run `mep login`") as caught,
+        told(remedy(app, ManagerConfig())),
+    ):
+        globus_sdk.ComputeClientV2(app=app).get_version()
+    assert caught.value.exit_code == os.EX_NOPERM
+
+
+def store_login(folder: Path, expires: float, scope: str | None = None) -> None:
+    """What `mep login` leaves."""
+    with login_app(folder, ManagerConfig(), None) as app:
+        for wanted, server in SCOPES.items():
+            data = TokenStorageData(
+                resource_server=server,
+                identity_id=None,
+                scope=scope or wanted,
+                access_token="old",
+                refresh_token="refresh",
+                expires_at_seconds=int(expires),
+                token_type="Bearer",
+            )
+            app.token_storage.token_storage.store_token_data_by_resource_server({server: data})
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"), [("http://127.0.0.1:1", "refused"), ("http://no-such-host.invalid:7777", "not known|resolution")]
+)
+def test_no_answer_can_be_tried_again(monkeypatch: pytest.MonkeyPatch, url: str, cause: str) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with (
+        pytest.raises(RegistrationError, match=f"at {url}: .*({cause}).*may this host reach it") as caught,
+        told("run `mep login`"),
+    ):
+        globus_sdk.ComputeClientV2(base_url=url.replace("//", "//user:hunter2@")).get_version()
+    assert caught.value.exit_code == os.EX_TEMPFAIL
+    assert "hunter2" not in str(caught.value)

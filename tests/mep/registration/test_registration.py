@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +40,11 @@ def answer(**changes: Any) -> dict[str, Any]:
 def registered(profile: Profile, known: str | None = None) -> Registration:
     with login_app(profile.directory, profile.config, CREDENTIALS) as app:
         return register(profile, app, known)
+
+
+def version(config: ManagerConfig, profile: Profile) -> object:
+    with login_app(profile.directory, config, CREDENTIALS) as app:
+        return ask_version(config, app)
 
 
 def refusal(action: Callable[[], object]) -> tuple[int, str]:
@@ -76,9 +83,9 @@ def test_an_answer_for_another_endpoint(service: Service, profile: Profile) -> N
     ("status", "code", "remedy"),
     [
         (400, os.EX_DATAERR, "see the text of the service"),
-        (401, os.EX_NOPERM, "mep login"),
+        (401, os.EX_NOPERM, "check the client's id and secret"),
         (403, os.EX_NOPERM, "may not register endpoints"),
-        (404, os.EX_UNAVAILABLE, f"endpoint {MANAGER}; delete endpoint.json"),
+        (404, os.EX_DATAERR, f"endpoint {MANAGER}; delete endpoint.json"),
         (409, os.EX_UNAVAILABLE, "stop that one first"),
         (422, os.EX_DATAERR, "see the text of the service"),
         (423, os.EX_UNAVAILABLE, "locked"),
@@ -93,6 +100,65 @@ def test_a_refusal_has_the_words_of_the_service_and_a_remedy(
     assert f"(HTTP {status})" in said[1]
     assert "because" in said[1]
     assert remedy in said[1]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_the_service_cannot_do_now_is_tried_later(
+    service: Service, profile: Profile, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # of globus_sdk, between its attempts
+    service.status, service.answer = status, {"code": "NO", "reason": "because"}
+    code, text = refusal(lambda: registered(profile, MANAGER))
+    assert code == os.EX_TEMPFAIL
+    assert f"(HTTP {status}): " in text
+    assert "try again later" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "code", "says"),
+    [
+        (400, {"error": "invalid_grant"}, os.EX_NOPERM, "not logged in any more"),
+        (401, {"error": "invalid_client"}, os.EX_NOPERM, "not logged in any more"),
+        (403, {"error": "access_denied"}, os.EX_NOPERM, "not logged in any more"),
+        (429, {"error": "slow_down"}, os.EX_TEMPFAIL, "try again later"),
+        (503, {"error": "down"}, os.EX_TEMPFAIL, "try again later"),
+    ],
+)
+def test_a_client_to_which_globus_auth_gives_no_tokens(
+    service: Service,
+    profile: Profile,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    answer: dict[str, str],
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    service.no_tokens = (status, answer)
+    config = replace(profile.config, client_credentials_path=Path("/etc/mep/client.yaml"))
+    for ask in (lambda: registered(replace(profile, config=config)), lambda: version(config, profile)):
+        found, text = refusal(ask)
+        assert found == code
+        assert says in text
+        assert ("/etc/mep/client.yaml" in text) == (code == os.EX_NOPERM)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [{"code": "ConsentRequired", "required_scopes": ["all"]}, {"authorization_parameters": {"session_message": "x"}}],
+)
+def test_a_consent_that_is_gone(service: Service, profile: Profile, detail: dict[str, Any]) -> None:
+    service.status, service.answer = 403, {"code": "NO", "message": "because", **detail}
+    code, text = refusal(lambda: registered(profile))
+    assert code == os.EX_NOPERM
+    assert "the login does not do any more (HTTP 403)" in text
+
+
+def test_errors_travel_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(RegistrationError(os.EX_TEMPFAIL, "because")))
+    assert (error.exit_code, str(error), error.passes) == (os.EX_TEMPFAIL, "because", True)
+    assert not RegistrationError(os.EX_DATAERR, "because").passes
 
 
 def test_a_refusal_that_quotes_a_password_does_not_tell_it(service: Service, profile: Profile) -> None:

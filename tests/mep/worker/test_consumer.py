@@ -13,9 +13,6 @@ from mep.request.start_endpoint import StartEndpoint
 from mep.worker import commands
 from mep.worker.consumer import MOST_BYTES, PREFETCH, CommandConsumer
 from tests.mep.commands import COMMAND, UEP, delivery
-from wire.queues import Source
-
-QUEUE = Source("amqp://guest:guest@127.0.0.1/%2F", "commands")
 
 
 class Broker:
@@ -61,8 +58,8 @@ def run(test: Callable[[CommandConsumer, Broker, Requests], Awaitable[None]]) ->
 
     async def consume() -> None:
         broker, requests, consuming = Broker(), Requests(), asyncio.Event()
-        consumer = CommandConsumer(QUEUE, None, requests)
-        session = asyncio.ensure_future(consumer.session(broker, consuming.set))  # type: ignore[arg-type]
+        consumer = CommandConsumer(None, requests)
+        session = asyncio.ensure_future(consumer.session(broker, "commands", consuming.set))  # type: ignore[arg-type]
         await consuming.wait()
         assert broker.consumed == ("commands", PREFETCH, MOST_BYTES)
         await test(consumer, broker, requests)

@@ -35,8 +35,8 @@ class Connection:
 
 def test_one_every_period_and_a_last_one_that_says_good_bye() -> None:
     async def beat() -> list[Any]:
-        connection, heartbeats = Connection(3), Heartbeats(MANAGER, TARGET, lambda: 0.01)
-        session = asyncio.ensure_future(heartbeats.session(connection))  # type: ignore[arg-type]
+        connection, heartbeats = Connection(3), Heartbeats(MANAGER, lambda: 0.01)
+        session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
         await connection.enough.wait()
         heartbeats.stop()
         await session
@@ -51,8 +51,8 @@ def test_one_every_period_and_a_last_one_that_says_good_bye() -> None:
 def test_the_period_in_force_counts() -> None:
     async def beat() -> list[Any]:
         periods = iter([0.01, 0.02, 0.03])
-        connection, heartbeats = Connection(3), Heartbeats(MANAGER, TARGET, lambda: next(periods, 3600.0))
-        session = asyncio.ensure_future(heartbeats.session(connection))  # type: ignore[arg-type]
+        connection, heartbeats = Connection(3), Heartbeats(MANAGER, lambda: next(periods, 3600.0))
+        session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
         await connection.enough.wait()
         session.cancel()
         return connection.periods
@@ -62,8 +62,8 @@ def test_the_period_in_force_counts() -> None:
 
 def test_a_stop_does_not_wait_for_the_period() -> None:
     async def beat() -> list[Any]:
-        connection, heartbeats = Connection(1), Heartbeats(MANAGER, TARGET, lambda: 3600.0)
-        session = asyncio.ensure_future(heartbeats.session(connection))  # type: ignore[arg-type]
+        connection, heartbeats = Connection(1), Heartbeats(MANAGER, lambda: 3600.0)
+        session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
         await connection.enough.wait()
         heartbeats.stop()
         await session
@@ -74,9 +74,9 @@ def test_a_stop_does_not_wait_for_the_period() -> None:
 
 def test_stopped_before_its_first_session_it_says_only_good_bye() -> None:
     async def beat() -> list[Any]:
-        connection, heartbeats = Connection(1), Heartbeats(MANAGER, TARGET, lambda: 1.0)
+        connection, heartbeats = Connection(1), Heartbeats(MANAGER, lambda: 1.0)
         heartbeats.stop()
-        await heartbeats.session(connection)  # type: ignore[arg-type]
+        await heartbeats.session(connection, TARGET)  # type: ignore[arg-type]
         return connection.periods
 
     assert asyncio.run(beat()) == [0]
