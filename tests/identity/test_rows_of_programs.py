@@ -129,7 +129,7 @@ def test_row_31_one_error_class(program: Write, tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path, program("", interpreter="/nowhere/sh")):
         fails(path)
     path.chmod(0o644)
-    fails(path, "not an executable")
+    fails(path, "is not executable")
     assert run(program(f"printf '\\377' >&2; {answers((ALICE, 'alice'))}")).account == "alice"
     assert "\\ufffd" in fails(program("printf '\\377' >&2; exit 1"), "status 1")
 

@@ -39,7 +39,7 @@ def rehearsed(directory: Path, template: str, schema: object = None) -> Findings
         ("idle_heartbeat_soft: 1\n" + HTEX, "line 1: .*did you mean 'idle_heartbeats_soft'"),
         (HTEX + "    launcher: {type: SrunLauncer}\n", "line 5: .*did you mean 'SrunLauncher'"),
         (HTEX + "    nodes_per_block: two\n", "nodes_per_block: expected a whole number, got 'two'"),
-        (SLURM + "    walltime: two days\n", "walltime: expected a time in quotes"),
+        (SLURM + "    walltime: two days\n", "walltime: expected a time, as"),
         (HTEX + "  strategy: simpel\n", "strategy"),
         (HTEX + "  job_status_kwargs: {max_idle: 3}\n", "did you mean 'max_idletime'"),
         (HTEX + "  address: {type: address_by_interfac, ifname: lo}\n", "did you mean 'address_by_interface'"),

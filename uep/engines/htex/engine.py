@@ -23,7 +23,7 @@ from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext, TaskRequest
 from uep.engines.htex import advice, commands, figures
 from uep.engines.htex.pauses import Patience
-from uep.engines.htex.scaling import Scaling, strategy_of
+from uep.engines.htex.scaling import Scaling, make_strategy, strategy_of
 from uep.engines.options import Kinds
 from uep.workers import parsl_program
 from uep.workers.parsl_import import partial_parsl_imports
@@ -93,7 +93,9 @@ class GlobusComputeEngine(Engine):
             from uep.engines.htex import providers
 
             try:
-                Scaling(self._make_executor(), **strategy_of(self._options))
+                self._make_executor()
+                strategy = strategy_of(self._options)
+                make_strategy(strategy["strategy"], strategy["max_idletime"])
             except ConfigError as e:
                 if not providers.needs_the_users_credentials(options, e):
                     raise

@@ -28,20 +28,25 @@ _OLD_TYPES: Mapping[str, str] = {"SimpleStrategy": "simple"}
 """What the types of older configurations, whose `strategy` is a mapping, are called now."""
 
 
+def make_strategy(name: str | None, max_idletime: float) -> Any:
+    """Makes Parsl's strategy of that name. Raises ConfigError: there is none."""
+    from parsl.jobs.strategy import Strategy
+
+    try:
+        return Strategy(strategy=name or "none", max_idletime=max_idletime)
+    except KeyError:
+        raise ConfigError(f"strategy: {name!r} is not one of none, simple, htex_auto_scale") from None
+
+
 class Scaling:
     """A thread that scales `executor`. `strategy` is one of Parsl's names; times are in seconds."""
 
     def __init__(
         self, executor: Any, patience: Patience, *, strategy: str | None, max_idletime: float, strategy_period: float
     ) -> None:
-        from parsl.jobs.strategy import Strategy
-
         from uep.engines.htex.blocks import Blocks
 
-        try:
-            self._strategy = Strategy(strategy=strategy or "none", max_idletime=max_idletime)
-        except KeyError:
-            raise ConfigError(f"strategy: {strategy!r} is not one of none, simple, htex_auto_scale") from None
+        self._strategy = make_strategy(strategy, max_idletime)
         is_fixed = strategy in (None, "none")
         self.blocks = Blocks(executor, patience, is_fixed=is_fixed, period=strategy_period)
         self._executor = executor

@@ -437,7 +437,8 @@ def test_a_helper_whose_threads_are_all_stuck_is_replaced(monkeypatch: pytest.Mo
         monkeypatch.setattr(name_service, "TIMEOUT", 2.0)
         stuck = [accounts.find(f"slow-{i}") for i in range(2 * server.THREADS)]
         refusals = await asyncio.gather(*map(refusal, stuck))
-        assert all("does not answer" in refused.reason_for_admin for refused in refusals)
+        reasons = [refused.reason_for_admin for refused in refusals]  # the last ones meet the end of the helper, too
+        assert all("does not answer" in reason or "helper was lost" in reason for reason in reasons), reasons
         assert (await accounts.find("root")).uid == 0
         assert pid_of(accounts) != helper
 
