@@ -99,8 +99,8 @@ class Endpoint:
         sessions.cancel()
         await asyncio.gather(_within(FAREWELL, "closing the connection", _quiet(sessions)), self._stop_engine())
         log.info("stopped, exit code %d", self._exit_code)
-        if self._exit_code == os.EX_OK:
-            self._report.tell("stopped")
+        if self._exit_code == os.EX_OK and (self._exchange is None or not self._exchange.outbox):
+            self._report.tell("stopped")  # and not when results are left: a successor is to send them
         return self._exit_code
 
     # Why to stop

@@ -96,14 +96,20 @@ def _usable(profile: Profile, *, tried: bool) -> Profile:
     return profile
 
 
-def run(
-    chosen: Chosen,
-    register: Callable[[], Registration],
-    registration: Registration,
-    run_directory: Path,
-    state: Path,
-) -> None:
-    """Serves requests until a signal stops the manager. `run_directory` is this endpoint's folder below /run.
+@dataclass(frozen=True)
+class Folders:
+    """Of this endpoint. run: below /run, in memory. kept: on disk, for what has to outlive a crash of the host.
+
+    state: on disk, of all endpoints.
+    """
+
+    run: Path
+    kept: Path
+    state: Path
+
+
+def run(chosen: Chosen, register: Callable[[], Registration], registration: Registration, folders: Folders) -> None:
+    """Serves requests until a signal stops the manager.
 
     registration: what `register` has returned; it is called again when the broker refuses us.
 
@@ -118,11 +124,11 @@ def run(
     if chosen.refused:
         log.critical("%s", chosen.refused)
     else:
-        _keep(state, profile, registration.endpoint_id)
+        _keep(folders.state, profile, registration.endpoint_id)
     account = helper_account.find(profile.config.render_account)
     loop = EventLoop()
     try:
-        loop.run_until_complete(_serve(chosen, register, registration, run_directory, account, state))
+        loop.run_until_complete(_serve(chosen, register, registration, folders, account))
     finally:
         loop.close()
 
@@ -138,18 +144,17 @@ async def _serve(
     chosen: Chosen,
     register: Callable[[], Registration],
     registration: Registration,
-    run_directory: Path,
+    folders: Folders,
     account: Account,
-    state: Path,
 ) -> None:
     profile = chosen.profile
     endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
     name_service = NameService(account)
     mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, account).run)
     renderer = Renderer(account)
-    reader = _Reader(renderer, account, state, endpoint_id)
+    reader = _Reader(renderer, account, folders.state, endpoint_id)
     neighbours = Neighbours(name_service, mapper, renderer, Notices(amqp_port), reader)
-    manager = Manager(profile, endpoint_id, run_directory, neighbours, chosen.refused)
+    manager = Manager(profile, endpoint_id, folders.run, folders.kept, neighbours, chosen.refused)
 
     async def renew() -> Addresses:
         return await _renewed(register)

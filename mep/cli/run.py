@@ -91,7 +91,8 @@ def start(
             _detach(run_directory, handlers)
         logs.send_to(handlers, debug)
         with _exit_codes_of_the_manager():
-            composition.run(chosen, register, registration, run_directory, paths().state)
+            folders = composition.Folders(run_directory, paths().kept(name), paths().state)
+            composition.run(chosen, register, registration, folders)
 
 
 def reload(name: Name) -> None:
@@ -136,7 +137,7 @@ def stop(
         stopped = run_lock.stop(run_directory)
         if unmanaged.count(run_directory) and (user_endpoints or not (stopped or _keeps(directory))):
             with _running_once(run_directory, name):
-                ended = unmanaged.end(run_directory)
+                ended = unmanaged.end(run_directory, paths().kept(name))
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to stop a manager") from None
     except run_lock.NoPlace as e:

@@ -11,11 +11,12 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
-from mep.monitor.endpoints import record, run_folder
+from mep.monitor.endpoints import kept, record, run_folder
 from mep.monitor.endpoints.table import STOP_TIMEOUT
 from mep.processes.pidfd import has_ended, send_signal
 
@@ -26,29 +27,33 @@ def count(run_directory: Path) -> int:
         return len(_running(run_directory, stack)[0])
 
 
-def end(run_directory: Path) -> int:
+def end(run_directory: Path, kept_directory: Path) -> int:
     """Ends all of them, as a manager would: SIGTERM, and SIGKILL after STOP_TIMEOUT to them and what they have started.
     How many there were.
 
     Only for who holds the lock (`run_lock`). A folder of which nobody can tell whether its process runs is left alone.
+    Those that end in time have answered their tasks: a next manager has nothing to recover.
 
     Raises:
         ContainmentError: something that they have started may be left. All others have ended; the folders of these
             stay, so that it can be tried again.
     """
     with contextlib.ExitStack() as stack:
-        pidfds, known = _running(run_directory, stack)
-        for pidfd in pidfds:
+        running, known = _running(run_directory, stack)
+        for pidfd in running.values():
             send_signal(pidfd, signal.SIGTERM)
-        _wait(pidfds)
+        _wait(running.values())
+        in_time = {folder.name: None for folder in running.keys() - _running(run_directory, stack)[0].keys()}
         failed = asyncio.run(_end_what_is_left(run_directory.name, known))
-        _wait(pidfds)
+        _wait(running.values())
     for folder in known:
         if folder not in failed:
             run_folder.remove(folder)
+    if in_time:
+        kept.apply(kept_directory, in_time)
     if failed:
         raise ContainmentError("; ".join(dict.fromkeys(failed.values())))
-    return len(pidfds)
+    return len(running)
 
 
 async def _end_what_is_left(profile: str, folders: list[Path]) -> dict[Path, str]:
@@ -66,20 +71,21 @@ async def _end_what_is_left(profile: str, folders: list[Path]) -> dict[Path, str
     return failed
 
 
-def _running(run_directory: Path, stack: contextlib.ExitStack) -> tuple[list[int], list[Path]]:
+def _running(run_directory: Path, stack: contextlib.ExitStack) -> tuple[dict[Path, int], list[Path]]:
     """A pidfd for each that runs, closed with the stack; and all folders of which it is known."""
-    pidfds, known = [], []
+    running: dict[Path, int] = {}
+    known = []
     for folder in record.folders(run_directory):
         with contextlib.suppress(record.RecordError):
             pidfd = record.open_process(folder)
             known.append(folder)
             if pidfd is not None:
                 stack.callback(os.close, pidfd)
-                pidfds.append(pidfd)
-    return pidfds, known
+                running[folder] = pidfd
+    return running, known
 
 
-def _wait(pidfds: list[int]) -> bool:
+def _wait(pidfds: Iterable[int]) -> bool:
     """True once all have ended, False after STOP_TIMEOUT."""
     deadline = time.monotonic() + STOP_TIMEOUT
     return all(has_ended(pidfd, max(0.0, deadline - time.monotonic())) for pidfd in pidfds)

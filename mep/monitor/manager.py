@@ -22,6 +22,8 @@ from mep.monitor import last_run, log_file
 from mep.monitor.audit import AuditTrail
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
+from mep.monitor.endpoints import record
+from mep.monitor.endpoints.kept import Kept, KeptEndpoints
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
 from mep.monitor.profile_in_force import ProfileInForce, Reader
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 
 FINISH_TIMEOUT = 20.0
 """Seconds that requests under way have to come to their end when the manager stops."""
+RECOVERED_AT_ONCE = 4
+"""User endpoints of before a crash that are started at once: requests of users who are there come in between."""
 LAST_WORDS_TIMEOUT = 5.0
 """Seconds for the heartbeat that says good-bye, when there is a connection to be had."""
 
@@ -79,16 +83,25 @@ class Neighbours:
 
 
 class Manager:
-    """The monitor's parts, and what connects them. `run_directory` is this endpoint's folder below /run.
+    """The monitor's parts, and what connects them.
 
+    run_directory: this endpoint's folder below /run. kept_directory: its folder on disk, which outlives a crash.
     refused: what is wrong with the edited profile, when `profile` is the one that was accepted last instead.
     """
 
     def __init__(
-        self, profile: Profile, endpoint_id: str, run_directory: Path, neighbours: Neighbours, refused: str = ""
+        self,
+        profile: Profile,
+        endpoint_id: str,
+        run_directory: Path,
+        kept_directory: Path,
+        neighbours: Neighbours,
+        refused: str = "",
     ) -> None:
         config = profile.config
         self._endpoint_id = endpoint_id
+        self._run_directory = run_directory
+        self._kept = KeptEndpoints(kept_directory)
         self._stopping = asyncio.Event()
         self._keeps_endpoints = False
         self._looking: asyncio.Task[None] | None = None
@@ -105,7 +118,9 @@ class Manager:
         self._containment = Containment(profile.name)
         decisions = Decisions(self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12])
         breaker = Breaker()
-        self._events = EndpointEvents(decisions, self._audit, breaker, lambda command: self.pipeline.revive(command))
+        self._events = EndpointEvents(
+            decisions, self._audit, breaker, lambda command: self.pipeline.revive(command), self._kept
+        )
         self._table = EndpointTable(
             run_directory,
             lambda: self._in_force.profile.config,
@@ -125,6 +140,7 @@ class Manager:
             breaker,
             self._table,
             self._rights,
+            self._kept,
         )
 
     def heartbeat_period(self) -> float:
@@ -161,8 +177,10 @@ class Manager:
             for endpoint in self._table.adopt():
                 self._events.adopted(endpoint)
             self._rights.review()  # what was edited while no manager ran
-            await self._run(worker)
+            known = [folder.name for folder in record.folders(self._run_directory)]
+            await self._run(worker, self._kept.left(known))
         finally:
+            await self._kept.flush()
             await self._renderer.stop()
             await self._name_service.stop()
             self._containment.close()
@@ -172,7 +190,8 @@ class Manager:
             self._answers.remove()
         log.info("manager of %s stopped", self._endpoint_id)
 
-    async def _run(self, worker: Worker) -> None:
+    async def _run(self, worker: Worker, left: Sequence[Kept]) -> None:
+        recovering = asyncio.ensure_future(self._recover(left))
         watchdog = asyncio.ensure_future(_feed_watchdog())
         mapping = asyncio.ensure_future(self._in_force.watch_mapping())
         stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
@@ -190,6 +209,7 @@ class Manager:
         await self._rights.close()
         self.pipeline.give_back()
         await worker.finish(FINISH_TIMEOUT)
+        await _cancel(recovering)
         await self._leave_endpoints()
         await worker.close(LAST_WORDS_TIMEOUT)
         await _cancel(watchdog, mapping, stopping)
@@ -198,6 +218,20 @@ class Manager:
             raise unwanted
         if broken:  # a bug; a new process is better than one that only seems to work
             raise RuntimeError("the manager lost its commands, heartbeats or mapping unexpectedly")
+
+    async def _recover(self, left: Sequence[Kept]) -> None:
+        """Has the tasks answered of those that a crash of the host has ended: a few at once, and before their users
+        come back. It goes on with the next whatever becomes of one; those that are not reached are for a next manager.
+        """
+        waiting = list(left)
+        if waiting:
+            log.warning("%d user endpoints ended with this host, or unfinished; they are recovered", len(waiting))
+
+        async def take() -> None:
+            while waiting and not self._stopping.is_set():
+                await self.pipeline.recover(waiting.pop(0))
+
+        await asyncio.gather(*(take() for _ in range(RECOVERED_AT_ONCE)))
 
     def _watch_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked what stops us

@@ -4,7 +4,7 @@ Root's system installation is spread over the system's folders; everything else 
 
     folder     system         otherwise
     config     /etc/mep       --config-dir, MEP_CONFIG_DIR, or ~/.globus_compute: profiles, and the file `environment`
-    state      /var/lib/mep   MEP_STATE_DIR, or the configuration folder: the stored login
+    state      /var/lib/mep   MEP_STATE_DIR, or the configuration folder: the stored login, and what outlives a crash
     run        /run/mep       MEP_RUN_DIR, or /run/mep: locks, and the state of user endpoints
     log        /var/log/mep   the profile itself
 """
@@ -28,6 +28,10 @@ class Paths:
     def log_file(self, profile: Path) -> Path:
         """The manager's log for the profile in this folder."""
         return (profile if self.log is None else self.log / profile.name) / "endpoint.log"
+
+    def kept(self, name: str) -> Path:
+        """What outlives a crash of the host, of the user endpoints of the profile with this name."""
+        return self.state / "user-endpoints" / name
 
 
 def find_paths(config_dir: Path | None) -> Paths:

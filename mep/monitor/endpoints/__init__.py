@@ -17,6 +17,7 @@ FILES
   launcher.py        one launch: spawned, held until it is contained and on record, or ended again
   user_endpoint.py   `UserEndpoint` in memory, and `ExitReport`, how it ended
   record.py          state.json, by which the next manager finds it
+  kept.py            what outlives a crash of the host, on disk
   run_folder.py      its folder under /run, and the pipes in it
   listener.py        who is told what happens: between the table and the rest of the monitor
   timers.py          events that come with time

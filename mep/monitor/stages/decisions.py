@@ -48,15 +48,16 @@ class Decisions:
 
     async def refuse(
         self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None, **facts: object
-    ) -> None:
+    ) -> bool:
         """Tells a refusal to all whom it concerns; its user by a notice, when there are credentials for that.
 
-        facts: what is known of the request, for the audit trail.
+        facts: what is known of the request, for the audit trail. Returns whether a notice was delivered.
         """
         log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
         self.note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin, **facts)
-        if credentials is not None:
-            await self._notices.send(credentials, f"{refusal.reason_for_user} (request {request_id})", request_id)
+        if credentials is None:
+            return False
+        return await self._notices.send(credentials, f"{refusal.reason_for_user} (request {request_id})", request_id)
 
     def _record(self, event: str, request_id: str, facts: Mapping[str, object]) -> None:
         self._audit.record(event, request_id, **{"configuration": self._configuration(), **facts})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 
 from mep.monitor.audit import AuditError, AuditTrail
 from mep.monitor.background import Background
+from mep.monitor.endpoints.kept import KeptEndpoints
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
@@ -38,16 +39,19 @@ class EndpointEvents:
         audit: AuditTrail,
         breaker: Breaker,
         revive: Callable[[StartEndpoint], Coroutine[None, None, None]],
+        kept: KeptEndpoints,
     ) -> None:
         self._decisions = decisions
         self._audit = audit
         self._breaker = breaker
         self._revive = revive
+        self._kept = kept
         self._background = Background()
         self._closing = False
 
     def adopted(self, endpoint: UserEndpoint) -> None:
         """A user endpoint that an earlier manager started is ours now."""
+        self._kept.keep(endpoint)
         self._decisions.note("adopted", endpoint.command.request_id, **endpoint.facts())
 
     def held(self, endpoint: UserEndpoint) -> None:
@@ -75,6 +79,8 @@ class EndpointEvents:
 
     def exited(self, endpoint: UserEndpoint, report: ExitReport) -> None:
         """It has ended."""
+        if report.clean and (b"stopped" in endpoint.said or not endpoint.said):  # or it has results that were not sent
+            self._kept.forget(endpoint.name)
         self._decisions.note(
             "exited",
             endpoint.command.request_id,
@@ -113,7 +119,11 @@ class EndpointEvents:
         await self._background.finish(CLOSE_TIMEOUT)
 
     def _refuse(self, refusal: Refusal, command: StartEndpoint) -> None:
-        self._background.start(self._decisions.refuse(refusal, command.request_id, command.credentials))
+        self._background.start(self._tell(refusal, command))
+
+    async def _tell(self, refusal: Refusal, command: StartEndpoint) -> None:
+        if await self._decisions.refuse(refusal, command.request_id, command.credentials):
+            self._kept.forget(command.name)
 
 
 def _death(endpoint: UserEndpoint, report: ExitReport) -> Refusal:

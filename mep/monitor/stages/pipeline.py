@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
+from mep.monitor.endpoints.kept import Kept, KeptEndpoints
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages import admission, plan
@@ -63,6 +64,7 @@ class Pipeline:
         breaker: Breaker,
         table: EndpointTable,
         rights: Rights,
+        kept: KeptEndpoints,
     ) -> None:
         self._profile = profile
         self._mapper = mapper
@@ -72,6 +74,7 @@ class Pipeline:
         self._breaker = breaker
         self._table = table
         self._rights = rights
+        self._kept = kept
         self._quota = Quota()
         self._lock = KeyedLock()
         self._turns = FairQueue(PLACES, SHARE)
@@ -104,8 +107,23 @@ class Pipeline:
         """The same request once more: the user endpoint that it found running ended without having been of use."""
         await self._bring_to_end(command)
 
-    async def _bring_to_end(self, command: StartEndpoint, refusal: Refusal | None = None) -> None:
+    async def recover(self, kept: Kept) -> None:
+        """Brings the request of a user endpoint that a crash has ended to an end once more.
+
+        A user endpoint of the same name answers the tasks that the other one had taken. Refused, if its user may not
+        have it now.
+        """
+        command = kept.command
+        still_runs = kept.ask_to_stop()
+        self._decisions.note("recovering", command.request_id, endpoint=command.name, uid=kept.uid, running=still_runs)
+        await self._bring_to_end(command, earlier_uid=kept.uid)
+
+    async def _bring_to_end(
+        self, command: StartEndpoint, refusal: Refusal | None = None, earlier_uid: int | None = None
+    ) -> None:
         """Starts or refreshes the user endpoint, or settles the one refusal of the request, an early one or its own.
+
+        earlier_uid: of the account of the one that is to be succeeded, unless it has a newer successor already.
 
         The lock is held until a refusal has been told: nobody starts meanwhile what it would fail.
         """
@@ -113,16 +131,18 @@ class Pipeline:
             if not held:
                 self._decisions.note("superseded", command.request_id, endpoint=command.name)
                 return
+            if earlier_uid is not None and self._table.get(command.name) is not None:
+                return
             self._table.command_came(command.name)
             if refusal is None:
-                refusal = await self._refusal_of(command)
+                refusal = await self._refusal_of(command, earlier_uid)
             if refusal is not None:
                 await self._settle(command, refusal)
 
-    async def _refusal_of(self, command: StartEndpoint) -> Refusal | None:
+    async def _refusal_of(self, command: StartEndpoint, earlier_uid: int | None) -> Refusal | None:
         """Starts or refreshes the user endpoint. Turns whatever stops that into one refusal."""
         try:
-            await self._start(command)
+            await self._start(command, earlier_uid)
         except Refused as e:
             return e.refusal
         except Exception:
@@ -139,12 +159,15 @@ class Pipeline:
         self._decided()
         running = self._table.get(command.name)
         if running is None:
-            await self._decisions.refuse(refusal, command.request_id, command.credentials, **_facts(command))
+            told = await self._decisions.refuse(refusal, command.request_id, command.credentials, **_facts(command))
+            if told:
+                self._kept.forget(command.name)  # all its tasks have the refusal for an answer
             return
         await self._decisions.refuse(refusal, command.request_id, None, **_facts(command), pid=running.pid)
         if running.command.requester != command.requester:
             return
         self._table.refresh(running, command)
+        self._kept.keep(running)
         if refusal.ends_right:
             for endpoint in self._of_the_same(running, refusal):
                 self._rights.withdraw(endpoint, refusal)
@@ -160,10 +183,12 @@ class Pipeline:
             return [other for other in self._table if other.command.requester == endpoint.command.requester]
         return [other for other in self._table if other.account.uid == endpoint.account.uid]
 
-    async def _start(self, start: StartEndpoint) -> None:
+    async def _start(self, start: StartEndpoint, earlier_uid: int | None) -> None:
         profile = self._profile()
         deadline = asyncio.get_running_loop().time() + profile.config.start_patience
         identity, owner = await self._who_surely(profile, start, deadline)
+        if earlier_uid not in (None, owner.uid):
+            raise admission.mapped_elsewhere(start.name, f"uid {earlier_uid}", owner.name)
         self._decisions.decide(
             "mapped",
             start.request_id,
@@ -179,9 +204,11 @@ class Pipeline:
         running = self._table.get(start.name)  # only now: it may have ended while a mapping program was waited for
         if running is not None:
             self._table.refresh(running, start)
+            self._kept.keep(running)
             self._decisions.note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
             return
         endpoint = await self._launch(profile, start, identity, owner, deadline)
+        self._kept.keep(endpoint)
         self._decisions.note(
             "started",
             start.request_id,

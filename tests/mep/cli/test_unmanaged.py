@@ -53,7 +53,7 @@ def orphan(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[O
 def test_there_are_none(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nosuch"):
         assert unmanaged.count(folder) == 0
-        assert unmanaged.end(folder) == 0
+        assert unmanaged.end(folder, folder / "kept") == 0
 
 
 def test_they_are_counted_and_ended(
@@ -64,7 +64,7 @@ def test_they_are_counted_and_ended(
     before = len(os.listdir("/proc/self/fd"))
     assert unmanaged.count(tmp_path) == 3
     (tmp_path / "manager.pid").write_text("1\n")
-    assert unmanaged.end(tmp_path) == 3
+    assert unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept") == 3
     assert [process.wait() for process in running] == [-signal.SIGTERM] * 3
     assert unmanaged.count(tmp_path) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["manager.pid"]
@@ -74,12 +74,17 @@ def test_they_are_counted_and_ended(
 def test_one_that_does_not_listen_is_killed(tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unmanaged, "STOP_TIMEOUT", 0.3)
     deaf, orderly = orphan("a", DEAF), orphan("b", "echo; exec sleep 60")
+    kept = tmp_path.parent / f"{tmp_path.name}-kept"
+    kept.mkdir()
+    for name in ("a", "b"):
+        (kept / f"{name}.json").write_text("")
     begun = time.monotonic()
-    assert unmanaged.end(tmp_path) == 2
+    assert unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept") == 2
     assert time.monotonic() - begun >= 0.3, "SIGTERM first, and time to obey"
     assert deaf.wait() == -signal.SIGKILL
     assert orderly.wait() == -signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in kept.iterdir()] == ["a.json"], "its tasks are for a next manager to answer"
 
 
 def test_the_deaf_ones_share_the_time(tmp_path: Path, orphan: Orphan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +98,7 @@ def test_the_deaf_ones_share_the_time(tmp_path: Path, orphan: Orphan, monkeypatc
     monkeypatch.setattr(unmanaged, "STOP_TIMEOUT", 0.3)
     monkeypatch.setattr(unmanaged, "has_ended", noted)
     running = [orphan(str(number), DEAF) for number in range(6)]
-    assert unmanaged.end(tmp_path) == 6
+    assert unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept") == 6
     assert waited.count(False) == 1, "the time is up once for all of them"
     assert {process.wait() for process in running} == {-signal.SIGKILL}
 
@@ -104,7 +109,7 @@ def test_one_that_has_ended_is_not_counted(tmp_path: Path, orphan: Orphan) -> No
     zombie.kill()
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     assert unmanaged.count(tmp_path) == 0
-    assert unmanaged.end(tmp_path) == 0
+    assert unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept") == 0
     assert list(tmp_path.iterdir()) == [], "their folders go"
 
 
@@ -115,14 +120,14 @@ def test_another_process_with_the_same_number_is_left_alone(tmp_path: Path, orph
     assert f'"start_time": {started}' in path.read_text()
     path.write_text(path.read_text().replace(f'"start_time": {started}', f'"start_time": {started - 1}'))
     assert unmanaged.count(tmp_path) == 0
-    assert unmanaged.end(tmp_path) == 0
+    assert unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept") == 0
     assert bystander.poll() is None
 
 
 def test_what_cannot_be_understood_is_left_alone(tmp_path: Path, orphan: Orphan) -> None:
     process = orphan("a", "echo; exec sleep 60")
     (tmp_path / "a" / "state.json").write_text('{"format": 2}')
-    assert unmanaged.end(tmp_path) == 0
+    assert unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept") == 0
     assert process.poll() is None
     assert (tmp_path / "a" / "state.json").exists()
 
@@ -139,7 +144,7 @@ def test_only_root_may(tmp_path: Path, orphan: Orphan, root: None) -> None:
         os.setgid(65534)
         os.setuid(65534)
         try:
-            unmanaged.end(tmp_path)
+            unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept")
         except PermissionError:
             os._exit(77)
         finally:
@@ -162,6 +167,6 @@ def test_an_error_of_one_spares_no_other(tmp_path: Path, orphan: Orphan, monkeyp
     monkeypatch.setattr(unmanaged.Containment, "kill", fail_for_the_first)
     running = [orphan(name, DEAF) for name in ("a", "b", "c")]
     with pytest.raises(ContainmentError, match="systemd does not answer"):
-        unmanaged.end(tmp_path)
+        unmanaged.end(tmp_path, tmp_path.parent / f"{tmp_path.name}-kept")
     assert [process.wait() for process in running] == [-signal.SIGKILL] * 3
     assert [folder.name for folder in tmp_path.iterdir()] == ["a"], "it may be tried again"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -85,7 +86,21 @@ class StubNotices:
     """Has each text, with the request's id."""
 
     sent: list[tuple[str, str]] = field(default_factory=list)
+    delivered: bool = True
 
     async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
         self.sent.append((request_id, text))
-        return True
+        return self.delivered
+
+
+@dataclass
+class StubKept:
+    """Has what is kept for a crash, by its name: the id of the newest request."""
+
+    requests: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, endpoint: UserEndpoint) -> None:
+        self.requests[endpoint.name] = endpoint.command.request_id
+
+    def forget(self, name: str) -> None:
+        self.requests.pop(name, None)

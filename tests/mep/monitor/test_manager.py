@@ -88,6 +88,7 @@ class Site:
     def __init__(self, folder: Path, profile: Profile, identity: MappedIdentity, account: Account) -> None:
         self.run_directory = folder / "run"
         self.run_directory.mkdir()
+        self.kept = folder / "kept"
         self.status = self.run_directory / "status"
         self._audit = folder / "audit.log"
         self.profile = self.with_config(profile, audit_log_path=self._audit)
@@ -106,7 +107,7 @@ class Site:
         parts: Any = (self.names, StubMapper(self._identity), self.renderer, self.notices, StubReader())
 
         async def serve() -> None:
-            manager = Manager(self.profile, "an-endpoint-id", self.run_directory, Neighbours(*parts))
+            manager = Manager(self.profile, "an-endpoint-id", self.run_directory, self.kept, Neighbours(*parts))
             serving = asyncio.ensure_future(manager.serve(self.worker))
             telling = asyncio.ensure_future(story(manager))
             await asyncio.wait([serving, telling], return_when=asyncio.FIRST_COMPLETED)

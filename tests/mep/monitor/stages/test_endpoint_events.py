@@ -14,7 +14,7 @@ import pytest
 
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.credentials import CredentialFile
-from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
+from mep.monitor.endpoints.user_endpoint import NOT_ENDED, ExitReport, UserEndpoint
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.endpoint_events import EndpointEvents
@@ -22,7 +22,7 @@ from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
-from tests.mep.monitor.stubs import StubNotices
+from tests.mep.monitor.stubs import StubKept, StubNotices
 
 DIED = ExitReport("signal 9 (SIGKILL)", clean=False, seconds=2.0, useless=True, cpu_seconds=0.12345, peak_memory=7)
 
@@ -42,9 +42,10 @@ class Parts:
         self.audit = AuditTrail(self._path, required=True)
         self.notices = StubNotices()
         self.breaker = Breaker()
+        self.kept = StubKept()
         self.revived: list[StartEndpoint] = []
         decisions = Decisions(self.audit, self.notices, lambda: "in force")
-        self.events = EndpointEvents(decisions, self.audit, self.breaker, self._revive)
+        self.events = EndpointEvents(decisions, self.audit, self.breaker, self._revive, self.kept)  # type: ignore[arg-type]
 
     async def _revive(self, command: StartEndpoint) -> None:
         self.revived.append(command)
@@ -149,3 +150,36 @@ def test_a_trail_that_cannot_be_written(
     assert len(parts.notices.sent) == 1
     assert "'exited' is not on record" in caplog.text
     assert "its tasks cannot be audited" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("report", "said", "left"),
+    [
+        (dataclasses.replace(NOT_ENDED, clean=True), {b"ready", b"stopped"}, False),
+        (dataclasses.replace(NOT_ENDED, clean=True), {b"ready"}, True),
+        (dataclasses.replace(NOT_ENDED, clean=True), set(), False),
+        (NOT_ENDED, {b"ready"}, True),
+    ],
+    ids=["clean", "results are left", "another program", "killed while it stopped"],
+)
+def test_what_is_kept_for_a_next_manager_after_an_end(
+    tmp_path: Path, endpoint: UserEndpoint, report: ExitReport, said: set[bytes], left: bool
+) -> None:
+    def story(parts: Parts) -> None:
+        parts.events.adopted(endpoint)
+        endpoint.said |= said
+        parts.events.exited(endpoint, report)
+
+    assert (endpoint.name in run(tmp_path, story).kept.requests) == left
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_death_that_could_not_be_told_is_for_a_next_manager(
+    tmp_path: Path, endpoint: UserEndpoint, delivered: bool
+) -> None:
+    def story(parts: Parts) -> None:
+        parts.notices.delivered = delivered
+        parts.events.adopted(endpoint)
+        parts.events.died(endpoint, NOT_ENDED)
+
+    assert (endpoint.name in run(tmp_path, story).kept.requests) != delivered

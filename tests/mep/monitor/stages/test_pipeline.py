@@ -15,6 +15,7 @@ import pytest
 
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.credentials import CredentialFile
+from mep.monitor.endpoints.kept import Kept
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
@@ -30,7 +31,7 @@ from mep.request.launch_plan import LaunchPlan
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
-from tests.mep.monitor.stubs import StubMapper, StubNameService, StubNotices, StubRenderer
+from tests.mep.monitor.stubs import StubKept, StubMapper, StubNameService, StubNotices, StubRenderer
 
 
 class StubTable:
@@ -54,6 +55,7 @@ class StubTable:
         self.calls.append(("command came", name))
 
     def refresh(self, endpoint: UserEndpoint, command: StartEndpoint) -> None:
+        endpoint.command = command
         self.calls.append(("refresh", command.request_id))
 
     def end(self, endpoint: UserEndpoint) -> None:
@@ -83,13 +85,15 @@ class Site:
         self.renderer = StubRenderer()
         self.notices = StubNotices()
         self.table = StubTable(folder)
+        self.kept = StubKept()
         self.breaker = Breaker()
         self.path = folder / "audit.log"
         self.audit = AuditTrail(self.path, required=True)
         decisions = Decisions(self.audit, self.notices, lambda: "in force")
         parts: Any = (self.mapper, self.names, self.renderer, decisions, self.breaker, self.table)
         rights: Any = (self.mapper, self.names, decisions, self.table)
-        self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights))
+        kept: Any = self.kept
+        self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights), kept)
 
     def trail(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
@@ -159,7 +163,7 @@ def test_whoever_maps_to_another_account_now_loses_the_one_that_runs(
         await site.pipeline.handle(numbered(command, 2))
 
     run(story)
-    assert site.events("r2")[-1] == "refused"
+    assert site.events("r2")[-2:] == ["refused", "withdrawn"]
     assert site.table.calls[-2:] == [("refresh", "r2"), ("end", command.name)]
     assert site.notices.sent == [], "not before its end: then the command is looked at again"
     (withdrawn,) = [line for line in site.trail() if line["event"] == "withdrawn"]
@@ -461,3 +465,52 @@ def test_a_request_that_is_cancelled_lets_the_next_one_in(site: Site, command: S
 
     run(story)
     assert site.events("r2")[-1] == "started"
+
+
+def kept(command: StartEndpoint, uid: int, boot: str = "another") -> Kept:
+    """What a manager before a crash has left of alice's."""
+    return Kept(command, uid, boot, Process(2**22 + 1, 1, uid))
+
+
+def test_what_runs_is_kept_for_a_crash(site: Site, command: StartEndpoint) -> None:
+    async def story() -> None:
+        await site.pipeline.handle(command)
+        assert site.kept.requests == {command.name: "r1"}
+        await site.pipeline.handle(dataclasses.replace(command, request_id="r2"))
+        assert site.kept.requests == {command.name: "r2"}
+
+    asyncio.run(story())
+
+
+def test_one_of_before_a_crash_is_started_again(site: Site, command: StartEndpoint, alice: Account) -> None:
+    asyncio.run(site.pipeline.recover(kept(command, alice.uid)))
+    assert site.table.calls[-1] == ("launch", "r1")
+    assert site.events() == ["recovering", "mapped", "started"]
+    assert site.kept.requests == {command.name: "r1"}
+
+
+def test_one_that_its_user_has_started_meanwhile_is_left_alone(
+    site: Site, command: StartEndpoint, alice: Account
+) -> None:
+    async def story() -> None:
+        await site.pipeline.handle(dataclasses.replace(command, request_id="newer"))
+        await site.pipeline.recover(kept(command, alice.uid))
+
+    asyncio.run(story())
+    assert site.kept.requests == {command.name: "newer"}
+    assert ("refresh", "r1") not in site.table.calls
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_one_whose_user_may_not_have_it_now_is_told_so(
+    site: Site, command: StartEndpoint, alice: Account, delivered: bool
+) -> None:
+    """Mapped elsewhere here; a next manager tries it again when the notice is not delivered."""
+    site.kept.requests[command.name] = "r1"
+    site.notices.delivered = delivered
+    asyncio.run(site.pipeline.recover(kept(command, alice.uid + 1)))
+    ((_, told),) = site.notices.sent
+    assert "Your mapping to a local account on this system has changed" in told
+    assert site.trail()[-1]["stage"] == "account"
+    assert site.kept.requests == ({} if delivered else {command.name: "r1"})
+    assert not [call for call in site.table.calls if call[0] == "launch"]

@@ -1,0 +1,177 @@
+"""What a next manager needs to answer the tasks of a user endpoint that a crash of the whole host has ended.
+
+`state.json` lies in memory (/run) and is gone then, and so is every process. But the tasks that were taken, and results
+that were not sent, lie in the home of their user; a user endpoint of the same name answers them at its start. So what
+starts it, account and newest start command with its credentials, lies on the disk, too: a file for each user endpoint
+that has not come to a clean end, or whose user could not be told of its end; mode 0600, in a folder of root's.
+
+Files are written one after the other by a forked child: a disk that hangs holds up nobody. Asked by `stages` when a
+user endpoint starts, is refreshed, adopted and ends; `monitor.manager` has the others recovered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.processes import forked
+from mep.processes.pidfd import send_signal
+from mep.processes.process import Process
+from mep.request.start_endpoint import StartEndpoint
+
+log = logging.getLogger(__name__)
+
+LONGEST = 14 * 24 * 3600.0
+"""Seconds after which a file is of no use any more: the service has forgotten the tasks."""
+WRITE_TIMEOUT = 60.0
+"""Seconds for the child that writes."""
+_FORMAT = 1
+_GARBAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError)
+"""What reading a file that is not ours, or not whole, may end in."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A user endpoint of an earlier manager. uid: of the account that it ran as."""
+
+    command: StartEndpoint
+    uid: int
+    boot: str
+    process: Process
+
+    def ask_to_stop(self) -> bool:
+        """Whether it still runs, though it is no longer on record in /run; it has been asked to stop then, and its
+        successor waits for it."""
+        if self.boot != boot_id():
+            return False
+        try:
+            pidfd = self.process.open()
+        except OSError:
+            return False
+        if pidfd is None:
+            return False
+        send_signal(pidfd, signal.SIGTERM)
+        os.close(pidfd)
+        return True
+
+
+class KeptEndpoints:
+    """The files of one profile's user endpoints, in `folder`. Belongs to the event loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written: dict[str, str | None] = {}
+        self._waiting: dict[str, str | None] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    def keep(self, endpoint: UserEndpoint) -> None:
+        """It runs, and this is its newest start command."""
+        try:
+            self._write(endpoint.name, _text(endpoint))
+        except RecursionError:  # of a command that nobody could write
+            log.error("%s is not kept on disk; a crash of this host would leave its tasks unanswered", endpoint.name)
+
+    def forget(self, name: str) -> None:
+        """Its tasks have been answered, or their user has been told."""
+        self._write(name, None)
+
+    def left(self, known: Collection[str]) -> list[Kept]:
+        """Those that are none of the `known`: of before a crash, or of a stop in which not all tasks were answered."""
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                kept = _read(path)
+                if kept is None:
+                    self.forget(path.stem)
+                elif path.stem not in known:
+                    self._written[path.stem] = ""
+                    found.append(kept)
+            except _GARBAGE as e:
+                log.error("%s: cannot be understood, and is passed over: %s: %s", path, type(e).__name__, e)
+        return found
+
+    async def flush(self) -> None:
+        """Waits until everything has been written."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+
+    def _write(self, name: str, text: str | None) -> None:
+        if self._written.get(name) == text:
+            return
+        self._written[name] = text
+        self._waiting[name] = text
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            texts, self._waiting = self._waiting, {}
+            try:
+                await forked.run(functools.partial(apply, self._folder, texts), WRITE_TIMEOUT)
+            except OSError as e:
+                log.error(
+                    "%s cannot be written (%s); after a crash of this host tasks may stay unanswered", self._folder, e
+                )
+
+
+def apply(folder: Path, texts: Mapping[str, str | None]) -> None:
+    """Writes or removes the files of these names, and returns when that is on the disk itself. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, text in texts.items():
+        path = folder / f"{name}.json"
+        if text is None:
+            path.unlink(missing_ok=True)
+            continue
+        temporary = folder / f"{name}.new"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Another one after each boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _text(endpoint: UserEndpoint) -> str:
+    facts = {
+        "format": _FORMAT,
+        "boot": boot_id(),
+        "process": dataclasses.asdict(endpoint.process),
+        "uid": endpoint.account.uid,
+        "account": endpoint.account.name,
+        "command": {f.name: getattr(endpoint.command, f.name) for f in dataclasses.fields(StartEndpoint)},
+    }
+    return json.dumps(facts)
+
+
+def _read(path: Path) -> Kept | None:
+    """None when it is too old to be of use. Raises _GARBAGE."""
+    if time.time() - path.stat().st_mtime > LONGEST:
+        return None
+    facts = json.loads(path.read_bytes())
+    if facts["format"] != _FORMAT:
+        raise ValueError(f"format {facts['format']!r}; this version knows {_FORMAT}")
+    command = StartEndpoint(**facts["command"])
+    if command.name != path.stem or not isinstance(facts["uid"], int):
+        raise ValueError("not what was written")
+    return Kept(command, facts["uid"], str(facts["boot"]), Process(**facts["process"]))

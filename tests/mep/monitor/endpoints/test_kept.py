@@ -1,0 +1,115 @@
+"""What lies on disk of user endpoints, for the time after a crash of the host."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mep.monitor.endpoints import kept
+from mep.monitor.endpoints.credentials import CredentialFile
+from mep.monitor.endpoints.kept import KeptEndpoints
+from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.processes.process import Process
+from mep.request.account import Account
+from mep.request.start_endpoint import StartEndpoint
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> UserEndpoint:
+    """This process, as if it were a user endpoint of alice's."""
+    process, credentials = Process.of(os.getpid(), os.getuid()), CredentialFile(tmp_path / "none", "key")
+    return UserEndpoint(command, alice, process, tmp_path, credentials, None, None, 0.0)
+
+
+def test_it_outlives_its_manager_and_only_root_can_read_it(tmp_path: Path, endpoint: UserEndpoint) -> None:
+    async def story() -> None:
+        first = KeptEndpoints(tmp_path / "kept")
+        first.keep(endpoint)
+        first.keep(dataclasses.replace(endpoint, command=dataclasses.replace(endpoint.command, request_id="newest")))
+        await first.flush()
+        (found,) = KeptEndpoints(tmp_path / "kept").left(known=[])
+        assert found.command == dataclasses.replace(endpoint.command, request_id="newest")
+        assert found.uid == endpoint.account.uid
+        assert KeptEndpoints(tmp_path / "kept").left(known=[endpoint.name]) == []
+        (file,) = (tmp_path / "kept").iterdir()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        first.forget(endpoint.name)
+        await first.flush()
+        assert list((tmp_path / "kept").iterdir()) == []
+
+    asyncio.run(story())
+
+
+def test_one_that_was_taken_over_can_be_forgotten(tmp_path: Path, endpoint: UserEndpoint) -> None:
+    async def story() -> None:
+        first, second = KeptEndpoints(tmp_path / "kept"), KeptEndpoints(tmp_path / "kept")
+        first.keep(endpoint)
+        await first.flush()
+        assert second.left(known=[])
+        second.forget(endpoint.name)
+        await second.flush()
+        assert KeptEndpoints(tmp_path / "kept").left(known=[]) == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("garbage", ["", "[]", '{"format": 7}', '{"format": 1}', "[" * 100_000])
+def test_what_is_not_ours_or_not_whole_is_passed_over(
+    tmp_path: Path, endpoint: UserEndpoint, garbage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        files = KeptEndpoints(tmp_path / "kept")
+        files.keep(endpoint)
+        await files.flush()
+        (tmp_path / "kept" / "half.json").write_text(garbage)
+        assert [each.command.name for each in files.left(known=[])] == [endpoint.name]
+
+    asyncio.run(story())
+    assert f"{tmp_path}/kept/half.json: cannot be understood" in caplog.text
+
+
+def test_one_that_the_service_has_forgotten_is_removed(tmp_path: Path, endpoint: UserEndpoint) -> None:
+    async def story() -> None:
+        files = KeptEndpoints(tmp_path / "kept")
+        files.keep(endpoint)
+        await files.flush()
+        (path,) = (tmp_path / "kept").iterdir()
+        old = path.stat().st_mtime - kept.LONGEST - 1
+        os.utime(path, (old, old))
+        assert files.left(known=[]) == []
+        await files.flush()
+        assert not path.exists()
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_cannot_be_written_is_said(
+    tmp_path: Path, endpoint: UserEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        (tmp_path / "kept").write_text("")
+        files = KeptEndpoints(tmp_path / "kept")
+        files.keep(endpoint)
+        await files.flush()
+
+    asyncio.run(story())
+    assert "tasks may stay unanswered" in caplog.text
+
+
+def test_one_that_still_runs_is_asked_to_stop(endpoint: UserEndpoint) -> None:
+    """Only /run was wiped. After a boot its number may be anybody's."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        found = kept.Kept(endpoint.command, 0, kept.boot_id(), Process.of(process.pid, os.getuid()))
+        assert not dataclasses.replace(found, boot="another").ask_to_stop()
+        assert process.poll() is None
+        assert found.ask_to_stop()
+        assert process.wait() == -signal.SIGTERM
+    assert not found.ask_to_stop()
