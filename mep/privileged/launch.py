@@ -20,6 +20,7 @@ The steps of the child, in order, each named in a failure report:
   descriptors   the named descriptors to their numbers, everything else closed: what comes next may hang
   home          enter the working directory, as the account
   log           make the folder, open the log for appending, as the account
+  umask         that of the program: what a PAM module has set, else what the spec says, else 077
   resources     the program's resource limits, which are only ever lowered
   exec          the program replaces the child
 """
@@ -45,6 +46,9 @@ HELD = b"\0"
 _GO = b"g"
 _HIGH = 64
 """Descriptors are first copied to free numbers from here on, so that none is overwritten before it has been copied."""
+
+_PRIVATE = 0o077
+"""The umask of all steps: what the manager, PAM modules and this module make is for nobody else."""
 
 Step = tuple[str, Callable[[], object]]
 
@@ -142,6 +146,7 @@ def _child(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
 def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int) -> Iterator[Step]:
     pam = None if spec.pam is None else session.Session(spec.pam, spec.username)
     variables: dict[str, str] = {}
+    os.umask(_PRIVATE)  # whoever sets another one from here on is a PAM module
     yield "signals", _reset_signals
     yield "session", os.setsid
     yield "limits", _forbid_dumps
@@ -154,6 +159,7 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
         yield "pam session", pam.open
         variables = pam.environment()
         yield "pam keeper", pam.keep
+    inherited = os.umask(_PRIVATE)
     if gate is not None:
         yield "gate", lambda: _wait_at(gate, report)
     groups = spec.groups if pam is None else tuple(os.getgroups())  # to which PAM may have added
@@ -163,6 +169,7 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     yield "descriptors", lambda: _arrange(spec, report)
     yield "home", lambda: _enter(spec.directory)
     yield "log", lambda: _open_log(spec.log)
+    yield "umask", lambda: os.umask(_umask(spec, inherited))
     yield "resources", lambda: _limit(spec)
     yield "exec", lambda: os.execve(spec.argv[0], spec.argv, {**variables, **spec.environment})  # noqa: S606 - no shell, as meant
 
@@ -220,8 +227,13 @@ def _become(spec: LaunchSpec, groups: tuple[int, ...], last_capability: int) -> 
 
 
 def _enter(directory: str) -> None:
-    os.umask(0o077)
     os.chdir(directory)
+
+
+def _umask(spec: LaunchSpec, inherited: int) -> int:
+    if spec.pam is not None and inherited != _PRIVATE:
+        return inherited
+    return _PRIVATE if spec.umask is None else spec.umask
 
 
 def _open_log(log: tuple[str, str] | None) -> None:

@@ -36,6 +36,8 @@ def check(spec: LaunchSpec) -> None:
         raise LaunchRefused(f"{spec.pam!r} cannot name a PAM service")
     if not all(type(limit) is int and limit >= 0 for limit in spec.rlimits.values()):
         raise LaunchRefused("resource limits must be whole numbers")
+    if spec.umask is not None and not (type(spec.umask) is int and 0 <= spec.umask <= 0o777 and not spec.umask & 0o700):
+        raise LaunchRefused("a umask must be a whole number that takes nothing from the account itself")
 
 
 def _check_account(spec: LaunchSpec) -> None:

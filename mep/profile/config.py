@@ -64,6 +64,14 @@ class ManagerConfig:
         "seconds that a start command may wait for its turn before it is refused; more than the longest start takes",
         reload=True,
     )
+    umask: int | None = key(
+        None,
+        Takes.UMASK,
+        'umask of user endpoints and their tasks, as text: `"027"` lets the group read what tasks write; what a PAM '
+        "session sets (pam_umask) counts more",
+        reload=True,
+        shown="077",
+    )
     on_stop: str = key(
         "end",
         Takes.ON_STOP,

@@ -23,6 +23,7 @@ class LaunchPlan:
 
     handover: the JSON object that it reads from standard input, but for what concerns descriptors. Holds passwords.
     pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
+    umask: of the program; None leaves it to PAM, or means 077.
     configuration: the beginning of the digest of the profile that it was made from.
     """
 
@@ -34,3 +35,4 @@ class LaunchPlan:
     pam: str | None
     audited: bool
     configuration: str
+    umask: int | None = None

@@ -21,6 +21,7 @@ class LaunchSpec:
     pam: the PAM service through which the account must go, with a session for as long as the program lives; None for
         none, and then nothing that the program executes can gain any right.
     home: the account's home, when the program is to be the account with all that it has; None for helpers of ours.
+    umask: of the program; None means 077. A PAM module that sets one has the last word.
     rlimits: resource (resource.RLIMIT_*) -> limit, soft and hard. A lower hard limit that is in force stays.
     """
 
@@ -35,4 +36,5 @@ class LaunchSpec:
     descriptors: Mapping[int, int]
     home: str | None = None
     pam: str | None = None
+    umask: int | None = None
     rlimits: Mapping[int, int] = field(default_factory=dict)

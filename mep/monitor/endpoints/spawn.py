@@ -121,6 +121,7 @@ def _spec(plan: LaunchPlan, descriptors: Mapping[int, int], rlimits: Mapping[int
         descriptors=descriptors,
         home=plan.account.home,
         pam=plan.pam,
+        umask=plan.umask,
         rlimits=rlimits,
     )
 

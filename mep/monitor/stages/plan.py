@@ -33,6 +33,7 @@ def make(
         pam=profile.config.pam.service_name if profile.config.pam.enable else None,
         audited=profile.config.high_assurance,
         configuration=profile.digest[:12],
+        umask=profile.config.umask,
     )
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pwd
 import resource
+import secrets
 import select
 import signal
 from collections.abc import Iterator
@@ -77,6 +78,35 @@ def test_the_program_is_the_account_and_nothing_else(spec: LaunchSpec, account: 
     assert lines[:4] == [str(account.uid), str(account.uid), str(account.gid), str(account.gid)]
     assert sorted(map(int, lines[4].split())) == sorted(map(int, groups.split()))
     assert lines[5:] == [str(account.home), "0077", "0"]
+
+
+@pytest.mark.parametrize(("umask", "said"), [(None, "0077"), (0o027, "0027"), (0o002, "0002"), (0, "0000")])
+def test_the_umask_is_the_programs_and_not_that_of_its_log(
+    spec: LaunchSpec, account: LocalAccount, umask: int | None, said: str
+) -> None:
+    assert shell(dataclasses.replace(spec, umask=umask), "umask").strip() == said
+    assert spec.log is not None
+    log = Path(spec.log[0], spec.log[1])
+    assert [path.stat().st_mode & 0o777 for path in (log, log.parent)] == [0o600, 0o700]
+
+
+@pytest.mark.parametrize(
+    ("rule", "umask", "said"),
+    [
+        ("", None, "0077"),
+        ("", 0o027, "0027"),
+        ("pam_umask.so umask=0007", None, "0007"),
+        ("pam_umask.so umask=0007", 0o027, "0007"),
+    ],
+)
+def test_the_umask_of_a_pam_session_counts(spec: LaunchSpec, rule: str, umask: int | None, said: str) -> None:
+    service = Path("/etc/pam.d", f"mep-test-{secrets.token_hex(6)}")
+    rules = [f"{kind} required pam_permit.so" for kind in ("auth", "account", "session")]
+    service.write_text("\n".join([*rules, *([f"session required {rule}"] if rule else []), ""]))
+    try:
+        assert shell(dataclasses.replace(spec, pam=service.name, umask=umask), "umask").strip() == said
+    finally:
+        service.unlink()
 
 
 def test_no_capability_is_left_and_none_can_be_gained(spec: LaunchSpec) -> None:

@@ -36,6 +36,7 @@ ELSE: dict[str, object] = {
     "heartbeat_period": 1.0,
     "mu_child_ep_grace_period_s": 1.0,
     "start_patience": 1.0,
+    "umask": 0o027,
     "on_stop": "keep",
     "render_account": "x",
     "allowed_functions": ("x",),
