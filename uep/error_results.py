@@ -68,10 +68,16 @@ def too_large_for_the_broker(task_id: str, size: int, limit: int) -> bytes:
 
 def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) -> bytes:
     """Makes the result of a task that the engine lost, `attempts` times. `begun` is in ns since the epoch."""
-    texts = ["".join(traceback.format_exception_only(e)).rstrip() for e in attempts]
+    texts = [_text(e) for e in attempts]
     if len(texts) > 1:
         texts = [f"Attempt {n}: {text}" for n, text in enumerate(texts, 1)]
         if len(texts) > TOLD:
             texts = [*texts[: TOLD // 2], "...", *texts[-TOLD // 2 :]]
     started = Transition(begun, "waiting-for-launch", "interchange")
     return pack(Result(task_id, "\n".join(texts), None, EXECUTION_ERROR, (started,)))
+
+
+def _text(error: BaseException) -> str:
+    """Formats the error; a lost worker's by its mere name, by which clients give no advice on serializers."""
+    text = "".join(traceback.format_exception_only(error)).rstrip()
+    return text.removeprefix(f"{type(error).__module__}.") if type(error).__name__ == "WorkerLost" else text

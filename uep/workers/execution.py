@@ -139,7 +139,7 @@ def _unpack(packed_task: bytes, allowed: Sequence[str] | None) -> Any:
     code = getattr(task[0], "__code__", None)
     if isinstance(code, CodeType) and is_foreign(code):
         raise CannotRunHere(
-            f"The function came as bytecode of another Python: {both_sides()}."
+            f"The function came as bytecode of another Python: {both_sides(pythons_differ=True)}."
             " Use the same Python (major.minor) on both sides, or send functions as text:"
             " Executor(..., serializer=ComputeSerializer(strategy_code=PureSourceTextInspect()))"
         )

@@ -3,7 +3,8 @@
 `interchange`          between the endpoint and its workers; ends with the endpoint, also when that is killed, and tells
                        the worker pools to end. It would otherwise stay, and with it the batch jobs, which run on as
                        long as it answers, and then for `heartbeat_threshold` seconds more
-`process_worker_pool`  on each node, above the workers; in MPI mode with the mends of `_mend_mpi`
+`process_worker_pool`  on each node, above the workers; tells how a lost worker has ended; in MPI mode with the mends of
+                       `_mend_mpi`
 
 Parsl would import for them much that they do not need: all of itself, the SDK, run-time type checks. The pool starts
 processes that import its program again: the workers, and a manager of shared objects. They import this file instead,
@@ -15,6 +16,7 @@ the first task comes (`user_modules`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -31,6 +33,7 @@ if "uep" not in sys.modules:  # ours, installed or not, whatever else has that n
     sys.modules["uep"] = ModuleType("uep")
     sys.modules["uep"].__path__ = [str(Path(__file__).resolve().parents[1])]
 from uep.workers import execution, user_modules
+from uep.workers.endings import MemoryKills, described
 from uep.workers.parsl_import import partial_parsl_imports
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -48,6 +51,8 @@ def main() -> None:
     if importlib.util.find_spec("parsl") is None:
         sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
     with partial_parsl_imports():
+        if name == "process_worker_pool":
+            _tell_how_workers_end()
         if "--enable_mpi_mode" in sys.argv:
             _mend_mpi()
         spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
@@ -59,6 +64,41 @@ def main() -> None:
         finally:
             if "ic" in program:
                 _dismiss_pools(program["ic"], program["PKL_SHUTDOWN_CODE"])
+
+
+def _tell_how_workers_end() -> None:
+    """Has Parsl's error for a lost worker say how its process has ended."""
+    from multiprocessing import popen_fork
+
+    from parsl.executors.high_throughput.errors import WorkerLost
+
+    lost: Any = WorkerLost
+    process: Any = popen_fork.Popen
+    pythons_poll = process.poll
+    statuses: dict[int, int] = {}
+    memory_kills = MemoryKills()
+
+    def poll(self: Any, flag: int = os.WNOHANG) -> int | None:
+        """As Python's, which forgets whether there is a core."""
+        if self.returncode is None:
+            with contextlib.suppress(OSError):
+                ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | flag)
+                if ended is not None and ended.si_code == os.CLD_EXITED:
+                    statuses[self.pid] = ended.si_status << 8
+                elif ended is not None:
+                    statuses[self.pid] = ended.si_status | (0x80 if ended.si_code == os.CLD_DUMPED else 0)
+        code: int | None = pythons_poll(self, flag)
+        return code
+
+    def tell(self: Any, worker_id: int, hostname: str) -> None:
+        self.worker_id, self.hostname = worker_id, hostname
+        # The watchdog, which makes these errors, has the process in a variable.
+        worker = sys._getframe(1).f_locals.get("p")
+        status = statuses.get(getattr(worker, "pid", -1))
+        if status is not None:
+            self.hostname += f": its process {described(status)}{memory_kills.reason()}"
+
+    process.poll, lost.__init__ = poll, tell
 
 
 def _mend_mpi() -> None:

@@ -35,16 +35,17 @@ def difference() -> str:
     return f"This may be because the versions differ: {both_sides()}.\n" if other_python or other_sdk else ""
 
 
-def both_sides() -> str:
-    """Names both sides' versions, as far as they are known."""
+def both_sides(*, pythons_differ: bool = False) -> str:
+    """Names both sides' versions, as far as they are known. `pythons_differ`: they certainly do."""
     python, sdk = (os.environ.get(f"GC_USER_{name}_VERSION", "?") for name in ("PYTHON", "SDK"))
     ours = details()
     worker = f"Python {ours['python_version']} and globus-compute-sdk {ours.get('globus_compute_sdk_version', '?')}"
-    client = (
-        ""
-        if python == sdk == "?"
-        else f"the client that started the endpoint has Python {python} and globus-compute-sdk {sdk}, "
-    )
+    if python == sdk == "?":
+        client = ""
+    elif pythons_differ and python is not None and _minor(python) == _minor(ours["python_version"]):
+        client = "the client that sent it has another one than the client that started the endpoint, "
+    else:
+        client = f"the client that started the endpoint has Python {python} and globus-compute-sdk {sdk}, "
     return f"{client}the worker has {worker} ({here()})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -50,7 +51,10 @@ def test_htex_lost_worker(start: StartEngine) -> None:
     engine = start({**HTEX, "heartbeat_period": 1})
     result = run(engine, task_request(functions.die))
     assert result.error_details is not None
-    assert "WorkerLost" in result.data
+    assert result.data.startswith("WorkerLost: Task failure due to loss of worker 0 on host ")
+    assert result.data.endswith(": its process ended with exit code 9")
+    result = run(engine, task_request(functions.kill_myself, int(signal.SIGSEGV)))
+    assert ": its process ended by signal 11 (SIGSEGV)" in result.data
     assert value(engine, functions.double, 1) == 2
 
 

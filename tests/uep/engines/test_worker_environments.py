@@ -129,6 +129,21 @@ def test_a_client_of_another_python(name: str, start: StartEngine) -> None:
     assert value(engine, functions.double, 1) == 2
 
 
+@pytest.mark.parametrize("name", ["ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine"])
+def test_a_client_of_another_python_than_the_first(
+    name: str, start: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of a client is that of the one that started the endpoint: not to be told as that of this one."""
+    buffer = subprocess.run([other_python(), "-c", CALL], check=True, capture_output=True, text=True).stdout[:-1]
+    monkeypatch.setenv("GC_USER_PYTHON_VERSION", platform.python_version())
+    monkeypatch.setenv("GC_USER_SDK_VERSION", "4.1.0")
+    engine = start({**(HTEX if name == HTEX["type"] else {}), "type": name})
+    task_id = str(uuid.uuid4())
+    said = failure(engine, TaskRequest(task_id, messages.pack(messages.Task(task_id, buffer))))
+    assert "the client that sent it has another one than the client that started the endpoint, the worker has" in said
+    assert value(engine, functions.double, 1) == 2
+
+
 def test_a_container_runs_the_public_packages_worker(start: StartEngine) -> None:
     """A container is another environment, with its own package; here without the walls."""
     need(peer.program().exists(), "needs the public package: lab/setup peer")
