@@ -87,7 +87,7 @@ def moved() -> None:
     """Writes our pid into the lock files: at first, and after the daemon has forked away. Raises OSError."""
     process = Process.of(os.getpid(), os.getuid())
     for descriptor in _held:
-        text = f"{process.pid} {process.start_time}\n".encode()
+        text = f"{process.pid}\n{process.start_time}\n".encode()
         os.pwrite(descriptor, text.ljust(_LENGTH), 0)  # one write, always as long: nobody reads a half
 
 

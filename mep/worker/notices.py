@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 """How often a notice is tried, with growing pauses: about 6 s in all."""
+AT_ONCE = 64
+"""Notices under way at a time, each with a connection of its own."""
 ATTEMPT_TIMEOUT = 20.0
 """Seconds for one attempt: a broker short of memory takes messages and never confirms them."""
 
@@ -48,6 +50,7 @@ class Notices:
     """Sends notices. amqp_port: of config.yaml; when set, it replaces the port of each URL."""
 
     amqp_port: int | None = None
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE), repr=False)
 
     async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
         """Publishes the notice for the user endpoint that `credentials` (an `amqp_creds` object) are for.
@@ -59,7 +62,8 @@ class Notices:
         except QueueInfoError as e:
             log.warning("[%s] failure notice not sent, the command does not say where to: %s", request_id, e)
             return False
-        return await _deliver(whom, text, request_id)
+        async with self._places:
+            return await _deliver(whom, text, request_id)
 
 
 async def _deliver(whom: NoticeAddress, text: str, request_id: str) -> bool:

@@ -156,7 +156,7 @@ def test_wrong_client_credentials(site: ManagerProcess) -> None:
     path = site.folder / "client.yaml"
     path.write_text(path.read_text().replace("client_secret: ", "client_secret: wrong"))
     text = refused(site, "start", site.name, code=os.EX_NOPERM)
-    assert "client credentials" in text
+    assert "the client's id and secret" in text
 
 
 def test_credentials_that_others_can_read(site: ManagerProcess) -> None:
@@ -171,7 +171,7 @@ def test_no_login(site: ManagerProcess) -> None:
 
 def test_an_id_that_the_service_does_not_know(site: ManagerProcess) -> None:
     (site.profile / "endpoint.json").write_text('{"endpoint_id": "4b116d3c-1703-4f8f-9f6f-39921e5864df"}')
-    assert "endpoint.json" in refused(site, "start", site.name, code=os.EX_UNAVAILABLE)
+    assert "endpoint.json" in refused(site, "start", site.name, code=os.EX_DATAERR)
 
 
 def test_one_manager_at_a_time(manager: ManagerProcess) -> None:

@@ -119,7 +119,7 @@ def test_check_without_a_service(configured: ManagerProcess) -> None:
     path.write_text(path.read_text().replace("client_secret: ", "client_secret: wrong"))
     done = configured.run("check", configured.name)
     assert done.returncode == os.EX_NOPERM, done.stdout
-    assert re.search("^FAIL  service: .*client credentials", done.stdout, re.MULTILINE)
+    assert re.search("^FAIL  service: .*the client's id and secret", done.stdout, re.MULTILINE)
 
 
 def test_check_finds_a_broker_that_cannot_be_reached(configured: ManagerProcess) -> None:

@@ -260,7 +260,7 @@ def mounted(account: LocalAccount, options: str, *, full: bool = False) -> Itera
         ("missing", "cannot be entered: No such file"),
         ("closed", "cannot be entered: Permission denied"),
         ("read-only", "cannot be written to: Read-only file system"),
-        ("full", "cannot be written to: No space left on device"),
+        ("full", "Your home folder is full"),
     ],
 )
 def test_a_home_that_is_none(hub: HubProcess, site: ManagerProcess, alice: LocalAccount, kind: str, told: str) -> None:
@@ -292,7 +292,7 @@ def test_a_disk_that_is_full_once_the_folder_is_there(
     """The user endpoint starts, and takes no tasks: it could not keep them through a crash."""
     with mounted(alice, "size=1m,nr_inodes=100", full=True):
         (said,) = submit(hub, site, "alice", {})
-        assert "No space left on device" in said["error"]
+        assert "full" in said["error"]
 
 
 # Tasks against the manager and against others.
@@ -391,7 +391,8 @@ def test_nothing_of_the_manager_can_be_connected_to(site: ManagerProcess) -> Non
             own.add(os.readlink(descriptor))
     assert any(name.startswith("socket:") for name in own)
     named = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    assert not [words for words in named if f"socket:[{words[6]}]" in own and len(words) > 7]
+    listening = [Path(words[7]) for words in named if f"socket:[{words[6]}]" in own and len(words) > 7]
+    assert {path.parent.stat().st_mode & 0o777 for path in listening} <= {0o700}, "nobody but root comes to them"
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for words in map(str.split, Path(f"/proc/net/{table}").read_text().splitlines()[1:]):
             assert f"socket:[{words[9]}]" not in own or words[3] == "01", "it only has connections"

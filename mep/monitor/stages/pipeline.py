@@ -88,6 +88,9 @@ class Pipeline:
             self._decisions.decide("received", command.request_id, **_facts(command))
         except Refused as e:
             refusal = e.refusal
+        except Exception:
+            log.exception("[%s] unexpected error", command.request_id)
+            refusal = UNEXPECTED
         task: asyncio.Task[None] | None = asyncio.current_task()
         if task is not None:
             self._undecided.add(task)
