@@ -41,7 +41,7 @@ def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
 
     def start(config: str = THREADS, name: str = "uep.test", raw: bytes | None = None, **more: Any) -> Uep:
         """`more` are keys of the hand-over; `also` is a descriptor of ours and its number there, `environment` what
-        the site adds to the program's environment."""
+        the site adds to the program's environment, `interpreter` options of Python."""
         uep = start_program(tmp_path, service, config, name, raw, more)
         started.append(uep)
         return uep

@@ -103,6 +103,7 @@ def start_program(home: Path, service: Service, config: str, name: str, raw: byt
     fernet = Fernet(key := Fernet.generate_key())
     also = more.pop("also", None)
     environment = more.pop("environment", {})
+    interpreter = more.pop("interpreter", ())
     credentials = more.pop("amqp_creds", None) or service.credentials()
     credential_fd = os.memfd_create("credentials")
     os.pwrite(credential_fd, fernet.encrypt(json.dumps({"amqp_creds": credentials}).encode()), 0)
@@ -125,7 +126,7 @@ def start_program(home: Path, service: Service, config: str, name: str, raw: byt
     log = directory / "endpoint.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", PROGRAM, name],
+            [sys.executable, "-I", *interpreter, "-c", PROGRAM, name],
             stdin=hand_fd,
             stdout=out,
             stderr=out,

@@ -63,11 +63,12 @@ class Renderer:
             return RenderedConfig(render_answer.read(await self._ask(request)))
 
     async def stop(self) -> None:
-        """Ends the server for good. Requests under way are refused."""
+        """Ends the server for good, and waits until it is gone. Requests under way are refused."""
         self._stopped = True
         async with self._starting:
             if self._server is not None:
                 self._server.end()
+                await self._server.process.end()
 
     async def _ask(self, request: bytes) -> Answer:
         for _ in range(2):

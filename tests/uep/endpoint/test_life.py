@@ -52,7 +52,7 @@ def test_from_check_in_to_the_last_heartbeat(config: str, start_uep: StartUep, s
 
 
 def test_nothing_heavy_is_imported_before_check_in(start_uep: StartUep, service: Service) -> None:
-    uep = start_uep(HTEX, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    uep = start_uep(HTEX, interpreter=("-X", "importtime"))
     assert service.call(functions.double, 1) == 2
     before, _, after = uep.log.read_text().partition("checked in")
     heavy = ("parsl", "globus_compute_sdk", "globus_sdk", "pydantic", "cryptography", "multiprocessing", "requests")
