@@ -54,7 +54,8 @@ class Rights:
         self._decisions = decisions
         self._table = table
         self._reviewing: asyncio.Task[None] | None = None
-        self._grace: dict[str, asyncio.TimerHandle] = {}
+        self._grace: dict[int, asyncio.TimerHandle] = {}
+        """By the identity of the object: a successor has the same name. Each handle holds its object."""
 
     def review(self) -> None:
         """Looks at all that run, in the background. A later call takes the place of one that is under way."""
@@ -64,7 +65,7 @@ class Rights:
 
     def withdraw(self, endpoint: UserEndpoint, refusal: Refusal) -> None:
         """Ends a user endpoint that may not run any more, after the grace that the profile gives."""
-        if endpoint.state in lifecycle.ASKED_TO_STOP or endpoint.name in self._grace:
+        if endpoint.state in lifecycle.ASKED_TO_STOP or id(endpoint) in self._grace:
             return
         grace = self._profile().config.accounts.withdrawal_grace
         command = endpoint.command
@@ -82,7 +83,7 @@ class Rights:
         if not grace:
             self._table.end(endpoint)
             return
-        self._grace[endpoint.name] = asyncio.get_running_loop().call_later(grace, self._grace_is_over, endpoint)
+        self._grace[id(endpoint)] = asyncio.get_running_loop().call_later(grace, self._grace_is_over, endpoint)
 
     async def close(self) -> None:
         """Ends a review that is under way, and every grace: the next manager looks again at its start."""
@@ -94,7 +95,7 @@ class Rights:
             await asyncio.gather(self._reviewing, return_exceptions=True)
 
     def _grace_is_over(self, endpoint: UserEndpoint) -> None:
-        del self._grace[endpoint.name]
+        del self._grace[id(endpoint)]
         self._table.end(endpoint)  # nothing happens when it has ended
 
     async def _review(self) -> None:
@@ -105,7 +106,7 @@ class Rights:
                 refusal = await self._lost(endpoint, profile, ids)
                 if refusal is not None:
                     self.withdraw(endpoint, refusal)
-                elif (later := self._grace.pop(endpoint.name, None)) is not None:
+                elif (later := self._grace.pop(id(endpoint), None)) is not None:
                     later.cancel()
                     log.info("%s has the right to run again", endpoint.name)
         except Exception:

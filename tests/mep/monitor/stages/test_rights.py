@@ -176,6 +176,20 @@ def test_a_grace(site: Site) -> None:
     run(story)
 
 
+def test_a_grace_is_of_one_and_not_of_its_successor(site: Site) -> None:
+    """It ends in its grace, and another one of the same name is started, which has none."""
+
+    async def story() -> None:
+        site.policy(deny_users=("alice",), withdrawal_grace=60.0)
+        await site.review()
+        site.endpoint = SimpleNamespace(**vars(site.endpoint))
+        site.policy(withdrawal_grace=0.0)
+        await site.review()
+
+    run(story)
+    assert site.ended == [site.endpoint.name] and len(site.withdrawn()) == 2
+
+
 def test_documents_are_asked_even_when_they_hold_programs_elsewhere(site: Site) -> None:
     """The first document that says something decides; only a program that would be reached leaves it open."""
     site.policy(deny_users=("alice",))
