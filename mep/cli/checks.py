@@ -6,6 +6,7 @@ A line each; what depends on something broken is left out. Nothing is changed, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import os
 import socket
@@ -208,6 +209,15 @@ def _clock(date: str | None) -> Line:
     return Line(OK, "clock", f"{abs(skew)} s off the service's")
 
 
+def _other_port(host: str, port: int) -> int | None:
+    """Which of the ports that the service has for its broker takes connections when `port` does not."""
+    for other in (5671, 443):
+        if other != port:
+            with contextlib.suppress(OSError, ValueError), socket.create_connection((host, other), TIMEOUT):
+                return other
+    return None
+
+
 def _broker(profile: Profile) -> Line:
     address = registered.broker_address(profile.directory)
     if address is None:
@@ -220,5 +230,7 @@ def _broker(profile: Profile) -> Line:
                 ssl.create_default_context().wrap_socket(connection, server_hostname=host).close()
     except (OSError, ValueError) as e:  # ssl.SSLError is one of the first, a host that is no name one of the second
         text = f"cannot connect to {host} port {port}: {e}; is it up, and may this host reach it?"
+        if (other := _other_port(host, port)) is not None:
+            text += f" Port {other} can be reached: set `amqp_port: {other}` in config.yaml, and in the template"
         return _failed("broker", text, os.EX_TEMPFAIL)
     return Line(OK, "broker", f"{host} port {port} can be reached")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import stat
 from pathlib import Path
 
@@ -128,6 +129,11 @@ def test_check_finds_a_broker_that_cannot_be_reached(configured: ManagerProcess)
     done = configured.run("check", configured.name)
     assert done.returncode == os.EX_TEMPFAIL, done.stdout
     assert "FAIL  broker: cannot connect to 127.0.0.1 port 1" in done.stdout
+    assert "can be reached: set" not in done.stdout
+    with socket.create_server(("127.0.0.1", 443)):
+        done = configured.run("check", configured.name)
+    assert done.returncode == os.EX_TEMPFAIL, done.stdout
+    assert "Port 443 can be reached: set `amqp_port: 443` in config.yaml, and in the template" in done.stdout
 
 
 def test_map(configured: ManagerProcess, accounts: dict[str, LocalAccount], tmp_path: Path) -> None:
