@@ -18,7 +18,7 @@ from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.waiting import until
 from tests.accounts import BOB
-from tests.system.clients import caller
+from tests.system.clients import caller, submit
 from tests.system.sites import MAPPING, TEMPLATE
 
 pytestmark = pytest.mark.system
@@ -165,3 +165,45 @@ def test_a_first_start_of_a_broken_profile_is_refused(edited: ManagerProcess) ->
     finally:
         path.write_text(registered)
         edited.start()
+
+
+WRITES_LATER = """
+def task(begun, done):
+    import pathlib, time
+    pathlib.Path(begun).touch()
+    time.sleep(20)
+    pathlib.Path(done).touch()
+"""
+
+
+@pytest.mark.parametrize("way", ["denied", "not mapped"])
+def test_who_loses_the_right_to_run_loses_what_runs(
+    hub: HubProcess, edited: ManagerProcess, run: Any, way: str
+) -> None:
+    """The task that runs does not come to its end, its user is told why, and nobody else notices."""
+    folder = edited.folder / f"right {way}"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    begun, done = folder / "begun", folder / "done"
+    other = run("alice", RUN=f"goes on {way}")
+    with ThreadPoolExecutor(1) as pool:
+        options = {"RUN": f"loses {way}"}
+        future = pool.submit(
+            submit, hub, edited, "bob", options, function=WRITES_LATER, arguments=[str(begun), str(done)]
+        )
+        until(begun.exists, "the task to run")
+        if way == "denied":
+            path = edited.profile / "config.yaml"
+            path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "accounts": {"deny_users": [BOB]}}))
+            assert "profile reloaded\n" in edited.reload()
+        else:
+            edited.write_mapping([{**MAPPING[0], "match": "(alice)@example\\.org"}, *MAPPING[1:]])
+        (said,) = future.result()
+    assert "error" in said and not done.exists()
+    withdrawn = edited.wait_for("withdrawn", account=BOB)
+    assert edited.wait_for("exited", endpoint=withdrawn["endpoint"])
+    assert edited.wait_for("refused", endpoint=withdrawn["endpoint"])["stage"] in ("admission", "identity")
+    assert not done.exists()
+    refused = run("bob", RUN=f"loses {way}")["error"]
+    assert "(request " in refused and ("may not run" in refused or "not mapped" in refused)
+    assert run("alice", RUN=f"goes on {way}")["pid"] == other["pid"]
