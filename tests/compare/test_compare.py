@@ -58,6 +58,7 @@ DIFFERENCES = {
     (THREADS, "system_exit"): NEVER_ANSWERED,
     (THREADS, "keyboard_interrupt"): NEVER_ANSWERED,
     (THREADS, "base_exception"): NEVER_ANSWERED,
+    (PARSL, "killed_worker"): "does not say how the process ended",
     (PARSL, "system_exit"): WORKER_ENDS,
     (PARSL, "keyboard_interrupt"): WORKER_ENDS,
     (PARSL, "base_exception"): WORKER_ENDS,

@@ -88,7 +88,7 @@ if sys.version_info >= (3, 11):
 
 
 @script(
-    fails="WorkerLost: Task failure due to loss of worker 0 on host HOST",
+    fails="WorkerLost: Task failure due to loss of worker 0 on host HOST: its process ended by signal 9 (SIGKILL)",
     on=(PARSL,),
     kills=True,
 )

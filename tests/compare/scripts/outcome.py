@@ -61,7 +61,7 @@ def _name(error: BaseException) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip("- +")]
-    return re.sub(r"on host \S+$", "on host HOST", lines[-1].strip()) if lines else ""
+    return re.sub(r"on host [^\s:]+(?=:|$)", "on host HOST", lines[-1].strip()) if lines else ""
 
 
 def _frames(text: str) -> list[list[str]]:
