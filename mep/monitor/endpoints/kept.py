@@ -94,7 +94,6 @@ class KeptEndpoints:
                 if kept is None:
                     self.forget(path.stem)
                 elif path.stem not in known:
-                    self._written[path.stem] = ""
                     found.append(kept)
             except _GARBAGE as e:
                 log.error("%s: cannot be understood, and is passed over: %s: %s", path, type(e).__name__, e)
@@ -106,8 +105,8 @@ class KeptEndpoints:
             await asyncio.wait({self._writing})
 
     def _write(self, name: str, text: str | None) -> None:
-        if self._written.get(name) == text:
-            return
+        if name in self._written and self._written[name] == text:
+            return  # of a name that is not among them nobody knows what is on the disk
         self._written[name] = text
         self._waiting[name] = text
         if self._writing is None or self._writing.done():
@@ -119,6 +118,8 @@ class KeptEndpoints:
             try:
                 await forked.run(functools.partial(apply, self._folder, texts), WRITE_TIMEOUT)
             except OSError as e:
+                for name in texts:
+                    self._written.pop(name, None)
                 log.error(
                     "%s cannot be written (%s); after a crash of this host tasks may stay unanswered", self._folder, e
                 )

@@ -61,6 +61,23 @@ def test_one_that_was_taken_over_can_be_forgotten(tmp_path: Path, endpoint: User
     asyncio.run(story())
 
 
+def test_one_that_ended_while_no_manager_ran_is_forgotten_once_its_user_is_told(
+    tmp_path: Path, endpoint: UserEndpoint
+) -> None:
+    """It is still on record in /run, so it is not recovered; and it does not run, so it is not kept anew."""
+
+    async def story() -> None:
+        first, second = KeptEndpoints(tmp_path / "kept"), KeptEndpoints(tmp_path / "kept")
+        first.keep(endpoint)
+        await first.flush()
+        assert second.left(known=[endpoint.name]) == []
+        second.forget(endpoint.name)
+        await second.flush()
+        assert list((tmp_path / "kept").iterdir()) == []
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("garbage", ["", "[]", '{"format": 7}', '{"format": 1}', "[" * 100_000])
 def test_what_is_not_ours_or_not_whole_is_passed_over(
     tmp_path: Path, endpoint: UserEndpoint, garbage: str, caplog: pytest.LogCaptureFixture
@@ -84,8 +101,9 @@ def test_one_that_the_service_has_forgotten_is_removed(tmp_path: Path, endpoint:
         (path,) = (tmp_path / "kept").iterdir()
         old = path.stat().st_mtime - kept.LONGEST - 1
         os.utime(path, (old, old))
-        assert files.left(known=[]) == []
-        await files.flush()
+        later = KeptEndpoints(tmp_path / "kept")
+        assert later.left(known=[]) == []
+        await later.flush()
         assert not path.exists()
 
     asyncio.run(story())
@@ -99,6 +117,10 @@ def test_a_disk_that_cannot_be_written_is_said(
         files = KeptEndpoints(tmp_path / "kept")
         files.keep(endpoint)
         await files.flush()
+        (tmp_path / "kept").unlink()
+        files.keep(endpoint)  # it is written with the next occasion
+        await files.flush()
+        assert len(files.left(known=[])) == 1
 
     asyncio.run(story())
     assert "tasks may stay unanswered" in caplog.text
