@@ -240,6 +240,7 @@ def test_restart_and_crash_lose_no_task(load: Callable[[str], Future[Any]], user
     ok("systemctl daemon-reload")
     futures = [load("alice"), load("bob")]
     wait_for("ten user endpoints", lambda: "connected; 12 user endpoints" in shown("StatusText"))
+    wait_for("all of them to have their title", lambda: len(user_endpoints()) == 12)
     first = user_endpoints()
     ok("systemctl restart mep@prod")
     manager = int(shown("MainPID"))
