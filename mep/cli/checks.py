@@ -12,14 +12,13 @@ import os
 import socket
 import ssl
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mep.cli import dry_run, known_names, slips
+from mep.cli import dry_run, home_probe, known_names, slips
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
@@ -116,18 +115,10 @@ def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
         if not os.access(nearest, os.W_OK | os.X_OK):
             return _failed("logs and state", f"{file} cannot be written: {nearest} is not writable")
         try:
-            _write_something(nearest)
+            home_probe.write_something(nearest)
         except OSError as e:
             return _failed("logs and state", f"{file} cannot be written: {nearest}: {e.strerror}")
     return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
-
-
-def _write_something(folder: Path) -> None:
-    """Into a file without a name, which is gone at once. Raises OSError, for example when the disk is full."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b"\0" * 65536)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _outside(profile: Profile) -> Iterator[Line]:

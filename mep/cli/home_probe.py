@@ -78,14 +78,19 @@ def _refused(plan: LaunchPlan, what: str, why: str) -> Refused:
     return Refused("launch", admin, f"Your home folder cannot be {what}: {why}.")
 
 
+def write_something(folder: Path) -> None:
+    """Into a file without a name, which is gone at once. Raises OSError, for example when the disk is full."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"\0" * _SIZE)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _main() -> None:
     """As the account, in its home: says what is wrong, if anything."""
     ours = Path(".globus_compute")
     try:
-        with tempfile.TemporaryFile(dir=ours if ours.is_dir() else Path()) as file:
-            file.write(b"\0" * _SIZE)
-            file.flush()
-            os.fsync(file.fileno())
+        write_something(ours if ours.is_dir() else Path())
     except OSError as e:
         print(e.strerror)
 

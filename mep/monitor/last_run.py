@@ -7,20 +7,18 @@ import json
 import time
 from pathlib import Path
 
+from mep.profile import whole_file
+
 _RUNS, _STOPPED, _FAILED = "runs", "stopped", "failed"
 _MAX_REASON = 4000
 
 
 def _write(run_directory: Path, state: str, reason: str = "") -> None:
     """Nothing depends on it, so nothing fails when it cannot be written."""
-    temporary = run_directory / "last.new"
     with contextlib.suppress(OSError):
         run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        temporary.touch(mode=0o600)
         facts = {"state": state, "time": time.time(), "reason": reason[:_MAX_REASON]}
-        temporary.write_text(json.dumps(facts), encoding="ascii")
-        temporary.replace(run_directory / "last.json")
+        whole_file.replace(run_directory / "last.json", json.dumps(facts))
 
 
 def runs(run_directory: Path) -> None:

@@ -106,7 +106,6 @@ class Manager:
         self._keeps_endpoints = False
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
-        self._run_directory = run_directory
         self._asked = StatusSocket(run_directory, self._how_it_is)
         self._answers = Answers(run_directory)
         self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._answers, self._profile_changed)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mep.processes.pidfd import has_ended
+from mep.profile import whole_file
 
 TIMEOUT = 110.0
 """Seconds that `ask` waits: less than the unit allows a reload (TimeoutStartSec), so that the words are ours."""
@@ -64,10 +65,8 @@ class Answers:
             path.unlink(missing_ok=True)
 
     def _write(self, facts: dict[str, Any]) -> None:
-        temporary = self._answer.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full /run must not keep a profile from being in force
-            temporary.write_text(json.dumps({"pid": os.getpid(), **facts}), encoding="ascii")
-            temporary.rename(self._answer)
+            whole_file.replace(self._answer, json.dumps({"pid": os.getpid(), **facts}))
 
 
 def ask(run_directory: Path, pid: int) -> Answer:

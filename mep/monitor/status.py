@@ -1,4 +1,4 @@
-"""The one line that says how the manager is doing: for `systemctl status`, and in a file for `mep status`."""
+"""The one line that says how the manager is doing: for `systemctl status`, for `mep status`, and in a file."""
 
 from __future__ import annotations
 

@@ -20,5 +20,6 @@ FILES
   paths.py               where profiles, state, run folders and logs lie
   programs.py            whether ordinary users can execute a program
   command_trust.py       whether anybody but root could change what a command line executes
+  whole_file.py          writes a small file, whole or not at all
   trust.py               whether anybody but root could change a file, or the way to it
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mep import __version__
-from mep.profile import trust
+from mep.profile import trust, whole_file
 from mep.profile.errors import ConfigError
 from mep.profile.profile import CONFIG, SCHEMA, Profile
 from mep.reader.config_reader import read_config
@@ -58,16 +57,7 @@ def save(state: Path, profile: Profile, endpoint_id: str) -> None:
         raise ConfigError(folder, [str(e)]) from None
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     facts = {"format": _FORMAT, **dataclasses.asdict(Accepted(endpoint_id, __version__, now, _texts(profile)))}
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{profile.name}.", dir=folder)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(facts, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).rename(_file(state, profile.name))
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    whole_file.replace(_file(state, profile.name), json.dumps(facts), durable=True)
 
 
 def find(state: Path, name: str, endpoint_id: str | None) -> Accepted | None:

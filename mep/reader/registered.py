@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mep.profile import whole_file
 from mep.profile.errors import ConfigError
 from mep.profile.profile import REGISTERED
 from mep.reader.trusted import read_trusted
@@ -29,13 +29,9 @@ def remember(directory: Path, endpoint_id: str, broker: str) -> None:
     Raises ConfigError: the folder cannot be written.
     """
     path = directory / REGISTERED
-    temporary = path.with_suffix(".new")
     try:
-        temporary.write_text(json.dumps({"endpoint_id": endpoint_id, "broker": broker}), encoding="utf-8")
-        temporary.replace(path)
+        whole_file.replace(path, json.dumps({"endpoint_id": endpoint_id, "broker": broker}))
     except OSError as e:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep the endpoint's id"]) from None
 
 

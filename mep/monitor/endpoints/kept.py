@@ -27,6 +27,7 @@ from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes import forked
 from mep.processes.pidfd import send_signal
 from mep.processes.process import Process
+from mep.profile import whole_file
 from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
@@ -132,14 +133,8 @@ def apply(folder: Path, texts: Mapping[str, str | None]) -> None:
         path = folder / f"{name}.json"
         if text is None:
             path.unlink(missing_ok=True)
-            continue
-        temporary = folder / f"{name}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
+        else:
+            whole_file.replace(path, text, durable=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -21,6 +21,7 @@ from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
+from mep.profile import whole_file
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
 
@@ -61,14 +62,7 @@ def save(endpoint: UserEndpoint) -> None:
         "state": endpoint.state.value,
         "remembered_until": endpoint.remembered_until,
     }
-    temporary = endpoint.folder / "state.new"
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-            json.dump(facts, file)
-        temporary.rename(endpoint.folder / "state.json")
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a half of it would keep room from others
-        raise
+    whole_file.replace(endpoint.folder / "state.json", json.dumps(facts))
 
 
 def load(folder: Path) -> UserEndpoint:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from parsl.jobs.states import JobState, JobStatus
@@ -156,17 +157,13 @@ def _ask_pbs(provider: Any, jobs: Sequence[str]) -> Answer:
     return answer
 
 
-def _ask_torque(provider: Any, jobs: Sequence[str]) -> Answer:
-    code, out, errors = _run(provider, f"qstat {' '.join(jobs)}")
+def _ask_in_lines(
+    provider: Any, jobs: Sequence[str], *, command: str, states: Mapping[str, JobState], column: int
+) -> Answer:
+    """Asks with `command`, of which `{0}` is the jobs, and which prints a line for each that it knows."""
+    code, out, errors = _run(provider, command.format(" ".join(jobs)))
     answer = Answer(forgotten=_forgotten(code, errors, jobs))
-    _read_lines(answer, out, jobs, PBS, column=4)
-    return answer
-
-
-def _ask_lsf(provider: Any, jobs: Sequence[str]) -> Answer:
-    code, out, errors = _run(provider, f"bjobs -noheader -o 'jobid stat' {' '.join(jobs)}")
-    answer = Answer(forgotten=_forgotten(code, errors, jobs))
-    _read_lines(answer, out, jobs, LSF, column=1)
+    _read_lines(answer, out, jobs, states, column=column)
     return answer
 
 
@@ -196,13 +193,6 @@ def _grid_engine_state(letters: str) -> JobState:
     return _HELD if set(letters) & set("sSTN") else _RUNNING
 
 
-def _ask_condor(provider: Any, jobs: Sequence[str]) -> Answer:
-    code, out, errors = _run(provider, f"condor_q {' '.join(jobs)} -af:jr JobStatus")
-    answer = Answer(forgotten=_forgotten(code, errors, jobs))
-    _read_lines(answer, out, jobs, CONDOR, column=1)
-    return answer
-
-
 def _ask_kubernetes(provider: Any, jobs: Sequence[str]) -> Answer:
     answer = Answer()
     for job in jobs:
@@ -221,10 +211,10 @@ def _ask_kubernetes(provider: Any, jobs: Sequence[str]) -> Answer:
 _ASK: Mapping[str, Callable[[Any, Sequence[str]], Answer]] = {
     "SlurmProvider": _ask_slurm,
     "PBSProProvider": _ask_pbs,
-    "TorqueProvider": _ask_torque,
-    "LSFProvider": _ask_lsf,
+    "TorqueProvider": partial(_ask_in_lines, command="qstat {0}", states=PBS, column=4),
+    "LSFProvider": partial(_ask_in_lines, command="bjobs -noheader -o 'jobid stat' {0}", states=LSF, column=1),
     "GridEngineProvider": _ask_grid_engine,
-    "CondorProvider": _ask_condor,
+    "CondorProvider": partial(_ask_in_lines, command="condor_q {0} -af:jr JobStatus", states=CONDOR, column=1),
     "KubernetesProvider": _ask_kubernetes,
 }
 

@@ -1,0 +1,31 @@
+"""A small file of ours, replaced as a whole: who reads it finds the old content or the new one, never a half."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def replace(path: Path, text: str, *, durable: bool = False) -> None:
+    """Writes `text` into a new file beside `path`, for its owner only (mode 0600), and renames that.
+
+    durable: the text is on the disk itself before the rename. The folder is the caller's to sync.
+
+    Raises:
+        OSError: it cannot be written; the old content stays, and no half that would keep room from others.
+    """
+    beside = path.with_suffix(".new")
+    try:
+        beside.unlink(missing_ok=True)  # of a process that was killed
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
+        beside.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
