@@ -364,7 +364,8 @@ class SlowNameService:
         made = [folder for folder in (self.FOLDER, *self.FOLDER.parents) if not folder.exists()]
         self.FOLDER.mkdir(parents=True, exist_ok=True)
         path = self.FOLDER / f"org.mep.test{os.getpid()}"
-        server = await asyncio.start_unix_server(self._serve, path)
+        # A full queue of connections is "no such account" to nss-systemd; systemd's own services have 4096 places.
+        server = await asyncio.start_unix_server(self._serve, path, backlog=4096)
         path.chmod(0o666)
         try:
             yield self
@@ -437,8 +438,7 @@ def test_a_helper_whose_threads_are_all_stuck_is_replaced(monkeypatch: pytest.Mo
         monkeypatch.setattr(name_service, "TIMEOUT", 2.0)
         stuck = [accounts.find(f"slow-{i}") for i in range(2 * server.THREADS)]
         refusals = await asyncio.gather(*map(refusal, stuck))
-        reasons = [refused.reason_for_admin for refused in refusals]  # the last ones meet the end of the helper, too
-        assert all("does not answer" in reason or "helper was lost" in reason for reason in reasons), reasons
+        assert all("does not answer" in refused.reason_for_admin for refused in refusals)
         assert (await accounts.find("root")).uid == 0
         assert pid_of(accounts) != helper
 
