@@ -87,7 +87,7 @@ async def launch(profile: Profile, planned: LaunchPlan, run_directory: Path) -> 
     """
     running = record.owners(run_directory)
     now = asyncio.get_running_loop().time()
-    async with Quota().start("dry-run", planned.account.uid, profile.config.limits, running, now):
+    with Quota().start("dry-run", planned.account.uid, profile.config.limits, running, now):
         await home_probe.look(planned)
 
 

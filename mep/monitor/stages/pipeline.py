@@ -286,10 +286,11 @@ class Pipeline:
         self._breaker.check(owner.uid)
         try:
             uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}
-            async with self._quota.start(start.name, owner.uid, profile.config.limits, uids, deadline):
-                self._decided()
+            with self._quota.start(start.name, owner.uid, profile.config.limits, uids, deadline) as turn:
                 rendered = await self._renderer.render(profile, start, identity, owner)
-                return await self._table.launch(plan.make(profile, start, identity, owner, rendered), start)
+                async with turn():
+                    self._decided()
+                    return await self._table.launch(plan.make(profile, start, identity, owner, rendered), start)
         except BaseException as e:
             if isinstance(e, Refused) and e.refusal.stage == "launch":
                 self._breaker.died_early(owner.uid, e.refusal.reason_for_user)

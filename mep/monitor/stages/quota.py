@@ -2,8 +2,10 @@
 
 `config` reads `Limits`. `pipeline` keeps one `Quota`, and starts each new user endpoint within it:
 
-    async with quota.start(name, uid, limits, running, deadline):
-        ...  # render, launch
+    with quota.start(name, uid, limits, running, deadline) as turn:
+        ...  # render: what the user did wrong is told at once
+        async with turn():
+            ...  # launch
 
 A limit on numbers refuses. What is only busy waits, in turn with other accounts: for a place among the starts under
 way, and for the minute that `starts_per_minute_per_user` counts in. Only new starts are counted, never refreshes of
@@ -15,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
@@ -59,34 +63,46 @@ class Quota:
         self._starts: dict[int, deque[float]] = {}
         """The times of the starts of each uid in the last minute, and of those that wait for theirs; ascending."""
 
-    @contextlib.asynccontextmanager
-    async def start(
+    @contextlib.contextmanager
+    def start(
         self, name: str, uid: int, limits: Limits, running: Mapping[str, int], deadline: float
-    ) -> AsyncIterator[None]:
-        """Waits for the turn of `uid`. Within this the user endpoint `name` is being started.
+    ) -> Iterator[Callable[[], AbstractAsyncContextManager[None]]]:
+        """Within this the user endpoint `name` is being started, and is counted as if it ran, while it waits, too.
 
-        It is counted as if it ran, while it waits, too.
+        Gives `turn`: what waits for the turn of `uid`, and then has a place. It raises Refused as below.
 
         limits: those in force. running: the uid of each user endpoint that runs, by its name. One that is in it while
         its start is still under way is counted once. deadline: until when it may wait, a time of the loop's clock.
 
         Raises:
             Refused: stage `admission`; a limit is reached, or the turn has not come, or will not come, in time. A
-                start that is refused so is not counted.
+                start that is refused at once is not counted.
         """
         _check_numbers(uid, limits, list({**running, **self._under_way}.values()))
+        at = self._reserve(uid, limits.starts_per_minute_per_user, deadline)
         self._under_way[name] = uid
         try:
-            await self._wait_for_minute(uid, limits.starts_per_minute_per_user, deadline)
+            yield functools.partial(self._turn, uid, at, deadline)
+        finally:
+            self._under_way.pop(name, None)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, uid: int, at: float, deadline: float) -> AsyncIterator[None]:
+        """Waits until the time that was reserved, and for a place."""
+        if (seconds := at - self._clock.monotonic()) > 0:
+            try:
+                await asyncio.sleep(seconds)
+            except asyncio.CancelledError:
+                self._starts[uid].remove(at)
+                raise
+        try:
             async with self._places.place(uid, deadline):
                 yield
         except WaitedTooLong:
             raise _too_slow(uid, self._places.taken(uid)) from None
-        finally:
-            self._under_way.pop(name, None)
 
-    async def _wait_for_minute(self, uid: int, limit: int | None, deadline: float) -> None:
-        """Waits until the account may start another one. Starts of an account get their times in their order."""
+    def _reserve(self, uid: int, limit: int | None, deadline: float) -> float:
+        """The time from which on the account may start another one. Starts of an account get theirs in their order."""
         now = self._clock.monotonic()
         self._forget(now)
         starts = self._starts.setdefault(uid, deque())
@@ -102,12 +118,7 @@ class Quota:
                 f"Please submit again from {self._clock.utc_in(seconds)} on.",
             )
         starts.append(at)
-        if seconds > 0:
-            try:
-                await asyncio.sleep(seconds)
-            except asyncio.CancelledError:
-                starts.remove(at)
-                raise
+        return at
 
     def _forget(self, now: float) -> None:
         for uid, starts in list(self._starts.items()):

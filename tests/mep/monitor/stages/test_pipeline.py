@@ -290,6 +290,20 @@ def test_a_burst_waits_and_is_not_refused(site: Site, command: StartEndpoint) ->
     assert len(site.table.plans) == 300 and site.notices.sent == []
 
 
+def test_wrong_options_are_told_at_once_although_a_start_would_wait(site: Site, command: StartEndpoint) -> None:
+    """What cannot come good does not wait for its minute; it has been a start all the same."""
+    site.limit(starts_per_minute_per_user=1)
+
+    async def story() -> None:
+        await site.pipeline.handle(command)
+        site.renderer.fails = Refused("options", "wrong", "Wrong.")
+        await site.pipeline.handle(numbered(command, 2, "another"))
+
+    run(story)
+    ((request_id, text),) = site.notices.sent
+    assert request_id == "r2" and "Wrong." in text
+
+
 def test_what_waits_is_given_back_at_once_when_the_manager_stops(site: Site, command: StartEndpoint) -> None:
     async def story() -> None:
         site.mapper.waits = asyncio.Event()

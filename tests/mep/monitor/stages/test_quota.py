@@ -54,9 +54,10 @@ async def begin(
 ) -> None:
     """A start that waits for its turn for `patience` seconds, and takes as long as `meanwhile` does."""
     deadline = asyncio.get_running_loop().time() + patience
-    async with quota.start(name, uid, limits, running or {}, deadline):
-        if meanwhile is not None:
-            await meanwhile()
+    with quota.start(name, uid, limits, running or {}, deadline) as turn:
+        async with turn():
+            if meanwhile is not None:
+                await meanwhile()
 
 
 def refusal(quota: Quota, uid: int, limits: Limits, running: dict[str, int] | None = None) -> Refusal:
