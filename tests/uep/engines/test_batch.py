@@ -183,6 +183,15 @@ def test_a_submission_that_may_work_later_is_tried_again(begin: Any, programs: P
     assert came_to(engine.submit(task_request(functions.double, 1)))
 
 
+def test_a_submission_that_hangs_leaves_no_job(begin: Any, node: SlurmNode, programs: Path) -> None:
+    """The first one has been taken when it hangs, and nobody has its id."""
+    put(programs, "sbatch", f'[ -e "$0.1" ] && exec $REAL "$@"; touch "$0.1"; $REAL "$@" >/dev/null; sleep {FOR_EVER}')
+    engine = begin({"cmd_timeout": 3, "max_blocks": 2})
+    assert came_to(engine.submit(task_request(functions.double, 1)))
+    assert len(jobs(node)) == 1
+    assert not sleepers()
+
+
 def test_a_submission_that_never_works_is_told(begin: Any, programs: Path) -> None:
     put(programs, "sbatch", 'echo "sbatch: error: Unable to contact slurm controller (connect failure)" >&2; exit 1')
     engine = begin(submit_patience=2)

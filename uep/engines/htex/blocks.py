@@ -20,6 +20,7 @@ import logging
 import re
 import shlex
 import time
+from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +76,18 @@ class _Block:
 class Blocks:
     """The blocks of `executor`, looked at and submitted in one thread. `is_fixed`: the strategy replaces none."""
 
-    def __init__(self, executor: Any, patience: Patience, *, is_fixed: bool, period: float) -> None:
+    def __init__(
+        self,
+        executor: Any,
+        patience: Patience,
+        give_up: Callable[[Exception], None],
+        *,
+        is_fixed: bool,
+        period: float,
+    ) -> None:
+        """`give_up` is called when there is no hope any more, with the reason; it fails the tasks."""
         self._executor = executor
+        self._give_up = give_up
         self._provider = executor.provider
         self._patience = patience
         self._is_fixed = is_fixed
@@ -86,6 +97,7 @@ class Blocks:
         self._output = BlockOutput(self._provider)
         self._output.sweep(())
         self._living: dict[str, _Block] = {}
+        self._ended: dict[str, _Block] = {}
         self._unknown_pools: set[str] = set()
         self._failed: list[str] = []
         self._gives_up = executor.block_error_handler is not noop_error_handler
@@ -140,10 +152,10 @@ class Blocks:
                 self._fail(RuntimeError("Parsl's interchange does not answer any more"))
             raise
         connected = {manager["block_id"] for manager in managers}
-        self._unknown_pools = connected - set(self._executor._status)
+        self._revive(connected)
         for block in list(self._living.values()):
             if self._executor._status[block.number].state is JobState.SCALED_IN:
-                del self._living[block.number]
+                self._ended[block.number] = self._living.pop(block.number)
                 continue
             lost = block.connected and block.number not in connected
             block.connected = block.number in connected
@@ -158,6 +170,13 @@ class Blocks:
                 block.alone_since = time.monotonic()
                 self.look_soon()
         self._cancel_what_is_held({m["block_id"] for m in managers} - {m["block_id"] for m in managers if m["active"]})
+
+    def _revive(self, connected: set[str]) -> None:
+        """Takes back blocks that were thought to have ended, and counts pools of jobs whose id nobody has."""
+        for number in connected & set(self._ended):
+            if self._executor._status[number].state is not JobState.SCALED_IN:
+                self._living[number] = self._ended.pop(number)
+        self._unknown_pools = connected - set(self._living) - set(self._ended)
 
     def _cancel_what_is_held(self, numbers: set[str]) -> None:
         """Cancels blocks that were told to take no more tasks, and whose jobs could not be cancelled then."""
@@ -191,10 +210,10 @@ class Blocks:
             block.looks_unanswered = 0
             block.looks_unnamed += job not in answer.states
             if job in answer.forgotten or block.looks_unnamed > 1:
-                self._end(
-                    block,
-                    JobStatus(JobState.COMPLETED, f"Job {job} has ended: the batch system does not know it any more"),
-                )
+                if job not in answer.forgotten:  # should it live all the same, it would be one too many
+                    self._cancel([job])
+                text = f"Job {job} has ended: the batch system does not know it any more"
+                self._end(block, JobStatus(JobState.COMPLETED, text))
             elif job in answer.states:
                 block.looks_unnamed = 0
                 self._named(block, answer.states[job])
@@ -248,7 +267,7 @@ class Blocks:
         paths = status.stdout_path or out, status.stderr_path or errors
         status = JobStatus(status.state, message, status.exit_code, *paths)
         self._show(block, status)
-        del self._living[block.number]
+        self._ended[block.number] = self._living.pop(block.number)
         log.info("block %s, job %s: %s", block.number, block.job, status)
         if block.came_up or status.state is JobState.SCALED_IN:
             return
@@ -342,7 +361,7 @@ class Blocks:
         if not self._gives_up:
             return
         self.cancel_all()
-        fail_all(self._executor, error)
+        self._give_up(error)
 
 
 def fail_all(executor: Any, error: Exception) -> None:

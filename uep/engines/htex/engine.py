@@ -76,14 +76,15 @@ class GlobusComputeEngine(Engine):
         self._check_serializers()
         if not log.isEnabledFor(logging.DEBUG):
             logging.getLogger("parsl").setLevel(logging.WARNING)
+            logging.getLogger("parsl.providers").setLevel(logging.CRITICAL)  # `blocks` tells it, and not each time
         advice.check_submission(self._options.get("provider"))
         with partial_parsl_imports(type_checks=True):
             executor = self._make_executor()
-            scaling = Scaling(executor, self._patience, **strategy_of(self._options))
+            scaling = Scaling(executor, self._patience, self._give_up, **strategy_of(self._options))
         executor.start()
-        threading.Thread(target=self._watch, args=(executor,), name="interchange-watch", daemon=True).start()
         self._executor = executor
         self._scaling = scaling
+        threading.Thread(target=self._watch, args=(executor,), name="interchange-watch", daemon=True).start()
         scaling.start()
 
     def check(self) -> list[str]:
@@ -214,11 +215,15 @@ class GlobusComputeEngine(Engine):
         """Fails the tasks when the interchange ends by itself: nobody else would notice."""
         executor.interchange_proc.wait()
         if not self._stopping:
-            from uep.engines.htex.blocks import fail_all
+            self._give_up(RuntimeError("Parsl's interchange ended unexpectedly"))
 
-            error = RuntimeError("Parsl's interchange ended unexpectedly")
-            self.failure = str(error)
-            fail_all(executor, error)
+    def _give_up(self, error: Exception) -> None:
+        """Fails all tasks, now and later; the failure is set first, so that none is tried again."""
+        from uep.engines.htex.blocks import fail_all
+
+        self.failure = str(error)
+        if self._executor is not None:
+            fail_all(self._executor, error)
 
     def _ended(self, executor: Any, scaling: Any, done: Future[bytes]) -> None:
         self._note_failure(executor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from uep.config import ConfigError, unknown
@@ -42,13 +42,20 @@ class Scaling:
     """A thread that scales `executor`. `strategy` is one of Parsl's names; times are in seconds."""
 
     def __init__(
-        self, executor: Any, patience: Patience, *, strategy: str | None, max_idletime: float, strategy_period: float
+        self,
+        executor: Any,
+        patience: Patience,
+        give_up: Callable[[Exception], None],
+        *,
+        strategy: str | None,
+        max_idletime: float,
+        strategy_period: float,
     ) -> None:
         from uep.engines.htex.blocks import Blocks
 
         self._strategy = make_strategy(strategy, max_idletime)
         is_fixed = strategy in (None, "none")
-        self.blocks = Blocks(executor, patience, is_fixed=is_fixed, period=strategy_period)
+        self.blocks = Blocks(executor, patience, give_up, is_fixed=is_fixed, period=strategy_period)
         self._executor = executor
         self._period = strategy_period
         self._wake = threading.Event()
