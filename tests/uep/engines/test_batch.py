@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,7 +23,7 @@ from wire import messages
 
 pytestmark = pytest.mark.system
 
-FOR_EVER = "4711"
+FOR_EVER = str(1_000_000 + os.getpid())
 PATIENCE = 60
 """Seconds for a job to come up or to be given up; it takes a few."""
 
@@ -183,13 +184,16 @@ def test_a_submission_that_may_work_later_is_tried_again(begin: Any, programs: P
     assert came_to(engine.submit(task_request(functions.double, 1)))
 
 
-def test_a_submission_that_hangs_leaves_no_job(begin: Any, node: SlurmNode, programs: Path) -> None:
-    """The first one has been taken when it hangs, and nobody has its id."""
+def test_a_submission_that_hangs_when_it_was_taken(begin: Any, node: SlurmNode, programs: Path) -> None:
+    """It has told no id: the job is found, and is the only one until it is cancelled at the end."""
     put(programs, "sbatch", f'[ -e "$0.1" ] && exec $REAL "$@"; touch "$0.1"; $REAL "$@" >/dev/null; sleep {FOR_EVER}')
     engine = begin({"cmd_timeout": 3, "max_blocks": 2})
     assert came_to(engine.submit(task_request(functions.double, 1)))
+    until(lambda: not sleepers(), "the submission to be killed", PATIENCE)
+    assert came_to(engine.submit(task_request(functions.double, 1)))
     assert len(jobs(node)) == 1
-    assert not sleepers()
+    engine.stop()
+    until(lambda: not jobs(node), "its job to be cancelled", PATIENCE)
 
 
 def test_a_submission_that_never_works_is_told(begin: Any, programs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from wire import messages
 PENDING, RUNNING, HELD = JobState.PENDING, JobState.RUNNING, JobState.HELD
 ENDED, FAILED = JobState.COMPLETED, JobState.FAILED
 GONE, NOTHING = "gone", "nothing"
-FOR_EVER = "4712"
+FOR_EVER = str(2_000_000 + os.getpid())
 
 SLURM = {"type": "SlurmProvider", "clusters": None, "status_batch_size": 50}
 SQUEUE = {**SLURM, "_cmd": "squeue --noheader --format='%i %t' --job '{0}'"}

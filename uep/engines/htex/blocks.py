@@ -292,8 +292,11 @@ class Blocks:
             try:
                 job = self._executor._launch_block(number)
             except Exception as e:  # noqa: BLE001 - each provider has errors of its own
-                self._refused(number, e)
-                break
+                found = self._find_by_name(number) if commands.TIMED_OUT_WORDS in str(e) else None
+                if found is None:
+                    self._refused(number, e)
+                    break
+                job = found
             self._submissions.worked()
             self._owed -= 1
             now = time.monotonic()
@@ -311,8 +314,6 @@ class Blocks:
         said = str(error)
         if isinstance(error, ScalingFailed) and (words := commands.last_errors()):
             said = words  # the provider has kept them to itself
-        if commands.TIMED_OUT_WORDS in said:
-            self._cancel_by_name(number)
         passes = bool(PASSES.search(said)) and "invalid" not in said.lower()
         self._submissions.failed(said)
         if passes and self._submissions.failing_for < self._patience.submit:
@@ -322,12 +323,19 @@ class Blocks:
         if not self.living():
             self._fail(_error([status]))
 
-    def _cancel_by_name(self, number: str) -> None:
-        """Cancels what a submission that ran into its time limit may have left in Slurm's queue."""
-        if type(self._provider).__name__ == "SlurmProvider" and (script := self._output.script(number)):
-            clusters = f" --clusters={self._provider.clusters}" if self._provider.clusters else ""
-            command = f"scancel{clusters} --quiet --name={shlex.quote(script.name)}"
-            commands.run(command, self._provider.cmd_timeout)
+    def _find_by_name(self, number: str) -> str | None:
+        """Asks Slurm for the job that a submission which ran into its time limit has left, if there is one."""
+        script = self._output.script(number)
+        if type(self._provider).__name__ != "SlurmProvider" or script is None:
+            return None
+        clusters = f" --clusters={self._provider.clusters}" if self._provider.clusters else ""
+        command = f"squeue{clusters} --noheader --format=%i --name={shlex.quote(script.name)}"
+        code, out, _ = commands.run(command, self._provider.cmd_timeout)
+        job = next((word for word in out.split() if word.isdigit()), None) if code == 0 else None
+        if job is not None:
+            paths = {"job_stdout_path": f"{script}.stdout", "job_stderr_path": f"{script}.stderr"}
+            self._provider.resources[job] = {"job_id": job, "status": JobStatus(JobState.PENDING), **paths}
+        return job
 
     def _scale_in_if_due(self, *args: Any, **kwargs: Any) -> list[str]:
         """Scales in as Parsl does, unless cancelling has just failed."""
