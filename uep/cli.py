@@ -37,10 +37,18 @@ def main() -> NoReturn:
 
         logging.getLogger("uep").critical("unexpected error", exc_info=True)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         # A task that never ends must not keep its endpoint alive: no joining of threads.
         os._exit(code)
+
+
+def _flush() -> None:
+    """Flushes the log. One that takes no more (a full disk) must not stand for why the endpoint ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
 
 
 def _main(args: list[str]) -> int:

@@ -62,6 +62,21 @@ def test_directory_that_cannot_be_used(start_uep: StartUep, service: Service, tm
     assert "directory cannot be used" in service.heartbeat_where(lambda beat: "error" in beat)["error"]
 
 
+@pytest.mark.parametrize(("raw", "config", "status"), [(b"", "", 78), (None, "engine: [", 78), (None, THREADS, 0)])
+def test_a_log_on_a_full_disk_does_not_hide_the_exit_status(
+    raw: bytes | None, config: str, status: int, start_uep: StartUep, tmp_path: Path
+) -> None:
+    log = tmp_path / ".globus_compute" / "uep.test" / "endpoint.log"
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+    uep = start_uep(config, raw=raw)
+    if status == 0:
+        assert os.read(uep.ready, 6) == b"ready\n"
+        assert uep.stop() == 0
+    else:
+        assert uep.process.wait(15) == status
+
+
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"not JSON"])
 def test_unusable_handover(raw: bytes, start_uep: StartUep) -> None:
     uep = start_uep(raw=raw)
