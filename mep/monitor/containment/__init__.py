@@ -14,6 +14,7 @@ FILES
   systemd.py       systemd over D-Bus: units
   cgroups.py       the limits as the kernel has them
   limits.py        the limits of a profile: in words, for processes, compared with the kernel's
+  limits_met.py    which limits a user endpoint has met, as the kernel counts
   process_tree.py  kills what belongs together where there is no scope
   unit_names.py    names of units, escaped
 """

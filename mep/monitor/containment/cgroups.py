@@ -9,7 +9,7 @@ from pathlib import Path
 from mep.monitor.containment.systemd import ContainmentError
 from mep.profile.sections.resources import Resources
 
-_UNLIMITED = 2**62
+UNLIMITED = 2**62
 """From here on, a limit of memory of cgroups v1 is none: it has no word for that."""
 _FILES = {"memory": "memory.max", "pids": "pids.max", "cpu": "cpu.max"}
 _FILES_V1 = {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.cfs_quota_us"}
@@ -58,23 +58,22 @@ def read_limits(slice_: str, cgroups: Mapping[str, str], mounts: Mapping[str, tu
     for controller in _FILES:
         version_1 = controller in cgroups and controller in mounts
         key, name = (controller, _FILES_V1[controller]) if version_1 else ("", _FILES[controller])
-        folder = _folder(slice_, cgroups.get(key, ""), mounts.get(key))
-        said[controller] = _numbers(folder, name)
+        said[controller] = _numbers(folder(slice_, cgroups.get(key, ""), mounts.get(key)), name)
     memory, tasks, cpu = said["memory"], said["pids"], said["cpu"]
     return Resources(
-        memory_max=int(memory[0]) if memory and memory[0] < _UNLIMITED else None,
+        memory_max=int(memory[0]) if memory and memory[0] < UNLIMITED else None,
         tasks_max=int(tasks[0]) if tasks else None,
         cpu_quota=cpu[0] / cpu[1] if cpu else None,
     )
 
 
-def _folder(slice_: str, path: str, mount: tuple[str, Path] | None) -> Path | None:
-    """The folder of a slice, from a path at or below it."""
+def folder(unit: str, path: str, mount: tuple[str, Path] | None) -> Path | None:
+    """The folder of a slice or scope, from a path at or below it. None when it is not on that path."""
     parts = path.split("/")
-    if mount is None or slice_ not in parts:
+    if mount is None or unit not in parts:
         return None
     root, point = mount
-    return point / os.path.relpath("/".join(parts[: parts.index(slice_) + 1]), root)
+    return point / os.path.relpath("/".join(parts[: parts.index(unit) + 1]), root)
 
 
 def _numbers(folder: Path | None, name: str) -> list[int]:

@@ -37,7 +37,7 @@ def describe(resources: Resources) -> str:
     """For example `memory 8 GiB, 512 tasks, 1.5 processors`."""
     parts = []
     if resources.memory_max is not None:
-        parts.append(f"memory {_size(resources.memory_max)}")
+        parts.append(f"memory {size(resources.memory_max)}")
     if resources.tasks_max is not None:
         parts.append(f"{resources.tasks_max} tasks")
     if resources.cpu_quota is not None:
@@ -67,7 +67,8 @@ def _or_none(limit: float | None, unit: str) -> str:
     return f"no limit of {unit}" if limit is None else f"{limit} {unit}"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """For example `8 GiB`."""
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if count >= 2**power:
             return f"{round(count / 2**power, 1):g} {unit}"
