@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 
+from mep.monitor.containment.limits_met import LimitMet
 from mep.monitor.endpoints import lifecycle
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.profile.config import ManagerConfig
@@ -54,6 +55,13 @@ def last_words(said: bytes) -> tuple[str, str]:
     return clean[0], "".join(clean[1:])
 
 
+def explain(endpoint: UserEndpoint, met: list[LimitMet]) -> None:
+    """Puts all that is known of a bad end into its reason and detail: a kill of the manager's, its words, limits."""
+    killed = f"the manager killed it: {endpoint.killed_for}" if endpoint.killed_for else ""
+    endpoint.reason = _joined(killed, endpoint.reason, *[limit.reason for limit in met])
+    endpoint.detail = _joined(endpoint.detail, *[limit.detail for limit in met])
+
+
 def unwatched(endpoint: UserEndpoint) -> ExitReport:
     """Of one that ended while no manager ran."""
     return ExitReport("ended while no manager ran", clean=False, seconds=time.monotonic() - endpoint.started)
@@ -61,6 +69,10 @@ def unwatched(endpoint: UserEndpoint) -> ExitReport:
 
 def _was_useless(endpoint: UserEndpoint, seconds: float, config: ManagerConfig) -> bool:
     return not endpoint.worked if tells(config) else seconds < _USELESS
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part.rstrip(".") for part in parts if part)
 
 
 def _ending(code: int) -> str:

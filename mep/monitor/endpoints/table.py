@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mep.monitor.containment import limits_met
 from mep.monitor.containment.containment import Containment
+from mep.monitor.containment.limits_met import LimitMet
 from mep.monitor.endpoints import exits, lifecycle, record, run_folder, termination
 from mep.monitor.endpoints.endpoint_pipes import EndpointPipes
 from mep.monitor.endpoints.launcher import Launcher
@@ -57,7 +59,7 @@ class EndpointTable:
         self._count = count
         self._termination = Termination(containment)
         self._launcher = Launcher(containment, self._termination, listener.held)
-        self._pipes = EndpointPipes(self._said, listener.task_records, self._termination.kill, self._exited)
+        self._pipes = EndpointPipes(self._said, self._task_records, self._termination.kill, self._exited)
         self._endpoints: dict[str, UserEndpoint] = {}
         self._timers = Timers(self._happens)
         self._revived: set[str] = set()
@@ -134,6 +136,7 @@ class EndpointTable:
         _refresh_credentials(endpoint)  # the manager before may have died while it wrote the file
         if self._config().high_assurance and endpoint.audit is None:
             log.warning("%s was started when nothing had to be audited; stopping it", endpoint.name)
+            endpoint.reason = "the manager stopped it: it was started when nothing had to be audited"
             self._happens(endpoint, Event.STOP)
 
     def release(self) -> None:
@@ -177,6 +180,7 @@ class EndpointTable:
         await self._until_empty()
         for endpoint in self:
             log.warning("%s did not stop within %g s; killing it", endpoint.name, STOP_TIMEOUT)
+            endpoint.killed_for = _deaf()
             self._termination.kill(endpoint)
         await self._until_empty()
         await self._termination.finish(STOP_TIMEOUT)
@@ -189,6 +193,7 @@ class EndpointTable:
                 await asyncio.wait_for(self._empty.wait(), STOP_TIMEOUT)
 
     def _watch(self, endpoint: UserEndpoint) -> None:
+        endpoint.limits = limits_met.watch(endpoint.pid, endpoint.scope)
         self._pipes.begin(endpoint)
         asked_to_stop = endpoint.state in lifecycle.ASKED_TO_STOP  # by a manager before, whose patience is not known
         until = time.monotonic() + STOP_TIMEOUT if asked_to_stop else endpoint.started + self._config().start_timeout
@@ -204,8 +209,9 @@ class EndpointTable:
         if self._endpoints.get(endpoint.name) is not endpoint:
             return  # ended, or released: what happens now is for the next manager to find
         if event is Event.TIMED_OUT and endpoint.state in lifecycle.UNSEEN:
-            seconds = self._config().start_timeout
-            endpoint.reason = f"it did not check in within {seconds:g} s (start_timeout), so the manager killed it"
+            endpoint.killed_for = f"it did not check in within {self._config().start_timeout:g} s (start_timeout)"
+        elif event is Event.TIMED_OUT and endpoint.state in lifecycle.ASKED_TO_STOP:
+            endpoint.killed_for = _deaf()
         step = lifecycle.TABLE[endpoint.state][event]
         endpoint.state = step.state
         for action in step.actions:
@@ -242,22 +248,32 @@ class EndpointTable:
             self._happens(endpoint, Event.COMMAND)
         return True
 
+    def _task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
+        """What it says of its tasks; False when that cannot be audited, and it is killed."""
+        audited = self._listener.task_records(endpoint, records)
+        if not audited:
+            endpoint.killed_for = "the audit trail, without which no task may run here, cannot be written"
+        return audited
+
     def _exited(self, endpoint: UserEndpoint, pidfd: int) -> None:
+        met = endpoint.limits.met()  # first of all: the kernel's counts go with its scope
         self._pipes.finish(endpoint)
         self._termination.clear(endpoint)
         if endpoint.adopted:
             endpoint.close()
-            self._ended(endpoint, exits.adopted(endpoint, self._config()))
+            self._ended(endpoint, met, exits.adopted(endpoint, self._config()))
         else:
             endpoint.pidfd = None
             endpoint.close()
-            reaping.when_ended(endpoint.pid, pidfd, functools.partial(self._reaped, endpoint))
+            reaping.when_ended(endpoint.pid, pidfd, functools.partial(self._reaped, endpoint, met))
 
-    def _reaped(self, endpoint: UserEndpoint, code: int, usage: resource.struct_rusage) -> None:
-        self._ended(endpoint, exits.reaped(endpoint, code, usage, self._config()))
+    def _reaped(self, endpoint: UserEndpoint, met: list[LimitMet], code: int, usage: resource.struct_rusage) -> None:
+        self._ended(endpoint, met, exits.reaped(endpoint, code, usage, self._config()))
 
-    def _ended(self, endpoint: UserEndpoint, report: ExitReport) -> None:
+    def _ended(self, endpoint: UserEndpoint, met: list[LimitMet], report: ExitReport) -> None:
         endpoint.exit = report
+        if not report.clean:
+            exits.explain(endpoint, met)
         self._happens(endpoint, Event.EXITED_CLEAN if report.clean else Event.EXITED_BADLY)
 
     # What is to be done about it
@@ -287,6 +303,10 @@ class EndpointTable:
 
 
 _WORDS = frozenset({b"ready", b"working", b"stopping", b"again", b"stopped"})
+
+
+def _deaf() -> str:
+    return f"it was asked to stop, and did not within {STOP_TIMEOUT:g} s"
 
 
 def _refresh_credentials(endpoint: UserEndpoint) -> None:

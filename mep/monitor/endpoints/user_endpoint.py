@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mep.monitor.containment.limits_met import Watched
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
 from mep.processes.process import Process
@@ -51,7 +52,8 @@ class UserEndpoint:
     scope: the unit of systemd that holds it and all that it starts; None without systemd.
     worked: it has delivered a result. configuration: of the plan that it was started by.
     said: the words that it has said to this manager. reason, detail: why it ends, for its user and the admin, and what
-    only the admin gets; its own last words, or the manager's.
+    only the admin gets; its own last words, and at its end what the manager knows of it.
+    limits: the limits that it may meet. killed_for: why the manager kills it.
     adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
     exit: how it ended, once it has.
     """
@@ -75,6 +77,8 @@ class UserEndpoint:
     said: set[bytes] = field(default_factory=set)
     reason: str = ""
     detail: str = ""
+    limits: Watched = field(default_factory=Watched)
+    killed_for: str = ""
     adopted: bool = False
     exit: ExitReport = NOT_ENDED
 

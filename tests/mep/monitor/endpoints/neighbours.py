@@ -103,6 +103,7 @@ class Earlier:
         executed: bool = True,
         audited: bool = False,
         program: tuple[str, ...] = ("/bin/sleep", "3600"),
+        scope: str | None = None,
     ) -> int:
         """Its pid. remembered_for: seconds for which its newest command is remembered from now on."""
         folder = self.run_directory / command.name
@@ -125,6 +126,7 @@ class Earlier:
             audit=audit,
             started=now,
             executed=executed,
+            scope=scope,
             state=state,
             remembered_until=now + remembered_for if remembered_for else 0.0,
         )

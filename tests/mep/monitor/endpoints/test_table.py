@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.waiting import aiountil
+from mep.monitor.containment import cgroups
 from mep.monitor.endpoints import record, table
 from mep.monitor.endpoints.lifecycle import State
 from mep.request.start_endpoint import StartEndpoint
@@ -135,14 +136,19 @@ def test_one_that_does_not_check_in_is_killed(
         await aiountil(lambda: heard.deaths, "its end")
         ((who, report),) = heard.deaths
         assert who == pid and report.before_check_in and report.useless
-        assert "did not check in within 0 s (start_timeout)" in endpoint.reason
+        assert endpoint.reason == "the manager killed it: it did not check in within 0 s (start_timeout)"
 
     asyncio.run(story())
 
 
 @pytest.mark.parametrize("asked_by", ["this manager", "the one before"])
 def test_one_that_ignores_that_it_shall_stop_is_killed(
-    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch, asked_by: str
+    make_table: TableMaker,
+    earlier: Earlier,
+    command: StartEndpoint,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+    asked_by: str,
 ) -> None:
     async def story() -> None:
         monkeypatch.setattr(table, "STOP_TIMEOUT", 0.2)
@@ -151,10 +157,12 @@ def test_one_that_ignores_that_it_shall_stop_is_killed(
         pid = earlier.start(command, state, program=deaf)
         await aiountil((earlier.run_directory / "deaf").exists, "it to ignore SIGTERM")
         found = make_table()
-        found.adopt()
+        (endpoint,) = found.adopt()
         if asked_by == "this manager":
             found.stop()
         assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
+        await aiountil(lambda: heard.exits, "its end")
+        assert endpoint.reason == "the manager killed it: it was asked to stop, and did not within 0.2 s"
 
     asyncio.run(story())
 
@@ -206,6 +214,40 @@ def test_one_that_asks_for_another_is_started_again(
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_limit_that_was_met_is_named_after_its_last_words(
+    make_table: TableMaker,
+    earlier: Earlier,
+    command: StartEndpoint,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    clean: bool,
+) -> None:
+    slice_ = tmp_path / "cgroups" / "mep-prod-1001.slice"
+    counts, scope = slice_ / "uep.scope" / "memory.events", f"/{slice_.name}/uep.scope"
+    counts.parent.mkdir(parents=True)
+    for folder in (slice_, counts.parent):
+        (folder / "memory.events").write_text("oom 0\noom_kill 0\n")
+    (slice_ / "memory.max").write_text("67108864\n")
+    monkeypatch.setattr(cgroups, "cgroups_of", lambda pid: {"": scope})
+    monkeypatch.setattr(cgroups, "mounts", lambda: {"": ("/", slice_.parent)})
+
+    async def story() -> None:
+        pid = earlier.start(command, scope="uep.scope")
+        (endpoint,) = make_table().adopt()
+        earlier.say(command.name, b"stopped" if clean else b"failed a worker is lost\tworker 3")
+        counts.write_text("oom 0\noom_kill 1\n")
+        (slice_ / "memory.events").write_text("oom 1\noom_kill 1\n")
+        earlier.kill(pid)
+        await aiountil(lambda: heard.exits, "its end")
+        assert endpoint.reason.startswith("" if clean else "a worker is lost; out of memory: the kernel killed")
+        assert ("64 MiB" in endpoint.reason) is ("resources.memory_max" in endpoint.reason) is not clean
+        assert endpoint.detail == ("" if clean else "worker 3; limit of mep-prod-1001.slice: 67108864")
+
+    asyncio.run(story())
+
+
 def test_words_are_heard_once(make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard) -> None:
     async def story() -> None:
         pid = earlier.start(command, State.STARTING)
@@ -249,13 +291,16 @@ def test_whose_tasks_cannot_be_audited_is_killed(
 
     async def story() -> None:
         pid = earlier.start(command, audited=True)
-        make_table(high_assurance=True).adopt()
+        (endpoint,) = make_table(high_assurance=True).adopt()
         earlier.audit(command.name, b"first")
         await aiountil(lambda: heard.records == [b"first"], "a record")
         assert earlier.runs(pid)
         heard.audits = False
         earlier.audit(command.name, record)
         assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
+        await aiountil(lambda: heard.exits, "its end")
+        if record is not None:  # a pipe that is closed is so at any end, too
+            assert endpoint.reason.startswith("the manager killed it: the audit trail")
 
     asyncio.run(story())
 
@@ -265,9 +310,10 @@ def test_one_that_cannot_be_audited_is_stopped(
 ) -> None:
     async def story() -> None:
         pid = earlier.start(command)
-        make_table(high_assurance=True).adopt()
+        (endpoint,) = make_table(high_assurance=True).adopt()
         assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGTERM
         await aiountil(lambda: heard.exits, "its end")
+        assert endpoint.reason == "the manager stopped it: it was started when nothing had to be audited"
         assert heard.deaths == []
 
     asyncio.run(story())
@@ -448,6 +494,7 @@ def test_what_does_not_stop_is_killed_and_who_has_asked_gets_an_answer(
         assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
         await aiountil(lambda: heard.revived, "an answer")
         assert heard.revived == [(pid, newer)] and heard.deaths == []
+        assert endpoint.reason == "the manager killed it: it was asked to stop, and did not within 0.2 s"
 
     asyncio.run(story())
 
