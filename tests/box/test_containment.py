@@ -16,7 +16,7 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.box.machine import PROJECT
 from lab.waiting import until
-from mep.monitor.containment import containment
+from mep.monitor.containment import containment, limits_met
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.processes.process import Process
@@ -36,7 +36,11 @@ while True:
         time.sleep(0.01)
 """
 HOG = """
-import sys
+import os, sys, time
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+if os.fork() == 0:
+    time.sleep(600)
 hoard = []
 while True:
     hoard.append(b"x" * 2**20)
@@ -303,7 +307,9 @@ def test_a_fork_bomb_is_held_and_ended(alice: LocalAccount, bob: LocalAccount) -
     )
     note = alice.home / "refused"
     bomb, unit = started(alice, BOMB, str(note))
+    watched = limits_met.watch(bomb.pid, unit)
     until(note.exists, "the limit to be hit")
+    assert ["limit is 40 processes and threads" in limit.reason for limit in watched.met()] == [True]
     assert int(kernel("pids", "pids.current", alice)) == 40
     assert len(alice.processes()) <= 40
     assert neighbour.alive()
@@ -317,9 +323,15 @@ def test_a_fork_bomb_is_held_and_ended(alice: LocalAccount, bob: LocalAccount) -
 def test_a_memory_hog_is_killed_and_nobody_else(alice: LocalAccount, bob: LocalAccount) -> None:
     neighbour, its = started(bob, SLEEP)
     sibling, other = started(alice, SLEEP)
-    hog, unit = started(alice, HOG)
+    hog, unit = started(alice, HOG, str(alice.home / "go"))
+    watched, siblings = limits_met.watch(hog.pid, unit), limits_met.watch(sibling.pid, other)
+    (alice.home / "go").touch()
     assert hog.wait() == -9
+    (met,) = watched.met()  # its child keeps the scope
+    assert "kernel killed a process of it: the limit is 128 MiB for all that you run" in met.reason
+    assert siblings.met() == [], "no misfortune of its own"
     assert neighbour.alive() and sibling.alive()
+    run(lambda one: one.stop(hog.process, unit))
     until(lambda: not units(unit), "the scope")
     for child, scope in ((neighbour, its), (sibling, other)):
         end(child, scope)
