@@ -6,10 +6,15 @@
 Version 2 counts in `memory.events` and `pids.events`, version 1 in `memory.oom_control`, `memory.failcnt` and
 `pids.events`. What the scope counts is this user endpoint's alone; what the cgroups above count is everybody's in them,
 so of that only what has come since `watch` matters.
+
+A scope goes with its last process, and systemd may be quicker than who reads. Then there is only a guess, by what the
+account's slice and the host (`/proc/vmstat`) have counted; it is marked as one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,21 +26,26 @@ from mep.monitor.containment.systemd import ContainmentError
 _LONGEST = 4096
 """Bytes of a cgroup's file that are read; those here have a few lines."""
 _EVENTS = {
-    "memory": ("memory.events", "memory.oom_control", "memory.failcnt"),
-    "pids": ("pids.events",),
+    "memory": ("memory.events", "memory.events.local", "memory.oom_control", "memory.failcnt"),
+    "pids": ("pids.events", "pids.events.local"),
 }
 _LIMITS = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max",)}
 _KILLED = ("memory.events oom_kill", "memory.events oom_group_kill", "memory.oom_control oom_kill")
-_MEMORY_MET = ("memory.events oom", "memory.failcnt")
-_TASKS_MET = ("pids.events max",)
+_MET = {
+    "memory": ("memory.events.local oom", "memory.events oom", "memory.failcnt"),
+    "pids": ("pids.events.local max", "pids.events max"),
+}
+"""How often its own limit was met: the first that is there. Other files count for the cgroups below as well."""
+_VMSTAT = Path("/proc/vmstat")
 
 
 @dataclass(frozen=True)
 class LimitMet:
-    """A limit that was met: in words for the user and the admin, and what only the admin gets."""
+    """A limit that was met: words for its user and the admin, and for the admin only. guess: it may have been."""
 
     reason: str
     detail: str
+    guess: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,11 @@ class _Group:
     def has_more(self, *names: str) -> bool:
         counts = _counts(self.folder, self.controller)
         return any(counts.get(name, 0) > self.first.get(name, 0) for name in names)
+
+    def was_met(self) -> bool:
+        counts = _counts(self.folder, self.controller)
+        name = next((name for name in _MET[self.controller] if name in counts), "")
+        return counts.get(name, 0) > self.first.get(name, 0)
 
     def limit(self) -> int | None:
         """None for no limit, and for a cgroup that is gone."""
@@ -65,26 +80,32 @@ class Watched:
     account: str = ""
     memory: tuple[_Group, ...] = ()
     tasks: tuple[_Group, ...] = ()
+    host_kills: int = 0
 
     def met(self) -> list[LimitMet]:
         """Says which limits have been met. Never raises: what cannot be read has not been."""
         return [*self._memory(), *self._tasks()]
 
     def _memory(self) -> Iterator[LimitMet]:
-        theirs = [group for group in self.memory if group.folder.name in (self.scope, self.account)]
-        killed = next((group for group in theirs if group.folder.is_dir()), None)  # its own, unless that is gone
-        if killed is None or not killed.has_more(*_KILLED):
-            return
-        whose = "a process of it" if killed.folder.name == self.scope else "a process of your user endpoints here"
-        text = f"out of memory: the kernel killed {whose}"
-        at = next((g for g in self.memory if g.has_more(*_MEMORY_MET) and g.limit() is not None), None)
+        own = next((group for group in self.memory if group.folder.name == self.scope), None)
+        if own is not None and own.folder.is_dir():
+            if own.has_more(*_KILLED):
+                yield self._for_want_of_memory("out of memory: the kernel killed a process of it")
+        elif self.scope and _host_kills() > self.host_kills:
+            account = [group for group in self.memory if group.folder.name == self.account]
+            likely = any(group.has_more(*_KILLED) or group.was_met() for group in account)
+            text = "the kernel has killed a process on this system for that meanwhile"
+            met = self._for_want_of_memory(f"{'probably' if likely else 'perhaps'} out of memory: {text}")
+            yield dataclasses.replace(met, guess=True)
+
+    def _for_want_of_memory(self, text: str) -> LimitMet:
+        at = next((g for g in self.memory if g.was_met() and g.limit() is not None), None)
         if at is None:
-            yield LimitMet(text, "no limit of memory is known to be met; the host itself may have run out")
-        else:
-            yield self._at(at, text, "memory_max", lambda limit: size(limit))
+            return LimitMet(text, "no limit of memory is known to be met; the host itself may have run out")
+        return self._at(at, text, "memory_max", size)
 
     def _tasks(self) -> Iterator[LimitMet]:
-        first = next((group for group in self.tasks if group.has_more(*_TASKS_MET)), None)
+        first = next((group for group in self.tasks if group.was_met()), None)
         if first is None:
             return
         # Before Linux 6.11 a start that fails is counted where it was tried, not where the limit is.
@@ -129,7 +150,15 @@ def watch(pid: int, scope: str | None) -> Watched:
             for folder in folders
             if mount is not None and folder.is_relative_to(mount[1])
         )
-    return Watched(scope, own.parent.name, found["memory"], found["pids"])
+    return Watched(scope, own.parent.name, found["memory"], found["pids"], _host_kills())
+
+
+def _host_kills() -> int:
+    """How many processes of this host the kernel has killed for want of memory, by a limit or without."""
+    with contextlib.suppress(OSError, ValueError):
+        words = _VMSTAT.read_bytes().split()
+        return dict(zip(words[::2], map(int, words[1::2]), strict=False)).get(b"oom_kill", 0)
+    return 0
 
 
 def _counts(folder: Path, controller: str) -> dict[str, int]:

@@ -57,6 +57,8 @@ def last_words(said: bytes) -> tuple[str, str]:
 
 def explain(endpoint: UserEndpoint, met: list[LimitMet]) -> None:
     """Puts all that is known of a bad end into its reason and detail: a kill of the manager's, its words, limits."""
+    if endpoint.killed_for or endpoint.reason or endpoint.exit.ending.startswith("exit status"):
+        met = [limit for limit in met if not limit.guess]  # what is known needs no guess
     killed = f"the manager killed it: {endpoint.killed_for}" if endpoint.killed_for else ""
     endpoint.reason = _joined(killed, endpoint.reason, *[limit.reason for limit in met])
     endpoint.detail = _joined(endpoint.detail, *[limit.detail for limit in met])

@@ -113,16 +113,23 @@ def test_a_host_without_memory_is_no_limit(second: Kernel) -> None:
     assert "host itself may have run out" in met.detail
 
 
-def test_a_scope_that_is_gone_already(second: Kernel) -> None:
-    """What its account's slice has counted since is said as what it is: somebody's of this account."""
+def test_a_scope_that_is_gone_already(second: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its account's slice and the host have counted since allows a guess, and it is said that it is one."""
+    vmstat = tmp_path / "vmstat"
+    monkeypatch.setattr(limits_met, "_VMSTAT", vmstat)
+    vmstat.write_text("nr_free_pages 12\noom_kill 7\n")
     watched = limits_met.watch(os.getpid(), SCOPE)
     second.removes(SCOPE)
     assert watched.met() == []
+    vmstat.write_text("nr_free_pages 3\noom_kill 8\n")
+    (met,) = watched.met()
+    assert met.guess and met.reason.startswith("perhaps out of memory") and "limit" not in met.reason
     second.has(SLICE, {"memory.events": events(oom=4, oom_kill=4)})
-    (reason,) = reasons(watched)
-    assert "killed a process of your user endpoints here: the limit is 8 GiB" in reason
+    (met,) = watched.met()
+    assert met.guess and met.reason.startswith("probably out of memory") and "the limit is 8 GiB" in met.reason
     second.removes(SLICE)
-    assert watched.met() == []
+    (met,) = watched.met()
+    assert met.reason.startswith("perhaps")
 
 
 @pytest.mark.parametrize("counted_at", [SCOPE, SLICE])
@@ -135,6 +142,18 @@ def test_the_accounts_limit_of_tasks(second: Kernel, counted_at: str) -> None:
         "no more processes or threads could be started: the limit is 512 processes and threads for all that you run"
         " through this endpoint on this system (resources.tasks_max); run less at a time"
     )
+
+
+def test_limits_of_others_are_counted_above_but_not_met(second: Kernel) -> None:
+    """`.local` files, where the kernel has them, count a cgroup's own limit only."""
+    above = {"memory.max": f"{16 * GIB}\n", "memory.events.local": events(), "pids.events.local": "max 0\n"}
+    second.has("mep-prod.slice", {**above, "pids.max": "4096\n"})
+    watched = limits_met.watch(os.getpid(), SCOPE)
+    second.has("mep-prod.slice", {"memory.events": events(oom=9, oom_kill=9), "pids.events": "max 9\n"})
+    assert watched.met() == []
+    second.has(SCOPE, {"memory.events": events(oom_kill=1)})
+    (met,) = watched.met()
+    assert met.reason == "out of memory: the kernel killed a process of it"
 
 
 def test_the_limits_in_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

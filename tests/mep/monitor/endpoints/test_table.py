@@ -12,6 +12,7 @@ import pytest
 
 from lab.waiting import aiountil
 from mep.monitor.containment import cgroups
+from mep.monitor.containment.limits_met import LimitMet, Watched
 from mep.monitor.endpoints import record, table
 from mep.monitor.endpoints.lifecycle import State
 from mep.request.start_endpoint import StartEndpoint
@@ -244,6 +245,29 @@ def test_a_limit_that_was_met_is_named_after_its_last_words(
         assert endpoint.reason.startswith("" if clean else "a worker is lost; out of memory: the kernel killed")
         assert ("64 MiB" in endpoint.reason) is ("resources.memory_max" in endpoint.reason) is not clean
         assert endpoint.detail == ("" if clean else "worker 3; limit of mep-prod-1001.slice: 67108864")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("known", [b"failed no licence", None])
+def test_a_guess_is_for_an_end_that_nothing_explains(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, heard: Heard, known: bytes | None
+) -> None:
+    guess = LimitMet("perhaps out of memory", "of the host", guess=True)
+
+    class Guesses(Watched):
+        def met(self) -> list[LimitMet]:
+            return [guess]
+
+    async def story() -> None:
+        pid = earlier.start(command)
+        (endpoint,) = make_table().adopt()
+        endpoint.limits = Guesses()
+        if known is not None:
+            earlier.say(command.name, known)
+        earlier.kill(pid)
+        await aiountil(lambda: heard.exits, "its end")
+        assert endpoint.reason == ("perhaps out of memory" if known is None else "no licence")
 
     asyncio.run(story())
 
