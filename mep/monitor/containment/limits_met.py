@@ -88,8 +88,9 @@ class Watched:
 
     def _memory(self) -> Iterator[LimitMet]:
         own = next((group for group in self.memory if group.folder.name == self.scope), None)
-        if own is not None and own.folder.is_dir():
-            if own.has_more(*_KILLED):
+        counts = {} if own is None else _counts(own.folder, own.controller)  # once: it may go at any moment
+        if counts:
+            if any(counts.get(name, 0) for name in _KILLED):
                 yield self._for_want_of_memory("out of memory: the kernel killed a process of it")
         elif self.scope and _host_kills() > self.host_kills:
             account = [group for group in self.memory if group.folder.name == self.account]
