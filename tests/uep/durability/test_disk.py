@@ -99,10 +99,18 @@ def test_crowded_disk(service: Service, tally: Tally, tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("how", [Path.unlink, lambda path: os.truncate(path, 0)], ids=["removed", "cut"])
 def test_results_that_somebody_destroyed(
-    service: Service, tally: Tally, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], None]
+    service: Service,
+    tally: Tally,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: Callable[[Path], None],
 ) -> None:
     monkeypatch.setattr(courier, "AGAIN", 0.2)
     results, stored = f"{service.endpoint_id}.results", tmp_path / "e" / "unacked_results"
+
+    def refusals() -> int:
+        return caplog.text.count("not taken by the broker")
 
     def play() -> None:
         service.channel.queue_unbind(results, "results", results)
@@ -110,6 +118,8 @@ def test_results_that_somebody_destroyed(
         until(lambda: kept_results(tmp_path / "e") == [task], "the result to be kept", 60)
         (file,) = stored.iterdir()
         how(file)
+        before = refusals()
+        until(lambda: refusals() >= before + 2, "what was read before it was destroyed to be refused", 60)
         service.channel.queue_bind(results, "results", results)
         tally.settle()
         gone = {task: "The result of this task was removed from the endpoint's disk."}
