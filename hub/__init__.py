@@ -14,4 +14,5 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `sweeper`             forgets what is over
 `endpoints`, `registration`   managers and user endpoints as rows of the store; how managers come and go
 `submission`, `commands`, `outcomes`, `heartbeats`   the way of a task: in, start its endpoint, out, and who is alive
+`failed_starts`, `shared_lock`   the failure of what waits for a user endpoint that could not start or has died
 """

@@ -13,6 +13,7 @@ from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.config import HubConfig
+from hub.failed_starts import FailedStarts
 from hub.heartbeats import Heartbeats
 from hub.limits import LimitedBodies
 from hub.outcomes import Outcomes
@@ -22,6 +23,7 @@ from hub.routes.broker import BrokerRoutes
 from hub.routes.endpoints import EndpointRoutes
 from hub.routes.functions import FunctionRoutes
 from hub.routes.tasks import TaskRoutes
+from hub.shared_lock import SharedLock
 from hub.store import Store
 from hub.submission import Submitter
 from hub.sweeper import Sweeper
@@ -44,10 +46,12 @@ class Hub:
         passwords = Passwords(store)
         commands = Commands(store, self._broker, passwords, config.broker, config.clients)
         self._outcomes = Outcomes(store, self._broker)
-        self._heartbeats = Heartbeats(store, self._broker, passwords, commands, self._outcomes)
+        submissions = SharedLock()
+        failed_starts = FailedStarts(store, self._broker, self._outcomes, submissions)
+        self._heartbeats = Heartbeats(store, passwords, commands, failed_starts)
         self._sweeper = Sweeper(store, passwords, self._outcomes)
         registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes)
-        submitter = Submitter(store, self._broker, commands)
+        submitter = Submitter(store, self._broker, commands, submissions)
         self.app = LimitedBodies(
             Starlette(
                 routes=[

@@ -9,24 +9,18 @@ import time
 from dataclasses import dataclass
 
 from hub.amqp import topology
-from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
-from hub.outcomes import Outcomes
+from hub.failed_starts import FailedStarts
 from hub.store import Store
 from wire import messages
 from wire.consumer import Delivery
 from wire.messages import StatusReport
-from wire.printable import printable
 
 log = logging.getLogger(__name__)
 
-START_FAILED = "ENDPOINT_START_FAILED"
-"""The error code of tasks whose endpoint could not start."""
 LONGEST_PERIOD = 86400
 """Seconds; a longer heartbeat period is not believed."""
-LONGEST_LOGGED = 1000
-"""Characters of an endpoint's words that reach the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +34,11 @@ class _Seen:
 class Heartbeats:
     """Handles the heartbeat queue."""
 
-    def __init__(
-        self, store: Store, broker: Broker, passwords: Passwords, commands: Commands, outcomes: Outcomes
-    ) -> None:
+    def __init__(self, store: Store, passwords: Passwords, commands: Commands, failed_starts: FailedStarts) -> None:
         self._store = store
-        self._broker = broker
         self._passwords = passwords
         self._commands = commands
-        self._outcomes = outcomes
+        self._failed_starts = failed_starts
 
     async def on_reports(self, batch: list[Delivery]) -> None:
         """Handles each report; returns once all that follows from them is done."""
@@ -65,17 +56,9 @@ class Heartbeats:
             if _period(report) > 0:
                 await self._commands.revive(seen.manager)
         elif error is not None:
-            await self._fail(seen.user_endpoint, error)
+            await self._failed_starts.fail(seen.user_endpoint, error)
         elif report.global_state.get("active") is False:
             self._commands.revive_soon(seen.manager)
-
-    async def _fail(self, user_endpoint: str, text: str) -> None:
-        """Fails what waits. Purges first: a task that comes in between fails too, and at worst also runs."""
-        log.info("User endpoint %s could not start: %s", user_endpoint, printable(text, LONGEST_LOGGED))
-        queue = topology.task_queue(user_endpoint)
-        await self._broker.declare_queue(queue)
-        await self._broker.purge_queue(queue)
-        await self._outcomes.fail_waiting(user_endpoint, START_FAILED, text)
 
     def _note(self, db: sqlite3.Connection, report: StatusReport, now: float) -> _Seen | None:
         endpoint, state = report.endpoint_id, json.dumps(dict(report.global_state))

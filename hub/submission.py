@@ -23,6 +23,7 @@ from hub.amqp.broker import Broker
 from hub.clients import Client
 from hub.commands import Commands
 from hub.endpoints import Manager
+from hub.shared_lock import SharedLock
 from hub.store import Store
 from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, field, uuid_field
 from wire import messages
@@ -89,12 +90,13 @@ def decode(body: Mapping[str, Any]) -> Submission:
 
 
 class Submitter:
-    """Carries submissions out."""
+    """Carries submissions out. under_way: shared while tasks are on their way to the queue of their user endpoint."""
 
-    def __init__(self, store: Store, broker: Broker, commands: Commands) -> None:
+    def __init__(self, store: Store, broker: Broker, commands: Commands, under_way: SharedLock) -> None:
         self._store = store
         self._broker = broker
         self._commands = commands
+        self._under_way = under_way
 
     async def submit(self, caller: Client, manager: Manager, submission: Submission) -> dict[str, Any]:
         """Stores and publishes the tasks; the answer is what the client expects.
@@ -114,15 +116,16 @@ class Submitter:
         _check_sizes(calls, codes)
         group = self._group(caller, submission)
         user_endpoint = endpoints.user_endpoint_id(manager.id, caller.identity.id, submission.user_opts)
-        password = await self._store.write(
-            lambda db: self._record(db, caller, manager, submission, calls, group, user_endpoint)
-        )
-        try:
-            await self._publish(caller, submission, calls, codes, group, user_endpoint)
-            await self._commands.send(user_endpoint, password)
-        except BrokerError:
-            await self._store.write(lambda db: _take_back(db, calls))
-            raise _unavailable() from None
+        async with self._under_way.share(user_endpoint):
+            password = await self._store.write(
+                lambda db: self._record(db, caller, manager, submission, calls, group, user_endpoint)
+            )
+            try:
+                await self._publish(caller, submission, calls, codes, group, user_endpoint)
+                await self._commands.send(user_endpoint, password)
+            except BrokerError:
+                await self._store.write(lambda db: _take_back(db, calls))
+                raise _unavailable() from None
         tasks: dict[str, list[str]] = {}
         for call in calls:
             tasks.setdefault(call.asked_as, []).append(call.task)

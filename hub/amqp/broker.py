@@ -8,14 +8,15 @@ was not acked comes again on the next connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from hub.amqp import topology
 from wire.connection import Connection
-from wire.consumer import Delivery
+from wire.consumer import Consumer, Delivery
 from wire.errors import BrokerError, ConnectionLost
 from wire.pending import fail, succeed
 from wire.printable import printable
@@ -87,9 +88,28 @@ class Broker:
         """Removes a queue; its consumers are cancelled."""
         await self._call("queue_delete", queue=queue)
 
-    async def purge_queue(self, queue: str) -> None:
-        """Drops what waits in a queue that exists."""
-        await self._call("queue_purge", queue=queue)
+    @contextlib.asynccontextmanager
+    async def sole_reader(self, queue: str) -> AsyncIterator[bool]:
+        """Keeps all others from reading a queue that exists, and drops what lies in it at the end of the block.
+
+        False, and nothing is dropped, when somebody else reads it. An error in the block drops nothing, either.
+
+        Raises:
+            BrokerError: no connection.
+        """
+        connection = await Connection.open(self._url)  # its own: a refused consumer takes the connection with it
+        try:
+            held: list[Delivery] = []
+            consumer: Consumer | None = None
+            with contextlib.suppress(ConnectionLost):
+                consumer = await connection.consume(queue, held.append, prefetch=1, exclusive=True)
+            yield consumer is not None
+            if consumer is not None:
+                await self._call("queue_purge", queue=queue)
+                for delivery in held:
+                    consumer.ack(delivery.tag)
+        finally:
+            await connection.close()
 
     async def _begin(self, connection: Connection) -> None:
         self._channel = await connection.channel()

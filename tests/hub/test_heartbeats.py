@@ -13,8 +13,10 @@ from hub import endpoints
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
-from hub.heartbeats import START_FAILED, Heartbeats
+from hub.failed_starts import START_FAILED, FailedStarts
+from hub.heartbeats import Heartbeats
 from hub.outcomes import Outcomes
+from hub.shared_lock import SharedLock
 from tests.hub.units import (
     CLIENTS,
     CONFIG,
@@ -38,8 +40,8 @@ class Site:
         self.broker = StubBroker()
         self.passwords = passwords = Passwords(store)
         self.commands = Commands(store, self.broker, passwords, CONFIG, CLIENTS)
-        outcomes = Outcomes(store, self.broker)
-        self.heartbeats = Heartbeats(store, self.broker, passwords, self.commands, outcomes)
+        failed_starts = FailedStarts(store, self.broker, Outcomes(store, self.broker), SharedLock())
+        self.heartbeats = Heartbeats(store, passwords, self.commands, failed_starts)
 
     async def set_up(self):
         self.manager = await add_manager(self.store)
@@ -120,7 +122,7 @@ def test_a_failed_start_fails_what_waits_with_its_words(site, caplog):
 
     task = run(scenario())
     queue = topology.task_queue(site.user_endpoint)
-    assert site.broker.calls == [("declare", queue), ("purge", queue)]
+    assert site.broker.calls == [("declare", queue), ("read alone", queue), ("purge", queue)]
     ((_, body),) = site.broker.sent
     failure = unpack(body)
     assert (failure.task_id, failure.error_details.code) == (task, START_FAILED)

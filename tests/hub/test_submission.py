@@ -10,6 +10,7 @@ from hub import endpoints, submission
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
+from hub.shared_lock import SharedLock
 from hub.submission import Submitter, decode
 from hub.web import ApiError, Forbidden, Invalid, NotFound
 from tests.hub.units import ADMIN, ALICE, BOB, CLIENTS, CONFIG, StubBroker, add_manager, new_id, run
@@ -27,7 +28,9 @@ class Site:
     def __init__(self, store, broker):
         self.store = store
         self.broker = broker
-        self.submitter = Submitter(store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS))
+        self.submitter = Submitter(
+            store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS), SharedLock()
+        )
         self.function = new_id()
 
     async def set_up(self, **record):

@@ -151,6 +151,32 @@ def test_failed_start_fails_waiting_tasks(client, executor, endpoint):
     assert client("alice").get_endpoint_status(uep.id)["status"] == "offline"
 
 
+def test_a_notice_that_comes_late_fails_nothing_that_a_successor_has(client, executor, endpoint):
+    future = executor.submit(double, 1)
+    uep = endpoint()
+    task = uep.take()[1]
+    uep.heartbeat(error="the one before it has died", heartbeat_period=3)
+    waiting = executor.submit(double, 2)
+    uep.run(task)
+    assert future.result(timeout=10) == 2
+    uep.run(uep.take()[1])
+    assert waiting.result(timeout=10) == 4
+
+
+def test_a_dead_one_of_which_the_broker_does_not_know_yet_is_failed_once_it_does(client, executor, endpoint):
+    taken, waiting = executor.submit(double, 1), executor.submit(double, 2)
+    dead = endpoint()
+    dead.take()
+    dead.heartbeat(error="killed by signal 9", heartbeat_period=3)
+    again = client("alice")
+    until(lambda: again.get_endpoint_status(dead.id)["status"] == "offline", "the notice to be read")
+    assert not (taken.done() or waiting.done())
+    dead.tasks.close()
+    for future in (taken, waiting):
+        with pytest.raises(TaskExecutionFailed, match="killed by signal 9"):
+            future.result(timeout=30)
+
+
 def test_first_end_counts_and_only_from_the_endpoint_that_has_the_task(client, executor, manager, endpoint):
     future = executor.submit(double, 1)
     mine = endpoint()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -66,6 +67,7 @@ class StubBroker:
         self.calls: list[tuple[str, str]] = []
         self.waiting: dict[str, tuple[int, int]] = {}
         self.unroutable: set[str] = set()
+        self.read_by_others: set[str] = set()
 
     def lose(self) -> None:
         """The connection is gone from now on."""
@@ -91,8 +93,13 @@ class StubBroker:
     async def delete_queue(self, queue: str) -> None:
         self._call("delete", queue)
 
-    async def purge_queue(self, queue: str) -> None:
-        self._call("purge", queue)
+    @contextlib.asynccontextmanager
+    async def sole_reader(self, queue: str) -> AsyncIterator[bool]:
+        alone = queue not in self.read_by_others
+        self._call("read alone" if alone else "has another reader", queue)
+        yield alone
+        if alone:
+            self._call("purge", queue)
 
     def sent_to(self, queue: str) -> list[bytes]:
         return [body for target, body in self.sent if target.routing_key == queue]

@@ -89,8 +89,6 @@ def test_what_is_declared_for_endpoints_and_clients(broker):
         assert await hub_broker.declare_queue(queue) == (0, 0)
         await hub_broker.send(to(queue), b"x")
         assert await hub_broker.declare_queue(queue) == (1, 0)
-        await hub_broker.purge_queue(queue)
-        assert await hub_broker.declare_queue(queue) == (0, 0)
         await hub_broker.delete_queue(queue)
         with pytest.raises(NotDelivered):
             await hub_broker.send(to(queue), b"x")
@@ -99,6 +97,32 @@ def test_what_is_declared_for_endpoints_and_clients(broker):
             await hub_broker.declare_client_queue(group)
         await hub_broker.send(to(group), b"x")
         await hub_broker.delete_queue(group)
+
+    play(broker.url, scenario)
+
+
+def test_the_sole_reader_of_a_queue_drops_what_lies_in_it(broker):
+    async def scenario(hub_broker, _):
+        queue = topology.task_queue(new_id())
+        await hub_broker.declare_queue(queue)
+        await asyncio.gather(*(hub_broker.send(to(queue), b"x") for _ in range(5)))
+        async with hub_broker.sole_reader(queue) as alone:
+            assert alone
+            async with hub_broker.sole_reader(queue) as second:
+                assert not second
+        assert await hub_broker.declare_queue(queue) == (0, 0)
+        await asyncio.gather(*(hub_broker.send(to(queue), b"x") for _ in range(5)))
+        with pytest.raises(OSError, match="full"):
+            async with hub_broker.sole_reader(queue):
+                raise OSError("the disk is full")
+        other = await Connection.open(broker.url)
+        taken = []
+        await other.consume(queue, taken.append, prefetch=2)
+        async with hub_broker.sole_reader(queue) as alone:
+            assert not alone
+        await aiountil(lambda: len(taken) == 2, "messages for the other reader")
+        assert await hub_broker.declare_queue(queue) == (3, 1)
+        await other.close()
 
     play(broker.url, scenario)
 

@@ -11,6 +11,7 @@ from hub.commands import Commands
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.routes.endpoints import EndpointRoutes
+from hub.shared_lock import SharedLock
 from hub.submission import Submitter
 from hub.tokens import Tokens
 from tests.hub.units import (
@@ -39,7 +40,7 @@ def broker():
 def rest(store, broker):
     tokens = Tokens(store, CLIENTS)
     registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker))
-    submitter = Submitter(store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS))
+    submitter = Submitter(store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS), SharedLock())
     return Rest(EndpointRoutes(store, tokens, registrar, submitter).routes(), store)
 
 
