@@ -118,7 +118,12 @@ class Manager:
         decisions = Decisions(self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12])
         breaker = Breaker()
         self._events = EndpointEvents(
-            decisions, self._audit, breaker, lambda command: self.pipeline.revive(command), self._kept
+            decisions,
+            self._audit,
+            breaker,
+            lambda command: self.pipeline.revive(command),
+            lambda refusal, command: self.pipeline.tell(refusal, command),
+            self._kept,
         )
         self._table = EndpointTable(
             run_directory,

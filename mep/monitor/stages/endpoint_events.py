@@ -31,7 +31,11 @@ _STOPPING = Refusal(
 
 
 class EndpointEvents:
-    """The listener of the table. revive: brings a start command to its end once more, as `Pipeline.revive` does."""
+    """The listener of the table.
+
+    revive: brings a start command to its end once more, as `Pipeline.revive` does.
+    tell: tells the user of a user endpoint that has died, as `Pipeline.tell` does.
+    """
 
     def __init__(
         self,
@@ -39,12 +43,14 @@ class EndpointEvents:
         audit: AuditTrail,
         breaker: Breaker,
         revive: Callable[[StartEndpoint], Coroutine[None, None, None]],
+        tell: Callable[[Refusal, StartEndpoint], Coroutine[None, None, None]],
         kept: KeptEndpoints,
     ) -> None:
         self._decisions = decisions
         self._audit = audit
         self._breaker = breaker
         self._revive = revive
+        self._tell = tell
         self._kept = kept
         self._background = Background()
         self._closing = False
@@ -120,10 +126,6 @@ class EndpointEvents:
 
     def _refuse(self, refusal: Refusal, command: StartEndpoint) -> None:
         self._background.start(self._tell(refusal, command))
-
-    async def _tell(self, refusal: Refusal, command: StartEndpoint) -> None:
-        if await self._decisions.refuse(refusal, command.request_id, command.credentials):
-            self._kept.forget(command.name)
 
 
 def _death(endpoint: UserEndpoint, report: ExitReport) -> Refusal:

@@ -110,6 +110,19 @@ class Pipeline:
         """The same request once more: the user endpoint that it found running ended without having been of use."""
         await self._bring_to_end(command)
 
+    async def tell(self, refusal: Refusal, command: StartEndpoint) -> None:
+        """A user endpoint that has died: a notice for its user, but not when a newer request has come for its name.
+
+        That one starts a successor, which answers for the tasks that the dead one had taken and runs the others, or is
+        refused, and then its notice is for all. The lock keeps a successor from starting what the notice would fail.
+        """
+        async with self._lock.hold(command.name) as held:
+            if held and self._table.get(command.name) is None:
+                if await self._decisions.refuse(refusal, command.request_id, command.credentials):
+                    self._kept.forget(command.name)  # all its tasks have the refusal for an answer
+            else:
+                await self._decisions.refuse(refusal, command.request_id, None)
+
     async def recover(self, kept: Kept) -> None:
         """Brings the request of a user endpoint that a crash has ended to an end once more.
 

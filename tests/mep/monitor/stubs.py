@@ -87,8 +87,11 @@ class StubNotices:
 
     sent: list[tuple[str, str]] = field(default_factory=list)
     delivered: bool = True
+    waits: asyncio.Event | None = None
 
     async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+        if self.waits is not None:
+            await self.waits.wait()
         self.sent.append((request_id, text))
         return self.delivered
 

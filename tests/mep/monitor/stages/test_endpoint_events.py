@@ -20,7 +20,7 @@ from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.endpoint_events import EndpointEvents
 from mep.processes.process import Process
 from mep.request.account import Account
-from mep.request.refusal import Refused
+from mep.request.refusal import Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.monitor.stubs import StubKept, StubNotices
 
@@ -44,11 +44,16 @@ class Parts:
         self.breaker = Breaker()
         self.kept = StubKept()
         self.revived: list[StartEndpoint] = []
-        decisions = Decisions(self.audit, self.notices, lambda: "in force")
-        self.events = EndpointEvents(decisions, self.audit, self.breaker, self._revive, self.kept)  # type: ignore[arg-type]
+        self.decisions = Decisions(self.audit, self.notices, lambda: "in force")
+        kept: Any = self.kept
+        self.events = EndpointEvents(self.decisions, self.audit, self.breaker, self._revive, self._tell, kept)
 
     async def _revive(self, command: StartEndpoint) -> None:
         self.revived.append(command)
+
+    async def _tell(self, refusal: Refusal, command: StartEndpoint) -> None:
+        """Stands for `Pipeline.tell`."""
+        await self.decisions.refuse(refusal, command.request_id, command.credentials)
 
     def trail(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._path.read_text().splitlines()]
@@ -171,15 +176,3 @@ def test_what_is_kept_for_a_next_manager_after_an_end(
         parts.events.exited(endpoint, report)
 
     assert (endpoint.name in run(tmp_path, story).kept.requests) == left
-
-
-@pytest.mark.parametrize("delivered", [True, False])
-def test_a_death_that_could_not_be_told_is_for_a_next_manager(
-    tmp_path: Path, endpoint: UserEndpoint, delivered: bool
-) -> None:
-    def story(parts: Parts) -> None:
-        parts.notices.delivered = delivered
-        parts.events.adopted(endpoint)
-        parts.events.died(endpoint, NOT_ENDED)
-
-    assert (endpoint.name in run(tmp_path, story).kept.requests) != delivered

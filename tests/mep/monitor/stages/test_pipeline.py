@@ -465,6 +465,66 @@ def test_a_revival_is_the_request_once_more(site: Site, command: StartEndpoint) 
     assert [request_id for request_id, _ in site.notices.sent] == ["r2"]
 
 
+DEATH = Refusal("running", "killed by signal 9", "Your user endpoint was killed.")
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_death_is_told_and_kept_for_a_next_manager_when_it_could_not_be(
+    site: Site, command: StartEndpoint, delivered: bool
+) -> None:
+    site.kept.requests[command.name] = "r1"
+    site.notices.delivered = delivered
+    asyncio.run(site.pipeline.tell(DEATH, command))
+    assert site.notices.sent == [("r1", "Your user endpoint was killed. (request r1)")]
+    assert site.kept.requests == ({} if delivered else {command.name: "r1"})
+
+
+def test_nobody_is_started_whose_tasks_a_notice_under_way_would_fail(site: Site, command: StartEndpoint) -> None:
+    """The lock is held until the broker has the notice: what a successor takes is not told as failed."""
+
+    async def story() -> None:
+        site.notices.waits = asyncio.Event()
+        telling = asyncio.ensure_future(site.pipeline.tell(DEATH, command))
+        request = asyncio.ensure_future(site.pipeline.handle(numbered(command, 2)))
+        await asyncio.sleep(0.05)
+        assert site.table.plans == []
+        site.notices.waits.set()
+        await asyncio.gather(telling, request)
+
+    run(story)
+    assert site.events("r2")[-1] == "started"
+    assert site.kept.requests == {command.name: "r2"}
+
+
+def test_a_death_with_a_successor_is_on_record_and_fails_nothing(site: Site, command: StartEndpoint) -> None:
+    async def story() -> None:
+        await site.pipeline.handle(numbered(command, 2))
+        await site.pipeline.tell(DEATH, command)
+
+    run(story)
+    assert site.events() == ["refused"]
+    assert site.notices.sent == []
+    assert site.kept.requests == {command.name: "r2"}
+
+
+def test_a_death_that_a_newer_request_overtakes_is_left_to_that(site: Site, command: StartEndpoint) -> None:
+    async def story() -> None:
+        site.mapper.waits = asyncio.Event()
+        first = asyncio.ensure_future(site.pipeline.handle(numbered(command, 1, command.name)))
+        await asyncio.sleep(0)
+        telling = asyncio.ensure_future(site.pipeline.tell(DEATH, numbered(command, 3)))
+        await asyncio.sleep(0)
+        newer = asyncio.ensure_future(site.pipeline.handle(numbered(command, 2)))
+        await telling
+        site.mapper.answer = Refused("identity", "not any more", "You are not mapped any more.")
+        site.mapper.waits.set()
+        await asyncio.gather(first, newer)
+
+    run(story)
+    assert site.events("r3") == ["refused"]
+    assert [request_id for request_id, _ in site.notices.sent] == ["r1", "r2"]
+
+
 def test_a_request_that_is_cancelled_lets_the_next_one_in(site: Site, command: StartEndpoint) -> None:
     async def story() -> None:
         site.table.waits = asyncio.Event()
