@@ -240,7 +240,8 @@ def test_a_user_endpoint_that_is_killed_keeps_no_job(
     alice = people["alice"]
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "alice", WAIT, CASE="killed")
-        until((alice.home / "seen").exists, "the task to run")
+        until(lambda: said.done() or (alice.home / "seen").exists(), "the task to run")
+        assert not said.done(), said.result()
         os.kill(site.audit("started")[-1]["pid"], signal.SIGKILL)
         assert "SIGKILL" in said.result()[0]["error"]
     until(lambda: not jobs_of(node, alice), "its job to end")
@@ -278,7 +279,8 @@ def test_a_killed_interchange_is_told_and_keeps_no_job(
     alice = people["alice"]
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "alice", WAIT, THRESHOLD=300)
-        until((alice.home / "seen").exists, "the task to run")
+        until(lambda: said.done() or (alice.home / "seen").exists(), "the task to run")
+        assert not said.done(), said.result()
         endpoint = psutil.Process(site.audit("started")[-1]["pid"])
         (interchange,) = (child for child in endpoint.children() if "interchange" in " ".join(child.cmdline()))
         interchange.kill()
