@@ -215,7 +215,7 @@ def test_a_task_whose_job_is_cancelled_runs_again_if_it_may(
 
 def cancel_the_job_of_the_waiting_task(node: SlurmNode, account: LocalAccount) -> list[str]:
     """The jobs that this has ended: all of the account's."""
-    until((account.home / "seen").exists, "the task to run")
+    until((account.home / "seen").exists, "the task to run", patience=180)
     jobs = jobs_of(node, account)
     node.run("scancel", *jobs)
     return jobs
@@ -240,7 +240,7 @@ def test_a_user_endpoint_that_is_killed_keeps_no_job(
     alice = people["alice"]
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "alice", WAIT, CASE="killed")
-        until(lambda: said.done() or (alice.home / "seen").exists(), "the task to run")
+        until(lambda: said.done() or (alice.home / "seen").exists(), "the task to run", patience=180)
         assert not said.done(), said.result()
         os.kill(site.audit("started")[-1]["pid"], signal.SIGKILL)
         assert "SIGKILL" in said.result()[0]["error"]
@@ -279,7 +279,7 @@ def test_a_killed_interchange_is_told_and_keeps_no_job(
     alice = people["alice"]
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "alice", WAIT, THRESHOLD=300)
-        until(lambda: said.done() or (alice.home / "seen").exists(), "the task to run")
+        until(lambda: said.done() or (alice.home / "seen").exists(), "the task to run", patience=180)
         assert not said.done(), said.result()
         endpoint = psutil.Process(site.audit("started")[-1]["pid"])
         (interchange,) = (child for child in endpoint.children() if "interchange" in " ".join(child.cmdline()))
