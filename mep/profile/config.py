@@ -32,6 +32,13 @@ class ManagerConfig:
     accounts: AccountPolicy = section(AccountPolicy)
     limits: Limits = section(Limits)
     resources: Resources = section(Resources)
+    require_scope: bool = key(
+        True,
+        Takes.FLAG,
+        "with systemd: a user endpoint for which no scope can be had is not started. `false`: without `resources` it "
+        "is, with a warning, and what it starts may outlive it",
+        reload=True,
+    )
     pam: PamConfig = section(PamConfig, enable=True)  # who writes the key wants it, as in the public package
     audit_log_path: Path | None = key(None, Takes.PATH, "the audit trail, see [operation.md](operation.md)")
     high_assurance: bool = key(False, Takes.FLAG, "nothing starts that cannot be audited; needs `audit_log_path`")

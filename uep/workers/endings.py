@@ -82,6 +82,6 @@ def _limit(folder: Path) -> int | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return os.fsdecode(path.read_bytes()).rstrip("\n").split("\n")  # names of cgroups may hold what ends a line
     except OSError:
         return []

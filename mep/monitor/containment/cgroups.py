@@ -11,6 +11,8 @@ from mep.profile.sections.resources import Resources
 
 UNLIMITED = 2**62
 """From here on, a limit of memory of cgroups v1 is none: it has no word for that."""
+_OPTIONAL, _MOUNT_FIELDS = 6, 10
+"""Of a line of mountinfo: where the optional fields begin, which `-` ends; the fewest fields of a line."""
 _FILES = {"memory": "memory.max", "pids": "pids.max", "cpu": "cpu.max"}
 _FILES_V1 = {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.cfs_quota_us"}
 
@@ -18,34 +20,40 @@ _FILES_V1 = {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.
 def cgroups_of(pid: int) -> dict[str, str]:
     """Controller to path, of a process. Raises ContainmentError when the process cannot be seen."""
     try:
-        return parse_cgroups(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape"))
+        return parse_cgroups(Path(f"/proc/{pid}/cgroup").read_bytes())
     except OSError:
         raise ContainmentError(f"process {pid} has ended, or /proc does not show it (hidepid?)") from None
 
 
 def mounts() -> dict[str, tuple[str, Path]]:
     """Controller to (path that is mounted, where), as this process sees them."""
-    return parse_mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
+    return parse_mounts(Path("/proc/self/mountinfo").read_bytes())
 
 
-def parse_cgroups(text: str) -> dict[str, str]:
+def parse_cgroups(content: bytes) -> dict[str, str]:
     """Controller to path, from /proc/PID/cgroup (cgroups(7)). That of version 2 is ""."""
     found = {}
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        found.update(dict.fromkeys(controllers.split(","), path))
+    for line in content.split(b"\n"):
+        if line.count(b":") >= 2:
+            _, controllers, path = line.split(b":", 2)
+            found.update(dict.fromkeys(os.fsdecode(controllers).split(","), os.fsdecode(path)))
     return found
 
 
-def parse_mounts(text: str) -> dict[str, tuple[str, Path]]:
-    """Controller to (path that is mounted, where), from /proc/PID/mountinfo. That of version 2 is ""."""
+def parse_mounts(content: bytes) -> dict[str, tuple[str, Path]]:
+    """Controller to (path that is mounted, where), from /proc/PID/mountinfo (proc(5)). That of version 2 is "".
+
+    Users may mount (FUSE), and choose names: of these the kernel escapes blank, tab, newline and backslash only. A line
+    that makes no sense is somebody else's.
+    """
     found: dict[str, tuple[str, Path]] = {}
-    for line in text.splitlines():
-        place, _, rest = line.partition(" - ")
-        root, point = place.split()[3:5]
-        kind, _, options = rest.split(" ", 2)
-        for controller in {"cgroup": options.split()[-1].split(","), "cgroup2": [""]}.get(kind, []):
-            found.setdefault(controller, (root, Path(point)))
+    for line in content.split(b"\n"):
+        fields = line.split(b" ")
+        if len(fields) < _MOUNT_FIELDS or b"-" not in fields[_OPTIONAL:-3]:
+            continue
+        kind, options = fields[fields.index(b"-", _OPTIONAL) + 1], os.fsdecode(fields[-1])
+        for controller in {b"cgroup": options.split(","), b"cgroup2": [""]}.get(kind, []):
+            found.setdefault(controller, (os.fsdecode(fields[3]), Path(os.fsdecode(fields[4]))))
     return found
 
 

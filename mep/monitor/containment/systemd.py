@@ -1,7 +1,8 @@
 """systemd, asked over D-Bus: start, change, kill and stop units (org.freedesktop.systemd1(5)). For `containment` only.
 
-One connection to the system bus, made at the first use and made anew at the next use when it was lost. It belongs to
-the event loop: nothing here blocks, polls, starts a process, or waits longer than TIMEOUT.
+One connection to systemd's own socket, made at the first use and made anew at the next use when it was lost. There is
+no bus in between: on that, any user could send us what he likes. Only root may connect, and only systemd answers.
+It belongs to the event loop: nothing here blocks, polls, starts a process, or waits longer than TIMEOUT.
 """
 
 from __future__ import annotations
@@ -10,25 +11,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, MatchRule, Message, MessageType, new_method_call
-from jeepney.bus_messages import message_bus
-from jeepney.io.asyncio import DBusConnection, open_dbus_connection
-from jeepney.low_level import Parser, calc_msg_size
+from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, Message, MessageType, new_method_call
+from jeepney.auth import BEGIN, Authenticator
+from jeepney.io.asyncio import DBusConnection
 from jeepney.wrappers import unwrap_msg
+
+SOCKET = "/run/systemd/private"
+"""Where systemd takes root's requests; `systemctl` of root uses it, too."""
 
 TIMEOUT = 10.0
 """Seconds for one request to systemd, the job that it starts included."""
 
-_PREFIX = 16
-"""Bytes of a message that tell how long it is."""
-_LONGEST = 2**16
-"""Bytes of a message that is worth reading."""
 Properties = list[tuple[str, tuple[str, Any]]]
 """Of a unit: name, and (D-Bus type, value)."""
 
 _NAME = "org.freedesktop.systemd1"
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", _NAME, f"{_NAME}.Manager")
-_JOB_REMOVED = MatchRule(type="signal", sender=_NAME, interface=f"{_NAME}.Manager", member="JobRemoved")
 T = TypeVar("T")
 
 
@@ -104,7 +102,7 @@ class Systemd:
                 raise
 
     async def _do(self, what: str, operation: Callable[[_Bus], Awaitable[T]]) -> T:
-        """An operation, once more when the connection is lost meanwhile: the bus may have been restarted."""
+        """An operation, once more when the connection is lost meanwhile: systemd may have been executed anew."""
         try:
             try:
                 return await asyncio.wait_for(self._on_bus(operation), TIMEOUT)
@@ -113,7 +111,7 @@ class Systemd:
         except asyncio.TimeoutError:
             raise ContainmentError(f"{what}: no answer from systemd within {TIMEOUT:g} s") from None
         except _Lost as error:
-            raise ContainmentError(f"{what}: no connection to systemd over D-Bus: {error}") from None
+            raise ContainmentError(f"{what}: no connection to systemd at {SOCKET}: {error}") from None
         except DBusErrorResponse as error:
             raise SystemdRefused(what, error) from None
 
@@ -129,28 +127,11 @@ class _Lost(Exception):
     """There is no connection, or no longer."""
 
 
-class _Bounded(Parser):  # type: ignore[misc]  # jeepney has no types
-    """Anybody on the bus may send us signals: what is longer than whatever systemd says is dropped, and not parsed."""
-
-    def get_next_message(self) -> Message | None:
-        while self.buf.bytes_buffered >= _PREFIX:
-            size = calc_msg_size(self.buf.peek(_PREFIX))
-            if size <= _LONGEST:
-                return super().get_next_message()
-            if self.buf.bytes_buffered < size:
-                return None
-            self.buf.read(size)
-        return None
-
-
 class _Bus:
     """One connection, and the task that reads from it."""
 
     def __init__(self, connection: DBusConnection) -> None:
         self.lost = False
-        bounded = _Bounded()
-        bounded.buf = connection.parser.buf
-        connection.parser = bounded
         self._connection = connection
         self._replies: dict[int, asyncio.Future[Message | None]] = {}
         self._listeners: set[asyncio.Queue[Message | None]] = set()
@@ -161,15 +142,17 @@ class _Bus:
     async def open(cls) -> _Bus:
         """Raises _Lost."""
         try:
-            bus = cls(await open_dbus_connection("SYSTEM"))
-        except (OSError, EOFError, ValueError) as error:  # no bus, one that is about to end, one that refuses us
-            raise _Lost(str(error) or type(error).__name__) from None
+            reader, writer = await asyncio.open_unix_connection(SOCKET)
+        except OSError as error:
+            raise _Lost(error.strerror or str(error)) from None
         try:
-            await bus.call(message_bus.AddMatch(_JOB_REMOVED))
-        except BaseException:
-            bus.close()
+            await _authenticate(reader, writer)
+        except BaseException as error:
+            writer.close()
+            if isinstance(error, OSError | EOFError | ValueError):
+                raise _Lost(str(error) or type(error).__name__) from None
             raise
-        return bus
+        return cls(DBusConnection(reader, writer))
 
     def close(self) -> None:
         self._reader.cancel()
@@ -180,15 +163,12 @@ class _Bus:
 
     async def job(self, request: Message) -> str:
         """How the job ended that a request started: `done`, or what went wrong. Raises _Lost, DBusErrorResponse."""
-        await self._subscribe()
         removed: asyncio.Queue[Message | None] = asyncio.Queue()
         self._listeners.add(removed)  # before the request: the job may have ended when its reply is looked at
         try:
-            reply = await self._reply(request)
-            (job,) = unwrap_msg(reply)
+            (job,) = unwrap_msg(await self._reply(request))
             while signal := await removed.get():
-                # Anybody on the bus may send us such a signal. Who has answered the request is systemd.
-                if _sender(signal) == _sender(reply) and signal.body[1] == job:
+                if signal.body[1] == job:
                     return str(signal.body[3])
         finally:
             self._listeners.discard(removed)
@@ -209,14 +189,6 @@ class _Bus:
         if reply is None:
             raise _Lost("closed by the other side")
         return reply
-
-    async def _subscribe(self) -> None:
-        """Has systemd send signals. Asked for before each job, as a new systemd may not know of it."""
-        try:
-            await self.call(_call("Subscribe"))
-        except DBusErrorResponse as error:
-            if error.name != f"{_NAME}.AlreadySubscribed":
-                raise
 
     async def _read(self) -> None:
         while True:
@@ -243,9 +215,15 @@ class _Bus:
             listener.put_nowait(None)
 
 
-def _sender(message: Message) -> str:
-    """As the bus has put it there."""
-    return str(message.header.fields.get(HeaderFields.sender))
+async def _authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Says who we are, as the D-Bus specification has it; systemd has asked the kernel already.
+
+    BEGIN goes before the answer, as `systemctl` sends it: a request that systemd reads together with BEGIN lies there
+    until another one comes.
+    """
+    authenticator = Authenticator()
+    writer.write(authenticator.data_to_send() + BEGIN)
+    authenticator.feed(await reader.readuntil(b"\r\n"))
 
 
 def _call(method: str, signature: str = "", *values: Any) -> Message:

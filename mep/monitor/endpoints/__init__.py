@@ -8,7 +8,7 @@ CALLED BY
   ends those without a manager.
 
 IMPORTS
-  monitor, monitor.containment, privileged, processes, profile, profile.sections, request; cryptography
+  monitor, monitor.containment, privileged, processes, profile, request; cryptography
 
 FILES
   table.py           the table: launch, adopt, end; carries out what `lifecycle` says

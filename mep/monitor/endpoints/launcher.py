@@ -15,7 +15,6 @@ from mep.monitor.endpoints.spawn import spawn
 from mep.monitor.endpoints.termination import Termination
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.profile.config import ManagerConfig
-from mep.profile.sections.resources import Resources
 from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
@@ -50,7 +49,7 @@ class Launcher:
 
         async def hold(endpoint: UserEndpoint) -> None:
             begun.append(endpoint)
-            await self._hold(endpoint, config.resources)
+            await self._hold(endpoint, config)
 
         try:
             return await spawn(plan, command, folder, state, rlimits, hold)
@@ -59,13 +58,13 @@ class Launcher:
                 self._termination.undo(failed)
             raise
 
-    async def _hold(self, endpoint: UserEndpoint, resources: Resources) -> None:
+    async def _hold(self, endpoint: UserEndpoint, config: ManagerConfig) -> None:
         """What has to be before its program may be executed. Limits that the profile asks for are not optional."""
         endpoint.scope = self._containment.scope(endpoint.name, endpoint.pid)  # also if what follows succeeds half-way
         try:
-            await self._containment.contain(endpoint.pid, endpoint.name, endpoint.account.uid, resources)
+            await self._containment.contain(endpoint.pid, endpoint.name, endpoint.account.uid, config.resources)
         except ContainmentError as e:
-            if resources:
+            if config.resources or config.require_scope:
                 reason = f"{endpoint.name} of account {endpoint.account.name!r}: {e}"
                 raise Refused("containment", reason, _UNCONTAINED) from None
             log.warning("%s has no scope of its own: %s", endpoint.name, e)

@@ -27,6 +27,7 @@ ELSE: dict[str, object] = {
     "accounts": AccountPolicy(min_uid=1),
     "limits": Limits(max_ueps=1),
     "resources": Resources(tasks_max=8),
+    "require_scope": False,
     "pam": PamConfig(enable=True),
     "audit_log_path": Path("/x"),
     "high_assurance": True,

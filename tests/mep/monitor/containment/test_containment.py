@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mep.monitor.containment import containment
+from mep.monitor.containment import containment, systemd
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.profile.sections.resources import Resources
@@ -29,8 +29,8 @@ def test_without_systemd_it_is_said_what_does_not_hold(monkeypatch: pytest.Monke
     one.close()
 
 
-def test_without_a_bus_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/nobody")
+def test_without_its_socket_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(systemd, "SOCKET", str(tmp_path / "nobody"))
     monkeypatch.setattr(containment, "booted", lambda: True)
-    with pytest.raises(ContainmentError, match=r"no connection to systemd over D-Bus: .*No such file"):
+    with pytest.raises(ContainmentError, match=r"no connection to systemd at /.*/nobody: No such file"):
         asyncio.run(Containment("prod").probe(LIMITS))

@@ -1,61 +1,40 @@
-"""systemd over D-Bus: a real bus, and in place of systemd a service that answers as a test wants."""
+"""systemd over D-Bus: a socket like its own, and behind it a service that answers as a test wants."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jeepney import DBusAddress, HeaderFields, Message, MessageType, new_error, new_method_return, new_signal
-from jeepney.bus_messages import message_bus
-from jeepney.io.asyncio import DBusConnection, open_dbus_connection
+from jeepney.io.asyncio import DBusConnection
 
 from mep.monitor.containment import systemd
 from mep.monitor.containment.systemd import ContainmentError, Systemd, SystemdRefused
-from tests.conftest import need
 
 NAME = "org.freedesktop.systemd1"
 MANAGER = DBusAddress("/org/freedesktop/systemd1", NAME, f"{NAME}.Manager")
 JOB = "/org/freedesktop/systemd1/job/7"
-BUS = """\
-<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <listen>unix:path={socket}</listen>
-  <policy context="default">
-    <allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/><allow user="*"/>
-  </policy>
-</busconfig>
-"""
 Answers = dict[str, Callable[["Service", Message], Awaitable[None]]]
 """What the service does when a method of this name is called; what is not here is left without an answer."""
 
 
 @pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A bus of its own, which this process takes for the system's."""
-    need(shutil.which("dbus-daemon") is not None, "needs dbus-daemon (lab/setup box)")
-    config, socket = tmp_path / "bus.conf", tmp_path / "bus"
-    config.write_text(BUS.format(socket=socket))
-    command = ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--print-address"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as daemon:
-        assert daemon.stdout is not None
-        assert daemon.stdout.readline(), "it listens"
-        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={socket}")
-        yield
-        daemon.terminate()
+def socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this process looks for systemd; nobody listens yet."""
+    path = tmp_path / "private"
+    monkeypatch.setattr(systemd, "SOCKET", str(path))
+    return path
 
 
 class Service:
     """Stands for systemd. `calls` are the methods that were called."""
 
-    def __init__(self, connection: DBusConnection, answers: Answers) -> None:
-        self.connection = connection
+    def __init__(self, answers: Answers) -> None:
+        self.connection: DBusConnection
         self.calls: list[str] = []
         self._answers = answers
 
@@ -65,14 +44,19 @@ class Service:
     async def refuse(self, request: Message, kind: str, text: str) -> None:
         await self.connection.send(new_error(request, f"{NAME}.{kind}", "s", (text,)))
 
-    async def serve(self) -> None:
-        while True:
-            request = await self.connection.receive()
-            member = request.header.fields.get(HeaderFields.member)
-            if request.header.message_type is MessageType.method_call and member is not None:
-                self.calls.append(member)
-                if member in self._answers:
-                    await self._answers[member](self, request)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            assert (await reader.readline()).startswith(b"\0AUTH EXTERNAL ")
+            assert await reader.readline() == b"BEGIN\r\n", "before it is answered"
+            writer.write(b"OK 1234deadbeef\r\n")
+            self.connection = DBusConnection(reader, writer)
+            while True:
+                request = await self.connection.receive()
+                member = request.header.fields.get(HeaderFields.member)
+                if request.header.message_type is MessageType.method_call and member is not None:
+                    self.calls.append(member)
+                    if member in self._answers:
+                        await self._answers[member](self, request)
 
 
 async def nothing_more(service: Service, request: Message) -> None:
@@ -93,45 +77,46 @@ def ends(result: str) -> Callable[[Service, Message], Awaitable[None]]:
     return answer
 
 
-def run(answers: Answers, work: Callable[[Systemd, Service], Awaitable[None]]) -> None:
+def run(socket: Path, answers: Answers, work: Callable[[Systemd, Service], Awaitable[None]]) -> None:
     """Runs `work` beside a service with these answers."""
 
     async def both() -> None:
-        connection = await open_dbus_connection("SYSTEM")
-        await connection.send(message_bus.RequestName(NAME), serial=next(connection.outgoing_serial))
-        while (await connection.receive()).header.fields.get(HeaderFields.member) != "NameAcquired":
-            pass
-        service = Service(connection, {"Subscribe": nothing_more, **answers})
-        serving = asyncio.ensure_future(service.serve())
-        asked = Systemd()
+        service, asked = Service(answers), Systemd()
+        serving: set[asyncio.Task[None]] = set()
+
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            serving.add(asyncio.ensure_future(service.serve(reader, writer)))
+
+        server = await asyncio.start_unix_server(serve, socket)
         try:
             await work(asked, service)
         finally:
             asked.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-            await connection.close()
+            server.close()
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
 
     asyncio.run(both())
 
 
-def test_a_unit_is_started_when_its_job_is_done(bus: None) -> None:
+def test_a_unit_is_started_when_its_job_is_done(socket: Path) -> None:
     async def work(asked: Systemd, service: Service) -> None:
         await asked.start("x.scope", [("Description", ("s", "x"))])
-        assert service.calls == ["Subscribe", "StartTransientUnit"]
+        assert service.calls == ["StartTransientUnit"]
 
-    run({"StartTransientUnit": ends("done")}, work)
+    run(socket, {"StartTransientUnit": ends("done")}, work)
 
 
-def test_a_job_that_fails_is_told(bus: None) -> None:
+def test_a_job_that_fails_is_told(socket: Path) -> None:
     async def work(asked: Systemd, service: Service) -> None:
         with pytest.raises(ContainmentError, match=r"start x\.scope: systemd says: failed; `journalctl -u x\.scope`"):
             await asked.start("x.scope", [])
 
-    run({"StartTransientUnit": ends("failed")}, work)
+    run(socket, {"StartTransientUnit": ends("failed")}, work)
 
 
-def test_a_refusal_has_its_kind(bus: None) -> None:
+def test_a_refusal_has_its_kind(socket: Path) -> None:
     async def refuse(service: Service, request: Message) -> None:
         await service.refuse(request, "UnitExists", "Unit x.scope already exists.")
 
@@ -140,27 +125,22 @@ def test_a_refusal_has_its_kind(bus: None) -> None:
             await asked.start("x.scope", [])
         assert caught.value.kind == "UnitExists"
 
-    run({"StartTransientUnit": refuse}, work)
+    run(socket, {"StartTransientUnit": refuse}, work)
 
 
-def test_a_signal_of_somebody_else_ends_no_job(bus: None) -> None:
-    """Anybody on the bus may send what looks like the end of a job."""
-
-    async def forged(service: Service, request: Message) -> None:
-        stranger = await open_dbus_connection("SYSTEM")
-        await stranger.send(removed(JOB, "failed"))
-        await stranger.close()
+def test_the_end_of_another_job_ends_no_job(socket: Path) -> None:
+    async def another_first(service: Service, request: Message) -> None:
         await service.reply(request, "o", JOB)
-        await service.connection.send(removed("/org/freedesktop/systemd1/job/8", "failed"))  # another job
+        await service.connection.send(removed("/org/freedesktop/systemd1/job/8", "failed"))
         await service.connection.send(removed(JOB, "done"))
 
     async def work(asked: Systemd, service: Service) -> None:
         await asked.start("x.scope", [])
 
-    run({"StartTransientUnit": forged}, work)
+    run(socket, {"StartTransientUnit": another_first}, work)
 
 
-def test_what_is_gone_is_killed_and_stopped(bus: None) -> None:
+def test_what_is_gone_is_killed_and_stopped(socket: Path) -> None:
     async def gone(service: Service, request: Message) -> None:
         await service.refuse(request, "NoSuchUnit", "Unit x.scope not loaded.")
 
@@ -169,20 +149,20 @@ def test_what_is_gone_is_killed_and_stopped(bus: None) -> None:
         await asked.stop("x.scope")
         assert service.calls == ["KillUnit", "StopUnit"]
 
-    run({"KillUnit": gone, "StopUnit": gone}, work)
+    run(socket, {"KillUnit": gone, "StopUnit": gone}, work)
 
 
-def test_a_systemd_that_says_nothing_is_not_waited_for(bus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_systemd_that_says_nothing_is_not_waited_for(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systemd, "TIMEOUT", 0.3)
 
     async def work(asked: Systemd, service: Service) -> None:
         with pytest.raises(ContainmentError, match=r"stop x\.scope: no answer from systemd within 0\.3 s"):
             await asked.stop("x.scope")
 
-    run({}, work)
+    run(socket, {}, work)
 
 
-def test_a_connection_that_was_lost_is_made_anew(bus: None) -> None:
+def test_a_connection_that_was_lost_is_made_anew(socket: Path) -> None:
     async def work(asked: Systemd, service: Service) -> None:
         await asked.stop("x.scope")
         assert asked._bus is not None
@@ -191,27 +171,33 @@ def test_a_connection_that_was_lost_is_made_anew(bus: None) -> None:
         await asked.stop("x.scope")
         assert service.calls == ["StopUnit", "StopUnit"]
 
-    run({"StopUnit": nothing_more}, work)
+    run(socket, {"StopUnit": nothing_more}, work)
 
 
-def test_without_systemd_it_is_said(bus: None) -> None:
+@pytest.mark.parametrize("first", [None, b"", b"REJECTED\r\n"], ids=repr)
+def test_without_systemd_it_is_said(socket: Path, first: bytes | None) -> None:
+    """first: what whoever listens there says; None: nobody does."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(first or b"")
+        writer.close()
+
     async def work() -> None:
-        asked = Systemd()
-        try:
-            with pytest.raises(ContainmentError, match=r"stop x\.scope: systemd says"):
-                await asked.stop("x.scope")
-        finally:
-            asked.close()
+        server = None if first is None else await asyncio.start_unix_server(serve, socket)
+        with pytest.raises(ContainmentError, match=r"stop x\.scope: no connection to systemd at /"):
+            await Systemd().stop("x.scope")
+        if server is not None:
+            server.close()
 
-    assert os.environ["DBUS_SYSTEM_BUS_ADDRESS"]
     asyncio.run(work())
 
 
-def test_versions_are_numbers(bus: None) -> None:
+def test_versions_are_numbers(socket: Path) -> None:
     async def version(service: Service, request: Message) -> None:
         await service.reply(request, "v", ("s", "252 (252.39-1~deb12u1)"))
 
     async def work(asked: Systemd, service: Service) -> None:
         assert await asked.version() == "252"
 
-    run({"Get": version}, work)
+    run(socket, {"Get": version}, work)

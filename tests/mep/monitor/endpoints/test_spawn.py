@@ -372,22 +372,33 @@ def test_a_launch_that_is_refused_while_held_is_not_in_the_table(
     launched(tmp_path, story)
 
 
-@pytest.mark.parametrize("resources", [Resources(), Resources(tasks_max=5)])
-def test_limits_that_are_asked_for_are_not_optional(
-    plan: Plan, tmp_path: Path, command: StartEndpoint, resources: Resources, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("resources", "require_scope", "refused"),
+    [(Resources(), True, True), (Resources(tasks_max=5), False, True), (Resources(), False, False)],
+)
+def test_what_cannot_be_contained_is_not_started(
+    plan: Plan,
+    tmp_path: Path,
+    command: StartEndpoint,
+    resources: Resources,
+    require_scope: bool,
+    refused: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A scope is optional where the site says so, limits never are."""
+
     async def story(table: EndpointTable, heard: Heard, containment: NoScopes) -> None:
         containment.refuses = ContainmentError("no controller")
-        if resources:
+        if refused:
             with pytest.raises(Refused) as caught:
                 await table.launch(plan("sleep 3600"), command)
             assert caught.value.refusal.stage == "containment"
         else:
             await table.launch(plan("sleep 3600"), command)
             assert "no scope of its own" in caplog.text
-        assert len(list(table)) == (0 if resources else 1)
+        assert len(list(table)) == (0 if refused else 1)
 
-    launched(tmp_path, story, resources=resources)
+    launched(tmp_path, story, resources=resources, require_scope=require_scope)
 
 
 async def nothing(_: UserEndpoint) -> None:
