@@ -39,6 +39,7 @@ from uep.storage.opening import Storage
 from wire.connection import Connection
 from wire.errors import AccessRefused, BrokerError
 from wire.reconnect import stay_connected
+from wire.time_limit import within
 
 log = logging.getLogger(__name__)
 
@@ -292,7 +293,7 @@ class Endpoint:
 async def _within(seconds: float, what: str, doing: Awaitable[Any], *, quiet: bool = False) -> None:
     """Waits for `doing` at most so long; whatever goes wrong is logged, and the endpoint goes on stopping."""
     try:
-        await asyncio.wait_for(doing, seconds)
+        await within(seconds, doing)
     except asyncio.TimeoutError:
         if not quiet:
             log.warning("%s: not done after %g s", what, seconds)

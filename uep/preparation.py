@@ -18,6 +18,7 @@ from uep.config import ConfigError, EndpointConfig
 from uep.engines.base import Engine
 from uep.storage.directory_lock import DirectoryInUse, lock_directory
 from uep.storage.opening import Storage, open_storage
+from wire.time_limit import within
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,10 @@ async def prepare(config: EndpointConfig, engine: Engine, thread: Executor) -> S
     if config.endpoint_setup:
         await shell_command.run("endpoint_setup", config.endpoint_setup, max(1.0, deadline - loop.time()))
     try:
-        await asyncio.wait_for(loop.run_in_executor(thread, engine.start), max(1.0, deadline - loop.time()))
+        await within(max(1.0, deadline - loop.time()), loop.run_in_executor(thread, engine.start))
         log.info("%s started", engine.name)
         opening = loop.run_in_executor(thread, open_storage, engine.context.directory)
-        return await asyncio.wait_for(opening, max(1.0, deadline - loop.time()))
+        return await within(max(1.0, deadline - loop.time()), opening)
     except asyncio.TimeoutError:
         text = f"The {engine.name} was not ready for tasks within {config.setup_timeout:g} s (setup_timeout)."
         raise NotReady(text) from None

@@ -14,6 +14,7 @@ import signal
 import threading
 
 from uep.config import ConfigError
+from wire.time_limit import within
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ async def run(what: str, command: str, seconds: float) -> None:
     finally:
         output.begin()
     try:
-        code = await asyncio.wait_for(_ended(pid), seconds)
+        code = await within(seconds, _ended(pid))
     except asyncio.TimeoutError:
         raise ConfigError(f"{what} was ended after {seconds:g} s: not done{await output.end()}") from None
     if code:

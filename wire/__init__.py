@@ -9,6 +9,7 @@
 `reconnect`    stays connected; `backoff` is how long to wait before the next attempt
 `errors`       what the broker or the network refused
 `pending`, `pika_errors`   parts of a connection: what waits for an answer; pika's errors in our words
+`time_limit`   waits with a time limit
 `listeners`    who listens on a port of this host, and who may
 `failure_notice`   tells the service that a user endpoint could not start
 `redaction`    keeps passwords out of every text that people read

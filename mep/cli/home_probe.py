@@ -16,6 +16,7 @@ from mep.processes.bounded_output import BoundedOutput
 from mep.processes.printable import escaped
 from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
+from mep.processes.time_limit import within
 from mep.request.launch_plan import LaunchPlan
 from mep.request.launch_spec import LaunchSpec
 from mep.request.refusal import Refused
@@ -34,7 +35,7 @@ async def look(plan: LaunchPlan) -> None:
     """
     try:
         with BoundedOutput(_SIZE) as out:
-            process = await asyncio.wait_for(_start(plan, out), TIME_LIMIT)
+            process = await within(TIME_LIMIT, _start(plan, out))
             try:
                 ended = await process.wait(TIME_LIMIT)
             finally:

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mep.processes.time_limit import within
+
 NAME = "status.sock"
 TIME = 5.0
 """Seconds for a question and its answer, on both sides."""
@@ -71,7 +73,7 @@ class StatusSocket:
         try:
             if self._connections <= MOST and _may_ask(writer.get_extra_info("socket")):
                 writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is in the kernel
-                await asyncio.wait_for(self._exchange(reader, writer), TIME)
+                await within(TIME, self._exchange(reader, writer))
         except (OSError, ValueError, asyncio.TimeoutError):  # it has gone, is slow, or sends no end of a line
             pass
         finally:

@@ -10,6 +10,7 @@ IMPORTS
   privileged, request
 
 FILES
+  time_limit.py       waits with a time limit
   supervised.py       a child that runs as another account: started by the one launch, reaped at its end
   helper.py           a program of ours that runs so, with a socket
   bounded_output.py   what a child writes into a pipe, up to a limit

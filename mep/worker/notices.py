@@ -16,6 +16,7 @@ from wire import backoff
 from wire.errors import AccessRefused
 from wire.failure_notice import publish_failure_notice
 from wire.queues import QueueInfoError, Target, read_endpoint_id, read_target
+from wire.time_limit import within
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Notices:
 async def _deliver(whom: NoticeAddress, text: str, request_id: str) -> bool:
     for wait, _ in zip(backoff.delays(), range(ATTEMPTS), strict=False):
         try:
-            await asyncio.wait_for(publish_failure_notice(whom.target, whom.endpoint_id, text), ATTEMPT_TIMEOUT)
+            await within(ATTEMPT_TIMEOUT, publish_failure_notice(whom.target, whom.endpoint_id, text))
         except AccessRefused as e:
             log.error("[%s] failure notice not sent: %s", request_id, e)
             return False

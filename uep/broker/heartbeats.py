@@ -20,6 +20,7 @@ from wire.errors import BrokerError
 from wire.failure_notice import failure_notice
 from wire.publisher import Publisher
 from wire.queues import Target
+from wire.time_limit import within
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Heartbeats:
             return
         publisher, target = self._channel
         try:
-            await asyncio.wait_for(publisher.publish(target, body), CONFIRM_TIME)
+            await within(CONFIRM_TIME, publisher.publish(target, body))
         except asyncio.TimeoutError:
             log.warning("heartbeat not confirmed within %g s; is the broker short of memory or disk?", CONFIRM_TIME)
         except BrokerError as e:

@@ -14,6 +14,7 @@ from uep.handover import HandOver
 from wire.errors import BrokerError
 from wire.failure_notice import publish_failure_notice
 from wire.queues import read_credentials
+from wire.time_limit import within
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,6 @@ async def publish_start_failure(handover: HandOver, text: str) -> None:
     """Publishes the notice and waits for the broker's confirm; never raises."""
     target = read_credentials(handover.credentials, config.amqp_port(handover.config)).heartbeats
     try:
-        await asyncio.wait_for(publish_failure_notice(target, handover.endpoint_id, text), PATIENCE)
+        await within(PATIENCE, publish_failure_notice(target, handover.endpoint_id, text))
     except (BrokerError, asyncio.TimeoutError) as e:
         log.error("the service could not be told: %s", e or "no answer in time")

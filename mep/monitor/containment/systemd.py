@@ -16,6 +16,8 @@ from jeepney.auth import BEGIN, Authenticator
 from jeepney.io.asyncio import DBusConnection
 from jeepney.wrappers import unwrap_msg
 
+from mep.processes.time_limit import within
+
 SOCKET = "/run/systemd/private"
 """Where systemd takes root's requests; `systemctl` of root uses it, too."""
 
@@ -105,9 +107,9 @@ class Systemd:
         """An operation, once more when the connection is lost meanwhile: systemd may have been executed anew."""
         try:
             try:
-                return await asyncio.wait_for(self._on_bus(operation), TIMEOUT)
+                return await within(TIMEOUT, self._on_bus(operation))
             except _Lost:
-                return await asyncio.wait_for(self._on_bus(operation), TIMEOUT)
+                return await within(TIMEOUT, self._on_bus(operation))
         except asyncio.TimeoutError:
             raise ContainmentError(f"{what}: no answer from systemd within {TIMEOUT:g} s") from None
         except _Lost as error:

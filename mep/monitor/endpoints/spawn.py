@@ -27,6 +27,7 @@ from mep.processes import reaping, report
 from mep.processes.pidfd import send_signal
 from mep.processes.process import Process
 from mep.processes.sealed_file import sealed
+from mep.processes.time_limit import within
 from mep.profile import programs
 from mep.request.launch_plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
 from mep.request.launch_spec import LaunchSpec
@@ -150,7 +151,7 @@ async def _within(
 ) -> None:
     """Returns once the child has come so far; raises Refused when a step before failed, or it took too long."""
     try:
-        failure = await asyncio.wait_for(waiting, seconds)
+        failure = await within(seconds, waiting)
     except asyncio.TimeoutError:
         failure = LaunchFailure(what, 0, f"no answer within {seconds:g} s")
     if failure is not None:

@@ -28,6 +28,7 @@ from mep.monitor.endpoints.termination import Termination
 from mep.monitor.endpoints.timers import Timers
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.processes import reaping
+from mep.processes.time_limit import within
 from mep.profile.config import ManagerConfig
 from mep.request.launch_plan import LaunchPlan
 from mep.request.start_endpoint import StartEndpoint
@@ -190,7 +191,7 @@ class EndpointTable:
         if self._endpoints:
             self._empty.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), STOP_TIMEOUT)
+                await within(STOP_TIMEOUT, self._empty.wait())
 
     def _watch(self, endpoint: UserEndpoint) -> None:
         endpoint.limits = limits_met.watch(endpoint.pid, endpoint.scope)

@@ -21,6 +21,7 @@ from mep.processes.bounded_output import BoundedOutput
 from mep.processes.printable import escaped
 from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
+from mep.processes.time_limit import within
 from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
 
@@ -90,7 +91,7 @@ async def _start(
             rlimits=LIMITS,
         )
         try:
-            return await asyncio.wait_for(SupervisedProcess.start(spec), TIME_LIMIT)
+            return await within(TIME_LIMIT, SupervisedProcess.start(spec))
         except asyncio.TimeoutError:
             raise NotAsked(f"{argv[0]} did not start within {TIME_LIMIT:g} s") from None
         except (NotStarted, OSError) as e:

@@ -13,6 +13,7 @@ from typing import Any
 from mep.monitor.stages import name_service_client
 from mep.monitor.stages.name_service_client import Client, Decode, LookUpFailed, Lost
 from mep.processes.helper import HelperUnavailable
+from mep.processes.time_limit import within
 from mep.request.account import Account
 from mep.request.refusal import Refused
 
@@ -67,7 +68,7 @@ class NameService:
             HelperUnavailable: it cannot be started, or does not work.
         """
         try:
-            await asyncio.wait_for(self._ask("group_ids", (), name_service_client.ids), TIMEOUT)
+            await within(TIMEOUT, self._ask("group_ids", (), name_service_client.ids))
         except (asyncio.TimeoutError, Lost, LookUpFailed) as e:
             await self._end_helper()
             reason = str(e) or f"no answer within {TIMEOUT:g} s"
@@ -126,7 +127,7 @@ class NameService:
     async def _answer(self, kind: str, what: str | tuple[str, ...], decode: Decode) -> Any:
         began = asyncio.get_running_loop().time()
         try:
-            return await asyncio.wait_for(self._ask(kind, what, decode), TIMEOUT)
+            return await within(TIMEOUT, self._ask(kind, what, decode))
         except asyncio.TimeoutError:
             if self._client is not None and self._client.last_answer < began:
                 self._client.give_up(f"it answered nothing for {TIMEOUT:g} s")

@@ -18,6 +18,7 @@ from mep.processes import helper
 from mep.processes.helper import HelperUnavailable
 from mep.processes.render_protocol import ENDED, JOB
 from mep.processes.supervised import SupervisedProcess
+from mep.processes.time_limit import within
 from mep.request.account import Account
 
 START_LIMIT = 30.0
@@ -55,7 +56,7 @@ class RenderServer:
     async def start(cls, account: Account) -> RenderServer:
         """A server that runs as the account and is ready. Raises HelperUnavailable."""
         try:
-            return await asyncio.wait_for(cls._start(account), START_LIMIT)
+            return await within(START_LIMIT, cls._start(account))
         except asyncio.TimeoutError:
             reason = f"not ready after {START_LIMIT:g} s"
             raise HelperUnavailable(f"cannot start the render server as account {account.name!r}: {reason}") from None

@@ -22,6 +22,7 @@ from mep.monitor.stages import render_answer
 from mep.monitor.stages.render_server import Answer, RenderServer, ServerLost
 from mep.processes.helper import HelperUnavailable
 from mep.processes.render_protocol import MAX_OPTIONS, PARALLEL
+from mep.processes.time_limit import within
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -74,7 +75,7 @@ class Renderer:
         for _ in range(2):
             try:
                 server = await self._running()
-                return await asyncio.wait_for(server.exchange(request), ANSWER_LIMIT)
+                return await within(ANSWER_LIMIT, server.exchange(request))
             except HelperUnavailable as e:
                 raise Refused("template", str(e), render_answer.UNAVAILABLE) from None
             except asyncio.TimeoutError:
