@@ -14,6 +14,7 @@ import pytest
 
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.process import signal_ours
 from lab.waiting import until
 from tests.system.clients import submit
 from tests.system.sites import MAPPING, own_site
@@ -35,7 +36,7 @@ def kept(site: ManagerProcess) -> list[str]:
 
 def crash(site: ManagerProcess, pid: int) -> None:
     os.kill(site.pid, signal.SIGSTOP)  # nobody sees the other one end
-    os.kill(pid, signal.SIGKILL)
+    signal_ours(pid, signal.SIGKILL)
     site.kill()
     shutil.rmtree(site.folder / "run" / site.name)
 
@@ -61,7 +62,7 @@ def test_a_task_of_before_is_answered_without_its_user(site: ManagerProcess, hub
         assert "Submit it again" in said["error"]
         assert site.wait_for("recovering", endpoint=name)
         pids = until(lambda: {line["pid"] for line in site.audit("checked in")} - {started["pid"]}, "its successor")
-        os.kill(pids.pop(), signal.SIGTERM)
+        signal_ours(pids.pop(), signal.SIGTERM)
     else:
         assert "mapped" in said["error"] or "identity" in said["error"]
         assert site.wait_for("refused", request=started["request"])["stage"] == "identity"

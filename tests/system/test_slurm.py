@@ -21,6 +21,7 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.process import signal_ours
 from lab.slurm import SlurmNode
 from lab.waiting import until
 from tests.conftest import need
@@ -241,7 +242,7 @@ def test_a_user_endpoint_that_is_killed_keeps_no_job(
     with ThreadPoolExecutor(1) as pool:
         said = pool.submit(call, "alice", WAIT, CASE="killed")
         until((alice.home / "seen").exists, "the task to run")
-        os.kill(site.audit("started")[-1]["pid"], signal.SIGKILL)
+        signal_ours(site.audit("started")[-1]["pid"], signal.SIGKILL)
         assert "SIGKILL" in said.result()[0]["error"]
     until(lambda: not jobs_of(node, alice), "its job to end")
 
