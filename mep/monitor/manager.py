@@ -35,6 +35,7 @@ from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.pipeline import Mapper, Pipeline
 from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import DocumentMapper, Rights
+from mep.monitor.stages.untold import Untold
 from mep.monitor.status import Status
 from mep.monitor.status_socket import StatusSocket
 from mep.profile.profile import Profile
@@ -117,8 +118,9 @@ class Manager:
         self._containment = Containment(profile.name)
         decisions = Decisions(self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12])
         breaker = Breaker()
+        self._untold = Untold(decisions, lambda name: self._table.get(name) is not None, self._kept.forget)
         self._events = EndpointEvents(
-            decisions, self._audit, breaker, lambda command: self.pipeline.revive(command), self._kept
+            decisions, self._audit, breaker, lambda command: self.pipeline.revive(command), self._kept, self._untold
         )
         self._table = EndpointTable(
             run_directory,
@@ -140,6 +142,7 @@ class Manager:
             self._table,
             self._rights,
             self._kept,
+            self._untold,
         )
 
     def heartbeat_period(self) -> float:
@@ -210,6 +213,7 @@ class Manager:
         await worker.finish(FINISH_TIMEOUT)
         await _cancel(recovering)
         await self._leave_endpoints()
+        await self._untold.close()
         await worker.close(LAST_WORDS_TIMEOUT)
         await _cancel(watchdog, mapping, stopping)
         await self._in_force.close()

@@ -15,6 +15,7 @@ from mep.monitor.endpoints.kept import KeptEndpoints
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
+from mep.monitor.stages.untold import Untold
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 
@@ -40,12 +41,14 @@ class EndpointEvents:
         breaker: Breaker,
         revive: Callable[[StartEndpoint], Coroutine[None, None, None]],
         kept: KeptEndpoints,
+        untold: Untold,
     ) -> None:
         self._decisions = decisions
         self._audit = audit
         self._breaker = breaker
         self._revive = revive
         self._kept = kept
+        self._untold = untold
         self._background = Background()
         self._closing = False
 
@@ -124,6 +127,8 @@ class EndpointEvents:
     async def _tell(self, refusal: Refusal, command: StartEndpoint) -> None:
         if await self._decisions.refuse(refusal, command.request_id, command.credentials):
             self._kept.forget(command.name)
+        elif not self._closing:
+            self._untold.keep(refusal, command)
 
 
 def _death(endpoint: UserEndpoint, report: ExitReport) -> Refusal:

@@ -23,6 +23,7 @@ from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.quota import Quota
 from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import Rights
+from mep.monitor.stages.untold import Untold
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -65,6 +66,7 @@ class Pipeline:
         table: EndpointTable,
         rights: Rights,
         kept: KeptEndpoints,
+        untold: Untold,
     ) -> None:
         self._profile = profile
         self._mapper = mapper
@@ -75,6 +77,7 @@ class Pipeline:
         self._table = table
         self._rights = rights
         self._kept = kept
+        self._untold = untold
         self._quota = Quota()
         self._lock = KeyedLock()
         self._turns = FairQueue(PLACES, SHARE)
@@ -137,6 +140,7 @@ class Pipeline:
             if earlier_uid is not None and self._table.get(command.name) is not None:
                 return
             self._table.command_came(command.name)
+            self._untold.drop(command.name)
             if refusal is None:
                 refusal = await self._refusal_of(command, earlier_uid)
             if refusal is not None:
@@ -165,6 +169,8 @@ class Pipeline:
             told = await self._decisions.refuse(refusal, command.request_id, command.credentials, **_facts(command))
             if told:
                 self._kept.forget(command.name)  # all its tasks have the refusal for an answer
+            else:
+                self._untold.keep(refusal, command)
             return
         await self._decisions.refuse(refusal, command.request_id, None, **_facts(command), pid=running.pid)
         if running.command.requester != command.requester:

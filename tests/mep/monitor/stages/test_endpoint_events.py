@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from lab.waiting import aiountil
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.user_endpoint import NOT_ENDED, ExitReport, UserEndpoint
+from mep.monitor.stages import untold
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.endpoint_events import EndpointEvents
+from mep.monitor.stages.untold import Untold
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.refusal import Refused
@@ -45,7 +48,10 @@ class Parts:
         self.kept = StubKept()
         self.revived: list[StartEndpoint] = []
         decisions = Decisions(self.audit, self.notices, lambda: "in force")
-        self.events = EndpointEvents(decisions, self.audit, self.breaker, self._revive, self.kept)  # type: ignore[arg-type]
+        self.running = False
+        self.untold = Untold(decisions, lambda _: self.running, self.kept.forget)
+        parts: Any = (decisions, self.audit, self.breaker, self._revive, self.kept, self.untold)
+        self.events = EndpointEvents(*parts)
 
     async def _revive(self, command: StartEndpoint) -> None:
         self.revived.append(command)
@@ -112,6 +118,45 @@ def test_only_useless_deaths_hold_back(tmp_path: Path, endpoint: UserEndpoint, u
         parts.breaker.check(endpoint.account.uid)
 
     run(tmp_path, story)
+
+
+def test_what_cannot_be_told_is_told_later(
+    tmp_path: Path, endpoint: UserEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untold, "FIRST_PAUSE", 0.01)
+
+    async def story(parts: Parts) -> None:
+        parts.kept.keep(endpoint)
+        parts.notices.delivered = False
+        parts.events.died(endpoint, DIED)
+        await aiountil(lambda: len(parts.notices.sent) == 3, "other attempts")
+        assert parts.kept.requests, "the next manager may have to do it"
+        parts.notices.delivered = True
+        await aiountil(lambda: not parts.kept.requests, "it to be told")
+
+    parts = run(tmp_path, story)
+    texts = {text for _, text in parts.notices.sent}
+    assert len(texts) == 1 and endpoint.command.request_id in texts.pop()
+    assert len(parts.trail()) == 1, "one decision"
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["another one runs", "a command comes"])
+def test_an_answer_that_was_not_told_is_not_told_to_a_successor(
+    tmp_path: Path, endpoint: UserEndpoint, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    monkeypatch.setattr(untold, "FIRST_PAUSE", 0.05)
+
+    async def story(parts: Parts) -> None:
+        parts.notices.delivered = False
+        parts.events.died(endpoint, DIED)
+        await aiountil(lambda: parts.untold._trying, "it to be left for later")
+        if runs:
+            parts.running = True
+        else:
+            parts.untold.drop(endpoint.name)
+        await aiountil(lambda: not parts.untold._trying, "it to be forgotten")
+
+    assert len(run(tmp_path, story).notices.sent) == 1
 
 
 def test_who_has_asked_gets_another(tmp_path: Path, endpoint: UserEndpoint) -> None:

@@ -22,6 +22,7 @@ from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.pipeline import AGREEING, Pipeline
 from mep.monitor.stages.rights import Rights
+from mep.monitor.stages.untold import Untold
 from mep.processes.process import Process
 from mep.profile.profile import Profile
 from mep.profile.sections.limits import Limits
@@ -93,7 +94,8 @@ class Site:
         parts: Any = (self.mapper, self.names, self.renderer, decisions, self.breaker, self.table)
         rights: Any = (self.mapper, self.names, decisions, self.table)
         kept: Any = self.kept
-        self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights), kept)
+        self.untold = Untold(decisions, lambda name: self.table.get(name) is not None, self.kept.forget)
+        self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights), kept, self.untold)
 
     def trail(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
