@@ -1,7 +1,8 @@
 """What the lab starts, and how it ends a process: asks, waits, and kills what does not listen.
 
-A child that has not been waited for keeps its pid, and is signalled by that. For any other process the pid may go to
-another at any moment: it is pinned first, looked at then, and signalled by what pins it.
+A child that has not been waited for keeps its pid, and is signalled by that. For any other process (its number was in a
+file, or told by somebody) the pid may go to another at any moment: it is pinned first, looked at then, and signalled by
+what pins it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -75,6 +77,33 @@ def kill_if(pid: int, is_meant: Callable[[int], bool]) -> None:
     with contextlib.suppress(ProcessLookupError), PinnedProcess(pid) as process:
         if is_meant(pid):
             process.send_signal(signal.SIGKILL)
+
+
+def signal_ours(pid: int, number: int) -> None:
+    """Signals a process of this run whose pid was read somewhere: one that is younger, and on the same network.
+
+    Raises:
+        ProcessLookupError: nobody has the pid, or somebody else.
+    """
+    with PinnedProcess(pid) as process:
+        if not _is_ours(pid):
+            raise ProcessLookupError(f"{pid} is no process of this run")
+        process.send_signal(number)
+
+
+def _is_ours(pid: int) -> bool:
+    """Sees that by the network namespace, which a run of root's has for itself, and by the start times."""
+    own, theirs = Path("/proc/thread-self"), Path(f"/proc/{pid}")
+    try:
+        same_network = os.path.samestat((own / "ns" / "net").stat(), (theirs / "ns" / "net").stat())
+        return same_network and _started(theirs) >= _started(Path("/proc/self"))
+    except OSError:  # gone, or another user's
+        return False
+
+
+def _started(process: Path) -> int:
+    """Clock ticks since the boot."""
+    return int((process / "stat").read_text().rpartition(")")[2].split()[19])
 
 
 def end(process: subprocess.Popen[Any] | None, what: str, failed: Callable[[str], Exception]) -> None:

@@ -4,8 +4,8 @@
         box.run("systemctl", "start", "mep@prod")
         box.shell("journalctl -u mep@prod | tail")
 
-`machine`   the box as its maker sees it: starts it, runs commands in it, stops it
-`nspawn`    the program that becomes systemd-nspawn over the copy of this system
+`machine`   the box as its maker sees it: starts it, runs commands in it, has it crash, stops it
+`nspawn`    the program that runs systemd-nspawn over the copy of this system
 `base`      the package by which the copy claims to be Enterprise Linux
 `cgroups`   the cgroups that a box lives in
 `common`    what these share
@@ -14,7 +14,7 @@ The box sees the file system of `/`, and writes into memory. It does not see oth
 environment of this Python, which it can only read. Not taken over: what this system has enabled, its journal, its
 package database, an installed mep (`nspawn.HIDDEN`), `/tmp` and `/run`. Units are disabled by default, as on Enterprise
 Linux, whose base system a dummy package claims to provide; so `rpm -i` works inside. The loopback interface is its own,
-and there is no other.
+and there is no other, unless it is to share those of its maker.
 
 A command comes in from outside (nsenter): it has root's full rights, and stays in the cgroup of its caller. What must
 have a cgroup in the box, or the rights that a service has there, is started by `systemd-run --wait --pipe`.

@@ -42,13 +42,25 @@ def make(own: Path, name: str) -> Path:
 
 
 def remove(cgroup: Path) -> None:
-    """Removes a box's own cgroup and those below, if any. Waits for the kernel to be done with its last processes."""
+    """Removes a box's own cgroup and those below, if any. Raises BoxFailed."""
+    clear(cgroup)
+    _until_removed(cgroup)
+
+
+def clear(cgroup: Path) -> None:
+    """Removes those below a box's own cgroup. Raises BoxFailed."""
     assert NAME.fullmatch(cgroup.name), f"not the cgroup of a box: {cgroup}"
+    for folder, names, _ in os.walk(cgroup, topdown=False):
+        for name in names:
+            _until_removed(Path(folder, name))
+
+
+def _until_removed(cgroup: Path) -> None:
+    """Waits for the kernel to be done with its last processes."""
 
     def removed() -> bool:
-        for folder, _, _ in os.walk(cgroup, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(folder).rmdir()
+        with contextlib.suppress(OSError):
+            cgroup.rmdir()
         return not cgroup.exists()
 
     until(removed, f"{cgroup} to be empty", failed=BoxFailed)

@@ -1,4 +1,4 @@
-"""The box as its maker sees it: started, entered by commands, and stopped; what it is says `lab.box`."""
+"""The box as its maker sees it: started, entered by commands, crashed and stopped; what it is says `lab.box`."""
 
 from __future__ import annotations
 
@@ -33,16 +33,19 @@ _POWER_OFF = signal.SIGRTMIN + 4
 
 
 class Box(Running):
-    """`start`, `run`, `shell`, `stop`; a context manager starts and stops.
+    """`start`, `run`, `shell`, `crash`, `stop`; a context manager starts and stops.
 
     `state` is what `systemctl is-system-running` said after the boot: `running`, or `degraded` when a unit failed.
     """
 
-    def __init__(self, folder: Path, name: str | None = None, read_only: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, folder: Path, name: str | None = None, read_only: Sequence[Path] = (), *, own_network: bool = True
+    ) -> None:
         """`folder` is made, and removed when the box stops; its parent exists, and it is not in `/run`.
 
         `name`, `mepbox-` and up to 12 letters and digits, is the box's host name and that of its cgroups; made up when
         there is none. `read_only` are more files and folders of this system that the box sees in the same place.
+        Without `own_network` it has the interfaces of its maker, whose servers it reaches.
         """
         self.folder = folder.absolute()
         self.name = name or f"mepbox-{secrets.token_hex(4)}"
@@ -50,6 +53,7 @@ class Box(Running):
             raise ValueError(f"not a name for a box: {self.name}")
         self.state = ""
         self._read_only = [*_needed(), *(path.absolute() for path in read_only)]
+        self._own_network = own_network
         self._cgroups: dict[str, Path] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._leader: PinnedProcess | None = None
@@ -68,7 +72,8 @@ class Box(Running):
         try:
             base.build(self.folder)
             self._make_cgroups()
-            self._boot()
+            self._begin()
+            self._wait_until_booted()
         except BaseException:
             self._clean_up()
             raise
@@ -86,6 +91,20 @@ class Box(Running):
             raise BoxFailed(f"the box did not power off:\n{self._console_end()}") from None
         finally:
             self._clean_up()
+
+    def crash(self) -> None:
+        """Ends everything at once, as a power cut does, boots once more, and waits until everything is started.
+
+        The files are as they were, those under `/run` and `/tmp` are gone. (What had not reached the disk yet would be
+        lost with the power, too; here it is not.) Raises BoxFailed.
+        """
+        assert self._process is not None and self._process.stdin is not None and self._leader is not None
+        self._process.stdin.write(b"!")
+        leader, self._leader = self._leader, None
+        with leader:
+            leader.send_signal(signal.SIGKILL)
+            until(leader.has_ended, "the box to end", failed=BoxFailed)
+        self._wait_until_booted()
 
     def run(
         self,
@@ -130,7 +149,7 @@ class Box(Running):
         for controllers, own in cgroups.own().items():
             self._cgroups[controllers] = cgroups.make(own, self.name)
 
-    def _boot(self) -> None:
+    def _begin(self) -> None:
         names = [name for name in self._cgroups if name and not name.startswith("name=")]
         orders = {
             "folder": str(self.folder),
@@ -138,6 +157,7 @@ class Box(Running):
             "cgroups": [str(path) for path in self._cgroups.values()],
             "controllers": [f"/sys/fs/cgroup/{name}" for name in names],
             "read_only": [str(path) for path in self._read_only],
+            "own_network": self._own_network,
         }
         apart = ["unshare", "--mount", "--propagation=private", "--pid", "--mount-proc", "--fork", "--kill-child=KILL"]
         with self.console.open("wb") as console:
@@ -145,11 +165,14 @@ class Box(Running):
                 ["setpriv", "--pdeathsig=KILL", *apart, sys.executable, "-m", "lab.box.nspawn", json.dumps(orders)],
                 cwd=PROJECT,
                 env=ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
+                bufsize=0,
+                stdin=subprocess.PIPE,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _wait_until_booted(self) -> None:
         self._leader = self._wait_for_systemd()
         said = self.run("systemctl", "is-system-running", "--wait", check=False, timeout=BOOT_TIMEOUT)
         self.state = said.stdout.strip()
@@ -187,6 +210,8 @@ class Box(Running):
         if process is not None and process.poll() is None:
             process.kill()
             process.wait()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
         # The box's mounts were in its own namespace only, and are gone with it.
         shutil.rmtree(self.folder)
         made, self._cgroups = self._cgroups, {}

@@ -1,18 +1,21 @@
-"""`python -m lab.box.nspawn ORDERS`: makes the copy of this system, furnishes it, and becomes systemd-nspawn over it.
+"""`python -m lab.box.nspawn ORDERS`: makes the copy of this system, furnishes it, and boots it with systemd-nspawn.
 
 It runs as root, as process 1 of the box's outer namespaces of mounts and processes. `Box` starts it; ORDERS is JSON.
+Each byte on its standard input is an order to boot once more, over the same copy, when what runs has ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import stat
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lab.box import cgroups
 
@@ -95,14 +98,22 @@ def _call(*argv: str) -> None:
         sys.exit(f"{' '.join(argv)}: {done.stderr}")
 
 
-def _become_nspawn(root: Path, name: str, read_only: Sequence[str], controllers: Sequence[str]) -> None:
+def _boot(root: Path, orders: Mapping[str, Any]) -> int:
+    """Runs the box until it ends. Returns its exit code."""
     # nspawn mounts controllers of version 1 read-only, but these are the box's own.
     start = 'for c in "$@"; do mount -o remount,rw,bind "$c"; done; exec ' + SYSTEMD
-    options = ["--quiet", f"--directory={root}", f"--machine={name}", "--private-network", "--console=read-only"]
+    options = ["--quiet", f"--directory={root}", f"--machine={orders['name']}", "--console=read-only"]
+    options += ["--private-network"] if orders["own_network"] else []
     # Nobody outside knows of the box: no machined, no scope, no journal.
     options += ["--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off"]
-    options += [f"--bind-ro={path}" for path in read_only]
-    os.execvp("systemd-nspawn", ["systemd-nspawn", *options, "/bin/sh", "-c", start, "sh", *controllers])
+    options += [f"--bind-ro={path}" for path in orders["read_only"]]
+    command = ["systemd-nspawn", *options, "/bin/sh", "-c", start, "sh", *orders["controllers"]]
+    return subprocess.call(command, stdin=subprocess.DEVNULL)
+
+
+def _is_to_boot_again() -> bool:
+    """Takes one order, if there is any."""
+    return bool(select.select([0], [], [], 0)[0] and os.read(0, 1))
 
 
 def main() -> None:
@@ -114,7 +125,12 @@ def main() -> None:
     root = _mount_root(folder)
     _furnish(root, orders["name"])
     _install_base(root, folder)
-    _become_nspawn(root, orders["name"], orders["read_only"], orders["controllers"])
+    code = _boot(root, orders)
+    while _is_to_boot_again():
+        for cgroup in orders["cgroups"]:
+            cgroups.clear(Path(cgroup))  # a host that boots has none
+        code = _boot(root, orders)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

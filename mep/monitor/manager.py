@@ -215,6 +215,7 @@ class Manager:
         await worker.finish(FINISH_TIMEOUT)
         await _cancel(recovering)
         await self._leave_endpoints()
+        await self.pipeline.close()
         await worker.close(LAST_WORDS_TIMEOUT)
         await _cancel(watchdog, mapping, stopping)
         await self._in_force.close()

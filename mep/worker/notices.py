@@ -66,6 +66,17 @@ class Notices:
         async with self._places:
             return await _deliver(whom, text, request_id)
 
+    async def send_again(self, credentials: Mapping[str, Any], text: str) -> bool:
+        """Tries once to publish one that had to be given up, without another word in the log; whether that is done."""
+        try:
+            whom = address(credentials, self.amqp_port)
+            async with self._places:
+                await within(ATTEMPT_TIMEOUT, publish_failure_notice(whom.target, whom.endpoint_id, text))
+        except Exception as e:  # noqa: BLE001 - as in _deliver
+            log.debug("failure notice not sent yet: %s", e)
+            return False
+        return True
+
 
 async def _deliver(whom: NoticeAddress, text: str, request_id: str) -> bool:
     for wait, _ in zip(backoff.delays(), range(ATTEMPTS), strict=False):
@@ -79,5 +90,5 @@ async def _deliver(whom: NoticeAddress, text: str, request_id: str) -> bool:
             await asyncio.sleep(wait)
         else:
             return True
-    log.error("[%s] failure notice given up; the user's future waits until the service ends it", request_id)
+    log.error("[%s] failure notice not sent; it is tried again every few minutes", request_id)
     return False

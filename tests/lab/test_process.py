@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from lab.process import PinnedProcess, end, kill_if
+from lab.process import PinnedProcess, end, kill_if, signal_ours
 from lab.waiting import until
 
 
@@ -57,6 +59,23 @@ def test_a_pinned_process_is_seen_to_end(sleeping: subprocess.Popen[bytes]) -> N
         assert sleeping.wait() == -signal.SIGTERM
         assert pinned.has_ended(), "also when it has been waited for"
         pinned.send_signal(signal.SIGTERM)
+
+
+def test_of_this_run_is_who_is_younger_and_on_the_same_network(sleeping: subprocess.Popen[bytes]) -> None:
+    signal_ours(sleeping.pid, signal.SIGTERM)
+    assert sleeping.wait() == -signal.SIGTERM
+    for pid in (sleeping.pid, os.getppid()):
+        with pytest.raises(ProcessLookupError):
+            signal_ours(pid, signal.SIGCONT)
+
+
+def test_somebody_on_another_network_is_not_signalled(root: None) -> None:
+    with subprocess.Popen(["unshare", "--net", "sleep", "600"]) as stranger:
+        until(lambda: Path(f"/proc/{stranger.pid}/comm").read_text() == "sleep\n", "it to be there")
+        with pytest.raises(ProcessLookupError):
+            signal_ours(stranger.pid, signal.SIGKILL)
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_a_child_ends_by_request_or_by_force(

@@ -38,7 +38,7 @@ endpoint, all_options, arguments, one_by_one = sys.argv[1], *map(json.loads, sys
 with Executor(endpoint_id=endpoint, api_burst_limit=8, api_burst_window_s=1) as ex:
     def outcome(future):
         try:
-            print(json.dumps(future.result(timeout=60)))
+            print(json.dumps(future.result(timeout=100)))
         except TaskExecutionFailed as e:
             print(json.dumps({{"error": str(e).strip()}}))
 
@@ -77,9 +77,24 @@ def submit(
     one_by_one: bool = False,
 ) -> list[dict[str, Any]]:
     """Submits a function `task` once with each of the options, as a user would: what came back, or {"error": text}."""
+    return submit_to(
+        hub, site.endpoint_id, user, *all_options, function=function, arguments=arguments, one_by_one=one_by_one
+    )
+
+
+def submit_to(
+    hub: HubProcess,
+    endpoint_id: str,
+    user: str,
+    *all_options: dict[str, Any],
+    function: str = WHERE,
+    arguments: list[Any] | None = None,
+    one_by_one: bool = False,
+) -> list[dict[str, Any]]:
+    """The same, at whatever endpoint has this id."""
     script = SUBMIT.format(function=function)
     texts = (json.dumps(list(all_options)), json.dumps(arguments or []), json.dumps(one_by_one))
-    return run_script(hub, user, script, site.endpoint_id, *texts)
+    return run_script(hub, user, script, endpoint_id, *texts)
 
 
 def request_of(said: dict[str, Any]) -> str:

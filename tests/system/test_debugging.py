@@ -18,6 +18,7 @@ from lab.accounts import LocalAccount
 from lab.client import output_of
 from lab.hub import HubProcess
 from lab.manager import MEP, ManagerProcess
+from lab.process import signal_ours
 
 pytestmark = pytest.mark.system
 
@@ -183,7 +184,7 @@ def test_a_user_endpoint_by_hand(shell: Shell, hub: HubProcess, manager: Manager
     finally:
         for pid in family(process.pid):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                signal_ours(pid, signal.SIGTERM)
         process.communicate(timeout=60)
         config.write_bytes(untouched)
         assert "profile reloaded\n" in manager.reload()

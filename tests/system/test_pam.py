@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.process import signal_ours
 from lab.waiting import until
 from tests.accounts import ALICE, BOB
 from tests.system.clients import caller
@@ -104,7 +106,7 @@ def test_a_session_for_as_long_as_the_user_endpoint_lives(
     (keeper,) = keepers() - before
     assert keeper != pid
     assert Path(f"/proc/{keeper}").stat().st_uid == 0
-    os.kill(pid, 9)
+    signal_ours(pid, signal.SIGKILL)
     until(lambda: not keepers() - before, "the keeper to end")
     assert told.read_text() == f"open_session {ALICE}\nclose_session {ALICE}\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.process import signal_ours
 from lab.waiting import until
 from tests.accounts import ALICE
 from tests.system.clients import caller
@@ -69,10 +69,10 @@ def test_a_manager_that_was_killed_is_succeeded_in_the_same_way(site: ManagerPro
 
 def test_an_adopted_one_that_stops_idle_is_reaped_and_not_told_as_a_failure(site: ManagerProcess, run: Any) -> None:
     pid = run("alice", RUN="idle", PERIOD=0.5, SOFT=6)["pid"]
-    os.kill(pid, signal.SIGSTOP)  # its time goes on when it is adopted
+    signal_ours(pid, signal.SIGSTOP)  # its time goes on when it is adopted
     site.restart()
     site.wait_for("adopted", pid=pid)
-    os.kill(pid, signal.SIGCONT)
+    signal_ours(pid, signal.SIGCONT)
     exited = site.wait_for("exited", pid=pid)
     assert exited["ending"] == "stopped by itself"
     assert not alive(pid)
@@ -86,7 +86,7 @@ def test_an_adopted_one_that_is_killed_is_told(site: ManagerProcess, run: Any) -
     pid = run("alice", RUN="dies later")["pid"]
     site.restart()
     site.wait_for("adopted", pid=pid)
-    os.kill(pid, signal.SIGKILL)
+    signal_ours(pid, signal.SIGKILL)
     exited = site.wait_for("exited", pid=pid)
     assert "may have been killed" in exited["ending"]
     assert site.wait_for("refused", request=exited["request"])["stage"] == "running"
@@ -104,7 +104,7 @@ def test_one_that_died_while_no_manager_ran_is_told_by_the_next(site: ManagerPro
     pid = run("bob", RUN="unseen")["pid"]
     time.sleep(2.1)  # until its command is no longer remembered
     site.kill()
-    os.kill(pid, signal.SIGKILL)
+    signal_ours(pid, signal.SIGKILL)
     wait_for_end(pid)
     site.start()
     exited = site.wait_for("exited", pid=pid)
@@ -123,7 +123,7 @@ def test_a_pid_that_belongs_to_somebody_else_by_now_is_never_touched(
         site.kill()
         path = site.folder / "run" / site.name / name / "state.json"
         state = json.loads(path.read_text())
-        os.kill(state["process"]["pid"], signal.SIGKILL)
+        signal_ours(state["process"]["pid"], signal.SIGKILL)
         wait_for_end(state["process"]["pid"])
         state["process"]["pid"] = stranger.pid
         path.write_text(json.dumps(state))
@@ -146,7 +146,7 @@ def test_state_that_cannot_be_understood_is_left_alone(site: ManagerProcess, run
     site.start()
     assert f"{path.parent}: cannot be adopted" in site.log.read_text()
     assert alive(pid)
-    os.kill(pid, signal.SIGKILL)
+    signal_ours(pid, signal.SIGKILL)
     path.unlink()
 
 
@@ -155,7 +155,10 @@ def test_a_start_that_was_not_finished_is_undone(site: ManagerProcess, run: Any)
     pid = run("bob", RUN="half")["pid"]
     name = site.wait_for("started", pid=pid)["endpoint"]
     path = site.folder / "run" / site.name / name / "state.json"
+    kept = site.folder / "etc" / "user-endpoints" / site.name / f"{name}.json"
+    until(kept.exists, "what outlives a crash of the host")
     site.kill()
+    kept.unlink()  # it is written later than that
     path.write_text(json.dumps({**json.loads(path.read_text()), "executed": False}))
     site.start()
     wait_for_end(pid)

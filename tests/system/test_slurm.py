@@ -21,6 +21,7 @@ from lab.accounts import LocalAccount
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.process import signal_ours
 from lab.slurm import SlurmNode
 from lab.waiting import until
 from tests.conftest import need
@@ -242,7 +243,7 @@ def test_a_user_endpoint_that_is_killed_keeps_no_job(
         said = pool.submit(call, "alice", WAIT, CASE="killed")
         until(lambda: said.done() or (alice.home / "seen").exists(), "the task to run", patience=180)
         assert not said.done(), said.result()
-        os.kill(site.audit("started")[-1]["pid"], signal.SIGKILL)
+        signal_ours(site.audit("started")[-1]["pid"], signal.SIGKILL)
         assert "SIGKILL" in said.result()[0]["error"]
     until(lambda: not jobs_of(node, alice), "its job to end")
 

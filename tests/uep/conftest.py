@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lab.broker import PROGRAM, PrivateBroker
+from lab.process import signal_ours
 from tests.conftest import need
 from tests.uep.program import THREADS, StartUep, Uep, start_program
 from tests.uep.service import Service
@@ -53,7 +54,7 @@ def start_uep(tmp_path: Path, service: Service) -> Iterator[StartUep]:
         uep.process.wait()
         for pid in uep.descendants():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                signal_ours(pid, signal.SIGKILL)
         for fd in (uep.credential_fd, uep.ready):
             os.close(fd)
 

@@ -14,6 +14,7 @@ FILES
   pipeline.py             the order of the stages
   decisions.py            puts decisions on record: the one place where a refusal is logged, audited and told
   endpoint_events.py      what follows when a user endpoint starts, works or ends: audit, notices, revivals
+  untold.py               answers that could not be told: told later
   rights.py               ends what runs, and may not any more
   fair_queue.py           places for work that takes time, in turn
   keyed_lock.py           one request at a time for each user endpoint

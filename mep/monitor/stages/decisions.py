@@ -21,6 +21,9 @@ class Notices(Protocol):
     async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
         """Sends a notice with the credentials of its user endpoint; whether it was delivered."""
 
+    async def send_again(self, credentials: Mapping[str, Any], text: str) -> bool:
+        """Tries once to send one that could not be delivered; whether it was delivered now."""
+
 
 class Decisions:
     """configuration: gives the beginning of the digest of the profile in force, which every line of the trail has."""
@@ -57,7 +60,15 @@ class Decisions:
         self.note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin, **facts)
         if credentials is None:
             return False
-        return await self._notices.send(credentials, f"{refusal.reason_for_user} (request {request_id})", request_id)
+        return await self._notices.send(credentials, _text(refusal, request_id), request_id)
+
+    async def tell_again(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any]) -> bool:
+        """Tries once to tell its user a refusal that is on record already. Returns whether that was delivered."""
+        return await self._notices.send_again(credentials, _text(refusal, request_id))
 
     def _record(self, event: str, request_id: str, facts: Mapping[str, object]) -> None:
         self._audit.record(event, request_id, **{"configuration": self._configuration(), **facts})
+
+
+def _text(refusal: Refusal, request_id: str) -> str:
+    return f"{refusal.reason_for_user} (request {request_id})"

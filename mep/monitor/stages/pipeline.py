@@ -23,6 +23,7 @@ from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.quota import Quota
 from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import Rights
+from mep.monitor.stages.untold import Untold
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -75,6 +76,7 @@ class Pipeline:
         self._table = table
         self._rights = rights
         self._kept = kept
+        self._untold = Untold(self._tell_again)
         self._quota = Quota()
         self._lock = KeyedLock()
         self._turns = FairQueue(PLACES, SHARE)
@@ -118,10 +120,13 @@ class Pipeline:
         """
         async with self._lock.hold(command.name) as held:
             if held and self._table.get(command.name) is None:
-                if await self._decisions.refuse(refusal, command.request_id, command.credentials):
-                    self._kept.forget(command.name)  # all its tasks have the refusal for an answer
+                await self._refuse(refusal, command)
             else:
                 await self._decisions.refuse(refusal, command.request_id, None)
+
+    async def close(self) -> None:
+        """Gives up what could not be told."""
+        await self._untold.close()
 
     async def recover(self, kept: Kept) -> None:
         """Brings the request of a user endpoint that a crash has ended to an end once more.
@@ -150,6 +155,7 @@ class Pipeline:
             if earlier_uid is not None and self._table.get(command.name) is not None:
                 return
             self._table.command_came(command.name)
+            self._untold.drop(command.name)
             if refusal is None:
                 refusal = await self._refusal_of(command, earlier_uid)
             if refusal is not None:
@@ -175,9 +181,7 @@ class Pipeline:
         self._decided()
         running = self._table.get(command.name)
         if running is None:
-            told = await self._decisions.refuse(refusal, command.request_id, command.credentials, **_facts(command))
-            if told:
-                self._kept.forget(command.name)  # all its tasks have the refusal for an answer
+            await self._refuse(refusal, command, **_facts(command))
             return
         await self._decisions.refuse(refusal, command.request_id, None, **_facts(command), pid=running.pid)
         if running.command.requester != command.requester:
@@ -187,6 +191,23 @@ class Pipeline:
         if refusal.ends_right:
             for endpoint in self._of_the_same(running, refusal):
                 self._rights.withdraw(endpoint, refusal)
+
+    async def _refuse(self, refusal: Refusal, command: StartEndpoint, **facts: object) -> None:
+        """Tells its user; later, when that cannot be done now."""
+        if await self._decisions.refuse(refusal, command.request_id, command.credentials, **facts):
+            self._kept.forget(command.name)  # all its tasks have the refusal for an answer
+        else:
+            self._untold.keep(refusal, command)
+
+    async def _tell_again(self, refusal: Refusal, command: StartEndpoint) -> bool:
+        """Tries once more to tell its user. True when that is done, or there is another answer."""
+        async with self._lock.hold(command.name) as held:
+            if not held or self._table.get(command.name) is not None:
+                return True
+            told = await self._decisions.tell_again(refusal, command.request_id, command.credentials)
+            if told:
+                self._kept.forget(command.name)
+            return told
 
     def _decided(self) -> None:
         task = asyncio.current_task()

@@ -95,6 +95,10 @@ class StubNotices:
         self.sent.append((request_id, text))
         return self.delivered
 
+    async def send_again(self, credentials: Mapping[str, Any], text: str) -> bool:
+        self.sent.append(("again", text))
+        return self.delivered
+
 
 @dataclass
 class StubKept:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import subprocess
 
 import pytest
 
+from lab.process import signal_ours
 from lab.waiting import aiountil
 from mep.processes.bounded_output import BoundedOutput
 
@@ -40,7 +42,7 @@ def test_more_than_the_limit_is_told_and_not_kept() -> None:
 
 def test_who_else_may_still_write_is_not_waited_for() -> None:
     data, overflow = run("sleep 60 & echo $!", 100)
-    os.kill(int(data), 9)
+    signal_ours(int(data), signal.SIGKILL)
     assert not overflow
 
 

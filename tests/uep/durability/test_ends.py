@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from lab.broker import PrivateBroker
+from lab.process import signal_ours
 from lab.proxy import Proxy
 from lab.waiting import until
 from tests.uep.durability.tally import MANY, STOPPED, Tally, lives, work_long
@@ -109,7 +109,7 @@ def test_pool_worker_killed(start_uep: StartUep, tally: Tally) -> None:
     until(lambda: mark.exists() and mark.read_text().endswith("\n"), "the task to run", 60)
     tally.send(MANY)
     tally.receive(30)
-    os.kill(int(mark.read_text()), signal.SIGKILL)
+    signal_ours(int(mark.read_text()), signal.SIGKILL)
     tally.settle()
     errors = tally.errors()
     assert errors.keys() == {long}

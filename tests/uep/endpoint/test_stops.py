@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.process import signal_ours
 from lab.waiting import until
 from tests.uep import functions
 from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep
@@ -49,7 +50,7 @@ def test_a_dead_engine_leaves_what_comes_to_the_successor(start_uep: StartUep, s
     uep = start_uep(HTEX.replace("0.5", "30"))
     assert service.call(functions.double, 1) == 2
     (interchange,) = (pid for pid in uep.descendants() if b"interchange" in _command(pid))
-    os.kill(interchange, signal.SIGKILL)
+    signal_ours(interchange, signal.SIGKILL)
     assert uep.process.wait(60) == 0
     late = service.send(functions.double, 2)
     start_uep(THREADS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import random
 import signal
 import threading
@@ -15,6 +14,7 @@ import psutil
 import pytest
 from globus_compute_sdk import ShellFunction
 
+from lab.process import signal_ours
 from lab.waiting import until
 from tests.uep import functions
 from tests.uep.task_requests import PROCESS_POOL, StartEngine, run, task_request, value
@@ -48,7 +48,7 @@ def test_a_crash_names_the_signal(number: int, said: str, start: StartEngine) ->
 def test_dead_pool_worker_is_noticed_when_its_task_has_forked(start: StartEngine, tmp_path: Path) -> None:
     engine = start(PROCESS_POOL)
     result = run(engine, task_request(functions.leave_child_and_die, str(tmp_path / "child")))
-    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    signal_ours(int((tmp_path / "child").read_text()), signal.SIGKILL)
     assert "worker process of the task died" in result.data
 
 
@@ -60,7 +60,7 @@ def test_tasks_in_pool_processes_may_have_processes(start: StartEngine) -> None:
 def test_idle_pool_worker_may_die(start: StartEngine) -> None:
     engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
     pid = value(engine, functions.whereabouts)["pid"]
-    os.kill(pid, signal.SIGKILL)
+    signal_ours(pid, signal.SIGKILL)
     until(lambda: not psutil.pid_exists(pid), "the worker to end")
     assert value(engine, functions.whereabouts)["pid"] != pid
 
@@ -121,7 +121,7 @@ def test_pool_that_may_have_no_more_processes(start: StartEngine, monkeypatch: p
     monkeypatch.setattr(engine._program, "fork", refuse)  # type: ignore[attr-defined]
     futures = [engine.submit(task_request(functions.sleep, 0.05)) for _ in range(20)]
     assert all(messages.unpack(each.result(30)).error_details is None for each in futures)  # type: ignore[union-attr]
-    os.kill(first, signal.SIGKILL)
+    signal_ours(first, signal.SIGKILL)
     until(lambda: not psutil.pid_exists(first), "the first worker to end", 60)
     assert "Resource temporarily unavailable" in run(engine, task_request(functions.double, 1)).data
     monkeypatch.undo()
@@ -132,7 +132,7 @@ def test_pool_worker_that_stands_still_holds_up_no_others(start: StartEngine, mo
     monkeypatch.setattr(pool_worker, "STALL", 1.0)
     engine = start({"type": "ProcessPoolEngine", "max_workers": 1})
     pid = value(engine, functions.whereabouts)["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    signal_ours(pid, signal.SIGSTOP)
     large = engine.submit(task_request(functions.length, "x" * 5_000_000))  # more than its socket takes
     assert messages.unpack(large.result(30)).error_details is None  # type: ignore[union-attr]
     assert value(engine, functions.whereabouts)["pid"] != pid

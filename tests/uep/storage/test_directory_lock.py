@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.process import signal_ours
 from lab.waiting import until
 from tests.uep import functions
 from tests.uep.in_process import run_endpoint
@@ -58,7 +59,7 @@ def moved_in(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
-            os.kill(child, signal.SIGKILL)
+            signal_ours(child, signal.SIGKILL)
 
 
 def test_held_until_the_process_ends_however_it_ends(tmp_path: Path, thread: ThreadPoolExecutor) -> None:

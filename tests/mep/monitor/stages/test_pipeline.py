@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from lab.waiting import aiountil
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.kept import Kept
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.monitor.stages import untold
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.pipeline import AGREEING, Pipeline
@@ -466,6 +468,61 @@ def test_a_revival_is_the_request_once_more(site: Site, command: StartEndpoint) 
 
 
 DEATH = Refusal("running", "killed by signal 9", "Your user endpoint was killed.")
+
+
+def test_what_cannot_be_told_is_told_later(site: Site, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untold, "FIRST_PAUSE", 0.01)
+
+    async def story() -> None:
+        site.kept.requests[command.name] = "r1"
+        site.notices.delivered = False
+        await site.pipeline.tell(DEATH, command)
+        await aiountil(lambda: len(site.notices.sent) == 3, "other attempts")
+        assert site.kept.requests, "the next manager may have to do it"
+        site.notices.delivered = True
+        await aiountil(lambda: not site.kept.requests, "it to be told")
+        await site.pipeline.close()
+
+    run(story)
+    assert {text for _, text in site.notices.sent} == {"Your user endpoint was killed. (request r1)"}
+    assert site.events() == ["refused"], "one decision"
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["a command is refused", "a command starts one"])
+def test_an_answer_that_was_not_told_is_not_told_to_a_successor(
+    site: Site, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    monkeypatch.setattr(untold, "FIRST_PAUSE", 0.05)
+
+    async def story() -> None:
+        site.notices.delivered = False
+        await site.pipeline.tell(DEATH, command)
+        site.notices.delivered = True
+        if refused:
+            site.mapper.answer = Refused("identity", "not any more", "You are not mapped any more.")
+        await site.pipeline.handle(numbered(command, 2))
+        await asyncio.sleep(0.2)
+        assert not site.pipeline._untold._trying
+
+    run(story)
+    assert [request_id for request_id, _ in site.notices.sent] == ["r1", "r2"][: 1 + refused]
+
+
+def test_one_that_runs_answers_for_what_was_not_told(
+    site: Site, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untold, "FIRST_PAUSE", 0.05)
+
+    async def story() -> None:
+        site.notices.delivered = False
+        await site.pipeline.handle(command)
+        running = site.table.endpoints.pop(command.name)
+        await site.pipeline.tell(DEATH, command)
+        site.table.endpoints[command.name] = running
+        await aiountil(lambda: not site.pipeline._untold._trying, "it to be forgotten")
+
+    run(story)
+    assert len(site.notices.sent) == 1
 
 
 @pytest.mark.parametrize("delivered", [True, False])
