@@ -55,10 +55,10 @@ def _flush() -> None:
 
 
 def _main(args: list[str]) -> int:
-    if args == ["--check"]:  # asked by the manager, and by `mep check`
+    if args[:1] == ["--check"] and args[1:] in ([], ["--scripts"]):  # asked by the manager, `mep check` and `explain`
         from uep import check
 
-        return check.main()
+        return check.main(scripts="--scripts" in args)
     if len(args) != 1 or not _SAFE_NAME.fullmatch(args[0]):
         print("usage: mep-uep NAME (started by the manager, with its hand-over on standard input)", file=sys.stderr)
         return os.EX_USAGE

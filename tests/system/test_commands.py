@@ -173,6 +173,25 @@ def test_map_explains_itself(configured: ManagerProcess) -> None:
     assert nobody.returncode == 1
 
 
+def test_explain_shows_the_job_that_would_be_submitted(configured: ManagerProcess) -> None:
+    provider = "{type: SlurmProvider, partition: long, gpus_per_node: 1, scheduler_options: '#SBATCH --gres=gpu:1'}"
+    template = configured.profile / "user_config_template.yaml.j2"
+    template.write_text(f"engine: {{type: GlobusComputeEngine, provider: {provider}}}\n")
+    done = configured.run("explain", configured.name, "--identity", "alice@example.org")
+    assert done.returncode == 0, done.stderr
+    assert "whole nodes are asked for and charged" in done.stdout
+    assert "gpus_per_node and '--gres=gpu:1' in scheduler_options ask for the same" in done.stdout
+    _, _, job = done.stdout.partition("\njob (capitals stand for what is known when it runs):\n")
+    assert job.startswith("sbatch DIRECTORY/submit_scripts/")
+    for line in (
+        "#SBATCH --exclusive",
+        "#SBATCH --partition=long",
+        "#SBATCH --gpus-per-node=1",
+        "#SBATCH --gres=gpu:1",
+    ):
+        assert line in job.splitlines()
+
+
 def test_explain_shows_what_would_be_started(configured: ManagerProcess) -> None:
     who = ("explain", configured.name, "--identity", "alice@example.org")
     done = configured.run(*who, "--options", '{"workers": 3}')

@@ -115,6 +115,10 @@ class Engine(ABC):
         self._check_serializers()
         return []
 
+    def job_script(self) -> str:
+        """Shows what would be submitted to a batch system; empty when there is none. After `check` only."""
+        return ""
+
     @abstractmethod
     def status(self) -> dict[str, Any]:
         """Collects the figures for a heartbeat; also before `start`, and in any thread. May wait."""

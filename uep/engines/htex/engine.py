@@ -103,6 +103,11 @@ class GlobusComputeEngine(Engine):
                 return [f"{e}; it may be different for users, who have credentials of their own"]
         return advice.advice(options)
 
+    def job_script(self) -> str:
+        from uep.engines.htex.job_script import job_script
+
+        return job_script(self._make_executor(), self.context.directory)
+
     def stop(self) -> None:
         executor, self._executor, self._stopping = self._executor, None, True
         if self._scaling is not None:
