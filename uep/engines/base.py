@@ -93,6 +93,11 @@ class Engine(ABC):
         self._later = Later()
 
     @property
+    def trouble(self) -> str:
+        """Says, for the admin, from what no task gets anything now; empty when there is no such thing."""
+        return ""
+
+    @property
     def name(self) -> str:
         """Names the engine as configuration and heartbeats do."""
         return type(self).__name__

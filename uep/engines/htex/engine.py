@@ -116,6 +116,10 @@ class GlobusComputeEngine(Engine):
         if executor is not None:
             executor.shutdown(timeout=SHUTDOWN_TIME)
 
+    @property
+    def trouble(self) -> str:
+        return "" if self._scaling is None else str(self._scaling.blocks.trouble)
+
     def status(self) -> dict[str, Any]:
         executor = self._executor
         if executor is None:
