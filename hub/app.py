@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,6 +32,8 @@ from hub.tokens import Tokens
 from hub.web import ApiError, Invalid, Json, error_response
 from wire.connection import Connection
 from wire.errors import BrokerError
+
+log = logging.getLogger(__name__)
 
 API_VERSION = "1.0.0"
 MIN_VERSION = "3.0.0"
@@ -90,7 +93,8 @@ async def version(request: Request) -> Json:
 
 
 def _broker_unavailable(request: Request, error: Exception) -> Json:
-    text = f"The service cannot reach its message broker now; try again later ({error})"
+    log.warning("A request could not be served: %s", error)  # who asks is not told where our broker is
+    text = "The service cannot reach its message broker now; try again later"
     return error_response(request, ApiError(503, "BROKER_UNAVAILABLE", text))
 
 

@@ -1,8 +1,9 @@
 """The user endpoint: runs one user's tasks, as that user.
 
-Files, all in the process of the endpoint, on its one event loop:
+Files, in the process of the endpoint, on its one event loop:
 
 `cli`            the program `mep-uep NAME`; exit codes
+`log_file`       bounds the log, whoever writes to it; a small process of its own
 `handover`       what the manager says on descriptor 0
 `check`          says of configurations whether an endpoint could start with them; `mep-uep --check`
 `config`         the rendered YAML configuration

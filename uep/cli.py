@@ -1,7 +1,7 @@
 """Runs the program `mep-uep NAME`. The manager execs it as the mapped user; nobody calls it by hand.
 
-The program finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, on 3 the credential
-file, and its files under `~/.globus_compute/NAME/`. It ends with
+The program finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, which `uep.log_file`
+bounds, on 3 the credential file, and its files under `~/.globus_compute/NAME/`. It ends with
 
     0   stopped cleanly: idle, or told to by SIGTERM, SIGINT or SIGHUP
     64  called with wrong arguments
@@ -19,6 +19,8 @@ import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from uep import log_file
 
 if TYPE_CHECKING:
     from uep.config import EndpointConfig
@@ -49,16 +51,18 @@ def _flush() -> None:
             stream.flush()
         except (OSError, ValueError):
             continue
+    log_file.flush()
 
 
 def _main(args: list[str]) -> int:
-    if args == ["--check"]:  # asked by the manager, and by `mep check`
+    if args[:1] == ["--check"] and args[1:] in ([], ["--scripts"]):  # asked by the manager, `mep check` and `explain`
         from uep import check
 
-        return check.main()
+        return check.main(scripts="--scripts" in args)
     if len(args) != 1 or not _SAFE_NAME.fullmatch(args[0]):
         print("usage: mep-uep NAME (started by the manager, with its hand-over on standard input)", file=sys.stderr)
         return os.EX_USAGE
+    log_file.bound(args[0])
     import logging
 
     from uep import handover
@@ -86,7 +90,7 @@ def _run(name: str, handed: HandOver) -> int:
     try:
         settings = config.parse(handed.config)
         directory = Path(settings.endpoint_dir or f"~/.globus_compute/{name}").expanduser().absolute()
-        _apply(settings, directory)
+        _apply(settings, directory, name)
         engine = make_engine(settings.engine, EngineContext(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
@@ -97,7 +101,7 @@ def _run(name: str, handed: HandOver) -> int:
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())
 
 
-def _apply(settings: EndpointConfig, directory: Path) -> None:
+def _apply(settings: EndpointConfig, directory: Path, name: str) -> None:
     """Applies what the configuration says about this process: directory, log, level."""
     import logging
 
@@ -109,6 +113,7 @@ def _apply(settings: EndpointConfig, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if settings.endpoint_log:
             _redirect(Path(settings.endpoint_log).expanduser())
+            log_file.bound(name)
     except OSError as e:
         from uep.preparation import unusable_directory
 

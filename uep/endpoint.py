@@ -246,7 +246,11 @@ class Endpoint:
             await self._heartbeats.beat()
 
     async def _watch_engine(self) -> None:
+        told = ""
         while self._engine.failure is None:
+            if self._engine.trouble != told:
+                told = self._engine.trouble
+                self._report.jobs(told)
             await asyncio.sleep(ENGINE_LOOK)
         self._stop_broken(self._engine.failure)
 

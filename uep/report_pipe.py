@@ -8,6 +8,7 @@ One word is one line:
     again     tasks wait for it that it cannot run any more: another one is needed when it has ended
     stopped   it has ended cleanly; the process ends now
     trouble … what keeps it from checking in, for the admin; the first only
+    jobs …    batch jobs that run and from which no worker comes, for the admin; nothing more when that is over
     failed …  why it ends otherwise, in the words that the user gets, and after a tab what only the admin gets: one
               line, bounded
 
@@ -38,6 +39,10 @@ class ReportPipe:
     def trouble(self, text: str) -> None:
         """Tells the manager what keeps the endpoint from checking in. Never raises."""
         self.tell(f"trouble {_bounded(text)}")
+
+    def jobs(self, text: str) -> None:
+        """Tells the manager from which jobs no worker comes. Never raises."""
+        self.tell(f"jobs {_bounded(text)}")
 
     def tell(self, word: str) -> None:
         """Tells the manager. Never raises: the endpoint goes on without one."""

@@ -8,6 +8,7 @@
 `publisher`    messages to the broker, each confirmed
 `reconnect`    stays connected; `backoff` is how long to wait before the next attempt
 `errors`       what the broker or the network refused
+`network_errors`   why another host could not be reached, and what to do
 `pending`, `pika_errors`   parts of a connection: what waits for an answer; pika's errors in our words
 `time_limit`   waits with a time limit
 `listeners`    who listens on a port of this host, and who may

@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 import pika
 
 from wire.consumer import Consumer, Delivery
-from wire.errors import BrokerError, ConnectionLost, QueueGone, Unreachable
+from wire.errors import BrokerError, ConnectionLost, QueueGone, QueueLocked, Unreachable
+from wire.network_errors import REACHABLE
 from wire.pending import PendingAnswers, fail, succeed
 from wire.pika_errors import as_lost, channel_closed, connection_closed, not_opened
 from wire.properties import TolerantConnection
 from wire.publisher import Publisher
+from wire.queues import place
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ T = TypeVar("T")
 class Connection:
     """An open connection. Make one with `Connection.open`; `lost` is set once it is gone, whoever closed it."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str) -> None:
+        self._place = place
         self._pending = PendingAnswers()
         self._pika: Any = None
         self._closed = asyncio.Event()
@@ -67,17 +70,17 @@ class Connection:
         parameters.heartbeat = HEARTBEAT
         parameters.connection_attempts = 1
         parameters.socket_timeout = parameters.stack_timeout = OPEN_TIMEOUT
-        self = cls()
+        self = cls(place(url))
         opened: asyncio.Future[None] = self._pending.future()
         TolerantConnection(
             parameters,
             on_open_callback=lambda connection: self._opened(connection, opened),
-            on_open_error_callback=lambda _, error: fail(opened, not_opened(error)),
+            on_open_error_callback=lambda _, error: fail(opened, not_opened(error, self._place)),
             on_close_callback=lambda _, error: self._has_closed(error),
             custom_ioloop=asyncio.get_running_loop(),
         )
         try:
-            await _answer(opened, "the connection")
+            await self._answer(opened, "the connection")
         except asyncio.CancelledError:
             if self._pika is not None:  # it was opened in the same moment, and nobody else will close it
                 self._pika.close()
@@ -115,7 +118,7 @@ class Connection:
         consumer = Consumer(channel, queue, exclusive=exclusive, prefetch=prefetch, most_bytes=most_bytes)
         with as_lost():
             consumer.start(receive, lambda _: succeed(consuming, None))
-        await _answer(consuming, f"consuming from {queue}")
+        await self._answer(consuming, f"consuming from {queue}")
         return consumer
 
     async def publisher(self) -> Publisher:
@@ -129,8 +132,24 @@ class Connection:
         publisher = Publisher(channel, self._pending)
         with as_lost():
             channel.confirm_delivery(publisher.on_confirm, callback=lambda _: succeed(confirming, None))
-        await _answer(confirming, "publisher confirms")
+        await self._answer(confirming, "publisher confirms")
         return publisher
+
+    async def look_for(self, queue: str) -> None:
+        """Asks whether `queue` is there. Nothing is taken from it, and nobody who consumes from it is disturbed.
+
+        Raises:
+            QueueGone: it is not there, or this account has nothing to do with it.
+            ConnectionLost: the connection is gone.
+        """
+        channel = await self.channel()
+        found: asyncio.Future[None] = self._pending.future()
+        with as_lost():
+            channel.queue_declare(queue, passive=True, callback=lambda _: succeed(found, None))
+        try:
+            await self._answer(found, f"whether there is a queue {queue}")
+        except QueueLocked:  # it is there
+            return
 
     async def channel(self) -> Any:
         """Opens a bare pika channel; the hub, which declares exchanges and queues, is the only program to ask for one.
@@ -144,9 +163,9 @@ class Connection:
         channel = self._pika.channel(on_open_callback=lambda ch: succeed(opened, ch))
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_cancel_callback(
-            lambda _: self.abandon(QueueGone("the broker cancelled the consumer: its queue is gone"))
+            lambda _: self.abandon(QueueGone(f"the broker cancelled the consumer: its queue is gone ({self._place})"))
         )
-        return await _answer(opened, "a channel")
+        return await self._answer(opened, "a channel")
 
     async def close(self) -> None:
         """Closes the connection and waits until its socket is closed. Never raises; harmless when it is lost."""
@@ -155,7 +174,7 @@ class Connection:
         if self._pika.is_open:
             self._pika.close()
         if not await _ends_in_time(asyncio.ensure_future(self._closed.wait())):
-            self._pending.lose(ConnectionLost("the broker did not answer to the close"))
+            self._pending.lose(ConnectionLost(f"the broker did not answer to the close ({self._place})"))
 
     def abandon(self, reason: BrokerError) -> None:
         """Gives the connection up from inside a callback: everything that waits on it fails with `reason`."""
@@ -172,17 +191,17 @@ class Connection:
 
     def _has_closed(self, error: BaseException) -> None:
         self._closed.set()
-        self._pending.lose(connection_closed(error))
+        self._pending.lose(connection_closed(error, self._place))
 
     def _channel_closed(self, _: Any, error: BaseException) -> None:
         if not self.lost.is_set() and getattr(error, "reply_code", None) != 0:
-            self.abandon(channel_closed(error))
+            self.abandon(channel_closed(error, self._place))
 
-
-async def _answer(future: asyncio.Future[T], what: str) -> T:
-    if not await _ends_in_time(future):
-        raise Unreachable(f"no answer from the broker within {OPEN_TIMEOUT:g} s ({what})")
-    return future.result()
+    async def _answer(self, future: asyncio.Future[T], what: str) -> T:
+        if not await _ends_in_time(future):
+            told = f"no answer from the broker at {self._place} within {OPEN_TIMEOUT:g} s ({what})"
+            raise Unreachable(f"{told}; {REACHABLE}")
+        return future.result()
 
 
 async def _ends_in_time(future: asyncio.Future[Any]) -> bool:

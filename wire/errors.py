@@ -28,6 +28,10 @@ class QueueGone(Unwanted, ConnectionLost):
     """The queue or exchange does not exist any more, or this account may not use it."""
 
 
+class QueueLocked(ConnectionLost):
+    """The queue is there, and belongs to another connection (an exclusive queue)."""
+
+
 class TooLarge(ConnectionLost):
     """The broker closed the channel because a message has more than `limit` bytes; sent again, it would do so again."""
 

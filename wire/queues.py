@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -15,6 +15,12 @@ _OPTIONS = frozenset(
     {"blocked_connection_timeout", "connection_attempts", "heartbeat", "retry_delay", "socket_timeout", "stack_timeout"}
 )
 """Of a connection's URL: those of pika.URLParameters that are about time only."""
+
+
+PORTS = {"amqp": 5672, "amqps": 5671}
+"""Those of a broker's URL that names none."""
+_INFOS = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
+"""In `amqp_creds`."""
 
 
 class QueueInfoError(ValueError):
@@ -27,6 +33,10 @@ class Source:
 
     connection_url: str = field(repr=False)
     queue: str
+
+    def at_port(self, port: int | None) -> Source:
+        """The same at another port of the broker's, when one is given."""
+        return self if port is None else replace(self, connection_url=_with_port(self.connection_url, port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +91,23 @@ def read_credentials(creds: object, port: int | None = None) -> EndpointCredenti
     Raises:
         QueueInfoError: a field is missing or of the wrong type.
     """
+    endpoint_id = read_endpoint_id(creds)
+    tasks, results, heartbeats = ((_get(creds, info, "amqp_creds"), f"amqp_creds.{info}", port) for info in _INFOS)
     return EndpointCredentials(
-        endpoint_id=read_endpoint_id(creds),
-        tasks=read_source(_get(creds, "task_queue_info", "amqp_creds"), "amqp_creds.task_queue_info", port),
-        results=read_target(_get(creds, "result_queue_info", "amqp_creds"), "amqp_creds.result_queue_info", port),
-        heartbeats=read_target(
-            _get(creds, "heartbeat_queue_info", "amqp_creds"), "amqp_creds.heartbeat_queue_info", port
-        ),
+        endpoint_id=endpoint_id,
+        tasks=read_source(*tasks),
+        results=read_target(*results),
+        heartbeats=read_target(*heartbeats),
     )
+
+
+def credentials_at_port(creds: Mapping[str, Any], port: int | None) -> Mapping[str, Any]:
+    """`creds`, which `read_credentials` takes, with another port in each URL, when one is given."""
+    if port is None:
+        return creds
+    infos = {name: creds[name] for name in _INFOS}
+    moved = {name: {**info, "connection_url": _with_port(info["connection_url"], port)} for name, info in infos.items()}
+    return {**creds, **moved}
 
 
 def read_endpoint_id(creds: object) -> str:
@@ -98,6 +117,12 @@ def read_endpoint_id(creds: object) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise QueueInfoError("amqp_creds.endpoint_id: not a UUID") from None
+
+
+def place(url: str) -> str:
+    """Host and port of a broker's URL, for people: neither user nor password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname} port {parts.port or PORTS.get(parts.scheme)}"
 
 
 def _get(info: object, key: str, where: str) -> Any:

@@ -9,16 +9,18 @@ import asyncio
 import contextlib
 import email.utils
 import os
+import re
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mep.cli import dry_run, home_probe, known_names, slips
+from mep.monitor import run_lock
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
@@ -32,6 +34,10 @@ from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
 from mep.registration.version import ask_version
 from mep.worker.commands import MAX_SKEW
+from mep.worker.probe import probe
+from wire.errors import BrokerError, QueueGone, Unreachable, Unwanted
+from wire.network_errors import describe
+from wire.queues import PORTS, QueueInfoError, Source, place, read_source
 
 TIMEOUT = 10.0
 """Seconds to connect to the broker."""
@@ -71,7 +77,8 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         yield _folders(profile, paths, directory)
         yield _containment(profile)
         yield from _service(profile, paths)
-        yield _broker(profile)
+        yield _broker(profile, paths)
+        yield from _port_of_the_template(profile)
 
 
 def _accepted(directory: Path, paths: Paths, profile: Profile | None) -> Iterator[Line]:
@@ -200,28 +207,69 @@ def _clock(date: str | None) -> Line:
     return Line(OK, "clock", f"{abs(skew)} s off the service's")
 
 
-def _other_port(host: str, port: int) -> int | None:
-    """Which of the ports that the service has for its broker takes connections when `port` does not."""
-    for other in (5671, 443):
-        if other != port:
-            with contextlib.suppress(OSError, ValueError), socket.create_connection((host, other), TIMEOUT):
-                return other
-    return None
-
-
-def _broker(profile: Profile) -> Line:
+def _broker(profile: Profile, paths: Paths) -> Line:
+    """With the login of the manager that registered last: what is refused to it now will be refused again."""
     address = registered.broker_address(profile.directory)
     if address is None:
-        return Line(NOTE, "broker", "known only after the first start")
-    parts = urlsplit(address)
-    host, port = parts.hostname or "", profile.config.amqp_port or parts.port or 5671
+        return Line(NOTE, "broker", "not tried: address, login and queue are known only after the first start")
+    port, run_directory = profile.config.amqp_port, paths.run / profile.name
     try:
-        with socket.create_connection((host, port), TIMEOUT) as connection:
+        commands = read_source(registered.connection(run_directory), "the manager's login", port)
+    except QueueInfoError:
+        return _reach(address, port)
+    try:
+        asyncio.run(probe(commands))
+    except Unreachable as e:
+        return _failed("broker", f"{e}{_try_other_port(commands.connection_url)}", os.EX_TEMPFAIL)
+    except Unwanted as e:
+        return _unwanted(e, run_directory)
+    except BrokerError as e:
+        return _failed("broker", f"{e}; try again", os.EX_TEMPFAIL)
+    return Line(OK, "broker", f"{place(commands.connection_url)}: takes our login, and has our queue")
+
+
+def _unwanted(error: Unwanted, run_directory: Path) -> Line:
+    """The service gives a new queue and password to each manager that registers, so only one that runs needs these."""
+    gone = isinstance(error, QueueGone)
+    text = f"the queue of our start commands is gone: {error}" if gone else str(error)
+    if run_lock.holder(run_directory) is None:
+        return Line(NOTE, "broker", f"{text}; the next start asks the service for new ones")
+    told = "the running manager asks the service for new ones within a minute"
+    remedy = "if this stays, look at `mep status` and restart it"
+    return _failed("broker", f"{text}; {told}; {remedy}", os.EX_UNAVAILABLE if gone else os.EX_NOPERM)
+
+
+def _port_of_the_template(profile: Profile) -> Iterator[Line]:
+    """A template may send user endpoints to another port than the manager's."""
+    found = re.search(r"^amqp_port\s*:\s*(\d{1,5})\s*(?:#.*)?$", profile.templates[profile.template_name], re.MULTILINE)
+    address = registered.broker_address(profile.directory)
+    if found is None or int(found[1]) == profile.config.amqp_port or address is None:
+        return
+    line = _reach(address, int(found[1]))
+    remedy = f"leave `amqp_port` out of {profile.template_name}: config.yaml's is for both"
+    yield replace(line, what="broker, for user endpoints", text=f"{line.text.partition('; login')[0]}; {remedy}")
+
+
+def _reach(address: str, amqp_port: int | None) -> Line:
+    """As far as one comes without a login."""
+    url = Source(address, "").at_port(amqp_port).connection_url
+    parts, where = urlsplit(url), place(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or PORTS[parts.scheme]), TIMEOUT) as connection:
             if parts.scheme == "amqps":
-                ssl.create_default_context().wrap_socket(connection, server_hostname=host).close()
-    except (OSError, ValueError) as e:  # ssl.SSLError is one of the first, a host that is no name one of the second
-        text = f"cannot connect to {host} port {port}: {e}; is it up, and may this host reach it?"
-        if (other := _other_port(host, port)) is not None:
-            text += f" Port {other} can be reached: set `amqp_port: {other}` in config.yaml, and in the template"
-        return _failed("broker", text, os.EX_TEMPFAIL)
-    return Line(OK, "broker", f"{host} port {port} can be reached")
+                ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname).close()
+    except (OSError, ValueError) as e:  # a host that is no name is a ValueError
+        why = describe(e) if isinstance(e, OSError) else str(e)
+        return _failed("broker", f"cannot connect to {where}: {why}{_try_other_port(url)}", os.EX_TEMPFAIL)
+    text = f"{where} can be reached; login and queue not tried: they are known once a manager has been started"
+    return Line(NOTE, "broker", text)
+
+
+def _try_other_port(url: str) -> str:
+    """What to set, when only the other of the ports that the service has for its broker takes connections."""
+    parts = urlsplit(url)
+    for other in (5671, 443):
+        if other != parts.port:
+            with contextlib.suppress(OSError, ValueError), socket.create_connection((parts.hostname, other), TIMEOUT):
+                return f" Port {other} can be reached: set `amqp_port: {other}` in config.yaml"
+    return ""

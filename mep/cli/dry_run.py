@@ -20,6 +20,7 @@ from mep.cli import helper_account, home_probe
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.endpoints import record
 from mep.monitor.stages import admission, endpoint_check, plan, rehearsal
+from mep.monitor.stages.endpoint_check import Verdict
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.quota import Quota
@@ -91,8 +92,9 @@ async def launch(profile: Profile, planned: LaunchPlan, run_directory: Path) -> 
         await home_probe.look(planned)
 
 
-async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> tuple[str, ...]:
-    """What the user endpoint's own program says of a plan's configuration, when it takes it.
+async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> Verdict:
+    """What the user endpoint's own program says of a plan's configuration, when it takes it: notes, and the script that
+    it would submit to a batch system.
 
     Raises:
         Refused: stage `running`; it does not.
@@ -100,13 +102,13 @@ async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> tuple[str, ...]
     """
     account, config = helper_account.find(profile.config.render_account), planned.handover["config"]
     try:
-        (verdict,) = await endpoint_check.ask(planned.argv[:-1], planned.environment, [config], account)
+        (verdict,) = await endpoint_check.ask(planned.argv[:-1], planned.environment, [config], account, scripts=True)
     except endpoint_check.NotAsked as e:
-        return (str(e),)
+        return Verdict(None, (str(e),))
     if verdict.problem is not None:
         admin = f"{rehearsal.place(profile, verdict.problem)}: {verdict.problem}"
         raise Refused("running", admin, verdict.problem)
-    return verdict.notes
+    return verdict
 
 
 async def render(profile: Profile, username: str, options: Mapping[str, Any]) -> RenderedConfig:

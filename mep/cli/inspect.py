@@ -85,16 +85,18 @@ def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = N
     profile, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
     _show_mapping(profile, records)
     plan = _answer(dry_run.launch_plan(profile, records, given))
-    notes = _answer(dry_run.ask_endpoint(profile, plan))
+    verdict = _answer(dry_run.ask_endpoint(profile, plan))
     _answer(dry_run.launch(profile, plan, paths().run / name))
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
     print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
     print(f"limits    {limits.describe(profile.config.resources)}, for all user endpoints of the account")
     for variable, value in plan.environment.items():
         print(f"variable  {variable}={value}")
-    for note in notes:
+    for note in verdict.notes:
         print(f"note      {note}")
     print(f"configuration:\n{plan.handover['config']}")
+    if verdict.script:
+        print(f"job (capitals stand for what is known when it runs):\n{verdict.script}")
 
 
 def render(

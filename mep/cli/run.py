@@ -200,6 +200,8 @@ def _register(profile: Profile, found: ClientCredentials | None) -> Registration
     with login_app(paths().state, profile.config, credentials) as app:
         registration = register(profile, app, known)
     registered.remember(profile.directory, registration.endpoint_id, registration.broker)
+    commands = registration.as_told
+    registered.remember_connection(paths().run / profile.name, commands.connection_url, commands.queue)
     return registration
 
 

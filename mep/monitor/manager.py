@@ -42,6 +42,9 @@ from mep.request.unwanted import EndpointUnwanted
 
 log = logging.getLogger(__name__)
 
+_MOST_TOLD = 10
+"""User endpoints whose jobs `mep status` names."""
+
 FINISH_TIMEOUT = 20.0
 """Seconds that requests under way have to come to their end when the manager stops."""
 RECOVERED_AT_ONCE = 4
@@ -256,8 +259,9 @@ class Manager:
     def _how_it_is(self) -> dict[str, object]:
         """The answer to `mep status`."""
         records = "; ".join(filter(None, (self._audit.trouble(), log_file.trouble())))
-        status = self._status.parts() | ({"records": records} if records else {})
-        line = f"{self._status.line()}; {records}" if records else self._status.line()
+        more = {"records": records, "jobs": _jobs(self._table)}
+        told = {name: text for name, text in more.items() if text}
+        status, line = self._status.parts() | told, "; ".join([self._status.line(), *told.values()])
         return {"pid": os.getpid(), "endpoint": self._endpoint_id, "status": status, "line": line}
 
     async def _look_at_containment(self) -> None:
@@ -301,6 +305,13 @@ class Manager:
         if self._looking is not None:
             self._looking.cancel()
         self._looking = asyncio.ensure_future(self._look_at_containment())
+
+
+def _jobs(table: EndpointTable) -> str:
+    """From which batch jobs no worker comes, in the words of their user endpoints."""
+    told = [f"{each.account.name}, {each.name}: {each.jobs}" for each in table if each.jobs]
+    more = [f"and {len(told) - _MOST_TOLD} user endpoints with such jobs"] if len(told) > _MOST_TOLD else []
+    return "; ".join([*told[:_MOST_TOLD], *more])
 
 
 async def _feed_watchdog() -> None:

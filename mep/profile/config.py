@@ -97,8 +97,8 @@ class ManagerConfig:
     amqp_port: int | None = key(
         None,
         Takes.PORT,
-        "port of the broker, for example 443. The manager's only: the template has a key of this name for user "
-        "endpoints",
+        "port of the broker, for example 443; for the manager and for user endpoints. A key of this name in the "
+        "template, as the public package has it, counts more for user endpoints; it is not needed",
         shown="the service's",
     )
     authentication_policy: str | None = key(None, Takes.UUID, "passed to the service")

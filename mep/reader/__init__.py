@@ -17,7 +17,7 @@ FILES
   values.py              what each kind of key takes, and how a wrong value is told
   yaml_text.py           YAML to plain values, with lines; no key twice
   files.py               template, schema, environment, mapping
-  registered.py          endpoint.json
+  registered.py          endpoint.json, and how the manager logs in at the broker
   client_credentials.py  the credentials that config.yaml or the environment names
   outside.py             what a profile relies on: programs, PAM's files, the audit trail's folder, credentials
   accepted.py            the profile that was accepted last, kept for the next start

@@ -1,7 +1,11 @@
-"""`endpoint.json`: what the service said at the registration, for the next start and for `mep check`."""
+"""What the service said at the registration: `endpoint.json` in the profile, for the next start, holds no secrets.
+
+`connection.json` in the run folder (memory, root's), for `mep check`, holds the manager's password at the broker.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from pathlib import Path
@@ -11,6 +15,8 @@ from mep.profile import whole_file
 from mep.profile.errors import ConfigError
 from mep.profile.profile import REGISTERED
 from mep.reader.trusted import read_trusted
+
+_CONNECTION = "connection.json"
 
 
 def endpoint_id(directory: Path) -> str | None:
@@ -33,6 +39,21 @@ def remember(directory: Path, endpoint_id: str, broker: str) -> None:
         whole_file.replace(path, json.dumps({"endpoint_id": endpoint_id, "broker": broker}))
     except OSError as e:
         raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep the endpoint's id"]) from None
+
+
+def remember_connection(run_directory: Path, url: str, queue: str) -> None:
+    """Remembers how the manager logs in at the broker. Nothing but `mep check` needs it: that it cannot be kept is no
+    reason not to start."""
+    with contextlib.suppress(OSError):
+        whole_file.replace(run_directory / _CONNECTION, json.dumps({"connection_url": url, "queue": queue}))
+
+
+def connection(run_directory: Path) -> object:
+    """How the manager logged in at the broker last, as queue info; None when none has registered since the boot."""
+    try:
+        return json.loads((run_directory / _CONNECTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _remembered(directory: Path) -> dict[str, str]:

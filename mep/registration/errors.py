@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from wire.network_errors import REACHABLE, describe
 from wire.redaction import redact
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def unreachable(error: globus_sdk.NetworkError, url: str | None = None) -> Regis
     """No answer came. url: where it was looked for, if the error itself does not know."""
     asked = getattr(getattr(error.underlying_exception, "request", None), "url", None) or url
     where = f" at {_address(asked)}" if asked else ""
-    text = f"cannot reach the service{where}: {_cause(error)}; is it up, and may this host reach it?"
+    text = f"cannot reach the service{where}: {_cause(error)}"
     return RegistrationError(os.EX_TEMPFAIL, text)
 
 
@@ -104,19 +104,17 @@ def _address(url: str) -> str:
 
 
 def _cause(error: globus_sdk.NetworkError) -> str:
-    """The plain cause: the system's text, out of what several libraries have wrapped around it."""
+    """The plain cause and what to do, out of what several libraries have wrapped around it."""
     import globus_sdk
 
     if isinstance(error, globus_sdk.GlobusTimeoutError):
-        return "no answer in time"
+        return f"no answer in time; {REACHABLE}"
     innermost: BaseException = error.underlying_exception
     seen: set[int] = set()
     while id(innermost) not in seen:
         seen.add(id(innermost))
         inner = [getattr(innermost, "reason", None), *innermost.args, innermost.__cause__, innermost.__context__]
         innermost = next((each for each in inner if isinstance(each, BaseException)), innermost)
-    if isinstance(innermost, ssl.SSLError):
-        return f"no trustworthy connection (TLS): {getattr(innermost, 'verify_message', None) or innermost}"
-    if isinstance(innermost, OSError) and innermost.strerror:
-        return innermost.strerror
-    return str(innermost) or type(innermost).__name__
+    if isinstance(innermost, OSError):
+        return describe(innermost, "service", "is the port one for https?")
+    return f"{str(innermost) or type(innermost).__name__}; {REACHABLE}"

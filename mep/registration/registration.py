@@ -19,25 +19,25 @@ from mep import __version__
 from mep.profile.profile import Profile
 from mep.registration.errors import RegistrationError, told
 from mep.registration.login import check_login, check_service, remedy, service_url
-from wire.queues import QueueInfoError, Source, Target, read_source, read_target
+from wire.queues import PORTS, QueueInfoError, Source, Target, read_source, read_target
 
 COMPATIBLE_VERSION = "4.19.0"
 """The version of the public package that we are like: the service compares it with its `min_ep_version`."""
-
-_PORTS = {"amqp": 5672, "amqps": 5671}
 
 
 @dataclass(frozen=True)
 class Registration:
     """The endpoint as the service knows it: its id, where commands come from, where heartbeats go.
 
-    broker: the broker's address without its secrets, for `mep check`.
+    broker: the broker's address without its secrets, and as_told: where commands come from with the port that the
+    service has named; both for `mep check`.
     """
 
     endpoint_id: str
     commands: Source
     heartbeats: Target
     broker: str
+    as_told: Source
 
 
 def register(profile: Profile, app: globus_sdk.GlobusApp, known: str | None) -> Registration:
@@ -66,12 +66,14 @@ def _ask(client: globus_sdk.ComputeClientV3, known: str | None, document: dict[s
 
 def _read(answer: Any, port: int | None) -> Registration:
     try:
-        commands = read_source(answer["command_queue_info"], "command_queue_info", port)
+        as_told = read_source(answer["command_queue_info"], "command_queue_info")
+        commands = as_told.at_port(port)
         return Registration(
             endpoint_id=str(answer["endpoint_id"]),
             commands=commands,
             heartbeats=read_target(answer["heartbeat_queue_info"], "heartbeat_queue_info", port),
             broker=_address(commands.connection_url),
+            as_told=as_told,
         )
     except (KeyError, TypeError) as e:
         text = f"the service's answer to the registration lacks {e}; is it a Globus Compute service?"
@@ -84,7 +86,7 @@ def _address(connection_url: str) -> str:
     """Scheme, host and port of a broker's URL; the port that the scheme has when it names none."""
     parts = urlsplit(connection_url)
     address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return address if parts.port else f"{address.rstrip(':')}:{_PORTS[parts.scheme]}"
+    return address if parts.port else f"{address.rstrip(':')}:{PORTS[parts.scheme]}"
 
 
 def _document(profile: Profile) -> dict[str, Any]:

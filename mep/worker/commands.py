@@ -15,7 +15,7 @@ from typing import Any
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
 from wire.consumer import Delivery
-from wire.queues import QueueInfoError, read_credentials
+from wire.queues import QueueInfoError, credentials_at_port, read_credentials
 
 MAX_SKEW = 180
 """Seconds by which a command's time may differ from ours."""
@@ -30,7 +30,8 @@ _FOR_USER = "This endpoint received a start command that it cannot use; please t
 
 
 def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | None = None) -> StartEndpoint:
-    """The start command in `delivery`. `now` is in seconds since the epoch.
+    """The start command in `delivery`. `now` is in seconds since the epoch. amqp_port: of config.yaml; when set, it
+    replaces the port of each URL, for the user endpoint as well.
 
     Raises:
         Refused: stage `command`; not JSON, not a start command, a field missing or wrong, or too old.
@@ -53,7 +54,7 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
         endpoint_id=queues.endpoint_id,
         user_options=_optional_object(kwargs, "user_opts"),
         user_runtime=_optional_object(kwargs, "user_runtime"),
-        credentials=credentials,
+        credentials=credentials_at_port(credentials, amqp_port),
         requester=_name_of_somebody(body, "globus_effective_identity"),
         requester_name=_name_of_somebody(body, "globus_username"),
         identity_set=_member(body, "globus_identity_set", list),

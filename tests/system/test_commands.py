@@ -85,7 +85,7 @@ def test_a_detached_manager_is_listed_and_stopped(site: ManagerProcess) -> None:
     assert "stopped" in site.run("list").stdout
     assert site.run("stop", site.name).stdout == f"Endpoint {site.name} is not running.\n"
     left = {path.name for path in (site.folder / "run" / site.name).iterdir()}
-    assert left == {"manager.pid", "last.json"}, "a lock file is never removed"
+    assert left == {"manager.pid", "last.json", "connection.json"}, "a lock file is never removed"
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_check_has_a_line_for_everything(configured: ManagerProcess) -> None:
         assert re.search(rf"^ok .*{what}: ", done.stdout, re.MULTILINE), done.stdout
     for what in ("program .*python", "program .*mep-uep", "logs and state", "template, rendered", "service", "clock"):
         assert re.search(rf"^ok +{what}", done.stdout, re.MULTILINE), done.stdout
-    assert re.search("^note +broker: known only after the first start", done.stdout, re.MULTILINE)
+    assert re.search("^note +broker: not tried: .* only after the first start", done.stdout, re.MULTILINE)
     assert not (configured.profile / "endpoint.json").exists(), "nothing is registered"
 
 
@@ -128,12 +128,29 @@ def test_check_finds_a_broker_that_cannot_be_reached(configured: ManagerProcess)
     (configured.profile / "endpoint.json").write_text(json.dumps(known))
     done = configured.run("check", configured.name)
     assert done.returncode == os.EX_TEMPFAIL, done.stdout
-    assert "FAIL  broker: cannot connect to 127.0.0.1 port 1" in done.stdout
+    assert "FAIL  broker: cannot connect to 127.0.0.1 port 1: connection refused; is the broker up" in done.stdout
     assert "can be reached: set" not in done.stdout
     with socket.create_server(("127.0.0.1", 443)):
         done = configured.run("check", configured.name)
     assert done.returncode == os.EX_TEMPFAIL, done.stdout
-    assert "Port 443 can be reached: set `amqp_port: 443` in config.yaml, and in the template" in done.stdout
+    assert "Port 443 can be reached: set `amqp_port: 443` in config.yaml" in done.stdout
+
+
+def test_one_port_for_manager_and_user_endpoints(configured: ManagerProcess) -> None:
+    known = {"endpoint_id": "ee9d42e2-85b1-487f-a350-9712bb321d5f", "broker": "amqp://127.0.0.1:1"}
+    (configured.profile / "endpoint.json").write_text(json.dumps(known))
+    config = configured.profile / "config.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "amqp_port": port}))
+        done = configured.run("check", configured.name)
+        assert done.returncode == 0, done.stdout
+        assert f"note  broker: 127.0.0.1 port {port} can be reached; login and queue not tried" in done.stdout
+        template = configured.profile / "user_config_template.yaml.j2"
+        template.write_text(f"amqp_port: 1\n{template.read_text()}")
+        done = configured.run("check", configured.name)
+    assert "FAIL  broker, for user endpoints: cannot connect to 127.0.0.1 port 1" in done.stdout
+    assert "leave `amqp_port` out of user_config_template.yaml.j2: config.yaml's is for both" in done.stdout
 
 
 def test_map(configured: ManagerProcess, accounts: dict[str, LocalAccount], tmp_path: Path) -> None:
@@ -154,6 +171,25 @@ def test_map_explains_itself(configured: ManagerProcess) -> None:
     assert "rule      " in done.stdout
     nobody = configured.run("map", configured.name, "--identity", "root@example.org")
     assert nobody.returncode == 1
+
+
+def test_explain_shows_the_job_that_would_be_submitted(configured: ManagerProcess) -> None:
+    provider = "{type: SlurmProvider, partition: long, gpus_per_node: 1, scheduler_options: '#SBATCH --gres=gpu:1'}"
+    template = configured.profile / "user_config_template.yaml.j2"
+    template.write_text(f"engine: {{type: GlobusComputeEngine, provider: {provider}}}\n")
+    done = configured.run("explain", configured.name, "--identity", "alice@example.org")
+    assert done.returncode == 0, done.stderr
+    assert "whole nodes are asked for and charged" in done.stdout
+    assert "gpus_per_node and '--gres=gpu:1' in scheduler_options ask for the same" in done.stdout
+    _, _, job = done.stdout.partition("\njob (capitals stand for what is known when it runs):\n")
+    assert job.startswith("sbatch DIRECTORY/submit_scripts/")
+    for line in (
+        "#SBATCH --exclusive",
+        "#SBATCH --partition=long",
+        "#SBATCH --gpus-per-node=1",
+        "#SBATCH --gres=gpu:1",
+    ):
+        assert line in job.splitlines()
 
 
 def test_explain_shows_what_would_be_started(configured: ManagerProcess) -> None:

@@ -1,10 +1,14 @@
-"""A manager that broker or service do not want any more."""
+"""The way to the broker: its port, and a manager that broker or service do not want any more."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from hub.amqp import topology
@@ -12,9 +16,10 @@ from lab.broker import PrivateBroker
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
+from lab.proxy import Proxy
 from lab.waiting import until
 from tests.system.clients import caller
-from tests.system.sites import own_site
+from tests.system.sites import edited, own_site
 
 pytestmark = pytest.mark.system
 
@@ -30,6 +35,67 @@ site = own_site("refused")
 @pytest.fixture
 def run(hub: HubProcess, site: ManagerProcess) -> Any:
     return caller(hub, site)
+
+
+def test_the_port_of_the_profile_is_that_of_user_endpoints_too(
+    site: ManagerProcess, run: Any, broker: PrivateBroker
+) -> None:
+    with Proxy(broker.port) as network, edited(site, amqp_port=network.port):
+        pid = run("alice")["pid"]
+        assert {each.raddr.port for each in psutil.Process(pid).net_connections("tcp") if each.raddr} == {network.port}
+        line, code = broker_line(site)
+        assert (line, code) == (f"ok    broker: 127.0.0.1 port {network.port}: takes our login, and has our queue", 0)
+
+
+def broker_line(site: ManagerProcess) -> tuple[str, int]:
+    done = site.run("check", site.name)
+    return next(line for line in done.stdout.splitlines() if "broker: " in line), done.returncode
+
+
+def test_check_logs_in_as_the_manager_and_takes_nothing_from_it(
+    site: ManagerProcess, run: Any, broker: PrivateBroker
+) -> None:
+    before, seen = run("alice")["pid"], len(site.log.read_text())
+    for _ in range(3):
+        line, code = broker_line(site)
+        assert (line, code) == (f"ok    broker: 127.0.0.1 port {broker.port}: takes our login, and has our queue", 0)
+    assert run("alice")["pid"] == before
+    assert "connection for" not in site.log.read_text()[seen:]
+
+
+def test_check_says_that_the_broker_does_not_want_the_manager(site: ManagerProcess, broker: PrivateBroker) -> None:
+    """The manager stands still meanwhile: one that goes on would have asked the service."""
+    known = site.folder / "run" / site.name / "connection.json"
+    assert known.stat().st_mode & 0o777 == 0o600
+    right = known.read_text()
+    facts = json.loads(right)
+    os.kill(site.pid, signal.SIGSTOP)
+    try:
+        parts = urlsplit(facts["connection_url"])
+        wrong = parts._replace(netloc=f"{parts.username}:hunter2@127.0.0.1:{broker.port}").geturl()
+        known.write_text(json.dumps({**facts, "connection_url": wrong}))
+        line, code = broker_line(site)
+        assert code == os.EX_NOPERM
+        assert f"FAIL  broker: the broker at 127.0.0.1 port {broker.port} refuses this user and password" in line
+        assert "restart it" in line
+        assert "hunter2" not in line
+        known.write_text(right)
+        broker.ctl("delete_queue", topology.command_queue(site.endpoint_id))
+        line, code = broker_line(site)
+        assert code == os.EX_UNAVAILABLE
+        assert "FAIL  broker: the queue of our start commands is gone" in line
+        assert "the running manager asks the service for new ones" in line
+    finally:
+        os.kill(site.pid, signal.SIGCONT)
+    until(lambda: broker_line(site)[0].startswith("ok"), "the manager to have a new queue")
+    site.stop()
+    try:
+        broker.ctl("delete_queue", topology.command_queue(site.endpoint_id))
+        line, code = broker_line(site)
+        assert (line[:13], code) == ("note  broker:", 0)
+        assert "the next start asks the service" in line
+    finally:
+        site.start()
 
 
 def test_a_manager_whose_queue_is_removed_registers_anew_and_keeps_user_endpoints(

@@ -45,11 +45,13 @@ engine:
   max_retries_on_system_failure: {{ RETRIES | default(0) }}
   strategy: {{ STRATEGY | default("none") }}
   job_status_kwargs: {max_idletime: 1, strategy_period: 0.5}
+  worker_patience: {{ WORKER_PATIENCE | default(600) }}
   provider:
     type: SlurmProvider
     partition: {{ PARTITION | default("debug") }}
     account: {{ ACCOUNT | default() }}
     scheduler_options: {{ SCHEDULER_OPTIONS | default() }}
+    worker_init: {{ WORKER_INIT | default() }}
     exclusive: false
     cores_per_node: 1
     walltime: 00:10:00
@@ -174,6 +176,15 @@ def test_a_task_runs_in_a_job_of_the_mapped_account(call: Any, people: dict[str,
     facts = said["value"]
     assert facts["uid"] == people[user].uid
     assert facts["squeue"] == [people[user].name, "R", "debug"]
+
+
+def test_status_tells_of_a_job_from_which_no_worker_comes(call: Any, site: ManagerProcess) -> None:
+    with ThreadPoolExecutor(1) as client:
+        waiting = client.submit(call, "alice", FACTS, WORKER_INIT="sleep 600", WORKER_PATIENCE=16)
+        until(lambda: "no worker has registered" in site.run("status", site.name).stdout, "status to tell", 60)
+        (said,) = waiting.result()
+    assert "no worker has registered" in said["error"]
+    until(lambda: "registered" not in site.run("status", site.name).stdout, "it to be over", 60)
 
 
 def test_blocks_scale_out_under_load_and_in_again(

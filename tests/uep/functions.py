@@ -152,3 +152,35 @@ def complain(length):
 
 def length(text):
     return len(text)
+
+
+def print_much(megabytes):
+    for _ in range(megabytes):
+        print("x" * (2**20 - 1))
+    print("the last line of a task")
+
+
+def print_much_and_hold_the_interpreter(megabytes):
+    import ctypes
+
+    write = ctypes.PyDLL(None).write  # does not let other threads run meanwhile
+    text = b"x" * 2**20
+    for _ in range(megabytes):
+        written = 0
+        while written < len(text):
+            written += write(1, text[written:], len(text) - written)
+    write(1, b"\nthe last line of a task\n", 25)
+
+
+def have_much_printed(megabytes):
+    import subprocess
+
+    command = f"yes | head -c {megabytes << 20}; echo the last line of a task"
+    return subprocess.run(["/bin/sh", "-c", command], check=True).returncode
+
+
+def leave_a_writer(path):
+    import subprocess
+
+    waits = f"while ! [ -e {path} ]; do sleep 0.1; done; echo written by what was left"
+    subprocess.Popen(["/bin/sh", "-c", waits], start_new_session=True)

@@ -40,6 +40,47 @@ def test_a_question_that_is_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("provider", "command", "asked_for"),
+    [
+        ("{type: SlurmProvider, partition: x, gpus_per_node: 2}", "sbatch", ["--exclusive", "--gpus-per-node=2"]),
+        ("{type: PBSProProvider, queue: x, cpus_per_node: 3}", "qsub", ["-q x", "ncpus=3"]),
+        ("{type: LSFProvider, queue: x, cores_per_node: 3}", "bsub", ["#BSUB -q x"]),
+        ("{type: GridEngineProvider, queue: x, walltime: '02:00:00'}", "qsub -q x", ["h_rt=02:00:00"]),
+        ("{type: TorqueProvider, queue: x, nodes_per_block: 3}", "qsub", ["nodes=3"]),
+        ("{type: CondorProvider, cores_per_slot: 3}", "condor_submit", ["RequestCpus = 3"]),
+    ],
+)
+def test_the_job_that_would_be_submitted(
+    provider: str, command: str, asked_for: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the provider writes it, and nothing is submitted."""
+    for program in ("sbatch", "qsub", "bsub", "condor_submit"):
+        (tmp_path / program).write_text(f"#!/bin/sh\ntouch {tmp_path}/submitted\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    configuration = f"engine: {{type: GlobusComputeEngine, provider: {provider}}}"
+    program = [sys.executable, "-m", "uep.cli", "--check", "--scripts"]
+    done = subprocess.run(
+        program, input=json.dumps([configuration]), capture_output=True, text=True, check=True, timeout=120
+    )
+    (answer,) = json.loads(done.stdout)
+    assert answer["problem"] is None
+    script = answer["script"]
+    assert script.startswith(command)
+    assert all(each in script for each in asked_for), script
+    assert "sh DIRECTORY/worker/start.sh" in script and "--port=PORT" in script
+    assert "mep-check-" not in script
+    assert not (tmp_path / "submitted").exists()
+
+
+def test_no_job_without_a_batch_system() -> None:
+    program = [sys.executable, "-m", "uep.cli", "--check", "--scripts"]
+    question = json.dumps(["engine: {type: ThreadPoolEngine}", f"{HTEX}LocalProvider"])
+    done = subprocess.run(program, input=question, capture_output=True, text=True, check=True, timeout=120)
+    assert [answer["script"] for answer in json.loads(done.stdout)] == ["", ""]
+
+
+@pytest.mark.parametrize(
     ("text", "time"),
     [
         ("2-00:00:00", "48:00:00"),

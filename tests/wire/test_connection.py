@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from lab.broker import PrivateBroker
 from lab.proxy import Proxy
 from lab.waiting import aiountil
 from tests.wire.session import run, target
-from wire.connection import Connection, _answer
+from wire.connection import Connection
 from wire.consumer import Delivery
-from wire.errors import AccessRefused, BrokerError, ConnectionLost, Unreachable
+from wire.errors import AccessRefused, BrokerError, ConnectionLost, QueueGone, Unreachable
 
 pytestmark = pytest.mark.system
 
@@ -45,19 +46,94 @@ def test_a_handler_that_fails_costs_the_connection(broker: PrivateBroker, caplog
 
 
 @pytest.mark.parametrize(
-    ("url", "error"),
+    ("url", "error", "told"),
     [
-        ("amqp://hub:wrong-password@127.0.0.1:{port}/%2F", AccessRefused),
-        ("amqp://hub:hunter2@127.0.0.1:1/%2F", Unreachable),
-        ("amqp://hub:hunter2@no-such-host.invalid/%2F", Unreachable),
-        ("amqps://hub:hunter2@127.0.0.1:{port}/%2F", Unreachable),
+        (
+            "amqp://hub:wrong-password@127.0.0.1:{port}/%2F",
+            AccessRefused,
+            "the broker at 127.0.0.1 port {port} refuses this user and password",
+        ),
+        (
+            "amqp://hub:hunter2@127.0.0.1:1/%2F",
+            Unreachable,
+            "at 127.0.0.1 port 1: connection refused; is the broker up",
+        ),
+        (
+            "amqps://hub:hunter2@127.0.0.1:1/%2F",
+            Unreachable,
+            "at 127.0.0.1 port 1: connection refused; is the broker up",
+        ),
+        (
+            "amqps://hub:hunter2@no-such-host.invalid",
+            Unreachable,
+            "at no-such-host.invalid port 5671: its name is not found",
+        ),
+        ("amqps://hub:hunter2@127.0.0.1:{port}/%2F", Unreachable, "at 127.0.0.1 port {port}: TLS failed"),
     ],
 )
-def test_why_there_is_no_connection(broker: PrivateBroker, url: str, error: type[BrokerError]) -> None:
+def test_why_there_is_no_connection(broker: PrivateBroker, url: str, error: type[BrokerError], told: str) -> None:
     with pytest.raises(error) as caught:
         asyncio.run(Connection.open(url.format(port=broker.port)))
+    assert told.format(port=broker.port) in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "password@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_what_takes_connections_and_never_answers(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wire.connection.OPEN_TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(Unreachable) as caught:
+            asyncio.run(Connection.open(f"{scheme}://hub:hunter2@127.0.0.1:{port}/%2F"))
+    assert f"127.0.0.1 port {port}" in str(caught.value)
+    assert "no answer" in str(caught.value) and "firewall" in str(caught.value)
+
+
+def test_a_loss_names_the_broker(broker: PrivateBroker) -> None:
+    async def session(connection: Connection, queue: str) -> None:
+        broker.ctl("close_all_connections", "--vhost", "/", "test")
+        await connection.lost.wait()
+        assert f"127.0.0.1 port {broker.port}" in str(connection.reason)
+
+    run(broker, session)
+
+
+def test_looking_for_a_queue_takes_nothing_and_disturbs_nobody(broker: PrivateBroker) -> None:
+    async def session(connection: Connection, queue: str) -> None:
+        arrived: list[Delivery] = []
+        consumer = await connection.consume(queue, arrived.append, prefetch=1, exclusive=True)
+        publisher = await connection.publisher()
+        for body in (b"one", b"two"):
+            await publisher.publish(target(queue), body)
+        await aiountil(lambda: len(arrived) == 1, "the first message")  # the second waits in the queue
+        other = await Connection.open(broker.url)
+        await other.look_for(queue)
+        await other.look_for(queue)
+        await other.close()
+        assert not connection.lost.is_set()
+        consumer.ack(arrived[0].tag)
+        await aiountil(lambda: len(arrived) == 2, "the second message")
+        assert [each.body for each in arrived] == [b"one", b"two"]
+
+    run(broker, session)
+
+
+def test_looking_for_a_queue_that_another_connection_has_for_itself(broker: PrivateBroker) -> None:
+    async def session(connection: Connection, queue: str) -> None:
+        other = await Connection.open(broker.url)
+        await other.look_for(queue)
+        await other.close()
+
+    run(broker, session, exclusive=True)
+
+
+def test_looking_for_a_queue_that_is_gone(broker: PrivateBroker) -> None:
+    async def session(connection: Connection, queue: str) -> None:
+        with pytest.raises(QueueGone, match="no queue 'no-such-queue'"):
+            await connection.look_for("no-such-queue")
+
+    run(broker, session)
 
 
 def test_a_silent_cut_is_noticed(broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +158,7 @@ def test_who_is_cancelled_while_the_answer_comes_is_cancelled() -> None:
 
     async def scenario() -> None:
         answer = asyncio.get_running_loop().create_future()
-        waiting = asyncio.ensure_future(_answer(answer, "an answer"))
+        waiting = asyncio.ensure_future(Connection("h port 1")._answer(answer, "an answer"))
         await asyncio.sleep(0)
         answer.set_result(None)
         waiting.cancel()
@@ -97,8 +173,8 @@ def test_no_answer_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def scenario() -> None:
         answer = asyncio.get_running_loop().create_future()
-        with pytest.raises(Unreachable, match=r"within 0\.01 s \(an answer\)"):
-            await _answer(answer, "an answer")
+        with pytest.raises(Unreachable, match=r"h port 1 within 0\.01 s \(an answer\)"):
+            await Connection("h port 1")._answer(answer, "an answer")
         assert answer.cancelled()
 
     asyncio.run(scenario())

@@ -93,6 +93,11 @@ class Engine(ABC):
         self._later = Later()
 
     @property
+    def trouble(self) -> str:
+        """Says, for the admin, from what no task gets anything now; empty when there is no such thing."""
+        return ""
+
+    @property
     def name(self) -> str:
         """Names the engine as configuration and heartbeats do."""
         return type(self).__name__
@@ -114,6 +119,10 @@ class Engine(ABC):
         """
         self._check_serializers()
         return []
+
+    def job_script(self) -> str:
+        """Shows what would be submitted to a batch system; empty when there is none. After `check` only."""
+        return ""
 
     @abstractmethod
     def status(self) -> dict[str, Any]:

@@ -231,6 +231,10 @@ class EndpointTable:
             endpoint.said.add(b"trouble")
             endpoint.detail, _ = exits.last_words(word.removeprefix(b"trouble "))
             return True
+        if word.startswith(b"jobs ") and endpoint.jobs_told < _MOST_JOBS_TOLD:
+            endpoint.jobs_told += 1
+            endpoint.jobs, _ = exits.last_words(word.removeprefix(b"jobs "))
+            return True
         if word not in _WORDS or word in endpoint.said:
             return False
         endpoint.said.add(word)
@@ -303,6 +307,8 @@ class EndpointTable:
             self._empty.set()
 
 
+_MOST_JOBS_TOLD = 1000
+"""Of one user endpoint, to one manager: who says it more often is not heard any more."""
 _WORDS = frozenset({b"ready", b"working", b"stopping", b"again", b"stopped"})
 
 

@@ -53,6 +53,7 @@ class UserEndpoint:
     worked: it has delivered a result. configuration: of the plan that it was started by.
     said: the words that it has said to this manager. reason, detail: why it ends, for its user and the admin, and what
     only the admin gets; its own last words, and at its end what the manager knows of it.
+    jobs: what it says of batch jobs from which no worker comes. jobs_told: how often it has said so to this manager.
     limits: the limits that it may meet. killed_for: why the manager kills it.
     adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
     exit: how it ended, once it has.
@@ -77,6 +78,8 @@ class UserEndpoint:
     said: set[bytes] = field(default_factory=set)
     reason: str = ""
     detail: str = ""
+    jobs: str = ""
+    jobs_told: int = 0
     limits: Watched = field(default_factory=Watched)
     killed_for: str = ""
     adopted: bool = False

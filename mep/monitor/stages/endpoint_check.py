@@ -34,10 +34,14 @@ _OURS = "mep-uep"
 
 @dataclass(frozen=True)
 class Verdict:
-    """problem: what keeps a user endpoint from starting, or None. notes: what else an admin should know."""
+    """problem: what keeps a user endpoint from starting, or None. notes: what else an admin should know.
+
+    script: what it would submit to a batch system, if that was asked for.
+    """
 
     problem: str | None
     notes: tuple[str, ...] = ()
+    script: str = ""
 
 
 class NotAsked(Exception):
@@ -45,13 +49,19 @@ class NotAsked(Exception):
 
 
 async def ask(
-    command: Sequence[str], environment: Mapping[str, str], configurations: Sequence[str], account: Account
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    configurations: Sequence[str],
+    account: Account,
+    *,
+    scripts: bool = False,
 ) -> list[Verdict]:
     """What the program of `command` says of each configuration. Raises NotAsked."""
     if not any(Path(word).name == _OURS for word in command):
         raise NotAsked(f"uep_command is not {_OURS}: what it thinks of the configuration is known only when it starts")
+    argv = [*command, "--check", *(["--scripts"] if scripts else [])]
     with BoundedOutput(MAX_OUTPUT) as out, BoundedOutput(MAX_OUTPUT) as err:
-        process = await _start([*command, "--check"], environment, json.dumps(configurations), account, out, err)
+        process = await _start(argv, environment, json.dumps(configurations), account, out, err)
         try:
             over: set[asyncio.Future[Any]] = {process.ended, out.overflow}
             done, _ = await asyncio.wait(over, timeout=TIME_LIMIT, return_when=asyncio.FIRST_COMPLETED)
@@ -111,4 +121,9 @@ def _verdicts(program: str, answer: bytes, expected: int) -> list[Verdict]:
 
 def _verdict(answer: Mapping[str, Any]) -> Verdict:
     problem = answer["problem"]
-    return Verdict(None if problem is None else escaped(str(problem)), tuple(escaped(str(n)) for n in answer["notes"]))
+    lines = str(answer.get("script", "")).splitlines()
+    return Verdict(
+        problem=None if problem is None else escaped(str(problem)),
+        notes=tuple(escaped(str(note)) for note in answer["notes"]),
+        script="\n".join(map(escaped, lines)),
+    )

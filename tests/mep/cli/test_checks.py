@@ -19,6 +19,7 @@ from mep.accounts import look_up
 from mep.cli import checks, dry_run
 from mep.cli.checks import FAIL, NOTE
 from mep.monitor.stages import plan
+from mep.monitor.stages.endpoint_check import Verdict
 from mep.profile.paths import Paths
 from mep.reader import loader
 from mep.request.launch_plan import LaunchPlan
@@ -224,7 +225,7 @@ def test_as_many_user_endpoints_as_there_may_be(profile_directory: Path, planned
 def test_what_the_user_endpoint_itself_would_refuse(profile_directory: Path, planned: LaunchPlan) -> None:
     profile = loader.load(profile_directory)
     fine = dataclasses.replace(planned, handover={"config": "engine: {type: ThreadPoolEngine}"})
-    assert asyncio.run(dry_run.ask_endpoint(profile, fine)) == ()
+    assert asyncio.run(dry_run.ask_endpoint(profile, fine)) == Verdict(None)
     wrong = dataclasses.replace(planned, handover={"config": "engine: {type: ThreadPoolEngine, max_workers: 0}"})
     with pytest.raises(Refused) as caught:
         asyncio.run(dry_run.ask_endpoint(profile, wrong))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lab.waiting import aiountil
+from mep.monitor import status_socket
 from mep.monitor.endpoints import record
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.manager import Manager, Neighbours
@@ -154,6 +155,31 @@ def test_a_stop_ends_user_endpoints(site: Site, command: StartEndpoint, number: 
     assert site.notices.sent == []
     assert not site.status.exists()
     assert (site.names.started, site.names.stopped) == (site.renderer.started, site.renderer.stopped) == (1, 1)
+
+
+def test_status_tells_of_jobs_from_which_no_worker_comes(site: Site, command: StartEndpoint, alice: Account) -> None:
+    site.earlier.start(command)
+
+    def line() -> str:
+        answer = status_socket.ask(site.run_directory, 60)
+        return "" if answer is None else str(answer["line"])
+
+    async def says(text: str, *, there: bool = True) -> None:
+        async def look() -> None:
+            while (text in await asyncio.to_thread(line)) is not there:
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(look(), 60)
+
+    async def story(_: Manager) -> None:
+        await site.serves()
+        site.earlier.say(command.name, b"jobs Job 71 runs for 5 minutes, no worker has registered\x1b[1m")
+        await says(f"{alice.name}, {command.name}: Job 71 runs for 5 minutes, no worker has registered [1m")
+        site.earlier.say(command.name, b"jobs ")
+        await says("Job 71", there=False)
+        send(signal.SIGTERM)
+
+    site.serve(story)
 
 
 @pytest.mark.parametrize(("on_stop", "number"), [("end", signal.SIGUSR1), ("keep", signal.SIGTERM)])

@@ -129,12 +129,13 @@ def store_login(folder: Path, expires: float, scope: str | None = None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "cause"), [("http://127.0.0.1:1", "refused"), ("http://no-such-host.invalid:7777", "not known|resolution")]
+    ("url", "cause"),
+    [("http://127.0.0.1:1", "connection refused; is the service up"), ("http://no-such-host.invalid:7777", "DNS")],
 )
 def test_no_answer_can_be_tried_again(monkeypatch: pytest.MonkeyPatch, url: str, cause: str) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     with (
-        pytest.raises(RegistrationError, match=f"at {url}: .*({cause}).*may this host reach it") as caught,
+        pytest.raises(RegistrationError, match=f"at {url}: .*{cause}") as caught,
         told("run `mep login`"),
     ):
         globus_sdk.ComputeClientV2(base_url=url.replace("//", "//user:hunter2@")).get_version()

@@ -155,7 +155,9 @@ def test_no_second_job_beside_one_that_lives(begin: Any, node: SlurmNode, progra
 
 def test_a_job_from_which_no_worker_comes(begin: Any, node: SlurmNode) -> None:
     engine = begin({"worker_init": "echo waiting for a licence >&2; sleep 600"}, worker_patience=4)
-    text = said(engine.submit(task_request(functions.double, 1)))
+    task = engine.submit(task_request(functions.double, 1))
+    until(lambda: "no worker has registered" in engine.trouble, "word of it while it runs", PATIENCE)
+    text = said(task)
     assert "no worker has registered" in text
     assert "waiting for a licence" in text
     assert "Traceback" not in text

@@ -5,6 +5,7 @@
 `providers`       Parsl's providers, launchers and addresses, as configurations describe them
 `worker_command`  how a worker pool is started on a node, with which Python and which code
 `advice`          programs that are missing, and what will be charged
+`job_script`      what would be submitted for a block
 `scaling`         keeps the number of blocks (batch jobs)
 `blocks`          which blocks live, which have ended, and when there is no hope for the tasks
 `questions`       asks batch systems what has become of jobs

@@ -70,7 +70,7 @@ class _Block:
     answered: bool = False
     looks_unnamed: int = 0
     looks_unanswered: int = 0
-    warned: bool = False
+    warning: str = ""
 
 
 class Blocks:
@@ -96,6 +96,7 @@ class Blocks:
         self._interval = min(interval, max(period, patience.worker / 4))
         self._output = BlockOutput(self._provider)
         self._output.sweep(())
+        self.trouble = ""
         self._living: dict[str, _Block] = {}
         self._ended: dict[str, _Block] = {}
         self._unknown_pools: set[str] = set()
@@ -250,9 +251,10 @@ class Blocks:
                 self._end(block, JobStatus(JobState.FAILED, text))
                 if not block.came_up and not self.living():
                     self._fail(RuntimeError(text))
-            elif alone >= self._patience.worker / 2 and not block.warned:
-                block.warned = True
+            elif alone >= self._patience.worker / 2 and not block.warning:
+                block.warning = text
                 log.warning("%s", text)
+        self.trouble = "; ".join(each.warning for each in self._living.values() if not each.connected and each.warning)
 
     def _show(self, block: _Block, status: JobStatus) -> None:
         """Tells Parsl's strategy, and heartbeats."""

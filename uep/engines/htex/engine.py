@@ -103,6 +103,11 @@ class GlobusComputeEngine(Engine):
                 return [f"{e}; it may be different for users, who have credentials of their own"]
         return advice.advice(options)
 
+    def job_script(self) -> str:
+        from uep.engines.htex.job_script import job_script
+
+        return job_script(self._make_executor(), self.context.directory)
+
     def stop(self) -> None:
         executor, self._executor, self._stopping = self._executor, None, True
         if self._scaling is not None:
@@ -110,6 +115,10 @@ class GlobusComputeEngine(Engine):
             self._scaling = None
         if executor is not None:
             executor.shutdown(timeout=SHUTDOWN_TIME)
+
+    @property
+    def trouble(self) -> str:
+        return "" if self._scaling is None else str(self._scaling.blocks.trouble)
 
     def status(self) -> dict[str, Any]:
         executor = self._executor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -196,6 +197,22 @@ def test_what_kept_it_from_checking_in_is_forgotten_when_it_has(
         earlier.say(command.name, b"ready")
         await aiountil(lambda: heard.checked_in_, "its check-in")
         assert endpoint.detail == ""
+
+    asyncio.run(story())
+
+
+def test_one_that_tells_of_jobs_without_end_is_not_heard_any_more(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint
+) -> None:
+    async def story() -> None:
+        earlier.start(command)
+        found = make_table()
+        (endpoint,) = found.adopt()
+        with contextlib.suppress(BrokenPipeError):
+            for number in range(2000):
+                earlier.say(command.name, b"jobs Job %d" % number)
+                await asyncio.sleep(0)
+        await aiountil(lambda: endpoint.pipe is None, "nobody listens any more")
 
     asyncio.run(story())
 
