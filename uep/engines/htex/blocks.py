@@ -34,6 +34,7 @@ from parsl.jobs.states import JobState, JobStatus
 from uep.engines.htex import commands, questions
 from uep.engines.htex.output import BlockOutput, summary
 from uep.engines.htex.pauses import Patience, Pauses
+from uep.workers import programs
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +136,13 @@ class Blocks:
             self._fail(_error(last) if last else RuntimeError(text))
 
     def cancel_all(self) -> None:
-        """Cancels every job that lives; whatever goes wrong is logged."""
+        """Cancels every job that lives, and waits for what they run on this machine; what goes wrong is logged."""
         jobs = [block.job for block in self._living.values()]
-        if jobs and not self._cancel(jobs):
-            log.warning("not all of these jobs could be cancelled: %s", ", ".join(map(str, jobs)))
+        here = programs.below(*map(int, jobs)) if jobs and self._is_here else []
+        with programs.opened(here) as living:
+            if jobs and not self._cancel(jobs):
+                log.warning("not all of these jobs could be cancelled: %s", ", ".join(map(str, jobs)))
+            programs.wait(living, programs.ENDING)
 
     # What lives
 
