@@ -1,6 +1,6 @@
 """Finds the processes that tasks have started, and ends them: SIGTERM, and SIGKILL `GRACE` seconds later.
 
-A process is named by its pid and start time, and signalled by a pidfd: a pid may be another's a moment later.
+A process is known by its pid and start time: a pid may be another's a moment later.
 """
 
 from __future__ import annotations
@@ -62,48 +62,78 @@ def end(find: Callable[[], Collection[Process]]) -> None:
         with opened(find()) as living:
             if not living:
                 return
-            if left <= 0:
-                _signal(living, signal.SIGKILL)
-            elif not asked:
-                asked = True
-                _signal(living, signal.SIGTERM, signal.SIGCONT)  # one that is stopped does not hear the first
+            for process in living:
+                if left <= 0:
+                    process.signal(signal.SIGKILL)
+                elif not asked:
+                    process.signal(signal.SIGTERM)
+                    process.signal(signal.SIGCONT)  # one that is stopped would not hear the other
+            asked = True
             wait(living, left if left > 0 else LOOK)
 
 
 @contextlib.contextmanager
-def opened(processes: Collection[Process]) -> Iterator[list[int]]:
-    """Opens a pidfd for each of `processes` that lives still."""
-    pidfds: list[int] = []
+def opened(processes: Collection[Process]) -> Iterator[list[Opened]]:
+    """Opens those of `processes` that live still."""
+    found: list[Opened] = []
     try:
         for process in processes:
-            with contextlib.suppress(OSError):
-                pidfds.append(os.pidfd_open(process.pid))
-                now = _process(process.pid)
-                if now is None or now.started != process.started:
-                    os.close(pidfds.pop())
-        yield pidfds
+            with contextlib.suppress(ProcessLookupError):
+                found.append(Opened(process))
+        yield [each for each in found if not each.has_ended()]
     finally:
-        for pidfd in pidfds:
-            os.close(pidfd)
+        for each in found:
+            each.close()
 
 
-def wait(pidfds: Collection[int], seconds: float) -> None:
+def wait(living: Collection[Opened], seconds: float) -> None:
     """Waits until all have ended, at most so long."""
-    until, living = time.monotonic() + seconds, set(pidfds)
-    poll = select.poll()
-    for pidfd in living:
-        poll.register(pidfd, select.POLLIN)
-    while living and (left := until - time.monotonic()) > 0:
-        for pidfd, _ in poll.poll(left * 1000):
-            poll.unregister(pidfd)
-            living.remove(pidfd)
+    over = time.monotonic() + seconds
+    for each in living:
+        while not each.has_ended(within=over - time.monotonic()) and time.monotonic() < over:
+            pass
 
 
-def _signal(pidfds: Collection[int], *numbers: int) -> None:
-    for pidfd in pidfds:
-        for number in numbers:
-            with contextlib.suppress(OSError):  # it has ended, or is another user's by now
-                signal.pidfd_send_signal(pidfd, number)
+class Opened:
+    """A process that can be signalled, and no other that gets its pid.
+
+    By a pidfd, where this Python and this kernel have it; else the start time is looked at just before.
+    """
+
+    def __init__(self, process: Process) -> None:
+        """Raises ProcessLookupError: it has ended."""
+        self._process = process
+        self._pidfd: int | None = None
+        with contextlib.suppress(AttributeError, OSError):
+            self._pidfd = os.pidfd_open(process.pid)
+        if self.has_ended():
+            self.close()
+            raise ProcessLookupError
+
+    def signal(self, number: int) -> None:
+        """Signals it; nothing happens if it has ended, or is another user's by now."""
+        with contextlib.suppress(OSError):
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, number)
+            elif not self.has_ended():
+                os.kill(self._process.pid, number)
+
+    def has_ended(self, within: float = 0.0) -> bool:
+        """Tells whether it has ended, or does within so many seconds, or `LOOK` at the most."""
+        if within > 0 and self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            poll.poll(within * 1000)
+        elif within > 0:
+            time.sleep(min(within, LOOK))
+        now = _process(self._process.pid)
+        return now is None or now.started != self._process.started
+
+    def close(self) -> None:
+        """Lets go of it."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
 
 
 def _process(pid: int) -> Process | None:
