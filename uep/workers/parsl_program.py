@@ -32,7 +32,7 @@ from typing import Any
 if "uep" not in sys.modules:  # ours, installed or not, whatever else has that name
     sys.modules["uep"] = ModuleType("uep")
     sys.modules["uep"].__path__ = [str(Path(__file__).resolve().parents[1])]
-from uep.workers import execution, guard, user_modules
+from uep.workers import execution, guard, user_modules, versions
 from uep.workers.endings import MemoryKills, described
 from uep.workers.parsl_import import partial_parsl_imports
 
@@ -53,6 +53,7 @@ def main() -> None:
     if importlib.util.find_spec("parsl") is None:
         sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
     with partial_parsl_imports():
+        _compare_versions()
         if name == "process_worker_pool":
             _tell_how_workers_end()
         if "--enable_mpi_mode" in sys.argv:
@@ -66,6 +67,15 @@ def main() -> None:
         finally:
             if "ic" in program:
                 _dismiss_pools(program["ic"], program["PKL_SHUTDOWN_CODE"])
+
+
+def _compare_versions() -> None:
+    """Ends this program if the endpoint wants another Parsl: what they send each other changes between versions."""
+    from parsl.version import VERSION
+
+    wanted = os.environ.pop("MEP_PARSL", VERSION)
+    if wanted != VERSION:
+        sys.exit(versions.other_parsl(wanted, VERSION, versions.here()))
 
 
 def _tell_how_workers_end() -> None:
