@@ -184,3 +184,23 @@ def leave_a_writer(path):
 
     waits = f"while ! [ -e {path} ]; do sleep 0.1; done; echo written by what was left"
     subprocess.Popen(["/bin/sh", "-c", waits], start_new_session=True)
+
+
+def start_programs(folder, *deaf):
+    """Starts programs in four ways, and waits for them. They note their pids and SIGTERM; the `deaf` ignore that."""
+    import os
+    import subprocess
+
+    def program(name):
+        heard = "" if name in deaf else "echo asked >$0.asked; exit"
+        code = f"trap '{heard}' TERM; echo $$ >$0.new; mv $0.new $0; while :; do sleep 0.05; done"
+        return ["/bin/sh", "-c", code, os.path.join(folder, name)]
+
+    subprocess.run(["/bin/sh", "-c", 'setsid "$@" & :', "sh", *program("daemon")], check=True)
+    started = [
+        subprocess.Popen(program("plain")),
+        subprocess.Popen(["setsid", *program("session")]),
+        subprocess.Popen(program("bare"), env={}, start_new_session=True),
+    ]
+    for each in started:
+        each.wait()

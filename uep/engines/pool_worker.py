@@ -12,12 +12,13 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from uep.engines.base import TaskRequest
-from uep.workers import endings, pool_program
+from uep.workers import endings, pool_program, programs
 
 STALL = 10.0
 """Seconds without progress of a message to or from a worker after which the worker is given up."""
@@ -119,7 +120,10 @@ class PoolWorker:
 
 
 class WorkerProgram:
-    """The program that workers are forked from; started when it is needed, and again should it have died."""
+    """The program that workers are forked from; started when it is needed, and again should it have died.
+
+    `_process` is its guard, which is there for a while longer.
+    """
 
     def __init__(self, directory: str, python: str) -> None:
         self._directory = directory
@@ -142,23 +146,40 @@ class WorkerProgram:
                 raise
 
     def end(self) -> None:
-        """Ends the program, and with it all workers."""
+        """Ends what tasks have started, then the program and with it all workers; takes seconds."""
+        if (process := self._leave()) is not None:
+            try:
+                process.wait(programs.ENDING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _leave(self) -> subprocess.Popen[bytes] | None:
+        """Lets go of the program, which ends by that; returns its guard's process."""
         process, self._process = self._process, None
-        if process is not None and self._socket is not None:
+        if self._socket is not None:
             self._socket.close()
-            process.kill()
-            process.wait()
+        return process
+
+    def _drop(self) -> None:
+        """Lets go of a program that has died, or stands still; nobody waits for what its guard has to end."""
+        if (process := self._leave()) is not None:
+            threading.Thread(target=process.wait, name="pool guard", daemon=True).start()
+
+    def _is_there(self) -> bool:
+        """Tells whether the program lives: it says nothing unasked."""
+        return self._socket is not None and not select.select([self._socket], [], [], 0)[0]
 
     def _ask(self, theirs: socket.socket) -> tuple[int, int]:
-        if self._process is None or self._process.poll() is not None:
-            self.end()
+        if self._process is None or not self._is_there():
+            self._drop()
             self._start()
         assert self._socket is not None
         try:
             socket.send_fds(self._socket, [b"+"], [theirs.fileno()])
             said, descriptors = pool_program.receive_descriptors(self._socket)
         except OSError:  # a late answer would be taken for that to the next request
-            self.end()
+            self._drop()
             raise
         if len(descriptors) != 2:
             raise OSError(f"no worker process can be made: {said or 'their program has ended'}")

@@ -6,7 +6,7 @@ that task fails, and the worker is replaced when the next one comes.
 
 Workers are started as tasks come, up to `max_workers`, the first one right away. One thread has them: it gives them
 their tasks and takes their results, and waits for none of them: one that stands still holds up nobody else. They die
-with the endpoint, also when that is killed.
+with the endpoint, also when that is killed, and so does what tasks have started.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ProcessPoolEngine(PoolEngine):
             for end in self._bell:
                 end.close()
         self._waiting.clear()
-        self._program.end()  # before the workers: it says how those have ended
+        self._program.end()  # before the workers: their tasks read what programs write until these have ended
         for each in list(self._workers):
             each.kill()
 

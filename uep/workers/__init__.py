@@ -3,6 +3,8 @@
 `execution`       runs one task
 `serialization`   the SDK's serializer
 `endings`         says how the process of a task has ended
+`programs`        finds what tasks have started, and ends it
+`guard`           has that done with the end of a pool, however it ends
 `bytecode`        recognizes functions of another Python
 `versions`        names the versions of both sides in errors
 `time_limit`      ends tasks that run too long

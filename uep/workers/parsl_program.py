@@ -3,8 +3,8 @@
 `interchange`          between the endpoint and its workers; ends with the endpoint, also when that is killed, and tells
                        the worker pools to end. It would otherwise stay, and with it the batch jobs, which run on as
                        long as it answers, and then for `heartbeat_threshold` seconds more
-`process_worker_pool`  on each node, above the workers; tells how a lost worker has ended; in MPI mode with the mends of
-                       `_mend_mpi`
+`process_worker_pool`  on each node, above the workers, below a guard (`guard`); tells how a lost worker has ended; in
+                       MPI mode with the mends of `_mend_mpi`
 
 Parsl would import for them much that they do not need: all of itself, the SDK, run-time type checks. The pool starts
 processes that import its program again: the workers, and a manager of shared objects. They import this file instead,
@@ -32,11 +32,10 @@ from typing import Any
 if "uep" not in sys.modules:  # ours, installed or not, whatever else has that name
     sys.modules["uep"] = ModuleType("uep")
     sys.modules["uep"].__path__ = [str(Path(__file__).resolve().parents[1])]
-from uep.workers import execution, user_modules
+from uep.workers import execution, guard, user_modules, versions
 from uep.workers.endings import MemoryKills, described
 from uep.workers.parsl_import import partial_parsl_imports
 
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 FAREWELL = 2
 """Seconds for the interchange to reach the worker pools when it ends."""
 
@@ -48,9 +47,13 @@ def main() -> None:
     name = sys.argv.pop(1)
     if name == "interchange" and not _die_with_parent():
         return
+    if name == "process_worker_pool":
+        guard.guarded()
+        signal.signal(signal.SIGTERM, lambda *_: guard.end_pool())
     if importlib.util.find_spec("parsl") is None:
         sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
     with partial_parsl_imports():
+        _compare_versions()
         if name == "process_worker_pool":
             _tell_how_workers_end()
         if "--enable_mpi_mode" in sys.argv:
@@ -64,6 +67,15 @@ def main() -> None:
         finally:
             if "ic" in program:
                 _dismiss_pools(program["ic"], program["PKL_SHUTDOWN_CODE"])
+
+
+def _compare_versions() -> None:
+    """Ends this program if the endpoint wants another Parsl: what they send each other changes between versions."""
+    from parsl.version import VERSION
+
+    wanted = os.environ.pop("MEP_PARSL", VERSION)
+    if wanted != VERSION:
+        sys.exit(versions.other_parsl(wanted, VERSION, versions.here()))
 
 
 def _tell_how_workers_end() -> None:
@@ -139,7 +151,7 @@ def _die_with_parent() -> bool:
     """Has the kernel send SIGTERM when the thread that started this program ends; False when it has ended already."""
     signal.signal(signal.SIGTERM, _leave)
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(guard.PR_SET_PDEATHSIG, signal.SIGTERM)
     return os.getppid() == parent != 1
 
 
@@ -159,6 +171,8 @@ def __getattr__(name: str) -> Any:
     """Imports `worker` for the processes that the pool starts, to which this file is the pool's program."""
     if name != "worker":
         raise AttributeError(name)
+    guard.die_with(os.getppid())  # if the pool is dead already that is the guard, which ends us
+    guard.leave_signals()
     sys.modules[user_modules.TASK_MODULE] = execution  # that of the package's name is hidden from tasks
     with partial_parsl_imports():
         from parsl.executors.high_throughput.process_worker_pool import worker

@@ -4,7 +4,7 @@ The program loads the SDK once: a worker forked from it is ready in a millisecon
 to the endpoint. There each byte that comes brings a descriptor, the socket of a new worker; the answer is a line:
 empty, with descriptors for the worker's process (pidfd) and of a pipe, or why there is none. Into the pipe goes the
 wait status of the worker when it has ended, as a number. The program ends with the endpoint,
-however that ends, and the kernel ends all workers with the program.
+however that ends; the kernel ends all workers with the program, and its guard (`guard`) what tasks have started.
 
 On a worker's socket each message is its length, 8 bytes, and the message: pickled arguments of
 `uep.workers.execution.execute_task` in, the packed result out.
@@ -15,7 +15,6 @@ On a worker's socket each message is its length, 8 bytes, and the message: pickl
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import pickle
@@ -28,11 +27,10 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-
-FOR_THE_ENDPOINT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""Signals that come to the whole process group, from a terminal, the manager or systemd: the endpoint ends the workers,
-once their tasks have had time to end."""
+if "uep" not in sys.modules:  # ours, installed for this Python or not, whatever else has that name
+    sys.modules["uep"] = ModuleType("uep")
+    sys.modules["uep"].__path__ = [str(Path(__file__).resolve().parents[1])]
+from uep.workers import guard
 
 _LENGTH = struct.Struct("!Q")
 _FD = struct.Struct("i")
@@ -40,10 +38,11 @@ _pipes: dict[int, int] = {}
 """By process id of a worker: where its wait status is to be written."""
 
 
-def main(execution: Any) -> None:
-    """Forks a worker for each request, until the endpoint closes the socket or ends."""
-    for number in FOR_THE_ENDPOINT:
-        signal.signal(number, _leave_to_the_endpoint)
+def main() -> None:
+    """Forks a worker for each request, until the endpoint closes the socket or ends; the guard then ends it."""
+    guard.guarded()
+    from uep.workers import execution
+
     signal.signal(signal.SIGCHLD, _reap)
     execution.get_ready()
     gc.collect()
@@ -53,6 +52,9 @@ def main(execution: Any) -> None:
         while descriptors := receive_descriptors(endpoint)[1]:
             with socket.socket(fileno=descriptors[0]) as theirs:
                 _fork(endpoint, theirs, execution.execute_task)
+    guard.end_pool()
+    while True:
+        signal.pause()
 
 
 def _fork(endpoint: socket.socket, theirs: socket.socket, execute_task: Callable[..., bytes]) -> None:
@@ -84,28 +86,13 @@ def _be_worker(theirs: socket.socket, program: int, execute_task: Callable[..., 
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.register_at_fork(after_in_child=lambda: _be_child_of_task(theirs))
-        if os.getppid() == program:
+        guard.leave_signals()
+        os.register_at_fork(after_in_child=theirs.close)  # or it would be open when the worker has died
+        if guard.die_with(program):
             serve(theirs, execute_task)
         code = 0
     finally:
         os._exit(code)
-
-
-def _be_child_of_task(theirs: socket.socket) -> None:
-    """Makes a child that a task has forked an ordinary process.
-
-    It must not hold the worker's socket open when the worker dies, nor answer in its place, and signals are to end it.
-    """
-    theirs.close()
-    for number in FOR_THE_ENDPOINT:
-        if signal.getsignal(number) is _leave_to_the_endpoint:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-
-def _leave_to_the_endpoint(number: int, frame: FrameType | None) -> None:
-    """Does nothing. Unlike with SIG_IGN, the programs that tasks start do not ignore the signal too."""
 
 
 def serve(endpoint: socket.socket, execute_task: Callable[..., bytes]) -> None:
@@ -185,9 +172,4 @@ def _reap(number: int, frame: FrameType | None) -> Any:
 
 
 if __name__ == "__main__":
-    ours = ModuleType("uep")  # whether or not it is installed for this Python, and whatever else has that name
-    ours.__path__ = [str(Path(__file__).resolve().parents[1])]
-    sys.modules["uep"] = ours
-    from uep.workers import execution
-
-    main(execution)
+    main()

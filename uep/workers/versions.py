@@ -49,6 +49,15 @@ def both_sides(*, pythons_differ: bool = False) -> str:
     return f"{client}the worker has {worker} ({here()})"
 
 
+def other_parsl(endpoints: str, workers: str, python: str | None = None) -> str:
+    """Says that the two sides cannot talk to each other, and the remedy. `python` is the worker's, with its host."""
+    return (
+        f"The workers have another Parsl than the endpoint, and may not understand it: parsl {workers}"
+        f"{f' ({python})' if python else ''}, the endpoint has parsl {endpoints}. In the workers' environment run:"
+        f" {sys.executable if python else 'python'} -m pip install parsl=={endpoints}"
+    )
+
+
 def here() -> str:
     """Names this Python and this host."""
     return f"{sys.executable} on {platform.node()}"

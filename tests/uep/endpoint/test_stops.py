@@ -85,6 +85,16 @@ def test_tasks_that_come_while_stopping_are_for_the_successor(start_uep: StartUe
     assert service.result().task_id == late
 
 
+@pytest.mark.parametrize("engine", [PROCESSES, HTEX], ids=["processes", "Parsl"])
+def test_programs_of_a_killed_endpoint(engine: str, start_uep: StartUep, service: Service, tmp_path: Path) -> None:
+    uep = start_uep(engine)
+    service.send(functions.start_programs, str(tmp_path))
+    names = ("plain", "session", "bare", "daemon")
+    until(lambda: all((tmp_path / name).exists() for name in names), "the programs to run", 60)
+    assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
+    until(lambda: all((tmp_path / f"{name}.asked").exists() for name in names), "the programs to be asked to end", 60)
+
+
 def test_successor_of_a_killed_endpoint(start_uep: StartUep, service: Service, tmp_path: Path) -> None:
     uep = start_uep(PROCESSES)
     mark = tmp_path / "ran"

@@ -153,8 +153,10 @@ def test_neither_the_loop_nor_the_others_wait_for_one(start: StartEngine, monkey
 
 
 def pool_processes(engine: Engine) -> psutil.Process:
-    """The program that a pool's workers are forked from; they are its children."""
-    return psutil.Process(engine._program._process.pid)  # type: ignore[attr-defined]
+    """The program that a pool's workers are forked from; they are its children, and it is its guard's."""
+    guard = psutil.Process(engine._program._process.pid)  # type: ignore[attr-defined]
+    (program,) = guard.children()
+    return program
 
 
 def test_retries_when_the_machinery_failed(start: StartEngine) -> None:

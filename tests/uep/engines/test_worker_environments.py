@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import uuid
@@ -12,10 +13,12 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import parsl
 import pytest
 from globus_compute_sdk import ShellFunction
 from globus_compute_sdk.serialize import DillCode
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.version import VERSION
 
 from lab import peer
 from tests.conftest import need
@@ -23,6 +26,7 @@ from tests.uep import functions
 from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
 from uep.config import ConfigError
 from uep.engines.base import Engine, TaskRequest
+from uep.engines.htex.worker_command import POOL
 from wire import messages
 
 pytestmark = pytest.mark.system
@@ -169,6 +173,43 @@ def test_an_environment_without_the_sdk(start: StartEngine, tmp_path: Path) -> N
     said = failure(start(within(environment)), task_request(functions.double, 1))
     assert said.startswith("The package globus-compute-sdk is not installed where the worker runs: ")
     assert f"{environment}/bin/python3 on {platform.node()}" in said
+
+
+@pytest.fixture
+def other_parsl(tmp_path: Path) -> Path:
+    """A virtual environment whose Parsl says that it is of another version."""
+    environment = environment_without("parsl", tmp_path)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    shutil.copytree(Path(parsl.__file__).parent, packages / "parsl", ignore=shutil.ignore_patterns("tests", "*.pyc"))
+    (packages / "parsl" / "version.py").write_text("VERSION = '2025.1.6'\n")
+    return environment
+
+
+def test_an_environment_with_another_parsl(start: StartEngine, other_parsl: Path) -> None:
+    engine = start(within(other_parsl))
+    said = failure(engine, task_request(functions.double, 1))
+    assert f"parsl 2025.1.6 ({other_parsl}/bin/python3 on {platform.node()}), the endpoint has parsl {VERSION}" in said
+    assert f"{other_parsl}/bin/python3 -m pip install parsl=={VERSION}" in said
+    assert "usage:" not in said
+    assert engine.failure is not None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("--poll", "--look"), ("--cpu-affinity {cpu_affinity}", "")], ids=["unknown", "missing"]
+)
+def test_a_launch_command_with_another_parsl(ours: str, theirs: str, start: StartEngine) -> None:
+    """A pool that our script does not start, an image's, say, and that takes other arguments than ours."""
+    command = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f"{sys.executable} -m {POOL}").replace(ours, theirs)
+    engine = start({**HTEX, "launch_cmd": command, "job_status_kwargs": {"strategy_period": 0.2}})
+    said = failure(engine, task_request(functions.double, 1))
+    assert "usage: " in said
+    assert f"the endpoint has parsl {VERSION}. In the workers' environment run: python -m pip install parsl" in said
+
+
+def test_another_parsl_may_be_allowed(start: StartEngine, other_parsl: Path) -> None:
+    engine = start(within(other_parsl, check_parsl_version=False))
+    assert value(engine, functions.interpreter)["prefix"] == str(other_parsl)
+    assert value(engine, ShellFunction("echo $MEP_PARSL")).stdout == "\n"
 
 
 def test_an_environment_without_parsl(start: StartEngine, tmp_path: Path) -> None:

@@ -30,10 +30,12 @@ from parsl.executors.high_throughput.errors import CommandClientBadError, Comman
 from parsl.jobs.error_handlers import noop_error_handler
 from parsl.jobs.errors import TooManyJobFailuresError
 from parsl.jobs.states import JobState, JobStatus
+from parsl.version import VERSION
 
 from uep.engines.htex import commands, questions
 from uep.engines.htex.output import BlockOutput, summary
 from uep.engines.htex.pauses import Patience, Pauses
+from uep.workers import programs, versions
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ PASSES = re.compile(
     re.I,
 )
 """What batch systems say when a submission may work a minute later."""
+OTHER_ARGUMENTS = re.compile(r"usage: .*process_worker_pool.*\berror: (unrecognized|argument|the following) arg", re.S)
+"""What a worker pool of another Parsl says that is not started by our script: of an image, say."""
 
 
 @dataclass(slots=True)
@@ -100,6 +104,7 @@ class Blocks:
         self._living: dict[str, _Block] = {}
         self._ended: dict[str, _Block] = {}
         self._unknown_pools: set[str] = set()
+        self._known_parsls = {VERSION}
         self._failed: list[str] = []
         self._gives_up = executor.block_error_handler is not noop_error_handler
         self._owed: int | None = None
@@ -136,10 +141,13 @@ class Blocks:
             self._fail(_error(last) if last else RuntimeError(text))
 
     def cancel_all(self) -> None:
-        """Cancels every job that lives; whatever goes wrong is logged."""
+        """Cancels every job that lives, and waits for what they run on this machine; what goes wrong is logged."""
         jobs = [block.job for block in self._living.values()]
-        if jobs and not self._cancel(jobs):
-            log.warning("not all of these jobs could be cancelled: %s", ", ".join(map(str, jobs)))
+        here = programs.below(*map(int, jobs)) if jobs and self._is_here else []
+        with programs.opened(here) as living:
+            if jobs and not self._cancel(jobs):
+                log.warning("not all of these jobs could be cancelled: %s", ", ".join(map(str, jobs)))
+            programs.wait(living, programs.ENDING)
 
     # What lives
 
@@ -152,6 +160,9 @@ class Blocks:
             if not self.is_stopping:
                 self._fail(RuntimeError("Parsl's interchange does not answer any more"))
             raise
+        for other in {manager["parsl_version"] for manager in managers} - self._known_parsls:
+            self._known_parsls.add(other)
+            log.warning("%s", versions.other_parsl(VERSION, other))
         connected = {manager["block_id"] for manager in managers}
         self._revive(connected)
         for block in list(self._living.values()):
@@ -393,6 +404,8 @@ def _error(ended: list[JobStatus]) -> Exception:
         lines += [f"\tEXIT CODE: {status.exit_code}"] if status.exit_code is not None else []
         for name, path in (("STDOUT", status.stdout_path), ("STDERR", status.stderr_path)):
             lines += [f"\t{name}: {text}"] if path and (text := summary(path)) else []
+    if any(OTHER_ARGUMENTS.search(line) for line in lines):
+        lines.append(versions.other_parsl(VERSION, "of another version"))
     error: Exception = TooManyJobFailuresError("\n".join(lines))
     return error
 

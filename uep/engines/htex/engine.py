@@ -5,9 +5,9 @@ the first blocks are asked for at once, and a task's arrival is not left to a ti
 blocks as the provider says.
 
 Options: those of the executor, and `provider`, `address`, `strategy`, `job_status_kwargs`, `worker_patience`,
-`submit_patience`, `encrypted` (default true) and the container options of `worker_command`. The names of the executor's
-options are known only when Parsl is imported: `start` reports an option that the executor does not take, or not with
-such a value.
+`submit_patience`, `encrypted` and `check_parsl_version` (default true), and the container options of `worker_command`.
+The names of the executor's options are known only when Parsl is imported: `start` reports an option that the executor
+does not take, or not with such a value.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _OURS: Mapping[str, Kinds] = {
     "worker_patience": (int, float),
     "submit_patience": (int, float),
     "encrypted": bool,
+    "check_parsl_version": bool,
     "container_type": str,
     "container_uri": str,
     "container_cmd_options": str,

@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parsl.version import VERSION
+
 from uep import workers
 from uep.config import ConfigError
 from uep.workers.user_modules import TASK_MODULE
@@ -51,6 +53,9 @@ CONTAINERS: Mapping[str, str] = {
 _PASSED_ON = ("GC_TASK_TIMEOUT", "GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION", "MEP_PARTIAL_IMPORTS")
 """What workers must know; some batch systems pass on nothing of the environment that a job was submitted from."""
 
+PARSL = "MEP_PARSL"
+"""The variable that tells the start script's program which Parsl the endpoint has, if it is to have the same."""
+
 _START = """\
 #!/bin/sh
 # Starts the worker pool. Written by the endpoint each time it starts.
@@ -76,8 +81,8 @@ fi
 def command_and_function(options: Mapping[str, Any], provider: Any, command: str, directory: Path) -> tuple[str, str]:
     """Finds the launch command and the import path of the task function. `command` is the one that Parsl would use.
 
-    `options` are the engine's: `container_type`, `container_uri`, `container_cmd_options`. `directory` is the
-    endpoint's; the workers' copy of our code is put there.
+    `options` are the engine's: `container_type`, `container_uri`, `container_cmd_options`, `check_parsl_version`.
+    `directory` is the endpoint's; the workers' copy of our code is put there.
 
     Raises:
         ConfigError: a container that is not known, or without its image.
@@ -93,7 +98,7 @@ def command_and_function(options: Mapping[str, Any], provider: Any, command: str
         return _contained(container, options, in_image, directory), PUBLIC_FUNCTION
     if command.startswith("globus-compute-endpoint "):
         return command, PUBLIC_FUNCTION
-    script = _write_script(directory, search=bool(getattr(provider, "worker_init", "")))
+    script = _write_script(directory, _own_parsl(options), search=bool(getattr(provider, "worker_init", "")))
     if is_parsls:
         return f"sh {shlex.quote(str(script))} {command.removeprefix(PROGRAM)}", OWN_FUNCTION
     # Parsl takes the command for a format string, twice.
@@ -118,8 +123,13 @@ def _contained(container: str, options: Mapping[str, Any], command: str, directo
     return " ".join(text.split())
 
 
-def _write_script(directory: Path, *, search: bool) -> Path:
-    """Writes the start script, and the copy of our code that it makes importable."""
+def _own_parsl(options: Mapping[str, Any]) -> Mapping[str, str]:
+    """Says, as a variable, which Parsl the workers must have, unless they may have any."""
+    return {PARSL: VERSION} if options.get("check_parsl_version", True) else {}
+
+
+def _write_script(directory: Path, variables: Mapping[str, str], *, search: bool) -> Path:
+    """Writes the start script, which sets `variables`, and the copy of our code that it makes importable."""
     package = directory / "worker"
     room = package / "uep" / "workers"
     room.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -130,7 +140,9 @@ def _write_script(directory: Path, *, search: bool) -> Path:
     program, script = room / "parsl_program.py", package / "start.sh"
     paths = {"package": package, "program": program, "python": sys.executable}
     words = {"pool": POOL, **{key: shlex.quote(str(path)) for key, path in paths.items()}}
-    known = {name: shlex.quote(os.environ[name]) for name in _PASSED_ON if name in os.environ}
-    words["variables"] = "".join(f"export {name}; : ${{{name}:={value}}}\n" for name, value in known.items())
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(variables)
+    words["variables"] = "".join(
+        f"export {name}; : ${{{name}:={shlex.quote(value)}}}\n" for name, value in passed_on.items()
+    )
     script.write_text(_START.format(search=_SEARCH.format(**words) if search else "", **words))
     return script
