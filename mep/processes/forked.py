@@ -30,14 +30,24 @@ class ChildLost(OSError):
     """The child ended without an answer, or did not end in time."""
 
 
+class GivenUp(ChildLost):
+    """The child did not answer in time, and was killed. `ended` is done once it is gone: a file system that hangs may
+    hold it until it answers again, and whoever tries anew meanwhile leaves another one there."""
+
+    def __init__(self, text: str, ended: asyncio.Future[None]) -> None:
+        super().__init__(text)
+        self.ended = ended
+
+
 async def run(work: Callable[[], T], within: float | None = None) -> T:
     """What `work` returns, or raises; both must be plain values (pickle). The child is killed when this is cancelled.
 
     within: seconds after which it is given up. A child that hangs in a file system ends when that answers again; nobody
-    waits for it.
+    waits for it here.
 
     Raises:
-        ChildLost: the child was killed, took too long, or its answer cannot be read.
+        GivenUp: the child took too long.
+        ChildLost: the child was killed, or its answer cannot be read.
         OSError: no process or descriptor to be had.
     """
     with _fork(work) as (pid, pidfd, reading):
@@ -46,7 +56,7 @@ async def run(work: Callable[[], T], within: float | None = None) -> T:
         try:
             answer = await asyncio.wait_for(_read(reading), within)
         except asyncio.TimeoutError:
-            raise ChildLost(f"the process that was to do it did not end within {within:g} s") from None
+            raise GivenUp(f"the process that was to do it did not end within {within:g} s", ended) from None
         finally:
             if not ended.done():
                 send_signal(pidfd, signal.SIGKILL)  # it has nothing to say any more
