@@ -24,7 +24,7 @@ from mep.reader import loader, mapping_watch
 LOST = "lost"
 """A file in the profile: while it is there, the child that reads dies."""
 BREAKS = "breaks"
-"""With this one it meets a fault of ours."""
+"""With this one it meets a fault of ours when it reads the profile."""
 HANGS = "hangs"
 """And with this one it hangs, as a file system may."""
 
@@ -38,6 +38,8 @@ class Reader:
 
     def load(self, directory: Path) -> Profile:
         self._stumble(directory)
+        if (directory / BREAKS).exists():
+            raise ZeroDivisionError
         return loader.load(directory)
 
     async def rehearse(self, profile: Profile) -> Findings:
@@ -55,8 +57,6 @@ class Reader:
     def _stumble(self, directory: Path) -> None:
         if (directory / LOST).exists():
             os._exit(1)
-        if (directory / BREAKS).exists():
-            raise ZeroDivisionError
         if (directory / HANGS).exists():
             (directory / HANGS).unlink()
             time.sleep(3600)
