@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 
 LONGEST_PERIOD = 86400
 """Seconds; a longer heartbeat period is not believed."""
+MOST_BYTES = 2**20
+"""Of one report: what a manager or user endpoint says of itself has some hundreds."""
+LONGEST_ERROR = 16_000
+"""Characters of why an endpoint could not start: each task that waits for it is answered with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def _note_start(db: sqlite3.Connection, report: StatusReport, now: float) -> Non
 def _error(report: StatusReport) -> str | None:
     """Returns the text of a failed start. A lone surrogate, which JSON allows and SQLite does not, becomes `?`."""
     error = report.global_state.get("error")
-    return None if error is None else str(error).encode("utf-8", "replace").decode()
+    return None if error is None else str(error)[:LONGEST_ERROR].encode("utf-8", "replace").decode()
 
 
 def _period(report: StatusReport) -> float:
@@ -112,6 +116,9 @@ def _period(report: StatusReport) -> float:
 
 def _read(delivery: Delivery) -> StatusReport | None:
     sender = topology.sender(delivery.routing_key)
+    if len(delivery.body) > MOST_BYTES:
+        log.warning("Dropped a message from endpoint %s to the heartbeat queue: %d bytes", sender, len(delivery.body))
+        return None
     try:
         message = messages.unpack(delivery.body)
     except messages.MessageError as e:

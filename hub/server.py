@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
 
+from hub import systemd
 from hub.amqp.setup import GUEST
 from hub.app import Hub
 from hub.config import HubConfig
@@ -45,8 +46,13 @@ async def serve(config: HubConfig) -> None:
     # Before anybody could ask us who `guest` is.
     await _refuse_guest(config.broker.url)
     with ExitStack() as stack:
-        places = {config.questions: LOOPBACK[0], config.port: config.host}  # which may be one and the same
-        sockets = [stack.enter_context(s) for port, host in places.items() for s in _bind(host, port)]
+        sockets = [stack.enter_context(s) for s in systemd.given_sockets()]
+        if sockets:
+            _check_given(sockets, config.host, config.port)
+        else:
+            sockets = [stack.enter_context(s) for s in _bind(config.host, config.port)]
+        if config.questions != config.port:
+            sockets += [stack.enter_context(s) for s in _bind(LOOPBACK[0], config.questions)]
         try:
             connection = await Connection.open(config.broker.url)
         except BrokerError as e:
@@ -74,6 +80,7 @@ async def serve(config: HubConfig) -> None:
         loops.add_done_callback(lambda _: server.stop())
         await asyncio.wait({loops, asyncio.ensure_future(hub.connected())}, return_when=asyncio.FIRST_COMPLETED)
         log.info("Ready at http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, config.port)
+        systemd.notify_ready()
         try:
             await server.serve(sockets)
         finally:
@@ -139,21 +146,35 @@ async def _refuse_guest(url: str) -> None:
     )
 
 
-def _bind(host: str, port: int) -> list[socket.socket]:
-    """Listens on each address of `host`; of loopback on both, 127.0.0.1 and ::1.
+def _check_given(sockets: list[socket.socket], host: str, port: int) -> None:
+    """Compares the sockets of mep-hub.socket with `listen` of hub.yaml.
 
-    Clients are told `localhost`, which is both: what we left free would be anybody's, who could pose as the hub.
+    Raises:
+        CannotStart: they are not the same addresses.
+    """
+    given = {each.getsockname()[:2] for each in sockets}
+    wanted = {address for _, address in _addresses(host, port)}
+    spare = {(LOOPBACK[1], port)}  # an address that the kernel may have been told to do without
+    if not wanted <= given or not given <= wanted | spare:
+        raise CannotStart(
+            f"mep-hub.socket listens on {_listed(given)}, hub.yaml says `listen: {host}:{port}`; make them the same"
+            " (systemctl edit mep-hub.socket), then: systemctl restart mep-hub.socket"
+        )
+
+
+def _listed(addresses: set[tuple[str, int]]) -> str:
+    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in sorted(addresses))
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """Listens on each address of `host`.
 
     Raises:
         CannotStart: an address cannot be used; no socket is left open then.
     """
     sockets: list[socket.socket] = []
     try:
-        names = LOOPBACK if host in ("localhost", *LOOPBACK) else (host,)
-        found = [info for name in names for info in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
-        for address, family in {info[4][:2]: info[0] for info in found}.items():
-            if family == socket.AF_INET6 and address[0] != host and not _has_ipv6():
-                continue
+        for family, address in _addresses(host, port):
             # The protocol is named because asyncio sets TCP_NODELAY only then: without it each answer takes 40 ms.
             listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sockets.append(listener)
@@ -167,3 +188,18 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             opened.close()
         raise CannotStart(f"listen: {host}:{port}: {e.strerror or e}") from None
     return sockets
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+    """Finds the addresses of `host`, each with its family; of loopback both, 127.0.0.1 and ::1.
+
+    Clients are told `localhost`, which is both: what we left free would be anybody's, who could pose as the hub.
+    """
+    names = LOOPBACK if host in ("localhost", *LOOPBACK) else (host,)
+    found = [info for name in names for info in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
+    families = {(str(info[4][0]), int(info[4][1])): info[0] for info in found}
+    return [
+        (family, address)
+        for address, family in families.items()
+        if family != socket.AF_INET6 or address[0] == host or _has_ipv6()
+    ]

@@ -35,6 +35,9 @@ TASK_BYTES = 12 * 2**20
 connection of whoever sends more."""
 SUBMISSION_BYTES = 256 * 2**20
 """Of all tasks of one submission: the code goes with each of them."""
+HEADER_BYTES = 64 * 2**10
+"""Of resource specification and names of serializers, which travel in a message's headers: those have to fit into one
+frame of AMQP (128 KiB), and RabbitMQ ends the connection of whoever sends more."""
 AHEAD_BYTES = 16 * 2**20
 """Published before the broker has confirmed what came before."""
 
@@ -76,15 +79,20 @@ def decode(body: Mapping[str, Any]) -> Submission:
         raise Invalid("tasks: expected {function id: [packed arguments, ...]} with at least one call each")
     group = field(body, "task_group_id", str, None)
     serializers = field(body, "result_serializers", list, [])
-    if not all(isinstance(name, str) for name in serializers):
-        raise Invalid("result_serializers: expected a list of texts")
+    if not all(isinstance(name, str) and name.isprintable() for name in serializers):
+        raise Invalid("result_serializers: expected a list of names")
+    resources = field(body, "resource_specification", dict, None)
+    if len(json.dumps([resources, serializers]).encode()) > HEADER_BYTES:
+        raise TooLarge(
+            f"resource_specification and result_serializers have more than {HEADER_BYTES} bytes, the most that is taken"
+        )
     return Submission(
         calls=calls,
         task_group=None if group is None else uuid_field(group, "task_group_id"),
         create_queue=field(body, "create_queue", bool, False),
         user_opts=field(body, "user_endpoint_config", dict, {}),
         user_runtime=field(body, "user_runtime", dict, {}),
-        resource_specification=field(body, "resource_specification", dict, None),
+        resource_specification=resources,
         result_serializers=serializers,
     )
 

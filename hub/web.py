@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -67,10 +68,25 @@ class TooLarge(ApiError):
 
 
 class Json(JSONResponse):
-    """A JSON answer in ASCII: texts from endpoints may hold lone surrogates, which UTF-8 has no bytes for."""
+    """A JSON answer in ASCII: texts from endpoints may hold lone surrogates, which UTF-8 has no bytes for.
+
+    Numbers that JSON has no word for (NaN, infinity), which an endpoint may have said all the same, are null.
+    """
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode()
+        try:
+            text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+        except ValueError:
+            text = json.dumps(_without_nan(content), separators=(",", ":"))
+        return text.encode()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def error_response(request: Request, error: Exception) -> Json:
@@ -98,7 +114,7 @@ async def json_object(request: Request) -> dict[str, Any]:
         Invalid: it is not a JSON object, or nested too deep.
     """
     try:
-        body = json.loads(await request.body())
+        body = json.loads(await request.body(), parse_constant=_no_json, parse_float=_finite)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
@@ -106,6 +122,17 @@ async def json_object(request: Request) -> dict[str, Any]:
     if not is_shallow(body, DEEPEST):
         raise Invalid(f"The body must have no more than {DEEPEST} objects and lists in each other")
     return body
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text[:LONGEST_LOGGED])
+    return number
 
 
 async def form(request: Request) -> dict[str, str]:

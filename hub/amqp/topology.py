@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wire.printable import printable
 from wire.queues import Target
 
 COMMANDS = "commands"
@@ -33,6 +34,8 @@ TASK_QUEUE_LIFE = 14 * 86400
 ends its tasks at that time (`hub.sweeper`)."""
 TASK_QUEUES = r"^[0-9a-f-]{36}\.tasks$"
 """The pattern of their names."""
+
+_LONGEST_ID = 64
 
 
 def manager_account(endpoint_id: str) -> str:
@@ -71,8 +74,11 @@ def routing_key(endpoint_id: str, exchange: str) -> str:
 
 
 def sender(routing_key: str) -> str:
-    """Returns the endpoint that published with `routing_key`. The broker has checked that it was that endpoint."""
-    return routing_key.partition(".")[0]
+    """Returns the endpoint that published with `routing_key`. The broker has checked that it was that endpoint.
+
+    A key of another form, which only the hub's own account could use, makes it nobody, fit for a line of the log.
+    """
+    return printable(routing_key.partition(".")[0], _LONGEST_ID)
 
 
 def source_info(url: str, exchange: str, queue: str) -> dict[str, Any]:

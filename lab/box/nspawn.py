@@ -25,6 +25,7 @@ MEMORY = "2g"
 HIDDEN = (
     ".dockerenv",
     "etc/fstab",
+    "etc/init.d",
     "etc/mep",
     "etc/rc2.d",
     "etc/rc3.d",
@@ -41,7 +42,7 @@ HIDDEN = (
 """What this system has and the box does not see."""
 _ACCOUNTS = ("etc/passwd", "etc/shadow", "etc/group", "etc/gshadow", "etc/subuid", "etc/subgid")
 # The kernel counts an account's processes by its number, inside and outside together.
-_NUMBERS = "UID_MIN 20000\nGID_MIN 20000\n"
+_NUMBERS = "UID_MIN 20000\nGID_MIN 20000\nSYS_UID_MAX 999\nSYS_GID_MAX 999\n"
 
 
 def _mount_root(folder: Path) -> Path:

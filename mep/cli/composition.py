@@ -213,5 +213,5 @@ class _Reader:
     def keep(self, profile: Profile) -> None:
         kept.save(self._state, profile, self._endpoint_id)
 
-    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
+    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook | None:
         return mapping_watch.next_mapping(path, seen)

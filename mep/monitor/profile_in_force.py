@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 RELOAD_LIMIT = 60.0
 """Seconds in which an edited profile must be read; then the reload is given up, loudly."""
+WATCH_LIMIT = 120.0
+"""Seconds in which whoever watches the mapping file has looked at it several times and said so; later, it hangs."""
 PAUSE = 5.0
 """Seconds until the mapping file is looked at again after no process could be had for it."""
 
@@ -45,8 +47,8 @@ class Reader(Protocol):
     def keep(self, profile: Profile) -> None:
         """Keeps an accepted profile for the next start, in the child. Raises ConfigError and OSError."""
 
-    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
-        """Waits until the mapping file differs from what was seen, and reads it."""
+    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook | None:
+        """Waits until the mapping file differs from what was seen, and reads it; None when it did not for a while."""
 
 
 class ProfileInForce:
@@ -66,6 +68,7 @@ class ProfileInForce:
         self._answers = answers
         self._changed = changed
         self._keeping = asyncio.Lock()
+        self._mapping_refused = ""
         self._reloading: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
 
@@ -146,24 +149,46 @@ class ProfileInForce:
 
     async def _follow_mapping(self, path: Path) -> None:
         seen = NEVER_SEEN  # the first look compares with what the profile was loaded with
+        hangs = False
+        self._mapping_refused = ""
         while True:
             try:
-                look = await forked.run(functools.partial(self._reader.next_mapping, path, seen))
+                look = await forked.run(functools.partial(self._reader.next_mapping, path, seen), WATCH_LIMIT)
+            except forked.GivenUp as e:
+                if not hangs:
+                    log.error(
+                        "the identity mapping %s cannot be looked at: nothing came of it in %g s, its file system does"
+                        " not answer; the mapping in force stays, and no edit of it is noticed",
+                        path,
+                        WATCH_LIMIT,
+                    )
+                hangs = True
+                self._status.mapping("the mapping's file system does not answer, the old mapping is in force")
+                await e.ended  # another one would hang beside it
+                continue
             except OSError as e:
                 log.error("the identity mapping %s cannot be watched: %s", path, e)
                 self._status.mapping(f"the mapping cannot be watched, the old one is in force: {e}")
                 await asyncio.sleep(PAUSE)
-            else:
-                seen = look.stamp
-                if self._take(look):
-                    await self._keep()
+                continue
+            if hangs:
+                log.warning("the identity mapping %s can be looked at again", path)
+                hangs = False
+                self._status.mapping(self._mapping_refused)
+            if look is None:
+                continue
+            seen = look.stamp
+            if self._take(look):
+                await self._keep()
 
     def _take(self, look: MappingLook) -> bool:
         """Whether other documents are in force now."""
         if look.documents is None:
             log.error("the edited identity mapping is refused, the old one stays in force: %s", look.problem)
-            self._status.mapping(f"edited mapping refused, the old one is in force: {look.problem}")
+            self._mapping_refused = f"edited mapping refused, the old one is in force: {look.problem}"
+            self._status.mapping(self._mapping_refused)
             return False
+        self._mapping_refused = ""
         self._status.mapping("")
         if look.documents.digest == self.profile.mapping.digest:
             return False

@@ -30,23 +30,33 @@ class ChildLost(OSError):
     """The child ended without an answer, or did not end in time."""
 
 
+class GivenUp(ChildLost):
+    """The child did not answer in time, and was killed. `ended` is done once it is gone: a file system that hangs may
+    hold it until it answers again, and whoever tries anew meanwhile leaves another one there."""
+
+    def __init__(self, text: str, ended: asyncio.Future[None]) -> None:
+        super().__init__(text)
+        self.ended = ended
+
+
 async def run(work: Callable[[], T], within: float | None = None) -> T:
     """What `work` returns, or raises; both must be plain values (pickle). The child is killed when this is cancelled.
 
     within: seconds after which it is given up. A child that hangs in a file system ends when that answers again; nobody
-    waits for it.
+    waits for it here.
 
     Raises:
-        ChildLost: the child was killed, took too long, or its answer cannot be read.
+        GivenUp: the child took too long.
+        ChildLost: the child was killed, or its answer cannot be read.
         OSError: no process or descriptor to be had.
     """
     with _fork(work) as (pid, pidfd, reading):
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         reaping.when_ended(pid, pidfd, lambda _code, _usage: ended.set_result(None))
         try:
-            answer = await asyncio.wait_for(_read(reading), within)
+            answer = await _read(reading, within)
         except asyncio.TimeoutError:
-            raise ChildLost(f"the process that was to do it did not end within {within:g} s") from None
+            raise GivenUp(f"the process that was to do it did not end within {within:g} s", ended) from None
         finally:
             if not ended.done():
                 send_signal(pidfd, signal.SIGKILL)  # it has nothing to say any more
@@ -82,8 +92,13 @@ def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
         os.close(reading)
 
 
-async def _read(descriptor: int) -> bytes:
-    """All that comes until its end."""
+async def _read(descriptor: int, within: float | None) -> bytes:
+    """All that comes until its end.
+
+    Raises:
+        asyncio.TimeoutError: the end did not come within so many seconds. `wait_for` of Python 3.11 may lose a
+            cancellation that comes just then.
+    """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     data = bytearray()
@@ -96,11 +111,18 @@ async def _read(descriptor: int) -> bytes:
             if not ended.done():  # whoever waited may have been cancelled
                 ended.set_result(None)
 
+    def give_up() -> None:
+        if not ended.done():
+            ended.set_exception(asyncio.TimeoutError())
+
     loop.add_reader(descriptor, take)
+    timer = None if within is None else loop.call_later(within, give_up)
     try:
         await ended
     finally:
         loop.remove_reader(descriptor)
+        if timer is not None:
+            timer.cancel()
     return bytes(data)
 
 

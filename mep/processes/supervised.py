@@ -25,12 +25,16 @@ END_TIMEOUT = 5.0
 
 
 class NotStarted(Exception):
-    """The program was not executed, for this `reason`. step: the step that failed; empty when nothing was forked."""
+    """The program was not executed, for this `reason`. step: the step that failed; empty when nothing was forked.
 
-    def __init__(self, text: str, step: str = "") -> None:
+    given_up: the process that was killed because it took too long.
+    """
+
+    def __init__(self, text: str, step: str = "", given_up: SupervisedProcess | None = None) -> None:
         super().__init__(f"step {step}: {text}" if step else text)
         self.step = step
         self.reason = text
+        self.given_up = given_up
 
 
 @dataclass(eq=False)
@@ -42,11 +46,11 @@ class SupervisedProcess:
     ended: asyncio.Future[int]
 
     @classmethod
-    async def start(cls, spec: LaunchSpec) -> SupervisedProcess:
+    async def start(cls, spec: LaunchSpec, within: float | None = None) -> SupervisedProcess:
         """Returns once the program has been executed. When this is cancelled, the process is killed.
 
         Raises:
-            NotStarted: the launch was refused, or a step of it failed.
+            NotStarted: the launch was refused, a step of it failed, or it took longer than `within` seconds.
         """
         try:
             started = launch.start(spec)
@@ -59,7 +63,10 @@ class SupervisedProcess:
             os.close(started.report)
             raise NotStarted(str(e)) from None
         try:
-            failure = await read_report(started.report)
+            failure = await asyncio.wait_for(read_report(started.report), within)
+        except asyncio.TimeoutError:
+            process.kill()
+            raise NotStarted(f"it did not start within {within:g} seconds", given_up=process) from None
         except BaseException:
             process.kill()
             raise

@@ -14,11 +14,13 @@ from mep.reader.files import read_mapping
 
 PERIOD = 5.0
 """Seconds between two looks."""
+LOOKS = 12
+"""After so many it says that nothing has changed: whoever hears nothing at all knows that it hangs."""
 
 
-def next_mapping(path: Path, seen: Stamp) -> MappingLook:
-    """Returns once the file differs from `seen`, with its documents or what is wrong with them."""
-    while True:
+def next_mapping(path: Path, seen: Stamp) -> MappingLook | None:
+    """Returns once the file differs from `seen`, with its documents or what is wrong with them; None after LOOKS."""
+    for _ in range(LOOKS):
         if seen != NEVER_SEEN:  # the first look is at once: a reload may have read an older text than was in force
             time.sleep(PERIOD)
         stamp = _stamp(path)
@@ -27,6 +29,7 @@ def next_mapping(path: Path, seen: Stamp) -> MappingLook:
                 return MappingLook(stamp, read_mapping(path))
             except ConfigError as e:
                 return MappingLook(stamp, None, str(e))
+    return None
 
 
 def _stamp(path: Path) -> Stamp:

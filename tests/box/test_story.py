@@ -1,4 +1,5 @@
-"""A sysadmin's year with the package, told by docs/install.md: installation, first task, changes, upgrade, removal.
+"""A sysadmin's year with the package, told by docs/install.md and docs/hub.md: installation, a hub on the site's own
+RabbitMQ, first task, changes, upgrade, removal. The pages are typed as they stand.
 
 The tests are chapters: each goes on from where the one before ended.
 """
@@ -7,24 +8,30 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
 from lab.accounts import LocalAccount
-from lab.client import ClientFailed, output_of, run_script
-from lab.hub import HubProcess
+from lab.client import ClientFailed
 from lab.waiting import until
-from tests.box.guide import code, follow, run
+from tests.box.guide import HUB, INSTALL, Login, code, run, type_as
+from wire.listeners import _listeners
 
 _TITLE = "mep-uep uep."
 PROFILE = Path("/etc/mep/prod")
+DOMAIN = "site.example"
+SITE = {"ADMIN": f"root@{DOMAIN}", "USERS": f"alice@{DOMAIN} bob@{DOMAIN}", "DOMAIN": DOMAIN}
+"""The values of this site, none of them those of the pages."""
 TEMPLATE = """\
 heartbeat_period: 5
 idle_heartbeats_soft: 100
@@ -63,21 +70,34 @@ def users() -> Iterator[dict[str, LocalAccount]]:
         yield {"alice": alice, "bob": bob}
 
 
+@pytest.fixture(scope="module")
+def login() -> Iterator[Login]:
+    """The shell in which root types the pages."""
+    with Login(SITE) as shell:
+        yield shell
+
+
 @pytest.fixture
-def first_task(hub: HubProcess) -> Callable[[str], str]:
-    """Runs the guide's own script as a user of the hub, and returns what the task said."""
+def first_task(users: dict[str, LocalAccount]) -> Callable[[str], str]:
+    """Types what the pages tell a user to, and returns what the task said."""
 
     def call(user: str) -> str:
-        return output_of(hub, user, code("The first task", "python"), endpoint_id())
+        (users[user].home / "first.py").write_text(code(INSTALL, "The first task", "python"))
+        return type_as(users[user], code(HUB, "8. The first task"), ENDPOINT_ID=endpoint_id())
 
     return call
 
 
 @pytest.fixture
-def load(hub: HubProcess) -> Iterator[Callable[[str], Future[Any]]]:
+def load(users: dict[str, LocalAccount]) -> Iterator[Callable[[str], Future[Any]]]:
     """Begins a load of 300 tasks on 5 user endpoints of a user; the answer comes later."""
+
+    def call(user: str) -> Any:
+        (users[user].home / "load.py").write_text(LOAD)
+        return json.loads(type_as(users[user], f". ./hub.env; python load.py {endpoint_id()}"))
+
     with ThreadPoolExecutor(2) as pool:
-        yield lambda user: pool.submit(run_script, hub, user, LOAD, endpoint_id())
+        yield lambda user: pool.submit(call, user)
 
 
 def endpoint_id() -> str:
@@ -91,8 +111,22 @@ def ok(script: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A property of the unit."""
-    return ok(f"systemctl show --value --property={name} mep@prod").strip()
+    """A property of the manager's unit."""
+    return property_of("mep@prod", name)
+
+
+def property_of(unit: str, name: str) -> str:
+    return ok(f"systemctl show --value --property={name} {unit}").strip()
+
+
+def listeners() -> dict[str, set[int]]:
+    """Who listens at the hub's port, as the kernel says: uids."""
+    return {host: set(_listeners(ip_address(host), 5000)) for host in ("127.0.0.1", "::1")}
+
+
+def hub_version(patience: float) -> object:
+    with urlopen("http://localhost:5000/v2/version", timeout=patience) as answer:
+        return json.load(answer)
 
 
 def wait_for(what: str, done: Callable[[], object]) -> None:
@@ -108,39 +142,79 @@ def user_endpoints() -> set[int]:
 
 
 def result(future: Future[Any]) -> dict[str, Any]:
-    (said,) = future.result(timeout=150)
+    said = future.result(timeout=150)
     assert isinstance(said, dict)
     return said
 
 
-def test_installation_starts_nothing_and_is_whole(packages: list[Path]) -> None:
-    assert follow("1. Install", packages[0].parent).startswith("mep 0.")
+def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[Path]) -> None:
+    assert "mep 0." in login.follow(INSTALL, "1. Install", packages[0].parent)
     assert ok("rpm -V mep") == ""
-    assert run("systemctl is-enabled mep@prod").stdout.strip() == "disabled"
+    for unit in ("mep@prod.service", "mep-hub.service", "mep-hub.socket"):
+        assert run(f"systemctl is-enabled {unit}").stdout.strip() == "disabled"
+        assert ok(f"systemd-analyze verify {unit} 2>&1") == ""
     assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/bin/mep version").startswith("mep 0.")
     for file in ("/etc/pam.d/mep", "/usr/lib/tmpfiles.d/mep.conf", "/usr/share/man/man8/mep.8.gz"):
         assert Path(file).stat().st_mode & 0o777 == 0o644
     assert Path("/usr/share/bash-completion/completions/mep").read_text()
-    assert ok("systemd-analyze verify mep@prod.service 2>&1") == ""
 
 
-def test_profile_mapping_and_login(hub: HubProcess, users: dict[str, LocalAccount]) -> None:
-    assert "/etc/mep/prod" in follow("2. Make a profile", Path("/root"))
-    said = follow("3. Say who becomes whom", Path("/root"))
+def test_a_hub_by_its_page(login: Login, users: dict[str, LocalAccount]) -> None:
+    login.follow(HUB, "1. The values of your site")
+    login.follow(HUB, "2. RabbitMQ")
+    assert ok("rabbitmqctl -q list_users --no-table-headers").startswith("guest"), "a RabbitMQ as it comes"
+    assert "no user 'guest'" in login.follow(HUB, "3. An account for the hub")
+    login.follow(HUB, "4. Who may call")
+    assert "active (running)" in login.follow(HUB, "5. Start")
+    login.follow(HUB, "6. A manager")
+    login.follow(HUB, "7. What a user needs")
+    for user, account in users.items():
+        ok(f"install -m 0600 -o {user} /root/{user}@{DOMAIN}.env {account.home}/hub.env")
+    status = Path(f"/proc/{property_of('mep-hub', 'MainPID')}/status").read_text()
+    uid = pwd.getpwnam("mep-hub").pw_uid
+    assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n" in status and 0 < uid < 1000
+    assert "CapPrm:\t0000000000000400\n" in status and "CapBnd:\t0000000000000400\n" in status, "port 300, no more"
+    for path in ("/etc/mep-hub/hub.yaml", "/etc/mep-hub/broker.url", "/var/lib/mep-hub/hub.db"):
+        assert (Path(path).stat().st_uid, Path(path).stat().st_mode & 0o777) == (uid, 0o600)
+    secrets = re.findall(r"^client_secret: (.*)$", Path(f"/root/root@{DOMAIN}.client").read_text(), re.MULTILINE)
+    assert secrets and secrets[0] not in Path("/etc/mep-hub/hub.yaml").read_text()
+
+
+def test_the_port_of_the_hub_is_nobody_elses_while_it_is_down() -> None:
+    held = {"127.0.0.1": {0}, "::1": {0}}
+    assert listeners() == held
+    config = Path("/etc/mep-hub/hub.yaml")
+    before = config.read_text()
+    config.write_text(before + "listen: localhost:5001\n")
+    assert run("systemctl restart mep-hub").returncode != 0
+    said = "mep-hub.socket listens on 127.0.0.1:5000, [::1]:5000, hub.yaml says `listen: localhost:5001`"
+    wait_for("the reason", lambda: said in ok("journalctl --no-pager -u mep-hub"))
+    config.write_text(before + "nonsense: 1\n")
+    with pytest.raises(OSError):
+        hub_version(3)
+    wait_for("the start in vain", lambda: "nonsense: unknown key" in ok("journalctl --no-pager -u mep-hub"))
+    assert listeners() == held
+    config.write_text(before)
+    assert hub_version(60), "who asks has it started"
+    assert listeners() == held
+
+
+def test_profile_mapping_and_login(login: Login, users: dict[str, LocalAccount]) -> None:
+    login.follow(INSTALL, "The values of your site")
+    assert "/etc/mep/prod" in login.follow(INSTALL, "2. Make a profile")
+    said = login.follow(INSTALL, "3. Say who becomes whom")
     assert f"account   alice (uid {users['alice'].uid}" in said
     assert "identity_mapping_config.json" in said, "the rule is named"
     done = run("mep check prod")
     assert done.returncode == os.EX_NOPERM
     assert [line for line in done.stdout.splitlines() if line.startswith("FAIL") and "mep login" in line]
-    admin = hub.users["admin"]
-    follow("4. Log in", Path("/root"), CLIENT_ID=admin.client_id, CLIENT_SECRET=admin.client_secret)
+    login.follow(INSTALL, "4. Log in")
     with (PROFILE / "config.yaml").open("a") as file:
         file.write("audit_log_path: /var/log/mep/audit.log\n")
 
 
-def test_check() -> None:
-    follow("Without the Globus service", Path("/root"))
-    said = follow("5. Look before you start", Path("/root"))
+def test_check(login: Login) -> None:
+    said = login.follow(INSTALL, "5. Look before you start")
     assert "FAIL" not in said
     for what in ("config.yaml", "user_config_template.yaml.j2", "mep-uep", "template, rendered", "service", "clock"):
         assert re.search(f"^ok .*{re.escape(what)}", said, re.MULTILINE), said
@@ -157,11 +231,11 @@ def test_a_broken_profile_is_not_started_again_and_again() -> None:
     ok("systemctl reset-failed mep@prod")
 
 
-def test_start() -> None:
-    said = follow("6. Start", Path("/root"))
+def test_start(login: Login) -> None:
+    said = login.follow(INSTALL, "6. Start")
     assert "connected; 0 user endpoints" in said
     assert re.search(r"^prod +running +[0-9a-f-]{36} 0$", said, re.MULTILINE)
-    assert "FAIL" not in follow("5. Look before you start", Path("/root")), "also while it runs, now with the broker"
+    assert "FAIL" not in login.follow(INSTALL, "5. Look before you start"), "also while it runs, now with the broker"
     assert ok("journalctl --no-pager -p warning -u mep@prod --since=-5s").count("mep[") == 0
 
 
@@ -184,9 +258,9 @@ def test_a_user_endpoint_is_in_a_scope_of_its_own(users: dict[str, LocalAccount]
     assert "user endpoints run in scopes of systemd" in ok("mep check prod")
 
 
-def test_edit_and_reload(first_task: Callable[[str], str]) -> None:
+def test_edit_and_reload(login: Login, first_task: Callable[[str], str]) -> None:
     (PROFILE / "user_config_template.yaml.j2").write_text(TEMPLATE)
-    rendered = follow("Changing something", Path("/root"))
+    rendered = login.follow(INSTALL, "Changing something")
     assert "ThreadPoolEngine" in rendered
     assert first_task("bob").startswith("bob on ")
     assert len(user_endpoints()) == 2
@@ -264,12 +338,15 @@ def test_a_manager_that_hangs_is_replaced() -> None:
     assert "12 user endpoints" in shown("StatusText")
 
 
-def test_an_upgrade_keeps_edits_and_user_endpoints(packages: list[Path], load: Callable[[str], Future[Any]]) -> None:
+def test_an_upgrade_keeps_edits_and_user_endpoints(
+    login: Login, packages: list[Path], load: Callable[[str], Future[Any]]
+) -> None:
     before, future = user_endpoints(), load("alice")
-    manager = shown("MainPID")
+    manager, hub = shown("MainPID"), property_of("mep-hub", "MainPID")
     config = (PROFILE / "config.yaml").read_text()
     (PROFILE / "config.yaml").write_text(f"{config}nonsense: 1\n")
-    follow("Upgrading", packages[1].parent)
+    login.follow(INSTALL, "Upgrading", packages[1].parent)
+    assert property_of("mep-hub", "MainPID") not in ("0", hub)
     assert "edited profile refused, the one accepted on" in shown("StatusText")
     (PROFILE / "config.yaml").write_text(config)
     ok("systemctl reload mep@prod")
@@ -319,14 +396,17 @@ def test_stop_ends_everything(users: dict[str, LocalAccount]) -> None:
     ok("systemctl start mep@prod")
 
 
-def test_removal_ends_what_is_left_and_keeps_what_is_the_sites(first_task: Callable[[str], str]) -> None:
+def test_removal_ends_what_is_left_and_keeps_what_is_the_sites(login: Login, first_task: Callable[[str], str]) -> None:
     Path("/etc/systemd/system/mep@.service.d/quick.conf").write_text("[Service]\nRestart=no\n")
     ok("systemctl daemon-reload")
     first_task("alice")
     os.kill(int(shown("MainPID")), signal.SIGKILL)
     wait_for("the crash", lambda: shown("ActiveState") == "failed")
     assert user_endpoints(), "one without a manager"
-    follow("Stopping and removing", Path("/root"))
+    login.follow(INSTALL, "Stopping and removing")
+    assert not any(listeners().values())
+    assert not list(Path("/etc/systemd/system").rglob("*.wants/mep-hub*"))
+    assert Path("/var/lib/mep-hub/hub.db").exists()
     assert user_endpoints() == set()
     assert not any(Path(path).exists() for path in ("/opt/mep", "/usr/bin/mep", "/usr/lib/systemd/system/mep@.service"))
     assert not list(Path("/etc/systemd/system").rglob("*.wants/mep@*"))

@@ -77,6 +77,11 @@ class PeerManager:
         assert message is not None
         return json.loads(message[2])
 
+    def next_command_or_none(self) -> bytes | None:
+        """The body of a command that waits already."""
+        delivery = self._commands.get(0.5)
+        return None if delivery is None else delivery[2]
+
     def no_command(self, seconds: float) -> bool:
         return self._commands.get(seconds) is None
 

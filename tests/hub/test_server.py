@@ -129,6 +129,50 @@ def test_both_addresses_of_loopback_are_listened_on():
             listener.close()
 
 
+@contextlib.contextmanager
+def socket_unit(config, port):
+    """The hub as systemd starts it: with sockets on `port`, and told where to say that it is ready."""
+    listening, folder = _bind("localhost", port), config.parent
+    numbers = [listener.fileno() for listener in listening]
+    moved = " ".join(f"{3 + at}<&{number}" for at, number in enumerate(numbers))
+    given = (
+        f"exec {moved}; LISTEN_FDS={len(numbers)} LISTEN_PID=$$ exec {sys.executable} -m hub serve --config {config}"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, contextlib.ExitStack() as closing:
+        told.bind(str(folder / "notify"))
+        told.setblocking(False)
+        for listener in listening:
+            closing.enter_context(listener)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", given], cwd=ROOT, env=environment, pass_fds=numbers, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            yield process, told
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def test_systemd_holds_the_port(write, broker, hub, free_port):
+    """What is asked before the hub takes it is answered then; nobody else could have had the port."""
+    config = write(broker.url, free_port)
+    with socket_unit(config, free_port) as (process, told):
+        with socket.create_connection(("localhost", free_port)) as client:
+            client.sendall(b"GET /v2/version HTTP/1.1\r\nHost: hub\r\n\r\n")
+            client.settimeout(30)
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert told.recv(100) == b"READY=1"
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_socket_of_another_port_than_that_of_hub_yaml(write, broker, hub, free_port):
+    with socket_unit(write(broker.url, hub.port), free_port) as (process, _):
+        assert process.wait(30) == os.EX_UNAVAILABLE
+        assert f"mep-hub.socket listens on 127.0.0.1:{free_port}" in process.stderr.read()
+
+
 def test_database_not_usable(write, broker, hub, free_port, tmp_path):
     (tmp_path / "hub.db").mkdir()
     done = serve(write(broker.url, free_port))

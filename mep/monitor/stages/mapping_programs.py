@@ -10,6 +10,9 @@ document names (`run_as`), or as the one of the helpers (`render_account`). What
 alone (`profile.command_trust`). It runs in its own session, in `/`, with a fixed environment.
 Standard input is a file in memory, so a program that never reads cannot block us. When its main process has ended
 nobody waits for children that it left behind: the whole group is killed.
+
+A program may lie on a file system that hangs, where a process cannot even be killed. So each program is looked at by
+one process at a time, and while one that was given up is still there, no other follows it: who asks is told at once.
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ class MappingPrograms:
         self._look_up = look_up
         self._usual = usual
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._checks: dict[tuple[str, ...], asyncio.Future[None]] = {}
+        self._stuck: dict[tuple[str, ...], asyncio.Future[Any]] = {}
 
     async def run(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
         """The standard output of a successful run (see `RunProgram`).
@@ -72,15 +77,62 @@ class MappingPrograms:
             ProgramFailed: not trustworthy, not startable, failed, too slow, or too much output.
         """
         owner = self._usual if account is None else await self._owner(account)
-        async with self._places:
-            try:
-                # Looked at in a child: it may lie on a file system that hangs.
-                await forked.run(functools.partial(command_trust.check, tuple(argv)), START_LIMIT)
-                return await _run(argv, stdin, owner)
-            except ConfigError as e:
-                raise ProgramFailed(f"{quoted(argv[0])} cannot be trusted: {escaped(str(e))}") from None
-            except OSError as e:
-                raise ProgramFailed(f"{quoted(argv[0])} cannot be run: {e.strerror or e}") from None
+        command = tuple(argv)
+        try:
+            await self._trusted(command)
+            async with self._places:
+                self._refuse_if_stuck(command)
+                return await self._run(command, stdin, owner)
+        except ConfigError as e:
+            raise ProgramFailed(f"{quoted(argv[0])} cannot be trusted: {escaped(str(e))}") from None
+        except OSError as e:
+            raise ProgramFailed(f"{quoted(argv[0])} cannot be run: {e.strerror or e}") from None
+
+    async def _trusted(self, command: tuple[str, ...]) -> None:
+        """Returns if the command is trusted. Those who ask while it is looked at share the answer.
+
+        Raises:
+            ConfigError: it is not.
+            OSError: nobody could look.
+            ProgramFailed: it lies where nothing answers.
+        """
+        self._refuse_if_stuck(command)
+        check = self._checks.get(command)
+        if check is None:
+            check = self._checks[command] = asyncio.ensure_future(self._check(command))
+            check.add_done_callback(functools.partial(self._checked, command))
+        await asyncio.shield(check)
+
+    async def _check(self, command: tuple[str, ...]) -> None:
+        try:
+            await forked.run(functools.partial(command_trust.check, command), START_LIMIT)
+        except forked.GivenUp as e:
+            self._note_stuck(command, e.ended)
+            raise ProgramFailed(
+                f"{quoted(command[0])} could not be looked at within {START_LIMIT:g} seconds: its file system does not"
+                " answer"
+            ) from None
+
+    def _checked(self, command: tuple[str, ...], check: asyncio.Future[None]) -> None:
+        del self._checks[command]
+        if not check.cancelled():
+            check.exception()  # whoever asked may be gone
+
+    def _note_stuck(self, command: tuple[str, ...], ended: asyncio.Future[Any]) -> None:
+        if not ended.done():
+            self._stuck[command] = ended
+
+    def _refuse_if_stuck(self, command: tuple[str, ...]) -> None:
+        """Raises ProgramFailed while a process that was given up is still there."""
+        ended = self._stuck.get(command)
+        if ended is None:
+            return
+        if not ended.done():
+            raise ProgramFailed(
+                f"{quoted(command[0])} is not tried again before a process has ended that was given up: its file system"
+                " does not answer"
+            )
+        del self._stuck[command]
 
     async def _owner(self, name: str) -> Account:
         try:
@@ -91,35 +143,35 @@ class MappingPrograms:
             raise ProgramFailed(f"`run_as` {quoted(name)}: there is no account of that name on this system")
         return found
 
+    async def _run(self, command: tuple[str, ...], stdin: bytes, owner: Account) -> bytes:
+        with BoundedOutput(MAX_STDOUT) as out, BoundedOutput(MAX_STDERR) as err:
+            with _spec(command, stdin, owner, out, err) as spec:
+                process = await self._start(spec)
+            over: set[asyncio.Future[Any]] = {process.ended, out.overflow, err.overflow}
+            try:
+                done, _ = await asyncio.wait(over, timeout=TIME_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _stop(process)
+                self._note_stuck(command, process.ended)
+            if not done:
+                raise ProgramFailed(f"{quoted(command[0])} took longer than {TIME_LIMIT:g} seconds")
+            return _answer(command[0], owner, process, out, err)
 
-async def _run(argv: Sequence[str], stdin: bytes, owner: Account) -> bytes:
-    with BoundedOutput(MAX_STDOUT) as out, BoundedOutput(MAX_STDERR) as err:
-        with _spec(argv, stdin, owner, out, err) as spec:
-            process = await _start(spec)
-        over: set[asyncio.Future[Any]] = {process.ended, out.overflow, err.overflow}
+    async def _start(self, spec: LaunchSpec) -> SupervisedProcess:
+        what = f"as account {spec.username!r}"
+        program = quoted(spec.argv[0])
         try:
-            done, _ = await asyncio.wait(over, timeout=TIME_LIMIT, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await _stop(process)
-        if not done:
-            raise ProgramFailed(f"{quoted(argv[0])} took longer than {TIME_LIMIT:g} seconds")
-        return _answer(argv[0], owner, process, out, err)
-
-
-async def _start(spec: LaunchSpec) -> SupervisedProcess:
-    what = f"as account {spec.username!r}"
-    program = quoted(spec.argv[0])
-    try:
-        return await asyncio.wait_for(SupervisedProcess.start(spec), START_LIMIT)
-    except asyncio.TimeoutError:
-        raise ProgramFailed(f"{program} did not start {what} within {START_LIMIT:g} seconds") from None
-    except NotStarted as e:
-        if e.step != "exec":
-            raise ProgramFailed(f"{program} cannot be started {what}: {e}") from None
-        raise ProgramFailed(
-            f"{program} cannot be executed {what} ({e.reason}): the account must be able to read and execute it and its"
-            " interpreter, and to enter their folders; open them, or name another account in `run_as`"
-        ) from None
+            return await SupervisedProcess.start(spec, START_LIMIT)
+        except NotStarted as e:
+            if e.given_up is not None:
+                self._note_stuck(spec.argv, e.given_up.ended)
+                raise ProgramFailed(f"{program} did not start {what} within {START_LIMIT:g} seconds") from None
+            if e.step != "exec":
+                raise ProgramFailed(f"{program} cannot be started {what}: {e}") from None
+            raise ProgramFailed(
+                f"{program} cannot be executed {what} ({e.reason}): the account must be able to read and execute it and"
+                " its interpreter, and to enter their folders; open them, or name another account in `run_as`"
+            ) from None
 
 
 @contextlib.contextmanager

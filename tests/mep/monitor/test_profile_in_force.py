@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.hanging import HangingFolder
 from lab.waiting import aiountil
 from mep.monitor.profile_in_force import ProfileInForce
 from mep.monitor.reload_answer import Answers
@@ -23,7 +24,7 @@ from mep.reader import loader, mapping_watch
 LOST = "lost"
 """A file in the profile: while it is there, the child that reads dies."""
 BREAKS = "breaks"
-"""With this one it meets a fault of ours."""
+"""With this one it meets a fault of ours when it reads the profile."""
 HANGS = "hangs"
 """And with this one it hangs, as a file system may."""
 
@@ -37,6 +38,8 @@ class Reader:
 
     def load(self, directory: Path) -> Profile:
         self._stumble(directory)
+        if (directory / BREAKS).exists():
+            raise ZeroDivisionError
         return loader.load(directory)
 
     async def rehearse(self, profile: Profile) -> Findings:
@@ -45,7 +48,7 @@ class Reader:
     def keep(self, profile: Profile) -> None:
         (profile.directory.parent / "kept").write_text(profile.config_text + profile.mapping.text)
 
-    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
+    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook | None:
         mapping_watch.PERIOD = 0.01  # in the child only
         if seen != NEVER_SEEN:
             self._stumble(path.parent)
@@ -54,8 +57,6 @@ class Reader:
     def _stumble(self, directory: Path) -> None:
         if (directory / LOST).exists():
             os._exit(1)
-        if (directory / BREAKS).exists():
-            raise ZeroDivisionError
         if (directory / HANGS).exists():
             (directory / HANGS).unlink()
             time.sleep(3600)
@@ -254,5 +255,48 @@ def test_who_watches_the_mapping_may_die(run: Run, monkeypatch: pytest.MonkeyPat
         (site.directory / LOST).unlink()
         site.edit_mapping(before.mapping.text)
         await aiountil(lambda: "mapping" not in site.status(), "somebody looks again")
+
+    run(story)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_mapping_that_cannot_be_looked_at_is_told_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mep.monitor.profile_in_force.WATCH_LIMIT", 3.0)
+
+    async def story(site: Site) -> None:
+        before, others = site.in_force.profile, children()
+        hanging = HangingFolder(site.directory)
+        try:
+            hanging.start()
+        except OSError as e:
+            pytest.skip(f"needs FUSE: {e}")
+        try:
+            await aiountil(hanging.take, "a look that hangs")
+            await aiountil(lambda: "does not answer" in site.status(), "it is told")
+            assert site.in_force.profile is before
+            assert len(children() - others) <= 1, "nobody hangs beside it"
+        finally:
+            hanging.stop()
+        await aiountil(lambda: "does not answer" not in site.status(), "it is looked at again")
+        site.edit_mapping(json.dumps([*json.loads(before.mapping.text), *json.loads(before.mapping.text)]))
+        await aiountil(lambda: site.in_force.profile.mapping.digest != before.mapping.digest, "the new one in force")
+
+    run(story)
+    said = [record.getMessage() for record in caplog.records if "cannot be looked at" in record.getMessage()]
+    assert len(said) == 1 and "mapping.json" in said[0]
+    assert "can be looked at again" in caplog.text
+
+
+def test_a_refused_mapping_is_told_again_after_a_watch_that_hung(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mep.monitor.profile_in_force.WATCH_LIMIT", 1.0)
+
+    async def story(site: Site) -> None:
+        site.edit_mapping("[{")
+        await aiountil(lambda: "edited mapping refused" in site.status(), "it is told")
+        (site.directory / HANGS).touch()
+        await aiountil(lambda: "does not answer" in site.status(), "that it hangs")
+        await aiountil(lambda: "edited mapping refused" in site.status(), "what is wrong still")
 
     run(story)

@@ -8,8 +8,9 @@ import json
 import os
 import pwd
 import resource
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from identity.decision import Decision
 from identity.mapper import POSIX_CONNECTOR, Mapper
 from identity.runner import MapperError
 from lab.accounts import LocalAccount
+from lab.hanging import HangingFolder
 from lab.waiting import aiountil, until
 from mep.accounts import look_up
 from mep.monitor.stages import mapping_programs
@@ -37,6 +39,26 @@ def says(output: str, before: str = "") -> str:
 
 def ask(*command: object, records: object = None) -> Decision:
     return decide(Mapper.parse(text(external(*command)), "m.json"), records or [record()], gateway_id=BOB)
+
+
+@pytest.fixture
+def hanging() -> Iterator[HangingFolder]:
+    """A folder on a file system that does not answer."""
+    folder = HangingFolder(Path(tempfile.mkdtemp(prefix="mep-hanging-")))
+    folder.path.chmod(0o755)
+    try:
+        folder.start()
+    except OSError as e:
+        pytest.skip(f"needs FUSE: {e}")
+    yield folder
+    folder.stop()
+    folder.path.rmdir()
+
+
+def children() -> set[str]:
+    """The pids of this process's children."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {pid for task in tasks for pid in (task / "children").read_text().split()}
 
 
 async def unknown(_name: str) -> Account | None:
@@ -338,3 +360,54 @@ def test_a_script_is_trusted_like_its_interpreter(program: Write, public: Path) 
     (public / "json.py").chmod(0o666)
     with pytest.raises(MapperError, match=r"json\.py"):
         ask("/bin/sh", path)
+
+
+def test_where_nothing_answers_one_process_waits_for_each_program(
+    no_hang: None, program: Write, hanging: HangingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping_programs, "START_LIMIT", 2.0)
+    path, good, before = str(hanging.path / "map"), program(says(answer(entry()))), children()
+    nobody = look_up.account("nobody")
+    assert nobody is not None
+    programs = mapping_programs.MappingPrograms(unknown, nobody)
+
+    async def story() -> None:
+        asked = [asyncio.ensure_future(programs.run([path], b"", None)) for _ in range(9)]
+        await aiountil(hanging.take, "a process to wait for the file system")
+        for failure in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(failure, ProgramFailed) and "does not answer" in str(failure)
+        assert len(children() - before) == 1, "one looks, whoever asks"
+        with pytest.raises(ProgramFailed, match="not tried again before"):
+            await programs.run([path], b"", None)
+        assert b"alice" in await programs.run([str(good)], b"", None), "other programs go on"
+        assert len(children() - before) == 1
+        hanging.stop()
+        await aiountil(lambda: not children() - before, "its end")
+        with pytest.raises(ProgramFailed, match="cannot be executed"):
+            await programs.run([path], b"", None)
+
+    asyncio.run(story())
+
+
+def test_a_program_that_cannot_be_killed_is_not_started_again(
+    no_hang: None, program: Write, hanging: HangingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping_programs, "TIME_LIMIT", 2.0)
+    monkeypatch.setattr(mapping_programs, "GRACE", 0.1)
+    path, before = program(f"exec cat {hanging.path}/table"), children()
+    nobody = look_up.account("nobody")
+    assert nobody is not None
+    programs = mapping_programs.MappingPrograms(unknown, nobody)
+
+    async def story() -> None:
+        first = asyncio.ensure_future(programs.run([str(path)], b"", None))
+        await aiountil(hanging.take, "the program to wait for the file system")
+        with pytest.raises(ProgramFailed, match="longer than"):
+            await first
+        with pytest.raises(ProgramFailed, match="not tried again before"):
+            await programs.run([str(path)], b"", None)
+        assert len(children() - before) == 1
+        hanging.stop()
+        await aiountil(lambda: not children() - before, "its end")
+
+    asyncio.run(story())
