@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mep.privileged import launch
 from mep.privileged.spec import LaunchRefused
-from mep.processes import reaping
+from mep.processes import reaping, time_limit
 from mep.processes.pidfd import send_signal
 from mep.processes.report import read_report
 from mep.request.launch_spec import LaunchSpec
@@ -63,7 +63,7 @@ class SupervisedProcess:
             os.close(started.report)
             raise NotStarted(str(e)) from None
         try:
-            failure = await asyncio.wait_for(read_report(started.report), within)
+            failure = await time_limit.within(within, read_report(started.report))
         except asyncio.TimeoutError:
             process.kill()
             raise NotStarted(f"it did not start within {within:g} seconds", given_up=process) from None
