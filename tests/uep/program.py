@@ -53,9 +53,16 @@ class Uep:
 
     def log_says(self, text: str, timeout: float = 10) -> None:
         try:
-            until(lambda: text in self.log.read_text(), f"{text!r} in the log", timeout)
+            until(lambda: text in self.logged(), f"{text!r} in the log", timeout)
         except AssertionError as e:
-            raise AssertionError(f"{e}; it says:\n{self.log.read_text()}") from None
+            raise AssertionError(f"{e}; it says:\n{self.logged()}") from None
+
+    def logged(self) -> str:
+        """What its log says; nothing in the moment in which a new one is begun."""
+        try:
+            return self.log.read_text()
+        except FileNotFoundError:
+            return ""
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
         if self.process.poll() is None:
