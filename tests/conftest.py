@@ -29,6 +29,7 @@ LONGEST_FIRST = (
     "uep/durability/test_floods.py",
     "uep/durability/test_ends.py",
     "system/test_chain.py",
+    "system/test_rights.py",
     "system/test_slurm.py",
     "uep/endpoint/test_sessions.py",
     "system/test_idle.py",

@@ -275,7 +275,7 @@ class Endpoint:
         if self._exchange is not None:
             inbox, outbox = self._exchange
             await _within(GRACE, "running tasks", inbox.emptied(), quiet=True)
-            if left := inbox.abandon():
+            if left := inbox.abandon(self._credentials.ending()):
                 log.warning("%d tasks were still running: answered with an error", left)
             await _within(FAREWELL, "sending the last results", outbox.flushed())
         if self._exit_code not in (os.EX_CONFIG, os.EX_UNAVAILABLE):

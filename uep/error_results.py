@@ -30,12 +30,10 @@ def not_allowed(task_id: str, function_id: str | None, endpoint_id: str) -> byte
     return pack(Result(task_id, text, details, ErrorDetails("FUNCTION_NOT_ALLOWED", text)))
 
 
-def stopped_while_running(task_id: str) -> bytes:
+def stopped_while_running(task_id: str, why: str = "") -> bytes:
     """Makes the result of a task that was running, or waiting in the engine, when its endpoint stopped."""
-    return failure(
-        task_id,
-        "The endpoint stopped before this task was finished; the task may have run in part. Submit it again.",
-    )
+    what = "The endpoint stopped before this task was finished; the task may have run in part. "
+    return failure(task_id, what + (why or "Submit it again."))
 
 
 def bounded(task_id: str, packed: bytes) -> bytes:

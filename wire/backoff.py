@@ -8,8 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+LONGEST = 30.0
+"""Seconds; no pause is longer, unless the caller says otherwise."""
 
-def delays(first: float = 0.2, factor: float = 2.0, cap: float = 30.0) -> Iterator[float]:
+
+def delays(first: float = 0.2, factor: float = 2.0, cap: float = LONGEST) -> Iterator[float]:
     """Seconds to wait before attempt 1, 2, 3, ...: without end, each between half and all of its ceiling."""
     ceiling = first
     while True:

@@ -18,7 +18,7 @@ from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.waiting import until
 from tests.accounts import BOB
-from tests.system.clients import caller, submit
+from tests.system.clients import caller, request_of, submit
 from tests.system.sites import MAPPING, TEMPLATE
 
 pytestmark = pytest.mark.system
@@ -199,10 +199,17 @@ def test_who_loses_the_right_to_run_loses_what_runs(
         else:
             edited.write_mapping([{**MAPPING[0], "match": "(alice)@example\\.org"}, *MAPPING[1:]])
         (said,) = future.result()
-    assert "error" in said and not done.exists()
-    withdrawn = edited.wait_for("withdrawn", account=BOB)
+    assert not done.exists()
+    stage, cause = {"denied": ("admission", "may not run"), "not mapped": ("identity", "not mapped")}[way]
+    assert cause in said["error"]
+    withdrawn = edited.wait_for("withdrawn", request=request_of(said))
+    assert (withdrawn["account"], withdrawn["stage"]) == (BOB, stage)
     assert edited.wait_for("exited", endpoint=withdrawn["endpoint"])
-    assert edited.wait_for("refused", endpoint=withdrawn["endpoint"])["stage"] in ("admission", "identity")
+    refusal = edited.wait_for("refused", request=request_of(said))
+    assert (refusal["endpoint"], refusal["stage"]) == (withdrawn["endpoint"], stage)
+    journal = [line for line in edited.log.read_text().splitlines() if f"[{request_of(said)}]" in line]
+    for line in (withdrawn, refusal):
+        assert any(line["reason"] in said for said in journal), line["reason"]
     assert not done.exists()
     refused = run("bob", RUN=f"loses {way}")["error"]
     assert "(request " in refused and ("may not run" in refused or "not mapped" in refused)

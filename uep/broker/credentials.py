@@ -1,8 +1,9 @@
 """Keeps the credentials that the manager gave last: where to consume and publish.
 
 The hand-over holds the first credentials. Later ones come through a read-only file that the manager rewrites in
-place: Fernet-encrypted JSON `{"amqp_creds": {...}}`, always read from its beginning. A read that falls into a rewrite
-does not decrypt; it is tried again shortly, and in the end the last good credentials are used.
+place: Fernet-encrypted JSON `{"amqp_creds": {...}}`, always read from its beginning; before the manager stops the
+endpoint it may add `ending`, a text that says why. A read that falls into a rewrite does not decrypt; it is tried again
+shortly, and in the end the last good credentials are used.
 
 `endpoint` takes `last` when it connects for the first time and calls `refresh` whenever it connects again. Decryption
 (`cryptography`, 25 ms to import) is needed only then.
@@ -55,6 +56,16 @@ class Credentials:
         else:
             log.warning("the credential file cannot be read; going on with the last credentials")
 
+    def ending(self) -> str:
+        """Reads why the manager stops this endpoint, in words for the user; nothing, if it does not say."""
+        if self._fd is None or self._key is None:
+            return ""
+        try:
+            ending = _decrypt(os.pread(self._fd, LARGEST, 0), self._key).get("ending")
+        except (ValueError, OSError):
+            return ""
+        return ending if isinstance(ending, str) else ""
+
     def _read(self, fd: int, key: str) -> EndpointCredentials:
         fresh = read_credentials(decrypt(os.pread(fd, LARGEST, 0), key), self._port)
         if fresh.endpoint_id != self.last.endpoint_id:
@@ -68,13 +79,17 @@ def decrypt(token: bytes, key: str) -> Mapping[str, Any]:
     Raises:
         ValueError: the content is torn, foreign or not JSON.
     """
+    fresh = _decrypt(token, key).get("amqp_creds")
+    if not isinstance(fresh, dict):
+        raise QueueInfoError("no amqp_creds inside")
+    return fresh
+
+
+def _decrypt(token: bytes, key: str) -> Mapping[str, Any]:
     from cryptography.fernet import Fernet, InvalidToken
 
     try:
         data = json.loads(Fernet(key).decrypt(token))
     except InvalidToken:
         raise ValueError("does not decrypt") from None
-    fresh = data.get("amqp_creds") if isinstance(data, dict) else None
-    if not isinstance(fresh, dict):
-        raise QueueInfoError("no amqp_creds inside")
-    return fresh
+    return data if isinstance(data, dict) else {}

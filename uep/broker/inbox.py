@@ -107,8 +107,10 @@ class Inbox:
         """Returns once every accepted task is answered."""
         await self._none_in_flight.wait()
 
-    def abandon(self) -> int:
-        """Answers what is still running with an error; returns how many tasks that were. Ignores their own results.
+    def abandon(self, why: str = "") -> int:
+        """Answers what is still running with an error, which says `why`; returns how many tasks that were.
+
+        Ignores their own results.
 
         A task that is still being noted in the journal has not run. It is not acknowledged either: the successor finds
         it in the queue or in the journal.
@@ -116,7 +118,7 @@ class Inbox:
         self._abandoned = True
         left = [task_id for task_id in self._in_flight if task_id not in self._being_noted]
         for task_id in left:
-            self._answer(task_id, error_results.stopped_while_running(task_id))
+            self._answer(task_id, error_results.stopped_while_running(task_id, why))
         return len(left)
 
     # Accepting

@@ -32,15 +32,16 @@ class CredentialFile:
         file.refresh(credentials)
         return file
 
-    def refresh(self, credentials: Mapping[str, Any]) -> None:
+    def refresh(self, credentials: Mapping[str, Any], ending: str = "") -> None:
         """Replaces the content, in full or not at all. In place: the reader keeps its descriptor.
 
-        It may read half; then it reads again.
+        It may read half; then it reads again. ending: why the user endpoint is about to be stopped, in words for its
+        user, whose tasks it answers with them.
 
         Raises:
             OSError: the file system is full, for example; the content is what it was before.
         """
-        sealed = self.seal(credentials)
+        sealed = self.seal(credentials, ending)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             before = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
@@ -53,9 +54,10 @@ class CredentialFile:
         finally:
             os.close(descriptor)
 
-    def seal(self, credentials: Mapping[str, Any]) -> bytes:
+    def seal(self, credentials: Mapping[str, Any], ending: str = "") -> bytes:
         """`credentials` as they stand in the file."""
-        text = json.dumps({"amqp_creds": credentials}, separators=(",", ":"))
+        content = {"amqp_creds": credentials, **({"ending": ending} if ending else {})}
+        text = json.dumps(content, separators=(",", ":"))
         return Fernet(self.key).encrypt(text.encode())
 
     def unseal(self, sealed: bytes) -> dict[str, Any]:

@@ -162,12 +162,14 @@ class EndpointTable:
         endpoint.command = command
         self._happens(endpoint, Event.COMMAND)
 
-    def end(self, endpoint: UserEndpoint) -> None:
-        """Asks one user endpoint to stop; it is killed after STOP_TIMEOUT.
+    def end(self, endpoint: UserEndpoint, why: str) -> None:
+        """Asks one user endpoint to stop, and says why, for its user; it is killed after STOP_TIMEOUT.
 
         After its end its newest command is brought to an end once more: so whoever waits for it gets an answer.
         """
         self._happens(endpoint, Event.COMMAND)
+        if endpoint.state not in lifecycle.OVER:
+            _refresh_credentials(endpoint, why)
         self._happens(endpoint, Event.STOP)
 
     def stop(self) -> None:
@@ -316,9 +318,9 @@ def _deaf() -> str:
     return f"it was asked to stop, and did not within {STOP_TIMEOUT:g} s"
 
 
-def _refresh_credentials(endpoint: UserEndpoint) -> None:
+def _refresh_credentials(endpoint: UserEndpoint, ending: str = "") -> None:
     try:
-        endpoint.credentials.refresh(endpoint.command.credentials)
+        endpoint.credentials.refresh(endpoint.command.credentials, ending)
     except (OSError, RecursionError) as e:
         log.error("the credentials of %s cannot be refreshed: %s", endpoint.name, e)
 

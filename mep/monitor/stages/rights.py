@@ -80,10 +80,11 @@ class Rights:
             reason=refusal.reason_for_admin,
             grace=grace or None,
         )
+        why = f"{refusal.reason_for_user} (request {command.request_id})"
         if not grace:
-            self._table.end(endpoint)
+            self._table.end(endpoint, why)
             return
-        self._grace[id(endpoint)] = asyncio.get_running_loop().call_later(grace, self._grace_is_over, endpoint)
+        self._grace[id(endpoint)] = asyncio.get_running_loop().call_later(grace, self._grace_is_over, endpoint, why)
 
     async def close(self) -> None:
         """Ends a review that is under way, and every grace: the next manager looks again at its start."""
@@ -94,9 +95,9 @@ class Rights:
             self._reviewing.cancel()
             await asyncio.gather(self._reviewing, return_exceptions=True)
 
-    def _grace_is_over(self, endpoint: UserEndpoint) -> None:
+    def _grace_is_over(self, endpoint: UserEndpoint, why: str) -> None:
         del self._grace[id(endpoint)]
-        self._table.end(endpoint)  # nothing happens when it has ended
+        self._table.end(endpoint, why)  # nothing happens when it has ended
 
     async def _review(self) -> None:
         try:

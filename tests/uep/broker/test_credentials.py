@@ -41,6 +41,16 @@ def test_refreshed_from_the_beginning_of_the_file(file: int) -> None:
     assert mine.last.tasks.connection_url == "amqp://new:p@h/"
 
 
+def test_why_the_manager_stops_it(file: int) -> None:
+    mine = credentials(file)
+    assert mine.ending() == ""
+    os.pwrite(file, encrypted("amqp://new:p@h/"), 0)
+    assert mine.ending() == ""
+    content = {"amqp_creds": json.loads(handover())["amqp_creds"], "ending": "You may not. (request r1)"}
+    os.pwrite(file, Fernet(KEY).encrypt(json.dumps(content).encode()), 0)
+    assert mine.ending() == "You may not. (request r1)"
+
+
 def test_torn_read_is_tried_again(file: int) -> None:
     mine = credentials(file)
     whole = encrypted("amqp://new:p@h/")

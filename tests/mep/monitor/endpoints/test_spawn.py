@@ -253,6 +253,25 @@ def test_root_is_never_started(plan: Plan, tmp_path: Path, command: StartEndpoin
     assert isinstance(error, Refused) and "not started" in error.refusal.reason_for_admin
 
 
+def test_a_start_that_hangs_is_refused_and_leaves_nothing(
+    plan: Plan, tmp_path: Path, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands still between the gate and exec, as before a home that does not answer."""
+    monkeypatch.setattr(spawn, "EXEC_TIMEOUT", 0.3)
+
+    async def story() -> None:
+        async def stand_still(endpoint: UserEndpoint) -> None:
+            os.kill(endpoint.pid, signal.SIGSTOP)
+
+        with pytest.raises(Refused) as caught:
+            await spawn.spawn(plan("true"), command, tmp_path / "a", State.STARTING, {}, stand_still)
+        assert "home or log" in caught.value.refusal.reason_for_admin
+        await aiountil(no_children, "it is reaped")
+
+    asyncio.run(story())
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_start_that_is_given_up_leaves_nothing(plan: Plan, tmp_path: Path, command: StartEndpoint) -> None:
     folder = tmp_path / "a"
     before = set(os.listdir("/proc/self/fd"))

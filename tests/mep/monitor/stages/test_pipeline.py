@@ -60,7 +60,7 @@ class StubTable:
         endpoint.command = command
         self.calls.append(("refresh", command.request_id))
 
-    def end(self, endpoint: UserEndpoint) -> None:
+    def end(self, endpoint: UserEndpoint, why: str) -> None:
         self.calls.append(("end", endpoint.name))
         endpoint.state = State.STOPPING_ASKED
 

@@ -51,7 +51,8 @@ class Site:
     def __iter__(self) -> Iterator[Any]:
         return iter([self.endpoint])
 
-    def end(self, endpoint: Any) -> None:
+    def end(self, endpoint: Any, why: str) -> None:
+        assert f"(request {endpoint.command.request_id})" in why
         self.ended.append(endpoint.name)
         endpoint.state = State.STOPPING_ASKED
 
