@@ -41,6 +41,9 @@ from wire.queues import PORTS, QueueInfoError, Source, place, read_source
 
 TIMEOUT = 10.0
 """Seconds to connect to the broker."""
+LITTLE_ROOM = 64 << 20
+FEW_NAMES = 1000
+"""Bytes, and new files, for which a file system should have room: audit trail and log take some for each request."""
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 
 
@@ -75,6 +78,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
     yield from _rehearsal(profile)
     if not files_only:
         yield _folders(profile, paths, directory)
+        yield from _room(profile, paths, directory)
         yield _containment(profile)
         yield from _service(profile, paths)
         yield _broker(profile, paths)
@@ -114,11 +118,18 @@ def _commands(commands: list[tuple[str, ...]]) -> Iterator[Line]:
             yield Line(NOTE, what, text)
 
 
+def _written(profile: Profile, paths: Paths, directory: Path) -> list[Path]:
+    """The files that a manager writes, wherever they lie."""
+    audit, run, kept = profile.config.audit_log_path, paths.run / profile.name, paths.kept(profile.name)
+    accepted_profile = paths.state / accepted.FOLDER / f"{profile.name}.json"
+    files = [paths.log_file(directory), run / "manager.pid", accepted_profile, kept / "ENDPOINT.json"]
+    return [*files, *([audit] if audit else [])]
+
+
 def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
-    audit = profile.config.audit_log_path
-    files = [paths.log_file(directory), paths.run / profile.name / "manager.pid", *([audit] if audit else [])]
+    files = _written(profile, paths, directory)
     for file in files:
-        nearest = next(folder for folder in file.parents if folder.exists())
+        nearest = _nearest(file)
         if not os.access(nearest, os.W_OK | os.X_OK):
             return _failed("logs and state", f"{file} cannot be written: {nearest} is not writable")
         try:
@@ -126,6 +137,26 @@ def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
         except OSError as e:
             return _failed("logs and state", f"{file} cannot be written: {nearest}: {e.strerror}")
     return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
+
+
+def _room(profile: Profile, paths: Paths, directory: Path) -> Iterator[Line]:
+    """A line for each file system that is nearly full; one that is full is told by `_folders`."""
+    by_device: dict[int, list[Path]] = {}
+    for file in _written(profile, paths, directory):
+        by_device.setdefault(_nearest(file).stat().st_dev, []).append(file)
+    for files in by_device.values():
+        found = os.statvfs(_nearest(files[0]))
+        bytes_left = found.f_bavail * found.f_frsize
+        few_names = found.f_files > 0 and found.f_favail < FEW_NAMES  # some file systems do not count them
+        if bytes_left < LITTLE_ROOM or few_names:
+            left = f"{found.f_favail} files" if few_names else f"{bytes_left >> 20} MiB"
+            text = f"there is room for {left} only, where these lie: {', '.join(map(str, files))}; make room"
+            yield Line(NOTE, "logs and state", text)
+
+
+def _nearest(file: Path) -> Path:
+    """The folder of a file, or what there is of the way to it."""
+    return next(folder for folder in file.parents if folder.exists())
 
 
 def _outside(profile: Profile) -> Iterator[Line]:

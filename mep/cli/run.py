@@ -75,21 +75,22 @@ def start(
     with exit_codes(), _exit_codes_of_the_manager():
         chosen = composition.choose(directory, paths().state)
     profile = chosen.profile
-    debug = debug or profile.config.debug
-    logs.send_to([logging.StreamHandler()], debug)
+    debug, form = debug or profile.config.debug, profile.config.log_format
+    logs.send_to([logging.StreamHandler()], debug, form)
     run_directory = paths().run / name
     with _running_once(run_directory, name):
         with exit_codes():
             credentials = client_credentials.find(profile.config.client_credentials_path)
             register = functools.partial(_register, profile, credentials)
             registration = register()
-        print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
+        if form == "text":  # else what reads the log would meet a line that is no JSON
+            print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
         handlers = [logs.file(paths().log_file(directory))]
         if log_to_console or not detach:
             handlers.append(logging.StreamHandler())
         if detach:
             _detach(run_directory, handlers)
-        logs.send_to(handlers, debug)
+        logs.send_to(handlers, debug, form)
         with _exit_codes_of_the_manager():
             folders = composition.Folders(run_directory, paths().kept(name), paths().state)
             composition.run(chosen, register, registration, folders)

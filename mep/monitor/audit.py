@@ -1,4 +1,4 @@
-"""The audit trail: one JSON line per decision, to the log and to `audit_log_path`.
+"""The audit trail: one JSON line per decision, in `audit_log_path`. The log has each decision, too, in its own form.
 
 Lines are for programs and for years later: `time`, `event`, `request`, and what the event knows (identity, account,
 uid, pid, rule, stage, reason, status, seconds). Nothing secret is ever passed in. `pipeline` calls `record` for what
@@ -40,6 +40,9 @@ _TASK = re.compile(
     r" (?P<action>[A-Z_]{1,32})(?: - (?P<message>.*))?",
     re.ASCII,
 )
+_UNWELCOME = frozenset({"refused", "withdrawn"})
+"""Events that are warnings in the log."""
+_PLAIN = re.compile(r"[\w.@:/+-]+", re.ASCII)
 _REMEDIES = {
     errno.ENOENT: "make its folder, root's and with mode 0750",
     errno.EISDIR: "audit_log_path must name a file, and this is a folder",
@@ -75,8 +78,9 @@ class AuditTrail:
 
     def record(self, event: str, request_id: str, **facts: object) -> None:
         """Adds the line of a decision. Raises AuditError when it is required and not on the disk now."""
+        level = logging.WARNING if event in _UNWELCOME else logging.INFO
+        log.log(level, "%s", _told(event, request_id, facts), extra={"facts": _facts(event, request_id, facts)})
         line = self._line(event, request_id, facts)
-        log.info("%s", line)
         self._add(line, sync=self._required)
 
     def task(self, request_id: str, endpoint: str, account: Account, record: bytes) -> None:
@@ -109,7 +113,7 @@ class AuditTrail:
     def _line(self, event: str, request_id: str, facts: dict[str, object]) -> str:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         lost = {"lost_lines": self._lost} if self._lost else {}
-        return json.dumps({"time": now, "event": event, "request": request_id, **facts, **lost}, default=str)
+        return json.dumps({"time": now, **_facts(event, request_id, facts), **lost}, default=str)
 
     def _add(self, line: str, *, sync: bool) -> None:
         if self._path is None:
@@ -158,6 +162,24 @@ class AuditTrail:
             self._file = _open(path)
             self._torn = _ends_torn(self._file)
         return self._file
+
+
+def _facts(event: str, request_id: str, facts: dict[str, object]) -> dict[str, object]:
+    return {"event": event, "request": request_id, **facts}
+
+
+def _told(event: str, request_id: str, facts: dict[str, object]) -> str:
+    """A decision for people: what was decided and why comes first. What strangers have named is quoted."""
+    known = dict(facts)
+    stage, reason = known.pop("stage", None), known.pop("reason", None)
+    text = f"[{request_id}] {event}{f' at stage {stage}' if stage else ''}{f': {reason}' if reason else ''}"
+    more = [f"{name}={_plain(value)}" for name, value in known.items() if value is not None]
+    return f"{text} ({' '.join(more)})" if more else text
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(value, default=str)
 
 
 def _open(path: Path) -> int:

@@ -24,7 +24,15 @@ class LogFile(logging.handlers.WatchedFileHandler):
         except OSError:  # from opening it anew, or from closing the one before
             self.handleError(record)
         if self.trouble and self.trouble != before:
-            print(f"<3>{self.trouble}; lines are left out until that is mended", file=sys.stderr)
+            self._tell_others()
+
+    def _tell_others(self) -> None:
+        """Tells it where else the log goes, in the form that it has there."""
+        text = f"{self.trouble}; lines are left out until that is mended"
+        told = logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, None, None)
+        for other in logging.getLogger().handlers:
+            if not isinstance(other, LogFile):
+                other.handle(told)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Keeps the reason; what is no matter of the file is reported as usual."""

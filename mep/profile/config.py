@@ -115,6 +115,11 @@ class ManagerConfig:
         False, Takes.FLAG, "whether the service is the one at port 5000 of this host; for development"
     )
     debug: bool = key(False, Takes.FLAG, "whether details are logged that mostly developers need")
+    log_format: str = key(
+        "text",
+        Takes.LOG_FORMAT,
+        "of the manager's log, in its file and in the journal: `text`, or `json`: an object per line",
+    )
 
 
 def reloaded(old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:

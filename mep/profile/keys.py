@@ -40,6 +40,7 @@ class Takes(enum.Enum):
     CPU_QUOTA = enum.auto()
     PAM_SERVICE = enum.auto()
     ON_STOP = enum.auto()
+    LOG_FORMAT = enum.auto()
     UMASK = enum.auto()
 
 

@@ -177,6 +177,12 @@ def _on_stop(value: Any) -> str:
     return str(value)
 
 
+def _log_format(value: Any) -> str:
+    if value not in ("text", "json"):
+        raise Wrong("expected `text` or `json`")
+    return str(value)
+
+
 def _umask(value: Any) -> int:
     if not isinstance(value, str) or not re.fullmatch("0?0[0-7][0-7]", value):
         raise Wrong('expected three octal digits in quotes, the first of them 0, for example "027"')
@@ -205,6 +211,7 @@ READERS: Mapping[Takes, Callable[[Any], Any]] = {
     Takes.CPU_QUOTA: _or_none(_cpu_quota),
     Takes.PAM_SERVICE: _service_name,
     Takes.ON_STOP: _on_stop,
+    Takes.LOG_FORMAT: _log_format,
     Takes.UMASK: _or_none(_umask),
 }
 """Each returns the value, or raises Wrong."""

@@ -373,7 +373,7 @@ def test_pam_sessions(first_task: Callable[[str], str], users: dict[str, LocalAc
     assert Path(f"/proc/{pid}/loginuid").read_text() == str(users["bob"].uid)
     keeper = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "mep-session"]
     assert len(keeper) == 1 and keeper[0].uids().real == 0
-    assert "session opened for user bob" in ok("journalctl --no-pager --since=-60s")
+    assert re.search(r" mep\[\d+\]: .*session opened for user bob", ok("journalctl --no-pager --since=-60s"))
     ok("chage -E 0 alice")
     with pytest.raises(ClientFailed, match="expired"):
         first_task("alice")
@@ -392,7 +392,8 @@ def test_stop_ends_everything(users: dict[str, LocalAccount]) -> None:
     assert not [p for p in psutil.process_iter(["name"]) if p.info["name"] == "mep-session"]
     assert [pid for account in users.values() for pid in account.processes()] == []
     assert re.search(r"^prod +stopped", ok("mep list"), re.MULTILINE)
-    assert {path.name for path in Path("/run/mep").rglob("*") if path.is_file()} <= {"manager.pid", "last.json"}
+    left = {path.name for path in Path("/run/mep").rglob("*") if path.is_file()}
+    assert left <= {"manager.pid", "last.json", "connection.json"}
     ok("systemctl start mep@prod")
 
 

@@ -56,7 +56,6 @@ class Decisions:
 
         facts: what is known of the request, for the audit trail. Returns whether a notice was delivered.
         """
-        log.warning("[%s] refused at stage %s: %s", request_id, refusal.stage, refusal.reason_for_admin)
         self.note("refused", request_id, stage=refusal.stage, reason=refusal.reason_for_admin, **facts)
         if credentials is None:
             return False

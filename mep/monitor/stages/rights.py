@@ -69,7 +69,6 @@ class Rights:
             return
         grace = self._profile().config.accounts.withdrawal_grace
         command = endpoint.command
-        log.warning("[%s] %s loses the right to run: %s", command.request_id, endpoint.name, refusal.reason_for_admin)
         self._decisions.note(
             "withdrawn",
             command.request_id,

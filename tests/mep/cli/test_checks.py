@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,19 @@ def test_a_full_disk_of_the_logs(profile_directory: Path, tmp_path: Path) -> Non
         (full / "filled").write_bytes(b"x" * 65536)
         line = checks._folders(profile, paths, profile_directory)
         assert line.verdict == FAIL and "No space left on device" in line.text and str(full) in line.text
+
+
+@pytest.mark.parametrize(("options", "left"), [("32m", r"3\d MiB"), ("256m,nr_inodes=500", r"\d+ files")])
+def test_a_disk_of_the_logs_with_little_room(profile_directory: Path, tmp_path: Path, options: str, left: str) -> None:
+    (tmp_path / "small").mkdir()
+    with tmpfs(tmp_path / "small", options) as small:
+        paths = Paths(tmp_path, tmp_path / "state", tmp_path / "run", small)
+        profile = loader.load(profile_directory)
+        (line,) = [each for each in checks._room(profile, paths, profile_directory) if str(small) in each.text]
+        assert line.verdict == NOTE and re.match(f"there is room for {left} only", line.text)
+        audit = configured(profile_directory, audit_log_path=str(small / "audit.log"))
+        told = [each.text for each in checks._room(loader.load(audit), paths, profile_directory)]
+        assert [text for text in told if "audit.log" in text and "endpoint.log" in text], "one line for a file system"
 
 
 class tmpfs:

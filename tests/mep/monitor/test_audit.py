@@ -65,14 +65,16 @@ def test_a_line_says_when_and_what(tmp_path: Path) -> None:
     assert (line["path"], line["odd"]) == (str(tmp_path), "\ud83d \u2028 \0 ü")
 
 
-def test_the_log_has_the_same_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_each_decision_once_for_people(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="mep.audit")
     trail = AuditTrail(tmp_path / "audit.log")
-    trail.record("received", "r1")
+    trail.record("received", "r1", username="alice@example.org", odd="a\nb (c", missing=None)
     trail.close()
-    assert caplog.messages == (tmp_path / "audit.log").read_text().splitlines()
-    AuditTrail(None).record("refused", "r2")
-    assert json.loads(caplog.messages[-1])["event"] == "refused", "also without a file"
+    AuditTrail(None).record("refused", "r2", stage="options", reason="no such thing", account="alice")
+    received, refused = caplog.records
+    assert received.getMessage() == '[r1] received (username=alice@example.org odd="a\\nb (c")'
+    assert refused.getMessage() == "[r2] refused at stage options: no such thing (account=alice)", "also without a file"
+    assert (received.levelno, refused.levelno) == (logging.INFO, logging.WARNING)
 
 
 def test_earlier_lines_and_the_mode_stay(tmp_path: Path) -> None:

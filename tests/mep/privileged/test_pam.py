@@ -8,8 +8,10 @@ import errno
 import fcntl
 import functools
 import os
+import re
 import secrets
 import signal
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -352,6 +354,38 @@ def test_credentials_add_groups_to_those_of_the_account(
 
     groups = run(name, account, "id -Gn", first=see_the_rules).split()
     assert {account.name, "games"} <= set(groups)
+
+
+# what modules log
+
+LISTENER = """
+import os, socket, sys
+import setproctitle
+from mep.privileged import session
+
+setproctitle.setproctitle("mep: manager of prod (an-id)")
+listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+listening.bind("/dev/log")
+session.load()
+held = session.Session(sys.argv[1], sys.argv[2])
+held.check_account()
+held.open()
+print(listening.recv(4096).decode())
+assert held.close() == []
+"""
+
+
+def test_modules_log_under_our_name_and_no_piece_of_a_title(
+    service: Callable[[str], str], account: LocalAccount
+) -> None:
+    """In a /dev of its own, whose log nobody else writes to."""
+    name = service("account required pam_permit.so\nsession required pam_unix.so\n")
+    own_dev = "mount -t tmpfs none /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9; mknod /dev/random c 1 8"
+    program = ["unshare", "--mount", "sh", "-ec", f'{own_dev}; exec "$@"', "sh", sys.executable, "-c", LISTENER]
+    done = subprocess.run([*program, name, account.name], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = rf"<\d+>.* mep\[\d+\]: pam_unix\({name}:session\): session opened for user {account.name}.*"
+    assert re.fullmatch(said, done.stdout.strip("\n\0"))
 
 
 # nothing is left open

@@ -50,6 +50,7 @@ ELSE: dict[str, object] = {
     "environment": "x",
     "local_compute_services": True,
     "debug": True,
+    "log_format": "json",
 }
 """Another value than the default, for every key."""
 

@@ -35,6 +35,7 @@ from tests.mep.reader.config_texts import PATH, problems
         ("accounts", "[]"),
         ("on_stop", "off"),
         ("on_stop", "END"),
+        ("log_format", "JSON"),
         ("display_name", "''"),
         ("allowed_functions", "{}"),
         ("admins", "''"),

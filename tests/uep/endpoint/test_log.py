@@ -92,6 +92,7 @@ def test_the_keeper_outlives_signals_and_its_endpoint_but_not_what_that_has_star
     uep = start_uep()
     go = tmp_path / "go"
     service.call(functions.leave_a_writer, str(go))
+    until(lambda: len(keepers(uep.directory)) == 1, "its keeper")
     (keeper,) = keepers(uep.directory)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         keeper.send_signal(number)
