@@ -163,7 +163,7 @@ def _task_buffer(packed_task: bytes) -> Any:
 def _error(error: BaseException, last_line: str) -> dict[str, Any]:
     name = type(error).__name__
     if name in ("MaxResultSizeExceeded", "CouldNotExecuteUserTaskError"):
-        code, message, data = name, f"remote error: {error}", repr(error)
+        code, message, data = name, f"remote error: {error}", getattr(error, "text", repr(error))
     elif isinstance(error, CannotRunHere):
         (code, message), data = USER_ERROR, f"{error}\n"
     else:

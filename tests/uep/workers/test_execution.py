@@ -93,6 +93,11 @@ def test_too_large(tmp_path: Path) -> None:
     assert result.error_details is not None
     assert result.error_details.code == "MaxResultSizeExceeded"
     assert "exceeded current limit of 10485760B" in result.error_details.user_message
+    advice, as_the_public_one = result.data.splitlines()
+    size = as_the_public_one.removeprefix("MaxResultSizeExceeded(").removesuffix(", 10485760)")
+    assert int(size) > 11 * 2**20
+    assert f"has {size} bytes, packed as text" in advice
+    assert "Write it to a file" in advice
 
 
 @pytest.mark.parametrize("body", [b"", b"\x01{}", b"\x01[1]", b"no", b'\x01{"message_type": "task", "data": null}'])
