@@ -115,6 +115,9 @@ def test_surroundings(tmp_path: Path) -> None:
 def test_sandbox(tmp_path: Path) -> None:
     seen = serializer.deserialize(run(task(functions.whereabouts), tmp_path, run_in_sandbox=True).data)
     assert seen["cwd"] == seen["sandbox"] == str(tmp_path / TASK)
+    assert list(tmp_path.iterdir()) == []  # it has left nothing there
+    run(task(functions.write, "here"), tmp_path, run_in_sandbox=True)
+    assert (tmp_path / TASK / "here").exists()
 
 
 def test_timeout_of_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
