@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
+from uep.workers import serialization
 from uep.workers.execution import shortened
 from uep.workers.serialization import RESULT_LIMIT
 from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, unpack
@@ -52,16 +53,22 @@ def bounded(task_id: str, packed: bytes) -> bytes:
     if result.error_details is None:
         if len(result.data) <= RESULT_LIMIT:
             return packed
-        text = f"Task result of {len(result.data)}B exceeded current limit of {RESULT_LIMIT}B"
-        return pack(replace(result, data=text, error_details=ErrorDetails("MaxResultSizeExceeded", text)))
+        error = too_large(task_id, len(result.data), RESULT_LIMIT)
+        return pack(replace(error, details=result.details, task_statuses=result.task_statuses))
     details = ErrorDetails(result.error_details.code, shortened(result.error_details.user_message))
     return pack(replace(result, data=shortened(result.data), error_details=details))
 
 
 def too_large_for_the_broker(task_id: str, size: int, limit: int) -> bytes:
     """Makes the result of a task whose own result the broker does not take."""
-    text = f"The result has {size} bytes; the message broker of this service takes no more than {limit}."
-    return failure(task_id, text, "MaxResultSizeExceeded")
+    return pack(too_large(task_id, size, limit, "message broker of this service"))
+
+
+def too_large(task_id: str, size: int, limit: int, who: str = "service") -> Result:
+    """Makes the result of a task whose own result has `size` bytes where no more than `limit` are taken."""
+    message = f"remote error: Task result of {size}B exceeded current limit of {limit}B"
+    text = serialization.too_large(size, limit, who)
+    return Result(task_id, data=text, error_details=ErrorDetails("MaxResultSizeExceeded", message))
 
 
 def system_failure(task_id: str, begun: int, attempts: Sequence[BaseException]) -> bytes:

@@ -96,6 +96,11 @@ def say(text):
     print(text)
 
 
+def write(name):
+    with open(name, "w") as file:
+        file.write("written")
+
+
 def touch_and_sleep(path, seconds):
     import pathlib
     import time

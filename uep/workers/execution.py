@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -77,6 +78,8 @@ def execute_task(
         outcome = {"data": serialize(value, result_serializers, result_size_limit), "error_details": None}
     except BaseException as e:  # noqa: BLE001 - SystemExit and the like are the task's end, not the worker's
         outcome = _error(e, user_modules.clash(e) if unpacked and not isinstance(e, SystemError) else _reasons(e))
+    if run_in_sandbox:
+        _leave(run_dir)
     _flush()
     return _pack(str(task_id), endpoint_id, outcome, begun)
 
@@ -118,6 +121,14 @@ def _enter(task_id: str, run_dir: str, run_in_sandbox: bool) -> None:
         os.environ["GC_TASK_SANDBOX_DIR"] = run_dir
     os.makedirs(run_dir, exist_ok=True)  # noqa: PTH103 - on the way of every task
     os.chdir(run_dir)
+
+
+def _leave(run_dir: str) -> None:
+    """Removes the task's own directory if it has left nothing there, unless threads share where they are."""
+    with contextlib.suppress(OSError, KeyError):
+        if threading.current_thread() is threading.main_thread():
+            os.chdir(run_dir)
+            os.rmdir(os.environ["GC_TASK_SANDBOX_DIR"])  # noqa: PTH106 - on the way of every task
 
 
 def _unpack(packed_task: bytes, allowed: Sequence[str] | None) -> Any:
@@ -163,7 +174,7 @@ def _task_buffer(packed_task: bytes) -> Any:
 def _error(error: BaseException, last_line: str) -> dict[str, Any]:
     name = type(error).__name__
     if name in ("MaxResultSizeExceeded", "CouldNotExecuteUserTaskError"):
-        code, message, data = name, f"remote error: {error}", repr(error)
+        code, message, data = name, f"remote error: {error}", getattr(error, "text", repr(error))
     elif isinstance(error, CannotRunHere):
         (code, message), data = USER_ERROR, f"{error}\n"
     else:

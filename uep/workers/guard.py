@@ -29,27 +29,29 @@ TITLE = b"mep-guard"
 FOR_THE_POOL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that may come to all processes of a pool, from a terminal, the manager, systemd or a batch system."""
 ASK = signal.SIGUSR1
-_HEARD = (signal.SIGCHLD, ASK)
 
 
-def guarded() -> None:
+def guarded(*ends: int) -> None:
     """Goes on in a child, which this process then guards. To be called first of all, by a process without threads.
 
-    Both ignore the signals `FOR_THE_POOL`.
+    Both ignore the signals `FOR_THE_POOL`; but those that are named `ends` end the pool, as if it had asked.
 
     Raises:
         OSError: there can be no other process now.
     """
-    for number in FOR_THE_POOL:
-        signal.signal(number, signal.SIG_IGN)
+    heard = {signal.SIGCHLD, ASK, *ends}
+    for number in {*FOR_THE_POOL, *heard}:
+        signal.signal(number, signal.SIG_DFL if number in heard else signal.SIG_IGN)
     guard = os.getpid()
     not_ours = frozenset(programs.below(guard))  # of the shell that has become this program
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     gc.freeze()  # the collector would write to what both share
     pool = os.fork()
     if pool:
-        _guard(pool, not_ours)
+        _guard(pool, not_ours, heard)
+    for number in ends:
+        signal.signal(number, lambda *_: end_pool())
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if not die_with(guard):
         os._exit(1)
@@ -86,7 +88,7 @@ def _hear_signals() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-def _guard(pool: int, not_ours: frozenset[programs.Process]) -> NoReturn:
+def _guard(pool: int, not_ours: frozenset[programs.Process], heard: set[int]) -> NoReturn:
     def ours() -> list[programs.Process]:
         return programs.below(os.getpid(), without=not_ours)
 
@@ -96,7 +98,7 @@ def _guard(pool: int, not_ours: frozenset[programs.Process]) -> NoReturn:
     _set_title()
     status = None
     while status is None:
-        if signal.sigwait(_HEARD) == ASK:
+        if signal.sigwait(heard) != signal.SIGCHLD:
             programs.end(lambda: [each for each in ours() if pool not in (each.pid, each.parent)])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pool, signal.SIGKILL)  # not reaped yet, so the pid is its own

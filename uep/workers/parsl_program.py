@@ -48,8 +48,7 @@ def main() -> None:
     if name == "interchange" and not _die_with_parent():
         return
     if name == "process_worker_pool":
-        guard.guarded()
-        signal.signal(signal.SIGTERM, lambda *_: guard.end_pool())
+        guard.guarded(signal.SIGTERM)  # some launchers send it to what they have started only, others to all below
     if importlib.util.find_spec("parsl") is None:
         sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
     with partial_parsl_imports():

@@ -35,12 +35,23 @@ def serialize(value: Any, strategies: Sequence[str] | None, limit: int) -> str:
     """Makes text of `value`, by the first of `strategies` that can.
 
     Raises:
-        MaxResultSizeExceeded: it has more than `limit` characters.
+        MaxResultSizeExceeded: it has more than `limit` characters. Its `text` is for the user.
     """
     data: str = serializer(()).serialize_from_list(value, _strategies(strategies or ()))
     if len(data) > limit:
-        raise sdk().errors.MaxResultSizeExceeded(len(data), limit)
+        error = sdk().errors.MaxResultSizeExceeded(len(data), limit)
+        error.text = too_large(len(data), limit)
+        raise error
     return data
+
+
+def too_large(size: int, limit: int, who: str = "service") -> str:
+    """Says what to do about a result of `size` characters; the last line is all that the public endpoint says."""
+    return (
+        f"The result has {size} bytes, packed as text, which makes binary data larger by a third; the {who} takes no"
+        f" more than {limit}. Write it to a file and return the file's name, or return it in parts.\n"
+        f"MaxResultSizeExceeded({size}, {limit})"
+    )
 
 
 def _strategies(paths: Sequence[str]) -> list[Any]:

@@ -83,6 +83,7 @@ def test_results_that_are_too_large(configuration: str, start_uep: StartUep, ser
     value = service.result(30)
     assert value.error_details is not None
     assert value.error_details.code == "MaxResultSizeExceeded"
+    assert re.search(r"Write it to a file.*\nMaxResultSizeExceeded\(\d+, 10485760\)$", value.data)
     service.send(fail_at_length, RESULT_LIMIT)
     error = service.result(30)
     assert error.error_details is not None
@@ -114,6 +115,7 @@ def test_a_result_that_the_broker_does_not_take(
         error = results[task].error_details
         assert error is not None
         assert error.code == "MaxResultSizeExceeded"
+        assert re.search(rf"\nMaxResultSizeExceeded\(\d+, {most}\)$", results[task].data)
         assert f"takes no more than {most}" in results[task].data
     assert [service.value(results[task]) for task in small] == [n / 100 for n in range(30)]
     until(lambda: kept_results(uep.directory) == [], "all results to be removed", 60)
@@ -126,6 +128,7 @@ def test_whatever_a_worker_sends_is_bounded() -> None:
     assert isinstance(bounded, messages.Result)
     assert bounded.error_details is not None
     assert bounded.error_details.code == "MaxResultSizeExceeded"
+    assert bounded.data.endswith(f"\nMaxResultSizeExceeded({RESULT_LIMIT + 1}, {RESULT_LIMIT})")
     just_so = messages.pack(messages.Result(task_id, "x" * RESULT_LIMIT))
     assert error_results.bounded(task_id, just_so) == just_so
     for rubbish in (b"x" * (RESULT_LIMIT + 1), messages.pack(messages.Task(task_id, "x" * RESULT_LIMIT))):

@@ -12,9 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 from globus_compute_sdk import ShellFunction
 
+import templates
 from lab import peer
 from lab.waiting import until
 from tests.conftest import need
@@ -219,3 +222,10 @@ def test_resources_need_an_engine_that_has_them(start: StartEngine) -> None:
     result = run(engine, TaskRequest(plain.task_id, plain.body, {"num_nodes": 2}))
     assert result.error_details is not None
     assert "resource_specification is not supported on ThreadPoolEngine" in result.data
+
+
+def test_the_default_profile_gives_each_task_its_sandbox(start: StartEngine) -> None:
+    """Without one the SDK writes a warning to the error output of every shell function."""
+    text = (Path(templates.__path__[0]) / "default" / "user_config_template.yaml.j2").read_text()
+    engine = start(yaml.safe_load(jinja2.Environment(autoescape=False).from_string(text).render())["engine"])
+    assert value(engine, ShellFunction("echo said")).stderr == ""

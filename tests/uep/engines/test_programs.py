@@ -110,6 +110,17 @@ def test_programs_end_with_a_batch_job(
     assert number == signal.SIGKILL or were_asked(notes) == PROGRAMS
 
 
+@pytest.mark.parametrize("generation", ["guard", "pool"])
+def test_a_launcher_may_ask_either(generation: str, start: StartEngine, notes: Path) -> None:
+    engine = start(HTEX)
+    pids = started(engine, notes)
+    pool = psutil.Process(worker_of(pids)).parent()
+    assert pool is not None
+    os.kill(pool.pid if generation == "pool" else pool.ppid(), signal.SIGTERM)
+    until(lambda: not living({**pids, "pool": pool.pid}), "all to end", PATIENCE)
+    assert were_asked(notes) == PROGRAMS
+
+
 @IN_PROCESSES
 def test_programs_of_another_pool_live_on(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
     first, other = start(mapping), start({**mapping, "label": "other"})

@@ -93,6 +93,11 @@ def test_too_large(tmp_path: Path) -> None:
     assert result.error_details is not None
     assert result.error_details.code == "MaxResultSizeExceeded"
     assert "exceeded current limit of 10485760B" in result.error_details.user_message
+    advice, as_the_public_one = result.data.splitlines()
+    size = as_the_public_one.removeprefix("MaxResultSizeExceeded(").removesuffix(", 10485760)")
+    assert int(size) > 11 * 2**20
+    assert f"has {size} bytes, packed as text" in advice
+    assert "Write it to a file" in advice
 
 
 @pytest.mark.parametrize("body", [b"", b"\x01{}", b"\x01[1]", b"no", b'\x01{"message_type": "task", "data": null}'])
@@ -110,6 +115,9 @@ def test_surroundings(tmp_path: Path) -> None:
 def test_sandbox(tmp_path: Path) -> None:
     seen = serializer.deserialize(run(task(functions.whereabouts), tmp_path, run_in_sandbox=True).data)
     assert seen["cwd"] == seen["sandbox"] == str(tmp_path / TASK)
+    assert list(tmp_path.iterdir()) == []  # it has left nothing there
+    run(task(functions.write, "here"), tmp_path, run_in_sandbox=True)
+    assert (tmp_path / TASK / "here").exists()
 
 
 def test_timeout_of_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
