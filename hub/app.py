@@ -14,7 +14,7 @@ from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.config import HubConfig
 from hub.heartbeats import Heartbeats
-from hub.limits import LimitedBodies
+from hub.limits import LimitedRequests, Turns
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.routes.auth import AuthRoutes
@@ -40,15 +40,16 @@ class Hub:
 
     def __init__(self, config: HubConfig, store: Store) -> None:
         self._broker = Broker(config.broker.url)
-        tokens = Tokens(store, config.clients)
+        turns = Turns(config.limits)
+        tokens = Tokens(store, config.clients, turns)
         passwords = Passwords(store)
         commands = Commands(store, self._broker, passwords, config.broker, config.clients)
         self._outcomes = Outcomes(store, self._broker)
         self._heartbeats = Heartbeats(store, self._broker, passwords, commands, self._outcomes)
         self._sweeper = Sweeper(store, passwords, self._outcomes)
-        registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes)
-        submitter = Submitter(store, self._broker, commands)
-        self.app = LimitedBodies(
+        registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes, config.limits)
+        submitter = Submitter(store, self._broker, commands, config.limits)
+        self.app = LimitedRequests(
             Starlette(
                 routes=[
                     Route("/v2/version", version, methods=["GET"]),
@@ -64,7 +65,8 @@ class Hub:
                     UnicodeEncodeError: _no_text,
                     404: _no_such_call,
                 },
-            )
+            ),
+            turns,
         )
 
     async def run(self, first: Connection) -> None:
