@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 
 from hub.amqp import topology
@@ -63,6 +63,7 @@ class Hub:
                     ApiError: error_response,
                     BrokerError: _broker_unavailable,
                     UnicodeEncodeError: _no_text,
+                    ClientDisconnect: _gone,
                     404: _no_such_call,
                 },
             ),
@@ -94,6 +95,10 @@ def _broker_unavailable(request: Request, error: Exception) -> Json:
 
 def _no_text(request: Request, error: Exception) -> Json:
     return error_response(request, Invalid("The body has half of a surrogate pair where a text belongs"))
+
+
+def _gone(request: Request, error: Exception) -> Json:
+    return error_response(request, Invalid("The body has not come to its end"))
 
 
 def _no_such_call(request: Request, error: Exception) -> Json:
