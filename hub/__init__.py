@@ -8,7 +8,7 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `config`, `clients`   hub.yaml; who a client credential stands for
 `store`               SQLite: reads on the loop, writes in group commits
 `app`, `web`          all parts put together; what every REST call shares
-`limits`              how many bytes a request may have
+`limits`              how many bytes a request may have, and how many requests a client
 `routes/`             the REST calls
 `tokens`              bearer tokens
 `amqp/`               the connection to RabbitMQ, its names, and what its accounts may do

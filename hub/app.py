@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 
 from hub.amqp import topology
@@ -16,7 +16,7 @@ from hub.commands import Commands
 from hub.config import HubConfig
 from hub.failed_starts import FailedStarts
 from hub.heartbeats import Heartbeats
-from hub.limits import LimitedBodies
+from hub.limits import LimitedRequests, Turns
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.routes.auth import AuthRoutes
@@ -45,7 +45,8 @@ class Hub:
 
     def __init__(self, config: HubConfig, store: Store) -> None:
         self._broker = Broker(config.broker.url)
-        tokens = Tokens(store, config.clients)
+        turns = Turns(config.limits)
+        tokens = Tokens(store, config.clients, turns)
         passwords = Passwords(store)
         commands = Commands(store, self._broker, passwords, config.broker, config.clients)
         self._outcomes = Outcomes(store, self._broker)
@@ -53,9 +54,9 @@ class Hub:
         failed_starts = FailedStarts(store, self._broker, self._outcomes, submissions)
         self._heartbeats = Heartbeats(store, passwords, commands, failed_starts)
         self._sweeper = Sweeper(store, passwords, self._outcomes)
-        registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes)
-        submitter = Submitter(store, self._broker, commands, submissions)
-        self.app = LimitedBodies(
+        registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes, config.limits)
+        submitter = Submitter(store, self._broker, commands, config.limits, submissions)
+        self.app = LimitedRequests(
             Starlette(
                 routes=[
                     Route("/v2/version", version, methods=["GET"]),
@@ -69,9 +70,11 @@ class Hub:
                     ApiError: error_response,
                     BrokerError: _broker_unavailable,
                     UnicodeEncodeError: _no_text,
+                    ClientDisconnect: _gone,
                     404: _no_such_call,
                 },
-            )
+            ),
+            turns,
         )
 
     async def run(self, first: Connection) -> None:
@@ -100,6 +103,10 @@ def _broker_unavailable(request: Request, error: Exception) -> Json:
 
 def _no_text(request: Request, error: Exception) -> Json:
     return error_response(request, Invalid("The body has half of a surrogate pair where a text belongs"))
+
+
+def _gone(request: Request, error: Exception) -> Json:
+    return error_response(request, Invalid("The body has not come to its end"))
 
 
 def _no_such_call(request: Request, error: Exception) -> Json:

@@ -12,7 +12,7 @@ import os
 import stat
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 import yaml
 
 from hub.clients import Client, Identity
+from hub.limits import Limits
 
 QUESTIONS_PORT = 300
 """Where the broker asks the hub about accounts: a port that only root, or whom root lets, can take while the hub is
@@ -55,6 +56,7 @@ class HubConfig:
     database: Path
     broker: BrokerConfig
     clients: Mapping[str, Client]
+    limits: Limits = field(default_factory=Limits)
 
 
 def load(path: Path) -> HubConfig:
@@ -90,9 +92,8 @@ def _check_private(path: Path) -> None:
 
 
 def _hub(document: Any, folder: Path) -> HubConfig:
-    top = _mapping(
-        document, "", required=("database", "broker", "clients"), optional=("listen", "allow_remote", "questions_port")
-    )
+    optional = ("listen", "allow_remote", "questions_port", "limits")
+    top = _mapping(document, "", required=("database", "broker", "clients"), optional=optional)
     host, port = _listen(_text(top, "listen", "", "localhost:5000"), allow_remote=top.get("allow_remote", False))
     return HubConfig(
         host=host,
@@ -101,7 +102,16 @@ def _hub(document: Any, folder: Path) -> HubConfig:
         database=folder / _text(top, "database", ""),
         broker=_broker(top["broker"], folder),
         clients=_clients(top["clients"]),
+        limits=_limits(top.get("limits", {})),
     )
+
+
+def _limits(value: Any) -> Limits:
+    known = _mapping(value, "limits", required=(), optional=tuple(each.name for each in fields(Limits)))
+    for key, number in known.items():
+        if type(number) is not int or number < 1:
+            raise ConfigError(f"limits.{key}: expected a whole number from 1 on")
+    return Limits(**known)
 
 
 def _listen(text: str, *, allow_remote: Any) -> tuple[str, int]:

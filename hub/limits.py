@@ -1,15 +1,18 @@
-"""How many bytes a request may have: asked for before anything of it is parsed, whoever asks.
+"""How many bytes a request may have, and how many requests a client: asked before anything of a body is parsed.
 
 JSON and forms take twenty times their size once they are Python's values, and nobody else is served while they are
-read.
+read. A client that sends more requests than it may is told to come back (HTTP 429), which the public client does.
 """
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
-from hub.web import TooLarge
+from hub.web import TooLarge, TooMany
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -23,17 +26,71 @@ FORM_BYTES = 64 * 2**10
 _FORMS = ("/broker/", "/v2/oauth2/")
 
 
-class LimitedBodies:
-    """An ASGI application in front of another, which sees no body that is too large."""
+_CLIENT = "hub.client"
+"""Where a request's scope names the client that it is counted for."""
 
-    def __init__(self, app: App) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may have: `limits` of hub.yaml."""
+
+    requests_at_once: int = 32
+    requests_per_minute: int = 6000
+    tasks_waiting: int = 100_000
+    user_endpoints: int = 1000
+    endpoints: int = 1000
+
+
+class Turns:
+    """Counts the requests of each client: those under way, and those of the last time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._under_way: Counter[str] = Counter()
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def begin(self, scope: MutableMapping[str, Any], client: str) -> None:
+        """Counts the request for a client, as soon as it is known.
+
+        Raises:
+            TooMany: it has too many under way, or has sent too many lately.
+        """
+        if _CLIENT in scope:
+            return
+        if self._under_way[client] >= self._limits.requests_at_once:
+            raise TooMany(f"More than {self._limits.requests_at_once} of your requests are under way; try again soon")
+        now, most = time.monotonic(), self._limits.requests_per_minute
+        left, at = self._left.get(client, (most, now))
+        left = min(most, left + (now - at) * most / 60)
+        if left < 1:
+            self._left[client] = left, now
+            raise TooMany(f"You have sent more than {most} requests in a minute; try again soon")
+        self._left[client] = left - 1, now
+        self._under_way[client] += 1
+        scope[_CLIENT] = client
+
+    def end(self, scope: MutableMapping[str, Any]) -> None:
+        """The request is over, however."""
+        client = scope.pop(_CLIENT, None)
+        if client is not None:
+            self._under_way[client] -= 1
+
+
+class LimitedRequests:
+    """An ASGI application in front of another, which sees no body that is too large, and tells when a turn ends."""
+
+    def __init__(self, app: App, turns: Turns) -> None:
         self._app = app
+        self._turns = turns
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             most = FORM_BYTES if scope["path"].startswith(_FORMS) else BODY_BYTES
             receive = _limited(receive, dict(scope["headers"]).get(b"content-length", b"0"), most)
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._turns.end(scope)
 
 
 def _limited(receive: Receive, declared: bytes, most: int) -> Receive:

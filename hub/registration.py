@@ -15,9 +15,10 @@ from hub.amqp.passwords import Passwords
 from hub.clients import Client
 from hub.config import BrokerConfig
 from hub.endpoints import Manager
+from hub.limits import Limits
 from hub.outcomes import Outcomes
 from hub.store import Store
-from hub.web import ApiError, Invalid, field, uuid_field
+from hub.web import ApiError, Invalid, TooMany, field, uuid_field
 
 METADATA = frozenset(
     {
@@ -66,23 +67,32 @@ class Registrar:
     """Carries registrations, locks and deletions out."""
 
     def __init__(
-        self, store: Store, broker: Broker, passwords: Passwords, config: BrokerConfig, outcomes: Outcomes
+        self,
+        store: Store,
+        broker: Broker,
+        passwords: Passwords,
+        config: BrokerConfig,
+        outcomes: Outcomes,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._broker = broker
         self._passwords = passwords
         self._config = config
         self._outcomes = outcomes
+        self._limits = limits
 
     async def register(self, caller: Client, known: Manager | None, record: Mapping[str, Any]) -> dict[str, Any]:
         """Registers a new endpoint, or `known` again; the answer holds its credentials.
 
         Raises:
-            ApiError: 423 while it is locked.
+            ApiError: 423 while it is locked, 429 when the caller has as many as one may.
             BrokerError: RabbitMQ is not reachable.
         """
         if known is not None and known.locked_until > time.time():
             raise ApiError(423, "RESOURCE_LOCKED", f"Endpoint {known.id} is locked for now; try again in a minute")
+        if known is None:
+            self._check_count(caller)
         endpoint_id = str(uuid.uuid4()) if known is None else known.id
         owner = caller.identity.id if known is None else known.owner
         await self._broker.declare_queue(topology.command_queue(endpoint_id))
@@ -103,6 +113,12 @@ class Registrar:
             "command_queue_info": topology.source_info(url, topology.COMMANDS, topology.command_queue(endpoint_id)),
             "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, endpoint_id),
         }
+
+    def _check_count(self, caller: Client) -> None:
+        most = self._limits.endpoints
+        row = self._store.one("SELECT count(*) AS n FROM endpoint WHERE owner = ?", caller.identity.id)
+        if row is not None and row["n"] >= most:
+            raise TooMany(f"You have {row['n']} endpoints, the most is {most}; delete one that is not needed any more")
 
     async def lock(self, manager: Manager) -> None:
         """Cuts the manager off and keeps it from registering for LOCK_TIME; its user endpoints go on."""

@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS user_endpoint(
     heartbeat_at REAL, heartbeat_period REAL, report TEXT
 );
 CREATE INDEX IF NOT EXISTS user_endpoint_by_manager ON user_endpoint(manager);
+CREATE INDEX IF NOT EXISTS user_endpoint_by_identity ON user_endpoint(identity);
 CREATE TABLE IF NOT EXISTS start(
     user_endpoint TEXT NOT NULL, commanded_at REAL NOT NULL, commands INTEGER NOT NULL DEFAULT 1,
     first_heartbeat_at REAL, first_result_at REAL, ended_at REAL, error TEXT

@@ -23,9 +23,10 @@ from hub.amqp.broker import Broker
 from hub.clients import Client
 from hub.commands import Commands
 from hub.endpoints import Manager
+from hub.limits import Limits
 from hub.shared_lock import SharedLock
 from hub.store import Store
-from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, field, uuid_field
+from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, TooMany, field, uuid_field
 from wire import messages
 from wire.errors import BrokerError
 from wire.messages import Task
@@ -100,18 +101,19 @@ def decode(body: Mapping[str, Any]) -> Submission:
 class Submitter:
     """Carries submissions out. under_way: shared while tasks are on their way to the queue of their user endpoint."""
 
-    def __init__(self, store: Store, broker: Broker, commands: Commands, under_way: SharedLock) -> None:
+    def __init__(self, store: Store, broker: Broker, commands: Commands, limits: Limits, under_way: SharedLock) -> None:
         self._store = store
         self._broker = broker
         self._commands = commands
+        self._limits = limits
         self._under_way = under_way
 
     async def submit(self, caller: Client, manager: Manager, submission: Submission) -> dict[str, Any]:
         """Stores and publishes the tasks; the answer is what the client expects.
 
         Raises:
-            ApiError: 403 or 404 for functions and task groups, 413 for what is too large, 503 when RabbitMQ is not
-                reachable.
+            ApiError: 403 or 404 for functions and task groups, 413 for what is too large, 429 for what is too much,
+                503 when RabbitMQ is not reachable.
         """
         if not self._broker.connected.is_set():
             raise _unavailable()
@@ -124,6 +126,7 @@ class Submitter:
         _check_sizes(calls, codes)
         group = self._group(caller, submission)
         user_endpoint = endpoints.user_endpoint_id(manager.id, caller.identity.id, submission.user_opts)
+        self._check_counts(caller, user_endpoint, len(calls))
         async with self._under_way.share(user_endpoint):
             password = await self._store.write(
                 lambda db: self._record(db, caller, manager, submission, calls, group, user_endpoint)
@@ -143,6 +146,30 @@ class Submitter:
             "endpoint_id": manager.id,
             "tasks": tasks,
         }
+
+    def _check_counts(self, caller: Client, user_endpoint: str, more: int) -> None:
+        """Refuses what would be more than one client may have waiting.
+
+        Raises:
+            TooMany: tasks without an end, or user endpoints, which each have a queue.
+        """
+        rows = self._store.read("SELECT id FROM user_endpoint WHERE identity = ?", caller.identity.id)
+        known = {row["id"] for row in rows}
+        if user_endpoint not in known and len(known) >= self._limits.user_endpoints:
+            raise TooMany(
+                f"You have {len(known)} user endpoints, each with a configuration of its own, the most is"
+                f" {self._limits.user_endpoints}; submit with a configuration that you have used before"
+            )
+        row = self._store.one(
+            "SELECT count(*) AS n FROM user_endpoint AS u CROSS JOIN task AS t ON t.user_endpoint = u.id"
+            " WHERE u.identity = ? AND t.ended_at IS NULL",
+            caller.identity.id,
+        )
+        waiting = 0 if row is None else row["n"]
+        if waiting + more > self._limits.tasks_waiting:
+            raise TooMany(
+                f"{waiting} of your tasks have not ended, the most is {self._limits.tasks_waiting}; submit more later"
+            )
 
     def _code(self, caller: Client, manager: Manager, function: str) -> str:
         row = self._store.one("SELECT owner, public, code, record FROM function WHERE id = ?", function)

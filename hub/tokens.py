@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from hub.clients import Client
+from hub.limits import Turns
 from hub.store import Store
 from hub.web import ApiError, Forbidden
 
@@ -42,15 +43,16 @@ class Grant:
 class Tokens:
     """Issues, checks and revokes."""
 
-    def __init__(self, store: Store, clients: Mapping[str, Client]) -> None:
+    def __init__(self, store: Store, clients: Mapping[str, Client], turns: Turns) -> None:
         self._store = store
         self._clients = clients
+        self._turns = turns
 
     def client_of_basic(self, request: Request) -> Client:
-        """Returns the client whose id and secret the request carries (HTTP Basic).
+        """Returns the client whose id and secret the request carries (HTTP Basic); the request is its.
 
         Raises:
-            ApiError: 401 when there is none.
+            ApiError: 401 when there is none, 429 when it has too many.
         """
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         try:
@@ -61,6 +63,7 @@ class Tokens:
         client = self._clients.get(client_id.lower())
         if client is None or not client.is_secret(secret):
             raise ApiError(401, "UNAUTHORIZED", "The client id or secret is not known here")
+        self._turns.begin(request.scope, client.client_id)
         return client
 
     async def issue(self, client: Client, scopes: Iterable[str]) -> list[Grant]:
@@ -85,10 +88,10 @@ class Tokens:
         return grants
 
     def caller(self, request: Request, resource_server: str = COMPUTE) -> Client:
-        """Returns the client whose token the request carries.
+        """Returns the client whose token the request carries; the request is its.
 
         Raises:
-            ApiError: 401 without a valid token, 403 when it is for another resource server.
+            ApiError: 401 without a valid token, 403 when it is for another resource server, 429 when it has too many.
         """
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         row = None
@@ -101,6 +104,7 @@ class Tokens:
             raise ApiError(401, "UNAUTHORIZED", "The access token is missing, expired, revoked or not from here")
         if row["resource_server"] != resource_server:
             raise Forbidden(f"The access token is not for {resource_server}")
+        self._turns.begin(request.scope, client.client_id)
         return client
 
     async def revoke(self, client: Client, token: str) -> None:

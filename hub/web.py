@@ -67,6 +67,13 @@ class TooLarge(ApiError):
         super().__init__(413, "PAYLOAD_TOO_LARGE", text)
 
 
+class TooMany(ApiError):
+    """429: more than one client may have; the text says how much that is."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(429, "TOO_MANY_REQUESTS", text)
+
+
 class Json(JSONResponse):
     """A JSON answer in ASCII: texts from endpoints may hold lone surrogates, which UTF-8 has no bytes for.
 
@@ -103,7 +110,7 @@ def error_response(request: Request, error: Exception) -> Json:
         "http_status_code": error.status,
         "request_id": request_id,
     }
-    headers = {"Retry-After": "2"} if error.status == 503 else None
+    headers = {"Retry-After": "2"} if error.status in (429, 503) else None
     return Json(body, error.status, headers)
 
 

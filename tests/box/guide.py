@@ -68,7 +68,7 @@ class Login:
 
     def __exit__(self, *_: object) -> None:
         self._shell.kill()
-        self._shell.wait()
+        self._shell.communicate()
         self._folder.cleanup()
 
     def follow(self, page: str, heading: str, folder: Path = Path("/root")) -> str:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from hub import config
+from hub.limits import Limits
 
 GOOD = {
     "listen": "127.0.0.1:5000",
@@ -102,6 +103,10 @@ def test_secret_as_hash(write):
         (lambda d: d.pop("database"), "database: missing"),
         (lambda d: d.update(datebase="x"), "datebase: unknown key; did you mean 'database'?"),
         (lambda d: d.update(listen="5000"), "listen: expected ADDRESS:PORT"),
+        (lambda d: d.update(limits={"requests_at_onc": 1}), "limits.requests_at_onc: unknown key; did you mean"),
+        (lambda d: d.update(limits={"tasks_waiting": 0}), "limits.tasks_waiting: expected a whole number"),
+        (lambda d: d.update(limits={"endpoints": True}), "limits.endpoints: expected a whole number"),
+        (lambda d: d.update(limits=None), "limits: expected a mapping"),
         (lambda d: d.update(listen="0.0.0.0:5000"), "allow_remote: true"),
         (lambda d: d.update(listen="hub.example.org:5000"), "allow_remote: true"),
         (lambda d: d["broker"].update(url="http://hub:s3cret@h/"), "broker.url: expected amqp[s]://"),
@@ -136,3 +141,8 @@ def test_yaml_error_quotes_no_line(tmp_path):
 
 def test_remote_when_allowed(write):
     assert config.load(write(lambda d: d.update(listen="[::]:5000", allow_remote=True))).host == "::"
+
+
+def test_limits(write):
+    assert config.load(write()).limits == Limits()
+    assert config.load(write(lambda d: d.update(limits={"endpoints": 7}))).limits == Limits(endpoints=7)

@@ -6,7 +6,9 @@ Each place of a good body is taken, one after the other, by each of HOSTILE, as 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import socket
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -240,6 +242,34 @@ def test_addresses_headers_and_forms(hub: HubProcess, watched: Watched, token: s
         answers += [session.get(f"{hub.url}/v2/api/identities?ids={each}", headers=bearer(token)) for each in odd]
     assert {answer.status_code for answer in answers} <= {200, 307, 400, 401, 403, 404, 405, 413, 422}
     watched.assert_calm(len(answers) + 10)
+
+
+NO_HTTP = {
+    "zeros": b"\0" * 1000,
+    "a login by TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 500,
+    "AMQP": b"AMQP\x00\x00\x09\x01",
+    "another version": b"GET / HTTP/9.9\r\n\r\n",
+    "an endless line": b"A" * 500_000,
+    "endless headers": b"GET /v2/version HTTP/1.1\r\nHost: h\r\n" + b"X: y\r\n" * 50_000,
+    "two lengths": b"POST /broker/user HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "a negative length": b"POST /broker/user HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+    "a length like none": b"POST /broker/user HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n",
+    "chunks of no size": b"POST /broker/user HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an upgrade": b"GET /v2/version HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    "half of a body": b"POST /broker/user HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nab",
+}
+
+
+def test_what_is_no_http(hub: HubProcess, watched: Watched) -> None:
+    for name, said in NO_HTTP.items():
+        with socket.create_connection(("127.0.0.1", hub.port), timeout=60) as client:
+            with contextlib.suppress(OSError):  # it need not be heard to its end
+                client.sendall(said)
+                client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                assert b" 500 " not in client.recv(1000), name
+    watched.assert_calm(2 * len(NO_HTTP))
 
 
 RESULT = {

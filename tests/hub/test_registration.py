@@ -9,6 +9,7 @@ import pytest
 from hub import endpoints, registration
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
+from hub.limits import Limits
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.web import ApiError, Invalid
@@ -37,7 +38,7 @@ def broker():
 
 @pytest.fixture
 def registrar(store, broker):
-    return Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker))
+    return Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker), Limits())
 
 
 def test_what_is_kept_of_a_registration():
@@ -131,3 +132,13 @@ def test_what_is_deleted_fails_its_tasks_and_leaves_nothing_but_them(store, brok
         assert store.read("SELECT * FROM password") == []
 
     run(scenario())
+
+
+def test_a_client_has_so_many_endpoints(store, broker):
+    registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker), Limits(endpoints=2))
+    made = [run(registrar.register(ADMIN, None, registration.decode(BODY)))["endpoint_id"] for _ in range(2)]
+    with pytest.raises(ApiError, match="the most is 2") as refused:
+        run(registrar.register(ADMIN, None, registration.decode(BODY)))
+    assert refused.value.status == 429
+    run(registrar.register(ADMIN, endpoints.read_manager(store, made[0]), registration.decode(BODY)))
+    run(registrar.register(ALICE, None, registration.decode(BODY)))

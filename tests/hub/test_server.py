@@ -173,6 +173,29 @@ def test_a_socket_of_another_port_than_that_of_hub_yaml(write, broker, hub, free
         assert f"mep-hub.socket listens on 127.0.0.1:{free_port}" in process.stderr.read()
 
 
+def test_one_client_has_so_many_requests_under_way(write, broker, hub, free_port):
+    config = write(broker.url, free_port)
+    with config.open("a") as file:
+        file.write("limits: {requests_at_once: 2}\n")
+    client_id = yaml.safe_load(config.read_text())["clients"][0]["client_id"]
+    secret = base64.b64encode(f"{client_id}:s3cret".encode()).decode()
+    head = f"POST /v2/oauth2/token HTTP/1.1\r\nHost: hub\r\nAuthorization: Basic {secret}\r\n"
+    waiting = f"{head}Content-Length: 1\r\nExpect: 100-continue\r\n\r\n".encode()
+
+    def ask(stack):
+        client = stack.enter_context(socket.create_connection(("localhost", free_port), 30))
+        client.sendall(waiting)
+        return client, client.recv(1000)
+
+    with socket_unit(config, free_port), contextlib.ExitStack() as stack:
+        under_way = [ask(stack) for _ in range(2)]
+        assert all(b" 100 " in said for _, said in under_way), "the hub waits for the bodies"
+        refused = ask(stack)[1]
+        assert refused.startswith(b"HTTP/1.1 429 ") and b"retry-after: 2" in refused
+        under_way[0][0].close()
+        until(lambda: b" 100 " in ask(stack)[1], "the place to be free")
+
+
 def test_database_not_usable(write, broker, hub, free_port, tmp_path):
     (tmp_path / "hub.db").mkdir()
     done = serve(write(broker.url, free_port))

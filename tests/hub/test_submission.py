@@ -10,6 +10,7 @@ from hub import endpoints, submission
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
+from hub.limits import Limits
 from hub.shared_lock import SharedLock
 from hub.submission import Submitter, decode
 from hub.web import ApiError, Forbidden, Invalid, NotFound
@@ -25,12 +26,11 @@ def broker():
 class Site:
     """A manager, Alice's function, and who takes submissions."""
 
-    def __init__(self, store, broker):
+    def __init__(self, store, broker, **limits):
         self.store = store
         self.broker = broker
-        self.submitter = Submitter(
-            store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS), SharedLock()
-        )
+        commands = Commands(store, broker, Passwords(store), CONFIG, CLIENTS)
+        self.submitter = Submitter(store, broker, commands, Limits(**limits), SharedLock())
         self.function = new_id()
 
     async def set_up(self, **record):
@@ -186,3 +186,27 @@ def test_many_large_tasks_are_published_in_turns(site, monkeypatch):
     site.submit(tasks={site.function: [str(n) for n in range(50)]})
     queue = topology.task_queue(endpoints.user_endpoint_id(site.manager, ALICE.identity.id, {}))
     assert [unpack(body).task_buffer for body in site.broker.sent_to(queue)] == [f"CODE {n}" for n in range(50)]
+
+
+def test_a_client_has_so_many_tasks_waiting_and_user_endpoints(store, broker):
+    site = Site(store, broker, tasks_waiting=3, user_endpoints=2)
+    run(site.set_up())
+    run(site.add_function(public := new_id(), public=True))
+    site.submit(tasks={site.function: ["a", "b"]}, user_endpoint_config={"n": 1})
+    too_many = refusal(site.submit, tasks={site.function: ["a", "b"]}, user_endpoint_config={"n": 1})
+    assert (too_many.status, str(too_many)[:7]) == (429, "2 of yo")
+    assert len(site.tasks()) == 2, "nothing of it is stored"
+    site.submit(caller=BOB, tasks={public: ["a", "b", "c"]})
+    site.submit(tasks={site.function: ["c"]}, user_endpoint_config={"n": 2})
+    run(store.execute("UPDATE task SET ended_at = 1"))
+    assert "2 user endpoints" in str(refusal(site.submit, user_endpoint_config={"n": 3}))
+    site.submit(user_endpoint_config={"n": 2})
+
+
+@pytest.mark.parametrize(
+    "body", [{"resource_specification": {"a": "x" * 70_000}}, {"result_serializers": ["x"] * 20_000}]
+)
+def test_what_does_not_fit_into_headers_is_too_large(site, body):
+    """One frame of AMQP; more of it ended the hub's connection."""
+    assert refusal(site.submit, **body).status == 413
+    assert site.tasks() == []

@@ -6,6 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from hub import tokens as module
+from hub.limits import Limits, Turns
 from hub.tokens import AUTH, COMPUTE, Tokens
 from hub.web import ApiError, Forbidden
 from tests.hub.units import ALICE, BOB, CLIENTS, COMPUTE_SCOPE, basic, run
@@ -13,7 +14,7 @@ from tests.hub.units import ALICE, BOB, CLIENTS, COMPUTE_SCOPE, basic, run
 
 @pytest.fixture
 def tokens(store):
-    return Tokens(store, CLIENTS)
+    return Tokens(store, CLIENTS, Turns(Limits()))
 
 
 def request(headers):
@@ -76,8 +77,8 @@ def test_who_has_no_valid_token_is_nobody(tokens, store):
 
 
 def test_a_credential_that_hub_yaml_no_longer_has_is_nobody(store):
-    (grant,) = run(Tokens(store, CLIENTS).issue(ALICE, [COMPUTE_SCOPE]))
-    without = Tokens(store, {BOB.client_id: BOB})
+    (grant,) = run(Tokens(store, CLIENTS, Turns(Limits())).issue(ALICE, [COMPUTE_SCOPE]))
+    without = Tokens(store, {BOB.client_id: BOB}, Turns(Limits()))
     assert status(without.caller, bearer(grant.access_token)) == 401
 
 

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from hub.amqp import topology
 from hub.clients import Client, Identity
 from hub.config import BrokerConfig
+from hub.limits import Limits, Turns
 from hub.store import Store
 from hub.tokens import Tokens
 from hub.web import ApiError, error_response
@@ -182,7 +183,7 @@ class Rest:
         self._app: Callable[..., Awaitable[None]] = Starlette(
             routes=routes, exception_handlers={ApiError: error_response}
         )
-        self._tokens = None if store is None else Tokens(store, CLIENTS)
+        self._tokens = None if store is None else Tokens(store, CLIENTS, Turns(Limits()))
 
     async def __call__(
         self,

@@ -8,6 +8,7 @@ import pytest
 
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
+from hub.limits import Limits, Turns
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.routes.endpoints import EndpointRoutes
@@ -38,9 +39,11 @@ def broker():
 
 @pytest.fixture
 def rest(store, broker):
-    tokens = Tokens(store, CLIENTS)
-    registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker))
-    submitter = Submitter(store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS), SharedLock())
+    tokens = Tokens(store, CLIENTS, Turns(Limits()))
+    registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker), Limits())
+    submitter = Submitter(
+        store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS), Limits(), SharedLock()
+    )
     return Rest(EndpointRoutes(store, tokens, registrar, submitter).routes(), store)
 
 

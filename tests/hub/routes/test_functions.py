@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hub.limits import Limits, Turns
 from hub.routes.functions import FunctionRoutes
 from hub.tokens import Tokens
 from tests.hub.units import ALICE, BOB, CLIENTS, Rest, new_id, run
@@ -13,7 +14,7 @@ BODY = {"function_name": "f", "function_code": "code", "description": "x²", "me
 
 @pytest.fixture
 def rest(store):
-    return Rest(FunctionRoutes(store, Tokens(store, CLIENTS)).routes(), store)
+    return Rest(FunctionRoutes(store, Tokens(store, CLIENTS, Turns(Limits()))).routes(), store)
 
 
 def register(rest, **changes):

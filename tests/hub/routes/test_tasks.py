@@ -8,6 +8,7 @@ import pytest
 
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
+from hub.limits import Limits, Turns
 from hub.routes import tasks as module
 from hub.routes.tasks import TaskRoutes
 from hub.tokens import Tokens
@@ -22,7 +23,9 @@ def broker():
 
 @pytest.fixture
 def rest(store, broker):
-    return Rest(TaskRoutes(store, Tokens(store, CLIENTS), broker, Passwords(store), CONFIG).routes(), store)
+    return Rest(
+        TaskRoutes(store, Tokens(store, CLIENTS, Turns(Limits())), broker, Passwords(store), CONFIG).routes(), store
+    )
 
 
 @pytest.fixture
