@@ -262,7 +262,7 @@ def _broker(profile: Profile, paths: Paths) -> Line:
 def _unwanted(error: Unwanted, run_directory: Path) -> Line:
     """The service gives a new queue and password to each manager that registers, so only one that runs needs these."""
     gone = isinstance(error, QueueGone)
-    text = f"the queue of our start commands is gone: {error}" if gone else str(error)
+    text = f"the queue of our start commands is gone, or not for us any more: {error}" if gone else str(error)
     if run_lock.holder(run_directory) is None:
         return Line(NOTE, "broker", f"{text}; the next start asks the service for new ones")
     told = "the running manager asks the service for new ones within a minute"
