@@ -69,6 +69,7 @@ async def serve(config: HubConfig) -> None:
                 hub.app,
                 loop="asyncio",
                 http="h11",
+                ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,

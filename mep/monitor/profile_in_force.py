@@ -149,7 +149,7 @@ class ProfileInForce:
 
     async def _follow_mapping(self, path: Path) -> None:
         seen = NEVER_SEEN  # the first look compares with what the profile was loaded with
-        hangs = False
+        hangs = fails = False
         self._mapping_refused = ""
         while True:
             try:
@@ -164,16 +164,17 @@ class ProfileInForce:
                     )
                 hangs = True
                 self._status.mapping("the mapping's file system does not answer, the old mapping is in force")
-                await e.ended  # another one would hang beside it
+                await asyncio.wait({e.ended})  # another one would hang beside it
                 continue
             except OSError as e:
                 log.error("the identity mapping %s cannot be watched: %s", path, e)
+                fails = True
                 self._status.mapping(f"the mapping cannot be watched, the old one is in force: {e}")
                 await asyncio.sleep(PAUSE)
                 continue
-            if hangs:
+            if hangs or fails:
                 log.warning("the identity mapping %s can be looked at again", path)
-                hangs = False
+                hangs = fails = False
                 self._status.mapping(self._mapping_refused)
             if look is None:
                 continue

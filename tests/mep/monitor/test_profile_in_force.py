@@ -248,11 +248,12 @@ def test_who_watches_the_mapping_may_die(run: Run, monkeypatch: pytest.MonkeyPat
 
     async def story(site: Site) -> None:
         before = site.in_force.profile
-        (site.directory / LOST).touch()
         site.edit_mapping("[{")
         await aiountil(lambda: "edited mapping refused" in site.status(), "the first look")
-        await asyncio.sleep(0.05)  # some die meanwhile, or none: it must be all the same
+        (site.directory / LOST).touch()
+        await aiountil(lambda: "cannot be watched" in site.status(), "some to die")
         (site.directory / LOST).unlink()
+        await aiountil(lambda: "edited mapping refused" in site.status(), "what is wrong still")
         site.edit_mapping(before.mapping.text)
         await aiountil(lambda: "mapping" not in site.status(), "somebody looks again")
 
@@ -300,3 +301,25 @@ def test_a_refused_mapping_is_told_again_after_a_watch_that_hung(run: Run, monke
         await aiountil(lambda: "edited mapping refused" in site.status(), "what is wrong still")
 
     run(story)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_manager_ends_while_a_look_hangs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mep.monitor.profile_in_force.WATCH_LIMIT", 1.0)
+
+    async def story(site: Site) -> None:
+        hanging = HangingFolder(site.directory)
+        try:
+            hanging.start()
+        except OSError as e:
+            pytest.skip(f"needs FUSE: {e}")
+        try:
+            await aiountil(hanging.take, "a look that hangs")
+            await aiountil(lambda: "does not answer" in site.status(), "it is told")
+        finally:
+            asyncio.get_running_loop().call_later(0.5, hanging.stop)  # what hangs ends after the watch
+
+    run(story)
+    assert "Exception in callback" not in caplog.text
