@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from lab.broker import PrivateBroker
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.process import signal_ours
@@ -40,26 +39,6 @@ def crash(site: ManagerProcess, pid: int) -> None:
     signal_ours(pid, signal.SIGKILL)
     site.kill()
     shutil.rmtree(site.folder / "run" / site.name)
-
-
-def test_a_death_that_cannot_be_told_is_told_when_the_broker_is_back(
-    site: ManagerProcess, hub: HubProcess, broker: PrivateBroker
-) -> None:
-    """The manager runs on, and tries a notice for six seconds at first; nobody comes back meanwhile."""
-    marker = _marker(site, "untold")
-    with ThreadPoolExecutor(1) as client:
-        waiting = client.submit(submit, hub, site, "bob", {"RUN": "untold"}, function=SLEEP, arguments=[str(marker)])
-        until(marker.exists, "the task to run")
-        before = site.log.stat().st_size
-        broker.stop()
-        try:
-            signal_ours(site.audit("started")[-1]["pid"], signal.SIGKILL)
-            until(lambda: "it is tried again every few minutes" in site.log.read_text()[before:], "it to be given up")
-        finally:
-            broker.start()
-        (said,) = waiting.result(110)
-    assert "ended unexpectedly (signal 9 (SIGKILL))" in said["error"]
-    until(lambda: kept(site) == [], "nothing to be kept any more")
 
 
 @pytest.mark.parametrize("allowed", [True, False], ids=["mapped", "not mapped any more"])
@@ -91,11 +70,11 @@ def test_a_task_of_before_is_answered_without_its_user(site: ManagerProcess, hub
     until(lambda: kept(site) == [], "nothing to be kept any more")
 
 
-def _marker(site: ManagerProcess, name: object) -> Path:
+def _marker(site: ManagerProcess, allowed: bool) -> Path:
     folder = site.folder / "markers"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777)
-    return folder / str(name)
+    return folder / str(allowed)
 
 
 def _running(site: ManagerProcess) -> str:
