@@ -155,7 +155,7 @@ def _die_with_parent() -> bool:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+    signal.signal(number, signal.SIG_IGN)  # the kernel sends one for each thread of the endpoint that might go on
     signal.alarm(2 * FAREWELL)  # whatever happens
     sys.exit()
 

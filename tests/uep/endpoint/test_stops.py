@@ -7,6 +7,7 @@ import signal
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.process import signal_ours
@@ -140,3 +141,10 @@ def test_lives_on_without_its_parent_and_dies_whole(start_uep: StartUep, service
     os.kill(uep.process.pid, signal.SIGKILL)
     uep.process.wait()
     until(lambda: not any(b"interchange" in command for command in uep.commands()), "the interchange to end", 5)
+    until(lambda: not _pools_of(uep.directory), "the pool to end", 60)
+
+
+def _pools_of(directory: Path) -> list[str]:
+    """The command lines of an endpoint's worker pools, which have sessions of their own."""
+    commands = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
+    return [each for each in commands if str(directory) in each and "parsl_program.py process_worker_pool" in each]
