@@ -255,7 +255,9 @@ class Endpoint:
         self._stop_broken(self._engine.failure)
 
     def _check_idle(self) -> None:
-        received = 0 if self._exchange is None else self._exchange.inbox.received
+        if self._exchange is None:  # not ready for tasks yet, which has time limits of its own
+            return
+        received = self._exchange.inbox.received
         was_idle = self._history.hard > 0
         self._history, verdict = idle.beat(
             self._config.idle, self._history, received, self._forwarded, revived=self._handover.revived
