@@ -37,7 +37,7 @@ PATIENCE = 60
 @pytest.fixture(scope="module")
 def node(folder: Path) -> Iterator[SlurmNode]:
     need(slurm.obstacle() is None, slurm.obstacle() or "")
-    with SlurmNode(folder / "slurm") as running:
+    with SlurmNode(folder / "slurm-programs") as running:
         yield running
 
 
