@@ -51,6 +51,14 @@ def test_from_check_in_to_the_last_heartbeat(config: str, start_uep: StartUep, s
     assert str(urlsplit(service.url).password) not in uep.log.read_text()
 
 
+def test_a_revived_one_does_not_idle_out_before_it_is_ready(start_uep: StartUep, service: Service) -> None:
+    config = (
+        "endpoint_setup: sleep 3\nheartbeat_period: 0.2\nidle_heartbeats_soft: 5\nengine: {type: ThreadPoolEngine}\n"
+    )
+    start_uep(config, revived=True)
+    assert service.call(functions.double, 4) == 8
+
+
 def test_nothing_heavy_is_imported_before_check_in(start_uep: StartUep, service: Service) -> None:
     uep = start_uep(HTEX, interpreter=("-X", "importtime"))
     assert service.call(functions.double, 1) == 2
