@@ -182,8 +182,7 @@ class EndpointTable:
         self.stop()
         await self._until_empty()
         for endpoint in self:
-            log.warning("%s did not stop within %g s; killing it", endpoint.name, STOP_TIMEOUT)
-            endpoint.killed_for = _deaf()
+            _give_up(endpoint)
             self._termination.kill(endpoint)
         await self._until_empty()
         await self._termination.finish(STOP_TIMEOUT)
@@ -214,7 +213,7 @@ class EndpointTable:
         if event is Event.TIMED_OUT and endpoint.state in lifecycle.UNSEEN:
             endpoint.killed_for = f"it did not check in within {self._config().start_timeout:g} s (start_timeout)"
         elif event is Event.TIMED_OUT and endpoint.state in lifecycle.ASKED_TO_STOP:
-            endpoint.killed_for = _deaf()
+            _give_up(endpoint)
         step = lifecycle.TABLE[endpoint.state][event]
         endpoint.state = step.state
         for action in step.actions:
@@ -314,8 +313,11 @@ _MOST_JOBS_TOLD = 1000
 _WORDS = frozenset({b"ready", b"working", b"stopping", b"again", b"stopped"})
 
 
-def _deaf() -> str:
-    return f"it was asked to stop, and did not within {STOP_TIMEOUT:g} s"
+def _give_up(endpoint: UserEndpoint) -> None:
+    """Says, once, why one that was asked to stop is killed: its own time is over, or that of all."""
+    if not endpoint.killed_for:
+        log.warning("%s did not stop within %g s; killing it", endpoint.name, STOP_TIMEOUT)
+        endpoint.killed_for = f"it was asked to stop, and did not within {STOP_TIMEOUT:g} s"
 
 
 def _refresh_credentials(endpoint: UserEndpoint, ending: str = "") -> None:
