@@ -377,7 +377,11 @@ class SlowNameService:
                 folder.rmdir()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+        # Whoever asks the name service here asks this one, too: other tests, with names as long as they like.
+        with (
+            contextlib.closing(writer),
+            contextlib.suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError),
+        ):
             while True:
                 request: dict[str, Any] = json.loads((await reader.readuntil(b"\0"))[:-1])
                 name = str(request["parameters"].get("userName"))
@@ -386,7 +390,6 @@ class SlowNameService:
                     await self.answering.wait()
                 writer.write(b'{"error": "io.systemd.UserDatabase.NoRecordFound", "parameters": {}}\0')
                 await writer.drain()
-        writer.close()
 
 
 def with_slow_name_service(work: Callable[[NameService, SlowNameService], Awaitable[None]]) -> None:
