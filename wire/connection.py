@@ -22,6 +22,7 @@ from wire.pika_errors import as_lost, channel_closed, connection_closed, not_ope
 from wire.properties import TolerantConnection
 from wire.publisher import Publisher
 from wire.queues import place
+from wire.time_limit import within
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,9 @@ class Connection:
             return
         if self._pika.is_open:
             self._pika.close()
-        if not await _ends_in_time(asyncio.ensure_future(self._closed.wait())):
+        try:
+            await within(OPEN_TIMEOUT, self._closed.wait())
+        except asyncio.TimeoutError:
             self._pending.lose(ConnectionLost(f"the broker did not answer to the close ({self._place})"))
 
     def abandon(self, reason: BrokerError) -> None:
@@ -198,20 +201,8 @@ class Connection:
             self.abandon(channel_closed(error, self._place))
 
     async def _answer(self, future: asyncio.Future[T], what: str) -> T:
-        if not await _ends_in_time(future):
+        try:
+            return await within(OPEN_TIMEOUT, future)
+        except asyncio.TimeoutError:
             told = f"no answer from the broker at {self._place} within {OPEN_TIMEOUT:g} s ({what})"
-            raise Unreachable(f"{told}; {REACHABLE}")
-        return future.result()
-
-
-async def _ends_in_time(future: asyncio.Future[Any]) -> bool:
-    """Waits for at most OPEN_TIMEOUT, and cancels `future` when nobody waits for it any more.
-
-    asyncio.wait_for is not used: before Python 3.12 it forgets that its caller was cancelled when the answer comes in
-    the same moment, and whoever waits for the caller's end waits for ever.
-    """
-    try:
-        await asyncio.wait({future}, timeout=OPEN_TIMEOUT)
-        return future.done()
-    finally:
-        future.cancel()
+            raise Unreachable(f"{told}; {REACHABLE}") from None

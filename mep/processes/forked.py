@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from mep.privileged import kernel
-from mep.processes import reaping
+from mep.processes import reaping, time_limit
 from mep.processes.pidfd import send_signal
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ async def run(work: Callable[[], T], within: float | None = None) -> T:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         reaping.when_ended(pid, pidfd, lambda _code, _usage: ended.set_result(None))
         try:
-            answer = await _read(reading, within)
+            answer = await time_limit.within(within, _read(reading))
         except asyncio.TimeoutError:
             raise GivenUp(f"the process that was to do it did not end within {within:g} s", ended) from None
         finally:
@@ -92,13 +92,8 @@ def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
         os.close(reading)
 
 
-async def _read(descriptor: int, within: float | None) -> bytes:
-    """All that comes until its end.
-
-    Raises:
-        asyncio.TimeoutError: the end did not come within so many seconds. `wait_for` of Python 3.11 may lose a
-            cancellation that comes just then.
-    """
+async def _read(descriptor: int) -> bytes:
+    """All that comes until its end."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     data = bytearray()
@@ -111,18 +106,11 @@ async def _read(descriptor: int, within: float | None) -> bytes:
             if not ended.done():  # whoever waited may have been cancelled
                 ended.set_result(None)
 
-    def give_up() -> None:
-        if not ended.done():
-            ended.set_exception(asyncio.TimeoutError())
-
     loop.add_reader(descriptor, take)
-    timer = None if within is None else loop.call_later(within, give_up)
     try:
         await ended
     finally:
         loop.remove_reader(descriptor)
-        if timer is not None:
-            timer.cancel()
     return bytes(data)
 
 
