@@ -55,7 +55,7 @@ def _flush() -> None:
 
 
 def _main(args: list[str]) -> int:
-    if args[:1] == ["--check"] and args[1:] in ([], ["--scripts"]):  # asked by the manager, `mep check` and `explain`
+    if args in (["--check"], ["--check", "--scripts"]):  # asked by the manager, `mep check` and `explain`
         from uep import check
 
         return check.main(scripts="--scripts" in args)

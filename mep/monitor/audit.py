@@ -79,9 +79,9 @@ class AuditTrail:
     def record(self, event: str, request_id: str, **facts: object) -> None:
         """Adds the line of a decision. Raises AuditError when it is required and not on the disk now."""
         level = logging.WARNING if event in _UNWELCOME else logging.INFO
-        log.log(level, "%s", _told(event, request_id, facts), extra={"facts": _facts(event, request_id, facts)})
-        line = self._line(event, request_id, facts)
-        self._add(line, sync=self._required)
+        known = {"event": event, "request": request_id, **facts}
+        log.log(level, "%s", _told(event, request_id, facts), extra={"facts": known})
+        self._add(self._line(known), sync=self._required)
 
     def task(self, request_id: str, endpoint: str, account: Account, record: bytes) -> None:
         """Adds what a user endpoint said of a task: `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - MESSAGE]`, one record.
@@ -98,7 +98,7 @@ class AuditTrail:
         facts |= {key: value for key, value in match.groupdict().items() if value} if match else {"text": said}
         if len(record) > MAX_TASK_RECORD:
             facts["cut_off_bytes"] = len(record) - MAX_TASK_RECORD
-        self._add(self._line("task", request_id, facts), sync=False)
+        self._add(self._line({"event": "task", "request": request_id, **facts}), sync=False)
 
     def trouble(self) -> str:
         """Why lines are not written now, and how many are missing; empty when all is well."""
@@ -110,10 +110,10 @@ class AuditTrail:
             os.close(self._file)
             self._file = None
 
-    def _line(self, event: str, request_id: str, facts: dict[str, object]) -> str:
+    def _line(self, facts: dict[str, object]) -> str:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         lost = {"lost_lines": self._lost} if self._lost else {}
-        return json.dumps({"time": now, **_facts(event, request_id, facts), **lost}, default=str)
+        return json.dumps({"time": now, **facts, **lost}, default=str)
 
     def _add(self, line: str, *, sync: bool) -> None:
         if self._path is None:
@@ -162,10 +162,6 @@ class AuditTrail:
             self._file = _open(path)
             self._torn = _ends_torn(self._file)
         return self._file
-
-
-def _facts(event: str, request_id: str, facts: dict[str, object]) -> dict[str, object]:
-    return {"event": event, "request": request_id, **facts}
 
 
 def _told(event: str, request_id: str, facts: dict[str, object]) -> str:

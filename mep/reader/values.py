@@ -171,16 +171,13 @@ def _service_name(value: Any) -> str:
     return value
 
 
-def _on_stop(value: Any) -> str:
-    if value not in ("end", "keep"):
-        raise Wrong("expected `end` or `keep`: what becomes of user endpoints when the manager is stopped")
-    return str(value)
+def _either(one: str, other: str, what: str = "") -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in (one, other):
+            raise Wrong(f"expected `{one}` or `{other}`{what}")
+        return str(value)
 
-
-def _log_format(value: Any) -> str:
-    if value not in ("text", "json"):
-        raise Wrong("expected `text` or `json`")
-    return str(value)
+    return read
 
 
 def _umask(value: Any) -> int:
@@ -210,8 +207,8 @@ READERS: Mapping[Takes, Callable[[Any], Any]] = {
     Takes.TASKS: _or_none(_whole(LEAST_TASKS, ": with fewer processes and threads no user endpoint can start")),
     Takes.CPU_QUOTA: _or_none(_cpu_quota),
     Takes.PAM_SERVICE: _service_name,
-    Takes.ON_STOP: _on_stop,
-    Takes.LOG_FORMAT: _log_format,
+    Takes.ON_STOP: _either("end", "keep", ": what becomes of user endpoints when the manager is stopped"),
+    Takes.LOG_FORMAT: _either("text", "json"),
     Takes.UMASK: _or_none(_umask),
 }
 """Each returns the value, or raises Wrong."""
