@@ -57,9 +57,9 @@ def guarded(*ends: int) -> None:
         os._exit(1)
 
 
-def die_with(parent: int) -> bool:
-    """Has the kernel kill this process when the thread of its parent that has started it ends; False: it has ended."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with(parent: int, number: int = signal.SIGKILL) -> bool:
+    """Has the kernel signal this process when the thread of its parent that started it ends; False: it has ended."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
 
 

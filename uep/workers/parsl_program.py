@@ -17,7 +17,6 @@ the first task comes (`user_modules`).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pickle
@@ -150,8 +149,7 @@ def _die_with_parent() -> bool:
     """Has the kernel send SIGTERM when the thread that started this program ends; False when it has ended already."""
     signal.signal(signal.SIGTERM, _leave)
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(guard.PR_SET_PDEATHSIG, signal.SIGTERM)
-    return os.getppid() == parent != 1
+    return guard.die_with(parent, signal.SIGTERM) and parent != 1
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
