@@ -56,6 +56,12 @@ def task():
     import os
     return {"uid": os.getuid(), "pid": os.getpid()}
 """
+SLEEP = """
+def task(path):
+    import pathlib, time
+    pathlib.Path(path).touch()
+    time.sleep(600)
+"""
 
 
 def caller(hub: HubProcess, manager: ManagerProcess) -> Any:
@@ -72,14 +78,10 @@ def submit(
     site: ManagerProcess,
     user: str,
     *all_options: dict[str, Any],
-    function: str = WHERE,
-    arguments: list[Any] | None = None,
-    one_by_one: bool = False,
+    **how: Any,
 ) -> list[dict[str, Any]]:
-    """Submits a function `task` once with each of the options, as a user would: what came back, or {"error": text}."""
-    return submit_to(
-        hub, site.endpoint_id, user, *all_options, function=function, arguments=arguments, one_by_one=one_by_one
-    )
+    """`submit_to` the endpoint of a site."""
+    return submit_to(hub, site.endpoint_id, user, *all_options, **how)
 
 
 def submit_to(
@@ -91,7 +93,7 @@ def submit_to(
     arguments: list[Any] | None = None,
     one_by_one: bool = False,
 ) -> list[dict[str, Any]]:
-    """The same, at whatever endpoint has this id."""
+    """Submits a function `task` once with each of the options, as a user would: what came back, or {"error": text}."""
     script = SUBMIT.format(function=function)
     texts = (json.dumps(list(all_options)), json.dumps(arguments or []), json.dumps(one_by_one))
     return run_script(hub, user, script, endpoint_id, *texts)

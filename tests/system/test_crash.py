@@ -16,18 +16,12 @@ from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.process import signal_ours
 from lab.waiting import until
-from tests.system.clients import submit
+from tests.system.clients import SLEEP, submit
 from tests.system.sites import MAPPING, own_site
 
 pytestmark = pytest.mark.system
 
 site = own_site("crash")
-SLEEP = """
-def task(path):
-    import pathlib, time
-    pathlib.Path(path).touch()
-    time.sleep(600)
-"""
 
 
 def kept(site: ManagerProcess) -> list[str]:

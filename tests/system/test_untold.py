@@ -12,18 +12,12 @@ from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.process import signal_ours
 from lab.waiting import until
-from tests.system.clients import submit
+from tests.system.clients import SLEEP, submit
 from tests.system.sites import own_site
 
 pytestmark = pytest.mark.system
 
 site = own_site("untold")
-SLEEP = """
-def task(path):
-    import pathlib, time
-    pathlib.Path(path).touch()
-    time.sleep(600)
-"""
 
 
 def test_a_death_that_cannot_be_told_is_told_when_the_broker_is_back(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.hanging import HangingFolder
 from lab.waiting import aiountil
 from mep.monitor.profile_in_force import ProfileInForce
 from mep.monitor.reload_answer import Answers
@@ -20,6 +19,8 @@ from mep.monitor.status import Status
 from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
 from mep.profile.profile import Profile
 from mep.reader import loader, mapping_watch
+from tests.hanging import hang
+from tests.own_children import own_children
 
 LOST = "lost"
 """A file in the profile: while it is there, the child that reads dies."""
@@ -91,7 +92,7 @@ class Site:
 def run(profile_directory: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
     def run(story: Callable[[Site], Awaitable[None]]) -> None:
         async def told() -> None:
-            site, before = Site(profile_directory), children()
+            site, before = Site(profile_directory), own_children()
             watching = asyncio.ensure_future(site.in_force.watch_mapping())
             try:
                 await story(site)
@@ -100,7 +101,7 @@ def run(profile_directory: Path) -> Callable[[Callable[[Site], Awaitable[None]]]
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
                 await site.in_force.close()
-                await aiountil(lambda: children() <= before, "nobody reads any more")
+                await aiountil(lambda: own_children() <= before, "nobody reads any more")
 
         asyncio.run(told())
 
@@ -108,10 +109,6 @@ def run(profile_directory: Path) -> Callable[[Callable[[Site], Awaitable[None]]]
 
 
 Run = Callable[[Callable[[Site], Awaitable[None]]], None]
-
-
-def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def test_a_good_edit_is_in_force(run: Run) -> None:
@@ -267,17 +264,13 @@ def test_a_mapping_that_cannot_be_looked_at_is_told_once(
     monkeypatch.setattr("mep.monitor.profile_in_force.WATCH_LIMIT", 3.0)
 
     async def story(site: Site) -> None:
-        before, others = site.in_force.profile, children()
-        hanging = HangingFolder(site.directory)
-        try:
-            hanging.start()
-        except OSError as e:
-            pytest.skip(f"needs FUSE: {e}")
+        before, others = site.in_force.profile, own_children()
+        hanging = hang(site.directory)
         try:
             await aiountil(hanging.take, "a look that hangs")
             await aiountil(lambda: "does not answer" in site.status(), "it is told")
             assert site.in_force.profile is before
-            assert len(children() - others) <= 1, "nobody hangs beside it"
+            assert len(own_children() - others) <= 1, "nobody hangs beside it"
         finally:
             hanging.stop()
         await aiountil(lambda: "does not answer" not in site.status(), "it is looked at again")
@@ -310,11 +303,7 @@ def test_a_manager_ends_while_a_look_hangs(
     monkeypatch.setattr("mep.monitor.profile_in_force.WATCH_LIMIT", 1.0)
 
     async def story(site: Site) -> None:
-        hanging = HangingFolder(site.directory)
-        try:
-            hanging.start()
-        except OSError as e:
-            pytest.skip(f"needs FUSE: {e}")
+        hanging = hang(site.directory)
         try:
             await aiountil(hanging.take, "a look that hangs")
             await aiountil(lambda: "does not answer" in site.status(), "it is told")

@@ -20,6 +20,7 @@ from mep.processes import forked
 from mep.processes.forked import ChildLost
 from mep.processes.pidfd import has_ended
 from mep.profile.errors import ConfigError, ConfigErrors
+from tests.own_children import own_children
 
 T = TypeVar("T")
 
@@ -37,15 +38,7 @@ OTHERS: set[int] = set()
 
 def children() -> set[int]:
     """Children of this process since the test began, those that wait to be reaped included."""
-    return all_children() - OTHERS
-
-
-def all_children() -> set[int]:
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
-            found.update(map(int, (task / "children").read_text().split()))
-    return found
+    return own_children() - OTHERS
 
 
 async def nobody_is_left() -> None:

@@ -32,22 +32,19 @@ from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.monitor.endpoints.neighbours import Heard, NoScopes
+from tests.own_children import own_children
 
 pytestmark = pytest.mark.usefixtures("root")
 
 
-def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-
-
-BEFORE: set[str] = set()
+BEFORE: set[int] = set()
 """The children that this process had before: other tests leave some that nobody waits for."""
 
 
 @pytest.fixture(autouse=True)
 def before() -> None:
     BEFORE.clear()
-    BEFORE.update(children())
+    BEFORE.update(own_children())
 
 
 Plan = Callable[..., LaunchPlan]
@@ -432,7 +429,7 @@ def end(endpoint: UserEndpoint) -> None:
 
 def no_children() -> bool:
     """Whether what these tests have started has ended, and been reaped."""
-    return not children() - BEFORE
+    return not own_children() - BEFORE
 
 
 def readable(descriptor: int | None) -> bool:

@@ -26,7 +26,9 @@ from mep.monitor.stages import mapping_programs
 from mep.request.account import Account
 from mep.request.mapping_program import ProgramFailed
 from mep.request.refusal import Refused
+from tests.hanging import hang
 from tests.identity.samples import ALICE, BOB, answer, decide, entry, external, record, run, text
+from tests.own_children import own_children
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -44,21 +46,12 @@ def ask(*command: object, records: object = None) -> Decision:
 @pytest.fixture
 def hanging() -> Iterator[HangingFolder]:
     """A folder on a file system that does not answer."""
-    folder = HangingFolder(Path(tempfile.mkdtemp(prefix="mep-hanging-")))
-    folder.path.chmod(0o755)
-    try:
-        folder.start()
-    except OSError as e:
-        pytest.skip(f"needs FUSE: {e}")
+    path = Path(tempfile.mkdtemp(prefix="mep-hanging-"))
+    path.chmod(0o755)
+    folder = hang(path)
     yield folder
     folder.stop()
     folder.path.rmdir()
-
-
-def children() -> set[str]:
-    """The pids of this process's children."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {pid for task in tasks for pid in (task / "children").read_text().split()}
 
 
 async def unknown(_name: str) -> Account | None:
@@ -366,7 +359,7 @@ def test_where_nothing_answers_one_process_waits_for_each_program(
     no_hang: None, program: Write, hanging: HangingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapping_programs, "START_LIMIT", 2.0)
-    path, good, before = str(hanging.path / "map"), program(says(answer(entry()))), children()
+    path, good, before = str(hanging.path / "map"), program(says(answer(entry()))), own_children()
     nobody = look_up.account("nobody")
     assert nobody is not None
     programs = mapping_programs.MappingPrograms(unknown, nobody)
@@ -376,13 +369,13 @@ def test_where_nothing_answers_one_process_waits_for_each_program(
         await aiountil(hanging.take, "a process to wait for the file system")
         for failure in await asyncio.gather(*asked, return_exceptions=True):
             assert isinstance(failure, ProgramFailed) and "does not answer" in str(failure)
-        assert len(children() - before) == 1, "one looks, whoever asks"
+        assert len(own_children() - before) == 1, "one looks, whoever asks"
         with pytest.raises(ProgramFailed, match="not tried again before"):
             await programs.run([path], b"", None)
         assert b"alice" in await programs.run([str(good)], b"", None), "other programs go on"
-        assert len(children() - before) == 1
+        assert len(own_children() - before) == 1
         hanging.stop()
-        await aiountil(lambda: not children() - before, "its end")
+        await aiountil(lambda: not own_children() - before, "its end")
         with pytest.raises(ProgramFailed, match="cannot be executed"):
             await programs.run([path], b"", None)
 
@@ -394,7 +387,7 @@ def test_a_program_that_cannot_be_killed_is_not_started_again(
 ) -> None:
     monkeypatch.setattr(mapping_programs, "TIME_LIMIT", 2.0)
     monkeypatch.setattr(mapping_programs, "GRACE", 0.1)
-    path, before = program(f"exec cat {hanging.path}/table"), children()
+    path, before = program(f"exec cat {hanging.path}/table"), own_children()
     nobody = look_up.account("nobody")
     assert nobody is not None
     programs = mapping_programs.MappingPrograms(unknown, nobody)
@@ -406,8 +399,8 @@ def test_a_program_that_cannot_be_killed_is_not_started_again(
             await first
         with pytest.raises(ProgramFailed, match="not tried again before"):
             await programs.run([str(path)], b"", None)
-        assert len(children() - before) == 1
+        assert len(own_children() - before) == 1
         hanging.stop()
-        await aiountil(lambda: not children() - before, "its end")
+        await aiountil(lambda: not own_children() - before, "its end")
 
     asyncio.run(story())
