@@ -89,7 +89,8 @@ def test_password_that_was_revoked_while_the_network_was_away(
         uep.log_says("next attempt")
         broker.ctl("change_password", user, "new-word")
         network.resume()
-        uep.log_says("refuses this user and password (expired credentials? the next start command refreshes them)")
+        told = "refuses this user and password (expired credentials? the next start command refreshes them)"
+        uep.log_says(told, 60)  # an attempt that was under way may hang until OPEN_TIMEOUT
         until(lambda: uep.log.read_text().count("refuses this user") > 2, "three refusals", 60)
         uep.refresh(service.credentials(url.replace("old-word", "new-word")))
         service.connect()
