@@ -37,7 +37,7 @@ def test_broker_restart(start_uep: StartUep, service: Service, broker: PrivateBr
     assert service.value(service.result(30)) == 1.5
     assert service.call(functions.double, 2) == 4
     assert service.heartbeat()["active"]
-    assert kept_results(uep.directory) == []
+    until(lambda: kept_results(uep.directory) == [], "the results to be forgotten, once the broker has confirmed them")
 
 
 def test_results_without_broker_are_sent_by_the_successor(
