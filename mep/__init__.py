@@ -5,11 +5,12 @@ each room is its manual page: PROCESS says where it runs and as whom, CALLED BY 
 other rooms and of others' libraries, FILES what is in it. `tests/test_rooms.py` holds FILES and IMPORTS.
 
 FILES
-  cli/           what people type; `mep start` puts the manager together           who types it, mostly root
+  cli/           what people type; `mep start` becomes the daemon                  who types it, mostly root
+  daemon/        puts the manager together, and runs it                            root
   monitor/       decides, and looks after user endpoints                           root
   privileged/    fork, drop, exec: all that uses root's power                      root, until the child is the user
   worker/        the broker: commands in, heartbeats and failure notices out       root today, to be the account mep
-  registration/  login and one REST call, before the loop                          root today, to be the account mep
+  registration/  login and one REST call, in a process of its own                  render_account, no rights
   mapper/        identity set to account name                                      root today, to be the account mep-map
   reader/        the files of a profile become values                              root, in a forked child while it runs
   renderer/      user options meet the template                                    render_account

@@ -35,7 +35,9 @@ ROOMS = {
     "worker": {"request", "profile", "wire"},
     "monitor": {"request", "profile", "privileged", "processes"},
 }
+ROOMS["daemon"] = {*ROOMS, "wire"}
 """Who of `mep` may import which other room and package of ours. Not named: `cli`, which may import all and nobody it.
+`daemon` puts the others together: only `cli` may import it.
 `reader` asks `renderer` what is wrong with a template, before anything is filled into it."""
 THIRD_PARTY = {
     "request": set[str](),
@@ -49,6 +51,7 @@ THIRD_PARTY = {
     "registration": {"globus_sdk"},
     "worker": set[str](),
     "monitor": {"cryptography", "jeepney", "psutil"},
+    "daemon": {"daemon", "setproctitle"},
 }
 """What rooms import that is neither of ours nor of the standard library."""
 
@@ -106,6 +109,12 @@ def test_every_room_is_known() -> None:
 def test_nobody_imports_the_command_line() -> None:
     for module in MODULES:
         assert room(module) == "cli" or not any(name.startswith("mep.cli") for name in imported(module)), module
+
+
+def test_only_the_command_line_imports_the_daemon() -> None:
+    for module in MODULES:
+        by_others = room(module) not in ("cli", "daemon") and any(n.startswith("mep.daemon") for n in imported(module))
+        assert not by_others, module
 
 
 def test_there_is_no_circle() -> None:

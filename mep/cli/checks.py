@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mep.cli import dry_run, home_probe, known_names, slips
+from mep.cli import home_probe, slips
+from mep.daemon import known_names, trial
 from mep.monitor import run_lock
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
@@ -202,7 +203,7 @@ def _rehearsal(profile: Profile) -> Iterator[Line]:
         yield Line(NOTE, what, "left out: only root can have it rendered under another account")
         return
     try:
-        findings = asyncio.run(dry_run.rehearse(profile))
+        findings = asyncio.run(trial.rehearse(profile))
     except HelperUnavailable as e:
         yield _failed(what, str(e), e.exit_code)
         return

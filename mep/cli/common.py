@@ -1,4 +1,4 @@
-"""What the commands of `mep` share: where things lie, and how a command fails.
+"""What the commands of `mep` share: where things lie, and which profile is meant.
 
 `main` chooses the paths, which the option --config-dir may change, before a command runs.
 """
@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mep.daemon.failed import Failed, check_name, exit_codes
 from mep.profile.paths import Paths, find_paths
 
 if TYPE_CHECKING:
@@ -34,40 +33,9 @@ def choose_paths(config_dir: Path | None) -> None:
     _paths = find_paths(config_dir)
 
 
-class Failed(Exception):
-    """Ends a command: a text for standard error, and the exit code."""
-
-    def __init__(self, exit_code: int, text: str) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Ends the command with text and exit code when a profile is wrong, or the service does not take us.
-
-    Raises:
-        Failed: in place of ConfigError and RegistrationError.
-    """
-    from mep.profile.errors import ConfigError
-    from mep.registration.errors import RegistrationError
-
-    try:
-        yield
-    except ConfigError as e:
-        raise Failed(os.EX_CONFIG, str(e)) from None
-    except RegistrationError as e:
-        raise Failed(e.exit_code, str(e)) from None
-
-
 def profile_directory(name: str) -> Path:
     """The folder of profile `name`, whether there is one or not. Raises Failed."""
-    from mep.profile.profile import check_name
-
-    try:
-        check_name(name)
-    except ValueError as e:
-        raise Failed(os.EX_USAGE, str(e)) from None
+    check_name(name)
     return _paths.config / name
 
 
@@ -84,9 +52,3 @@ def load(directory: Path) -> Profile:
 
     with exit_codes():
         return loader.load(directory)
-
-
-def need_root(why: str) -> None:
-    """Raises Failed unless this is root."""
-    if os.geteuid() != 0:
-        raise Failed(os.EX_NOPERM, f"must be root: {why}")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mep.cli.common import Failed, Name, profile_directory
+from mep.cli.common import Name, profile_directory
+from mep.daemon.failed import Failed
 
 
 def configure(

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from identity.decision import Decision
 from mep.accounts import look_up
-from mep.cli import helper_account, home_probe
+from mep.cli import home_probe
+from mep.daemon import helper_account, trial
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.endpoints import record
 from mep.monitor.stages import admission, endpoint_check, plan, rehearsal
@@ -24,8 +24,6 @@ from mep.monitor.stages.endpoint_check import Verdict
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.quota import Quota
-from mep.monitor.stages.rehearsal import Findings
-from mep.monitor.stages.renderer import Renderer
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
@@ -124,17 +122,6 @@ async def render(profile: Profile, username: str, options: Mapping[str, Any]) ->
     return await _render(profile, _command([record], options), identity, owner)
 
 
-async def rehearse(profile: Profile) -> Findings:
-    """What is wrong with, or worth knowing of, what the profile starts: as the manager finds it.
-
-    Raises:
-        HelperUnavailable: no render server can be started.
-    """
-    account = helper_account.find(profile.config.render_account)
-    async with _renderer(account) as renderer:
-        return await rehearsal.rehearse(profile, renderer, account)
-
-
 def _mapper(profile: Profile) -> IdentityMapper:
     return IdentityMapper(_NOBODY, functools.partial(_run_program, profile))
 
@@ -157,18 +144,8 @@ def _account(username: str) -> Account:
 
 
 async def _render(profile: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
-    async with _renderer(helper_account.find(profile.config.render_account)) as renderer:
+    async with trial.rendering(helper_account.find(profile.config.render_account)) as renderer:
         return await renderer.render(profile, command, identity, owner)
-
-
-@contextlib.asynccontextmanager
-async def _renderer(account: Account) -> AsyncIterator[Renderer]:
-    renderer = Renderer(account)
-    await renderer.start()
-    try:
-        yield renderer
-    finally:
-        await renderer.stop()
 
 
 def _command(identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> StartEndpoint:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import Failed, Name, load, need_profile, need_root, paths, profile_directory
+from mep.cli.common import Name, load, need_profile, paths, profile_directory
+from mep.daemon.failed import Failed, need_root
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile

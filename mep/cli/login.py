@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mep.cli.common import Failed, exit_codes, paths
+from mep.cli.common import paths
+from mep.daemon.failed import Failed, exit_codes
 
 if TYPE_CHECKING:
     import globus_sdk

@@ -16,7 +16,8 @@ import typer
 
 from mep import __version__
 from mep.cli import configure, inspect, login, run
-from mep.cli.common import Failed, choose_paths, exit_codes, paths
+from mep.cli.common import choose_paths, paths
+from mep.daemon.failed import Failed, exit_codes
 
 _USAGE_OF_TYPER = 2
 
@@ -39,12 +40,15 @@ app = typer.Typer(
 
 @app.callback()
 def before_each_command(
+    context: typer.Context,
     config_dir: Annotated[
         Path | None, typer.Option("--config-dir", "-c", help="Folder that holds the profiles.")
     ] = None,
 ) -> None:
     from mep.reader import environment
 
+    if context.invoked_subcommand == "start":
+        return  # the manager does this itself; what is in the file, secrets too, would come into its environment
     choose_paths(config_dir)
     with exit_codes():
         environment.load(paths().config / "environment")

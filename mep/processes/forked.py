@@ -3,6 +3,9 @@
 A profile may lie on a network file system that hangs; the event loop must not, and a process that forks has no
 threads. The child is a copy of this process, with its rights: only for files that root trusts, never for what strangers
 wrote. It keeps standard input, output and error and the pipe of its answer, and ends with its parent.
+
+What talks to strangers goes to `ask`: its child becomes an account without rights first, and answers with bytes, which
+are read as a stranger's. Nobody of that account can look into it: it was forked, not executed, and cannot be traced.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from mep.privileged import kernel
+from mep.privileged.become import become
 from mep.processes import reaping, time_limit
 from mep.processes.pidfd import send_signal
+from mep.request.account import Account
 
 T = TypeVar("T")
 
@@ -50,24 +55,52 @@ async def run(work: Callable[[], T], within: float | None = None) -> T:
         ChildLost: the child was killed, or its answer cannot be read.
         OSError: no process or descriptor to be had.
     """
-    with _fork(work) as (pid, pidfd, reading):
+    result: T = _opened(await _answer_of(lambda: _answer(work), within))
+    return result
+
+
+async def ask(work: Callable[[], bytes], account: Account | None, within: float, most: int) -> bytes:
+    """What `work` returns, done as the account and nothing more; None is for ourselves. As `run` otherwise.
+
+    most: bytes of an answer; the rest of one that is longer is not read.
+
+    Raises:
+        GivenUp: the child took too long.
+        ChildLost: the child ended without an answer, or could not become the account.
+        OSError: no process or descriptor to be had.
+    """
+    last_capability = kernel.last_capability()
+
+    def answer() -> bytes:
+        if account is not None:
+            become(account.uid, account.gid, (account.gid,), last_capability)
+        return work()
+
+    said = await _answer_of(answer, within, most)
+    if not said:
+        raise ChildLost("the process that was to do it ended without an answer")
+    return said
+
+
+async def _answer_of(answer: Callable[[], bytes], within: float | None, most: int | None = None) -> bytes:
+    """The bytes that a forked child answers with; none when it died."""
+    with _fork(answer) as (pid, pidfd, reading):
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         reaping.when_ended(pid, pidfd, lambda _code, _usage: ended.set_result(None))
         try:
-            answer = await time_limit.within(within, _read(reading))
+            said = await time_limit.within(within, _read(reading, most))
         except asyncio.TimeoutError:
             raise GivenUp(f"the process that was to do it did not end within {within:g} s", ended) from None
         finally:
             if not ended.done():
                 send_signal(pidfd, signal.SIGKILL)  # it has nothing to say any more
     await asyncio.wait({ended}, timeout=END_TIMEOUT)
-    result: T = _opened(answer)
-    return result
+    return said
 
 
 @contextlib.contextmanager
-def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
-    """A child that does the work: its pid, its pidfd, and the end of a pipe that its answer comes through."""
+def _fork(answer: Callable[[], bytes]) -> Iterator[tuple[int, int, int]]:
+    """A child that makes the answer: its pid, its pidfd, and the end of a pipe that its answer comes through."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         os.set_blocking(reading, False)
@@ -77,7 +110,7 @@ def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
         try:
             pid = os.fork()
             if pid == 0:
-                _child(work, writing, parent)
+                _child(answer, writing, parent)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(writing)
@@ -92,8 +125,8 @@ def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
         os.close(reading)
 
 
-async def _read(descriptor: int) -> bytes:
-    """All that comes until its end."""
+async def _read(descriptor: int, most: int | None) -> bytes:
+    """All that comes until its end, or as many bytes."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     data = bytearray()
@@ -101,7 +134,7 @@ async def _read(descriptor: int) -> bytes:
     def take() -> None:
         chunk = os.read(descriptor, 2**16)
         data.extend(chunk)
-        if not chunk:
+        if not chunk or (most is not None and len(data) >= most):
             loop.remove_reader(descriptor)
             if not ended.done():  # whoever waited may have been cancelled
                 ended.set_result(None)
@@ -111,7 +144,7 @@ async def _read(descriptor: int) -> bytes:
         await ended
     finally:
         loop.remove_reader(descriptor)
-    return bytes(data)
+    return bytes(data[:most])
 
 
 def _opened(answer: bytes) -> Any:
@@ -124,13 +157,13 @@ def _opened(answer: bytes) -> Any:
     return value
 
 
-def _child(work: Callable[[], object], writing: int, parent: int) -> NoReturn:
+def _child(answer: Callable[[], bytes], writing: int, parent: int) -> NoReturn:
     """Never returns into the caller's code."""
     try:
         kernel.end_with_parent()
         if os.getppid() == parent:
             _let_go(writing)
-            _write(writing, _answer(work))
+            _write(writing, answer())
     finally:
         os._exit(0)
 

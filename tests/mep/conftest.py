@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from mep.profile.profile import Profile
+from mep.reader import loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker.commands import decode
 from tests.mep.commands import ALICE, COMMAND, MAPPING, delivery
+from tests.mep.service import Service
 
 
 @pytest.fixture
@@ -55,6 +58,24 @@ def profile_directory(tmp_path: Path) -> Path:
     (directory / "user_config_schema.json").write_text('{"type": "object"}')
     (directory / "user_environment.yaml").write_text("SITE: here\nNUMBER: 5\n")
     return directory
+
+
+@pytest.fixture
+def profile(profile_directory: Path) -> Profile:
+    return loader.load(profile_directory)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """The one that `globus_sdk` finds by the environment."""
+    told = Service()
+    server = told.start()
+    monkeypatch.delenv("GLOBUS_SDK_ENVIRONMENT", raising=False)
+    for name in ("COMPUTE", "AUTH"):
+        monkeypatch.setenv(f"GLOBUS_SDK_SERVICE_URL_{name}", told.url)
+    yield told
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture

@@ -51,6 +51,14 @@ def test_the_scripts_of_the_demo_work(hub: HubProcess, manager: ManagerProcess) 
     assert said[-1]["said"] == "100 of 100 results are as expected"
 
 
+def test_root_has_loaded_no_client_of_the_service(call: Any, manager: ManagerProcess) -> None:
+    """It was registered, and has started user endpoints: what that needed beside it was in other processes."""
+    assert call("alice", RUN="loaded")["uid"] != 0
+    mapped = Path(f"/proc/{manager.pid}/maps").read_text(encoding="utf-8")
+    assert "_ctypes" in mapped, "what it has loaded is there to be seen"
+    assert "_pydantic_core" not in mapped
+
+
 def test_the_same_options_reach_the_same_process(call: Any, manager: ManagerProcess) -> None:
     first = call("alice", RUN="same")
     second = call("alice", RUN="same")

@@ -24,12 +24,14 @@ pytestmark = pytest.mark.system
 
 # The hub refuses to register what it cannot enforce; so its answer is for an ordinary endpoint. All else is real.
 PROGRAM = """
+import sys
 from mep.cli.main import main
+from mep.daemon.main import main as daemon
 from mep.registration import registration
 
 document = registration._document
-registration._document = lambda profile: {**document(profile), "high_assurance": False}
-main()
+registration._document = lambda *of: {**document(*of), "high_assurance": False}
+daemon(sys.argv[2:]) if sys.argv[1] == "start" else main()
 """
 TASKS = """
 import json, sys

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mep.cli.common import Failed, choose_paths, exit_codes, load, paths, profile_directory
+from mep.cli.common import choose_paths, load, paths, profile_directory
+from mep.daemon.failed import Failed, exit_codes
 from mep.profile.errors import ConfigError
 from mep.registration.errors import RegistrationError
 from tests.mep.loading import loaded_by, rooms
@@ -57,5 +58,5 @@ def test_a_name_that_is_none_is_wrong_usage() -> None:
 
 def test_the_program_loads_what_a_command_needs_only_with_the_command() -> None:
     loaded = loaded_by("mep.cli.main")
-    assert rooms(loaded) == {"cli", "profile"}
+    assert rooms(loaded) == {"cli", "daemon", "profile"}
     assert not loaded & {"yaml", "jinja2", "jsonschema", "globus_sdk", "pika", "identity"}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from globus_compute_sdk.sdk.batch import create_user_runtime
 
-from mep.cli import checks, dry_run
+from mep.cli import checks
+from mep.daemon import trial
 from mep.monitor.stages.rehearsal import Findings
 from mep.profile.paths import Paths
 from mep.reader import loader
@@ -25,7 +26,7 @@ SLURM = "engine:\n  type: GlobusComputeEngine\n  provider:\n    type: SlurmProvi
 def rehearsed(directory: Path, template: str, schema: object = None) -> Findings:
     (directory / "user_config_template.yaml.j2").write_text(template)
     (directory / "user_config_schema.json").write_text(json.dumps(schema or {}))
-    return asyncio.run(dry_run.rehearse(loader.load(directory)))
+    return asyncio.run(trial.rehearse(loader.load(directory)))
 
 
 @pytest.mark.parametrize(

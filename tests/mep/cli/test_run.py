@@ -9,21 +9,27 @@ from pathlib import Path
 
 import pytest
 
-WITHOUT_PAM = "import sys; sys.modules['pamela'] = None; from mep.cli.main import main; main()"
-"""The program where the binding of PAM is not installed."""
+WITHOUT_PAM = """
+import sys
+sys.modules['pamela'] = None
+from mep.daemon.main import main
+main(sys.argv[2:])
+"""
+"""The manager where the binding of PAM is not installed."""
+COMMAND = "from mep.cli.main import main; main()"
 ID = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, program: str = COMMAND) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/bin:/bin", "MEP_CONFIG_DIR": str(folder), "MEP_RUN_DIR": str(folder / "run")}
-    command = [sys.executable, "-c", WITHOUT_PAM, *arguments]
+    command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_a_start_with_pam_where_there_is_none(profile_directory: Path, root: None) -> None:
     config = profile_directory / "config.yaml"
     config.write_text(f"{config.read_text()}pam: {{service_name: other}}\n")
-    done = run(profile_directory.parent, "start", "prod")
+    done = run(profile_directory.parent, "start", "prod", program=WITHOUT_PAM)
     assert done.returncode == os.EX_CONFIG, done.stderr
     assert "Traceback" not in done.stderr
     assert "mep: PAM cannot be loaded" in done.stderr

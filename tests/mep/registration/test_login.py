@@ -16,7 +16,7 @@ from mep.profile.config import ManagerConfig
 from mep.registration.errors import RegistrationError, told
 from mep.registration.login import PUBLIC_CLIENT_ID, check_login, login_app, remedy, service_url, try_login
 from mep.registration.version import ask_version
-from tests.mep.registration.service import SCOPES, Service
+from tests.mep.service import SCOPES, Service
 
 CREDENTIALS = ClientCredentials("feef5f81-edd9-5023-9ac5-7510955c05a6", "hunter2")
 

@@ -15,13 +15,14 @@ from mep import __version__
 from mep.profile.client_credentials import ClientCredentials
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
+from mep.registration.answer import Registration, read
 from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
-from mep.registration.registration import COMPATIBLE_VERSION, Registration, _document, _read, register
+from mep.registration.registration import COMPATIBLE_VERSION, _document, register
 from mep.registration.version import ask_version
 from tests.mep.commands import MANAGER, UEP, URL, target
 from tests.mep.loading import loaded_by, rooms
-from tests.mep.registration.service import Service
+from tests.mep.service import Service
 
 CREDENTIALS = ClientCredentials(UEP, "the secret")
 
@@ -39,7 +40,8 @@ def answer(**changes: Any) -> dict[str, Any]:
 
 def registered(profile: Profile, known: str | None = None) -> Registration:
     with login_app(profile.directory, profile.config, CREDENTIALS) as app:
-        return register(profile, app, known)
+        said = register(profile, app, known, "root")
+    return read(said, profile.config.amqp_port, known)
 
 
 def version(config: ManagerConfig, profile: Profile) -> object:
@@ -60,7 +62,7 @@ def test_a_first_registration(service: Service, profile: Profile) -> None:
     assert (registration.commands.queue, registration.commands.connection_url) == ("q", URL)
     assert registration.heartbeats.exchange == "heartbeats"
     assert registration.broker == "amqp://127.0.0.1:5672"
-    assert service.requests == [("POST", "/v3/endpoints", _document(profile))]
+    assert service.requests == [("POST", "/v3/endpoints", _document(profile, "root"))]
     assert service.headers[0]["Authorization"] == "Bearer token-of-funcx_service"
     assert "hunter2" not in repr(registration)
 
@@ -180,7 +182,7 @@ def test_a_refusal_that_quotes_a_password_does_not_tell_it(service: Service, pro
     ],
 )
 def test_an_answer_that_is_none(said: Any, names: str) -> None:
-    code, text = refusal(lambda: _read(said, None))
+    code, text = refusal(lambda: read(said, None))
     assert code == os.EX_PROTOCOL
     assert names in text
     assert "hunter2" not in text
@@ -198,11 +200,11 @@ def test_an_answer_that_is_none(said: Any, names: str) -> None:
     ],
 )
 def test_the_address_of_the_broker_has_a_port_and_no_secret(url: str, port: int | None, broker: str) -> None:
-    assert _read(answer(command_queue_info={"connection_url": url, "queue": "q"}), port).broker == broker
+    assert read(answer(command_queue_info={"connection_url": url, "queue": "q"}), port).broker == broker
 
 
 def test_the_service_is_told_what_the_profile_says(profile: Profile) -> None:
-    document = _document(profile)
+    document = _document(profile, "root")
     assert document["endpoint_name"] == "prod"
     assert document["display_name"] == "Prod"
     assert (document["multi_user"], document["public"], document["high_assurance"]) == (True, False, False)
@@ -216,7 +218,7 @@ def test_the_service_is_told_what_the_profile_says(profile: Profile) -> None:
 
 def test_lists_of_the_profile_are_lists_of_json(profile: Profile) -> None:
     config = replace(profile.config, allowed_functions=(UEP,), admins=(), subscription_id=UEP, public=True)
-    document = _document(replace(profile, config=config))
+    document = _document(replace(profile, config=config), "root")
     assert (document["allowed_functions"], document["admins"]) == ([UEP], [])
     assert (document["subscription_uuid"], document["public"]) == (UEP, True)
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from lab.waiting import aiountil
-from mep.cli import helper_account
+from mep.daemon import helper_account
 from mep.monitor.stages import render_answer, render_server, renderer
 from mep.monitor.stages.renderer import Renderer
 from mep.processes import render_protocol

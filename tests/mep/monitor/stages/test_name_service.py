@@ -21,7 +21,7 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.waiting import aiountil
 from mep.accounts import look_up, server
-from mep.cli import helper_account
+from mep.daemon import helper_account
 from mep.monitor.stages import name_service, name_service_client
 from mep.monitor.stages.name_service import NameService
 from mep.processes.helper import HelperUnavailable

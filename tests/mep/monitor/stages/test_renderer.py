@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab.waiting import aiountil
-from mep.cli import helper_account
+from mep.daemon import helper_account
 from mep.monitor.stages.renderer import Renderer
 from mep.reader import loader
 from mep.request.account import Account

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import ClassVar
 
-from mep.cli.common import Failed
+from mep.daemon.failed import Failed
 from mep.monitor.log_file import LogFile
 from wire.redaction import Redactor, redact
 

@@ -7,7 +7,7 @@ import pwd
 
 import pytest
 
-from mep.cli import helper_account
+from mep.daemon import helper_account
 from mep.processes.helper import HelperUnavailable
 
 

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import setproctitle
 
 from mep import __version__
-from mep.cli import dry_run, helper_account, known_names
+from mep.daemon import known_names, trial
+from mep.daemon.registering import Registrar
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
 from mep.monitor.stages import rehearsal
@@ -22,15 +22,14 @@ from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
 from mep.privileged import session
-from mep.processes import forked
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingLook, Stamp
 from mep.profile.profile import CONFIG, Profile
 from mep.reader import accepted as kept
 from mep.reader import loader, mapping_watch, outside, registered
 from mep.reader.accepted import Accepted
+from mep.registration.answer import Registration
 from mep.registration.errors import RegistrationError
-from mep.registration.registration import Registration
 from mep.request.account import Account
 from mep.request.unwanted import EndpointUnwanted
 from mep.worker.consumer import CommandConsumer
@@ -39,9 +38,6 @@ from mep.worker.heartbeats import Heartbeats
 from mep.worker.notices import Notices
 from mep.worker.worker import Addresses, Worker
 from wire.errors import Unreachable
-
-REGISTER_TIMEOUT = 180.0
-"""Seconds for one registration while the manager runs: `globus_sdk` tries several times."""
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +86,7 @@ def _usable(profile: Profile, *, tried: bool) -> Profile:
     if profile.config.pam.enable and (problem := session.problem()):
         raise ConfigErrors([problem])
     if not tried:
-        findings = asyncio.run(dry_run.rehearse(profile))
+        findings = asyncio.run(trial.rehearse(profile))
         if findings.problems:
             raise ConfigErrors(findings.problems)
     return profile
@@ -108,10 +104,11 @@ class Folders:
     state: Path
 
 
-def run(chosen: Chosen, register: Callable[[], Registration], registration: Registration, folders: Folders) -> None:
+def run(chosen: Chosen, registrar: Registrar, registration: Registration, folders: Folders, account: Account) -> None:
     """Serves requests until a signal stops the manager.
 
-    registration: what `register` has returned; it is called again when the broker refuses us.
+    registration: the first one; `registrar` is asked for another one when the broker refuses us. account: that of the
+    helpers.
 
     Raises:
         BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
@@ -125,10 +122,9 @@ def run(chosen: Chosen, register: Callable[[], Registration], registration: Regi
         log.critical("%s", chosen.refused)
     else:
         _keep(folders.state, profile, registration.endpoint_id)
-    account = helper_account.find(profile.config.render_account)
     loop = EventLoop()
     try:
-        loop.run_until_complete(_serve(chosen, register, registration, folders, account))
+        loop.run_until_complete(_serve(chosen, registrar, registration, folders, account))
     finally:
         loop.close()
 
@@ -142,7 +138,7 @@ def _keep(state: Path, profile: Profile, endpoint_id: str) -> None:
 
 async def _serve(
     chosen: Chosen,
-    register: Callable[[], Registration],
+    registrar: Registrar,
     registration: Registration,
     folders: Folders,
     account: Account,
@@ -157,7 +153,7 @@ async def _serve(
     manager = Manager(profile, endpoint_id, folders.run, folders.kept, neighbours, chosen.refused)
 
     async def renew() -> Addresses:
-        return await _renewed(register)
+        return await _renewed(registrar)
 
     worker = Worker(
         _addresses(registration),
@@ -172,15 +168,15 @@ def _addresses(registration: Registration) -> Addresses:
     return Addresses(registration.commands, registration.heartbeats)
 
 
-async def _renewed(register: Callable[[], Registration]) -> Addresses:
-    """Registers once more, in a forked child: it waits for the network.
+async def _renewed(registrar: Registrar) -> Addresses:
+    """Registers once more.
 
     Raises:
         Unreachable: not now; it is to be tried again.
         EndpointUnwanted: the service, or the profile's login, will not do.
     """
     try:
-        return _addresses(await forked.run(register, REGISTER_TIMEOUT))
+        return _addresses(await registrar.register())
     except RegistrationError as e:
         if not e.passes:
             raise EndpointUnwanted(e.exit_code, str(e)) from None

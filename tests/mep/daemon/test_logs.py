@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mep.cli import logs
+from mep.daemon import logs
 from mep.monitor.audit import AuditTrail
 
 log = logging.getLogger("mep.test")

@@ -1,0 +1,68 @@
+"""`Failed`: how a command of `mep`, or the manager's start, fails: one text, and an exit code of <sysexits.h>.
+
+The functions here turn the errors of other rooms into it. They import these when they are called: most commands need
+few of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Failed(Exception):
+    """Ends a program: a text for standard error, and the exit code."""
+
+    def __init__(self, exit_code: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Ends the program with text and exit code when a profile is wrong, or the service does not take us.
+
+    Raises:
+        Failed: in place of ConfigError and RegistrationError.
+    """
+    from mep.profile.errors import ConfigError
+    from mep.registration.errors import RegistrationError
+
+    try:
+        yield
+    except ConfigError as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except RegistrationError as e:
+        raise Failed(e.exit_code, str(e)) from None
+
+
+def check_name(name: str) -> None:
+    """Raises Failed when that cannot be the name of a profile."""
+    from mep.profile import profile
+
+    try:
+        profile.check_name(name)
+    except ValueError as e:
+        raise Failed(os.EX_USAGE, str(e)) from None
+
+
+def need_root(why: str) -> None:
+    """Raises Failed unless this is root."""
+    if os.geteuid() != 0:
+        raise Failed(os.EX_NOPERM, f"must be root: {why}")
+
+
+@contextmanager
+def running_once(run_directory: Path, name: str) -> Iterator[None]:
+    """Inside this nobody else is the manager of profile `name`. Raises Failed."""
+    from mep.monitor import run_lock
+
+    try:
+        with run_lock.hold(run_directory):
+            yield
+    except run_lock.AlreadyRunning as e:
+        raise Failed(os.EX_TEMPFAIL, f"endpoint {name} is running already (pid {e.pid}); stop it first") from None
+    except run_lock.NoPlace as e:
+        raise Failed(os.EX_CANTCREAT, str(e)) from None

@@ -1,0 +1,141 @@
+"""The program that `mep start` becomes: reads and tries the profile, registers the endpoint, and is the manager.
+
+A program of its own, so that the process that is root for months has loaded nothing that only a command line needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mep.daemon import composition, helper_account, logs
+from mep.daemon.failed import Failed, check_name, exit_codes, need_root, running_once
+from mep.daemon.registering import Registrar
+from mep.monitor import last_run, run_lock
+from mep.monitor.audit import AuditError
+from mep.privileged import kernel
+from mep.processes.helper import HelperUnavailable
+from mep.profile.paths import Paths, find_paths
+from mep.reader import client_credentials, environment
+from mep.request.unwanted import EndpointUnwanted
+from wire.errors import BrokerError
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What was typed after `mep start`."""
+
+    name: str
+    debug: bool
+    log_to_console: bool
+    detach: bool
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the manager of the endpoint that the arguments name, until a signal stops it. Exits with a code."""
+    parser = argparse.ArgumentParser("mep start")
+    parser.add_argument("name")
+    parser.add_argument("--config-dir", type=Path)
+    for option in ("--debug", "--log-to-console", "--detach"):
+        parser.add_argument(option, action="store_true")
+    typed = parser.parse_args(arguments)
+    try:
+        paths = _paths(typed.config_dir)
+        check_name(typed.name)
+        need_root("the manager becomes the users that it starts endpoints for")
+        with _remembered(paths, typed.name):
+            _start(paths, _Call(typed.name, typed.debug, typed.log_to_console, typed.detach))
+    except Failed as e:
+        print(f"mep: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+
+
+def _paths(config_dir: Path | None) -> Paths:
+    """Sets the variables of the file `environment`, which may name paths."""
+    with exit_codes():
+        environment.load(find_paths(config_dir).config / "environment")
+    return find_paths(config_dir)
+
+
+def _start(paths: Paths, call: _Call) -> None:
+    name, directory, run_directory = call.name, paths.config / call.name, paths.run / call.name
+    os.umask(0o077)
+    kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
+    logs.send_to([logging.StreamHandler()], call.debug)
+    with exit_codes(), _exit_codes_of_the_manager():
+        chosen = composition.choose(directory, paths.state)
+    profile = chosen.profile
+    debug, form = call.debug or profile.config.debug, profile.config.log_format
+    logs.send_to([logging.StreamHandler()], debug, form)
+    folders = composition.Folders(run_directory, paths.kept(name), paths.state)
+    with running_once(run_directory, name):
+        with exit_codes(), _exit_codes_of_the_manager():
+            account = helper_account.find(profile.config.render_account)
+            given = client_credentials.find(None) if profile.config.client_credentials_path is None else None
+            registrar = Registrar(profile, account, given, folders.state, folders.run)
+            registration = asyncio.run(registrar.register())
+        if form == "text":  # else what reads the log would meet a line that is no JSON
+            print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
+        handlers = [logs.file(paths.log_file(directory))]
+        if call.log_to_console or not call.detach:
+            handlers.append(logging.StreamHandler())
+        if call.detach:
+            _detach(handlers)
+        logs.send_to(handlers, debug, form)
+        with _exit_codes_of_the_manager():
+            composition.run(chosen, registrar, registration, folders, account)
+
+
+@contextmanager
+def _remembered(paths: Paths, name: str) -> Iterator[None]:
+    """Has `mep status` know of the end; not when another manager runs, whose end that is not."""
+    run_directory = paths.run / name
+
+    def may_write() -> bool:
+        return (paths.config / name).is_dir() and run_lock.holder(run_directory) is None
+
+    try:
+        yield
+    except Exception as e:
+        reason = str(e) if isinstance(e, Failed) else f"{type(e).__name__}: {e}; the log has more"
+        if may_write():
+            last_run.failed(run_directory, reason)
+        raise
+    if may_write():
+        last_run.stopped(run_directory)
+
+
+@contextmanager
+def _exit_codes_of_the_manager() -> Iterator[None]:
+    """Raises Failed in place of what ends a manager that has started."""
+    try:
+        yield
+    except BrokerError as e:
+        raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
+    except (HelperUnavailable, EndpointUnwanted) as e:
+        raise Failed(e.exit_code, str(e)) from None
+    except AuditError as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except OSError as e:
+        raise Failed(os.EX_OSERR, str(e)) from None
+
+
+def _detach(handlers: list[logging.Handler]) -> None:
+    import daemon  # the package python-daemon
+
+    gc.collect()  # what is garbage closes its descriptors now, not when their numbers belong to somebody else
+    kept = [handler.stream for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    daemon.DaemonContext(detach_process=True, umask=0o077, files_preserve=[*kept, *run_lock.descriptors()]).open()
+    run_lock.moved()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

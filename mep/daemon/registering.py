@@ -1,0 +1,109 @@
+"""Has the endpoint registered by a process of its own, and remembers what the service says. In the daemon, root.
+
+The library that talks to the service is loaded in that process alone, and goes with it. With client credentials it runs
+without rights: it holds the client's secret, and nobody can look into it. With a stored login it is root still, since
+the tokens that the service renews are written into root's `storage.db`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mep.processes import forked
+from mep.processes.printable import escaped
+from mep.profile.client_credentials import ClientCredentials
+from mep.profile.profile import Profile
+from mep.reader import client_credentials, registered
+from mep.registration import answer
+from mep.registration.answer import Registration
+from mep.registration.errors import RegistrationError
+from mep.request.account import Account
+
+TIMEOUT = 180.0
+"""Seconds for one registration: `globus_sdk` tries several times."""
+MOST = 64 * 2**10
+"""Bytes of an answer."""
+
+
+class Registrar:
+    """Registers one endpoint: at the start, and whenever the broker refuses what the service has said before.
+
+    account: without rights; registers with client credentials. credentials: those of the environment, or of the file,
+    which is read again each time. state: the folder with the stored login.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        account: Account,
+        credentials: ClientCredentials | None,
+        state: Path,
+        run_directory: Path,
+    ) -> None:
+        self._profile = profile
+        self._account = account
+        self._credentials = credentials
+        self._state = state
+        self._run_directory = run_directory
+        self._local_user = pwd.getpwuid(os.getuid()).pw_name
+
+    async def register(self) -> Registration:
+        """Registers the endpoint, under the id that it has had before, and remembers the id.
+
+        Raises:
+            ConfigError: credentials, or what is remembered, cannot be read or written.
+            RegistrationError: the service does not take us.
+            OSError: no process to be had, or it did not answer.
+        """
+        credentials, known = await forked.run(self._read)
+        account = None if credentials is None else self._account
+        said = await forked.ask(functools.partial(self._ask, credentials, known), account, TIMEOUT, MOST)
+        registration = answer.read(_opened(said), self._profile.config.amqp_port, known)
+        await forked.run(functools.partial(self._remember, registration))
+        return registration
+
+    def _read(self) -> tuple[ClientCredentials | None, str | None]:
+        path = self._profile.config.client_credentials_path
+        credentials = self._credentials if path is None else client_credentials.find(path)
+        return credentials, registered.endpoint_id(self._profile.directory)
+
+    def _ask(self, credentials: ClientCredentials | None, known: str | None) -> bytes:
+        """Asks the service. In the process of its own, which alone imports these."""
+        from mep.registration.login import login_app
+        from mep.registration.registration import register
+
+        try:
+            with login_app(self._state, self._profile.config, credentials) as app:
+                said: dict[str, object] = {"answer": register(self._profile, app, known, self._local_user)}
+        except RegistrationError as e:
+            said = {"exit_code": e.exit_code, "error": str(e)}
+        except Exception as e:  # noqa: BLE001 - whatever it was, somebody must be told
+            said = {"exit_code": os.EX_SOFTWARE, "error": f"{type(e).__name__}: {e}"}
+        return json.dumps(said).encode()
+
+    def _remember(self, registration: Registration) -> None:
+        registered.remember(self._profile.directory, registration.endpoint_id, registration.broker)
+        commands = registration.as_told
+        registered.remember_connection(self._run_directory, commands.connection_url, commands.queue)
+
+
+def _opened(said: bytes) -> object:
+    """The service's answer in what the process said. Raises RegistrationError."""
+    try:
+        told: Mapping[str, Any] = json.loads(said)
+        if "answer" in told:
+            return told["answer"]
+        code, text = int(told["exit_code"]), str(told["error"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        code, text = os.EX_SOFTWARE, "the process that registers the endpoint makes no sense"
+    raise RegistrationError(code if code in _CODES else os.EX_SOFTWARE, escaped(text))
+
+
+_CODES = frozenset(range(os.EX_USAGE, os.EX_CONFIG + 1))
+"""Those of <sysexits.h>."""
