@@ -15,7 +15,9 @@ import contextlib
 import gc
 import os
 import pickle
+import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -27,6 +29,8 @@ from mep.request.account import Account
 
 T = TypeVar("T")
 
+NOBODY = 65534
+"""The uid and gid of `nobody` (and of what the kernel cannot name), which own nothing."""
 END_TIMEOUT = 5.0
 """Seconds that a child has to be gone once it has answered; after that it is reaped whenever it ends."""
 
@@ -80,6 +84,39 @@ async def ask(work: Callable[[], bytes], account: Account | None, within: float,
     if not said:
         raise ChildLost("the process that was to do it ended without an answer")
     return said
+
+
+def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
+    """As `ask`, where there is no event loop; as nobody in particular (NOBODY), when we are root.
+
+    Raises:
+        ChildLost: the child ended without an answer, took too long, or could not give up its rights.
+        OSError: no process or descriptor to be had.
+    """
+    last_capability = kernel.last_capability()
+
+    def answer() -> bytes:
+        if os.geteuid() == 0:
+            become(NOBODY, NOBODY, (NOBODY,), last_capability)
+        return work()
+
+    said, until = bytearray(), time.monotonic() + within
+    with _fork(answer) as (pid, pidfd, reading):
+        try:
+            while len(said) < most:
+                readable, _, _ = select.select([reading], [], [], max(0, until - time.monotonic()))
+                if not readable:
+                    raise ChildLost(f"the process that was to do it did not end within {within:g} s")
+                if not (chunk := os.read(reading, 2**16)):
+                    break
+                said += chunk
+        finally:
+            send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            os.waitpid(pid, 0)
+    if not said:
+        raise ChildLost("the process that was to do it ended without an answer")
+    return bytes(said[:most])
 
 
 async def _answer_of(answer: Callable[[], bytes], within: float | None, most: int | None = None) -> bytes:

@@ -16,9 +16,11 @@ from identity.documents import ExternalDocument
 from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from identity.printable import shown
+from mep.processes.printable import escaped
 from mep.profile import command_trust, programs
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments, MappingHint
+from mep.reader import apart, parsers
 from mep.reader.trusted import read_trusted
 from mep.reader.yaml_text import load_yaml
 
@@ -36,13 +38,11 @@ def read_templates(template: Path) -> dict[str, str]:
 
 def checked_templates(template: Path, templates: dict[str, str]) -> dict[str, str]:
     """The texts, if each is a template. Raises ConfigError."""
-    from mep.renderer.template import syntax_problem
-
     if not templates[template.name].strip():
         raise ConfigError(template, ["is empty; user endpoints need at least an `engine`"])
-    for name in templates:
-        if wrong := syntax_problem(templates, name):
-            raise ConfigError(template.parent / name, [wrong])
+    if found := apart.parse(template, parsers.template_problem, templates):
+        name, wrong = found
+        raise ConfigError(template.parent / str(name), [escaped(str(wrong))])
     return templates
 
 
@@ -53,20 +53,14 @@ def read_schema(path: Path) -> dict[str, Any]:
 
 def parse_schema(path: Path, text: str) -> dict[str, Any]:
     """The JSON schema in `text`, which was read from `path`. Raises ConfigError."""
-    import jsonschema
-
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise ConfigError(path, [f"not JSON: {e}"]) from None
     if not isinstance(schema, dict):
         raise ConfigError(path, ["expected a JSON object"])
-    try:
-        jsonschema.validators.validator_for(schema).check_schema(schema)
-    except jsonschema.SchemaError as e:
-        raise ConfigError(path, [f"not a JSON schema: {e.json_path}: {e.message}"]) from None
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:  # a "$schema" that names nothing
-        raise ConfigError(path, [f"not a JSON schema: {type(e).__name__}: {e}"]) from None
+    if wrong := apart.parse(path, parsers.schema_problem, text):
+        raise ConfigError(path, [escaped(str(wrong))])
     return schema
 
 

@@ -18,12 +18,9 @@ from mep.profile.client_credentials import ClientCredentials
 from mep.profile.profile import Profile
 from mep.registration.errors import RegistrationError
 from tests.mep.commands import MANAGER, UEP, URL, target
-from tests.mep.loading import loaded_by
 from tests.mep.service import Service
 
 CREDENTIALS = ClientCredentials(UEP, "the secret")
-SIDES = ("typer", "pydantic", "globus_sdk", "requests", "urllib3", "jwt", "click", "rich")
-"""What only a command line, or a client of the service, needs."""
 
 
 def registrar(profile: Profile, folder: Path) -> Registrar:
@@ -129,8 +126,3 @@ def test_it_dies_and_says_nothing() -> None:
         assert await forked.ask(lambda: b"x" * 200_000, None, 30, MOST) == b"x" * MOST
 
     asyncio.run(both())
-
-
-def test_the_daemon_loads_no_command_line_and_no_client() -> None:
-    loaded = {name.split(".")[0] for name in loaded_by("mep.daemon.main")}
-    assert not loaded & set(SIDES)

@@ -173,7 +173,7 @@ def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
         registered.endpoint_id(profile_directory)
 
 
-def test_nothing_privileged_is_loaded_with_it() -> None:
+def test_no_parser_of_others_is_loaded_with_it() -> None:
     loaded = loaded_by("mep.reader.loader", "mep.reader.outside", "mep.reader.client_credentials")
-    assert not rooms(loaded) & {"privileged", "monitor", "worker", "registration", "cli"}
-    assert "pamela" not in loaded
+    assert not rooms(loaded) & {"renderer", "monitor", "worker", "registration", "cli"}
+    assert not loaded & {"pamela", "yaml", "jinja2", "jsonschema"}

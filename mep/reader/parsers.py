@@ -1,0 +1,102 @@
+"""What others' parsers (YAML, Jinja, JSON Schema) say of a text. Run in a process without rights: `apart` has it so.
+
+Everything here takes texts and returns values that JSON knows. These libraries are loaded here, and nowhere in the
+process that asks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mep.reader.plain import plain
+
+
+def yaml_value(text: str) -> Any:
+    """The value of YAML text, `plain`. Raises Unreadable."""
+    return plain(_load(text))
+
+
+def yaml_entries(text: str) -> list[tuple[str, int, Any]]:
+    """The keys of YAML text, in their order, with their lines and values (`plain`); none for a text that says nothing.
+
+    Raises:
+        Unreadable: not YAML, no keys and values, or a key that is there twice.
+    """
+    import yaml
+
+    data = _load(text)
+    if data is None:
+        return []
+    top = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(data, dict) or not isinstance(top, yaml.MappingNode):
+        raise Unreadable("expected keys and values (`display_name: My endpoint`)")
+    if problems := _twice(top, len(data)):
+        raise Unreadable(*problems)
+    keys = [key for key, _ in top.value]
+    return [
+        (str(key.value), key.start_mark.line + 1, plain(value)) for key, value in zip(keys, data.values(), strict=True)
+    ]
+
+
+def template_problem(templates: Mapping[str, str]) -> tuple[str, str] | None:
+    """The first of these templates that is none, and what is wrong with it."""
+    from mep.renderer.template import syntax_problem
+
+    for name in templates:
+        if wrong := syntax_problem(templates, name):
+            return name, wrong
+    return None
+
+
+def schema_problem(text: str) -> str | None:
+    """What keeps a JSON object from being a JSON schema; None when nothing does."""
+    import jsonschema
+
+    schema = json.loads(text)
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except jsonschema.SchemaError as e:
+        return f"not a JSON schema: {e.json_path}: {e.message}"
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:  # a "$schema" that names nothing
+        return f"not a JSON schema: {type(e).__name__}: {e}"
+    return None
+
+
+class Unreadable(Exception):
+    """The text is not what it must be; `args` are the problems."""
+
+
+def _load(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise Unreadable(f"not valid YAML: {' '.join(str(e).split())}") from None
+    except RecursionError:
+        raise Unreadable("not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        # What its constructors do with a date that is none, digits without end, and the like.
+        raise Unreadable(f"not valid YAML: a value cannot be read ({type(e).__name__}: {e})") from None
+
+
+def _twice(top: Any, number: int) -> list[str]:
+    """Keys that are there twice, of which YAML would silently drop one. `number`: how many there are without those."""
+    import yaml
+
+    sections = [(f"{key.value}.", node) for key, node in top.value if isinstance(node, yaml.MappingNode)]
+    problems = []
+    for prefix, node in [("", top), *sections]:
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                problems.append(f"line {key.start_mark.line + 1}: {prefix}{key.value}: {_TWICE}")
+            seen.add(str(key.value))
+    if not problems and len(top.value) != number:  # the same key in two ways of writing it
+        problems.append(f"line {top.start_mark.line + 1}: a key {_TWICE}")
+    return problems
+
+
+_TWICE = "is there twice; leave one of them out"
