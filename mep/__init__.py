@@ -9,7 +9,7 @@ FILES
   daemon/        puts the manager together, and runs it                            root
   monitor/       decides, and looks after user endpoints                           root
   privileged/    fork, drop, exec: all that uses root's power                      root, until the child is the user
-  worker/        the broker: commands in, heartbeats and failure notices out       root today, to be the account mep
+  worker/        the broker: commands in, heartbeats and failure notices out       render_account, no rights
   registration/  login and one REST call, in a process of its own                  render_account, no rights
   mapper/        identity set to account name                                      root today, to be the account mep-map
   reader/        the files of a profile become values                              root, in a forked child while it runs

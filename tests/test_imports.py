@@ -32,7 +32,7 @@ ROOMS = {
     "mapper": {"request", "profile", "identity"},
     "reader": {"request", "processes", "profile", "renderer", "identity"},
     "registration": {"request", "profile", "wire"},
-    "worker": {"request", "profile", "wire"},
+    "worker": {"request", "processes", "privileged", "wire"},
     "monitor": {"request", "profile", "privileged", "processes"},
 }
 ROOMS["daemon"] = {*ROOMS, "wire"}

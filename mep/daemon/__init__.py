@@ -8,7 +8,7 @@ CALLED BY
 
 IMPORTS
   accounts, mapper, monitor, monitor.stages, privileged, processes, profile, profile.sections, reader, registration,
-  request, worker; setproctitle, wire
+  request; setproctitle, wire
 
 FILES
   main.py            the order of a start: profile, lock, registration, log, manager

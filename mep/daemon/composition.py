@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import setproctitle
 
@@ -21,6 +24,7 @@ from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
+from mep.monitor.worker_process import NotNow, WorkerProcess
 from mep.privileged import session
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingLook, Stamp
@@ -32,12 +36,6 @@ from mep.registration.answer import Registration
 from mep.registration.errors import RegistrationError
 from mep.request.account import Account
 from mep.request.unwanted import EndpointUnwanted
-from mep.worker.consumer import CommandConsumer
-from mep.worker.event_loop import EventLoop
-from mep.worker.heartbeats import Heartbeats
-from mep.worker.notices import Notices
-from mep.worker.worker import Addresses, Worker
-from wire.errors import Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +109,8 @@ def run(chosen: Chosen, registrar: Registrar, registration: Registration, folder
     helpers.
 
     Raises:
-        BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
-        HelperUnavailable: user endpoints could not be configured; nothing was consumed.
+        HelperUnavailable: the broker could not be reached at the start, or user endpoints could not be configured;
+            nothing was consumed. Later losses are mended.
         EndpointUnwanted: the broker refuses us, and so does the service.
         OSError: the audit trail cannot be opened.
     """
@@ -122,7 +120,7 @@ def run(chosen: Chosen, registrar: Registrar, registration: Registration, folder
         log.critical("%s", chosen.refused)
     else:
         _keep(folders.state, profile, registration.endpoint_id)
-    loop = EventLoop()
+    loop = asyncio.SelectorEventLoop()
     try:
         loop.run_until_complete(_serve(chosen, registrar, registration, folders, account))
     finally:
@@ -149,30 +147,27 @@ async def _serve(
     mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, account).run)
     renderer = Renderer(account)
     reader = _Reader(renderer, account, folders.state, endpoint_id)
-    neighbours = Neighbours(name_service, mapper, renderer, Notices(amqp_port), reader)
-    manager = Manager(profile, endpoint_id, folders.run, folders.kept, neighbours, chosen.refused)
 
-    async def renew() -> Addresses:
+    async def renew() -> Mapping[str, Any]:
         return await _renewed(registrar)
 
-    worker = Worker(
-        _addresses(registration),
-        renew,
-        CommandConsumer(amqp_port, manager.pipeline),
-        Heartbeats(endpoint_id, manager.heartbeat_period),
-    )
+    addresses, debug = _addresses(registration), logging.getLogger().isEnabledFor(logging.DEBUG)
+    worker = WorkerProcess(account, endpoint_id, amqp_port, addresses, renew, debug=debug)
+    neighbours = Neighbours(name_service, mapper, renderer, worker, reader)
+    manager = Manager(profile, endpoint_id, folders.run, folders.kept, neighbours, chosen.refused)
     await manager.serve(worker)
 
 
-def _addresses(registration: Registration) -> Addresses:
-    return Addresses(registration.commands, registration.heartbeats)
+def _addresses(registration: Registration) -> Mapping[str, Any]:
+    commands, heartbeats = registration.commands, registration.heartbeats
+    return {"commands": dataclasses.asdict(commands), "heartbeats": dataclasses.asdict(heartbeats)}
 
 
-async def _renewed(registrar: Registrar) -> Addresses:
+async def _renewed(registrar: Registrar) -> Mapping[str, Any]:
     """Registers once more.
 
     Raises:
-        Unreachable: not now; it is to be tried again.
+        NotNow: it is to be tried again.
         EndpointUnwanted: the service, or the profile's login, will not do.
     """
     try:
@@ -180,11 +175,11 @@ async def _renewed(registrar: Registrar) -> Addresses:
     except RegistrationError as e:
         if not e.passes:
             raise EndpointUnwanted(e.exit_code, str(e)) from None
-        raise Unreachable(str(e)) from None
+        raise NotNow(str(e)) from None
     except ConfigError as e:
         raise EndpointUnwanted(os.EX_CONFIG, str(e)) from None
     except OSError as e:
-        raise Unreachable(f"the service could not be asked: {e}") from None
+        raise NotNow(f"the service could not be asked: {e}") from None
 
 
 class _Reader:

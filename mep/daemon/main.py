@@ -26,7 +26,6 @@ from mep.processes.helper import HelperUnavailable
 from mep.profile.paths import Paths, find_paths
 from mep.reader import client_credentials, environment
 from mep.request.unwanted import EndpointUnwanted
-from wire.errors import BrokerError
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,6 @@ def _exit_codes_of_the_manager() -> Iterator[None]:
     """Raises Failed in place of what ends a manager that has started."""
     try:
         yield
-    except BrokerError as e:
-        raise Failed(os.EX_TEMPFAIL, f"the broker that the service names: {e}") from None
     except (HelperUnavailable, EndpointUnwanted) as e:
         raise Failed(e.exit_code, str(e)) from None
     except AuditError as e:

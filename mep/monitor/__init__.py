@@ -2,10 +2,10 @@
 
 PROCESS
   The manager: root, with the five capabilities of its unit, one thread, one event loop. What may wait long, or handles
-  what strangers wrote, is asked of other processes. Commands are decoded by `worker`, in the same process today.
+  what strangers wrote, is asked of other processes. Commands come from `worker`, decoded, and are checked again.
 
 CALLED BY
-  cli.composition makes a `Manager` with its neighbours and calls `serve`. `run_lock`, `requests`, `endpoints` and
+  daemon.composition makes a `Manager` with its neighbours and calls `serve`. `run_lock`, `requests`, `endpoints` and
   `containment` serve commands of `cli` too.
 
 IMPORTS
@@ -17,6 +17,7 @@ FILES
   endpoints/           user endpoints that run: start, life, end
   containment/         what holds them together: scopes, slices, limits
   manager.py           one run: the parts, signals, the end
+  worker_process.py    the worker: its process, what it is told and says
   profile_in_force.py  the profile that requests are served by; reload
   reload_answer.py     what a reload came to, for `mep reload`
   audit.py             the audit trail

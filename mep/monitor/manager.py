@@ -54,7 +54,7 @@ LAST_WORDS_TIMEOUT = 5.0
 
 
 class Worker(Protocol):
-    """Who takes commands from the broker and sends heartbeats: `worker.worker`."""
+    """Who takes commands from the broker and sends heartbeats: `worker_process`."""
 
     async def probe(self) -> None:
         """Raises when the broker cannot be reached now."""
@@ -168,8 +168,8 @@ class Manager:
         """Runs until a signal stops it; then ends or leaves the user endpoints, and says good-bye to the service.
 
         Raises:
-            BrokerError: the broker could not be reached at the start; nothing was consumed. Later losses are mended.
-            HelperUnavailable: user endpoints could not be configured; nothing was consumed.
+            HelperUnavailable: the broker could not be reached at the start, or user endpoints could not be configured;
+                nothing was consumed. Later losses are mended.
             EndpointUnwanted: the service refuses the endpoint; user endpoints are left to a next manager.
         """
         self._watch_signals()

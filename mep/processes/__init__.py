@@ -21,5 +21,7 @@ FILES
   process.py          one process and no other: pid and start time
   sealed_file.py      a file in memory that nobody can change: what a program reads on descriptor 0
   printable.py        text of other processes, for logs and people
+  channel.py          messages between the monitor and a process of its own, and files with them
+  worker_protocol.py  what the monitor and the worker say to each other
   render_protocol.py  what the monitor and the render server say to each other, and the limits of both
 """

@@ -1,16 +1,17 @@
 """The manager's side of the broker: start commands in, heartbeats and failure notices out.
 
 PROCESS
-  The manager, as root, today; all that it reads was written by the service. To be a process of the account mep.
+  A program as `render_account`, without rights; all that it reads was written by the service. The monitor starts a new
+  one when it dies or hangs. `mep check` probes as who types it.
 
 CALLED BY
-  cli.composition makes it; monitor.manager starts and closes it; monitor.stages.pipeline sends notices;
-  cli.checks probes.
+  monitor.worker_process starts the program and checks what it says; cli.checks probes.
 
 IMPORTS
-  request; wire
+  privileged, processes, request; wire
 
 FILES
+  program.py     the program: what the monitor tells it and is told
   worker.py      the sessions with the broker, made anew when lost
   consumer.py    start commands: one task for each, acknowledged when it is finished
   commands.py    bytes to `StartEndpoint`, every field checked

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Notices(Protocol):
-    """Who tells users that a start failed: `worker.notices`."""
+    """Who tells users that a start failed: `worker_process`."""
 
     async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
         """Sends a notice with the credentials of its user endpoint; whether it was delivered."""

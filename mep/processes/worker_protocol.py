@@ -1,0 +1,147 @@
+"""What the monitor and the worker say to each other, over a `Channel`. What the worker says is read as a stranger's.
+
+to the worker    BEGIN          {endpoint_id, amqp_port, period, debug}, file: addresses
+                 PROBE          asks whether the broker can be reached
+                 CONSUME        takes commands and sends heartbeats from now on
+                 PERIOD         {period}: seconds between two heartbeats
+                 DONE           n: the command with that number has come to its end; it is acknowledged
+                 GIVEN_BACK     n: it has not; it comes again to the next manager
+                 NOTICE         n {request_id, again}, file: {credentials, text}
+                 ADDRESSES      file: addresses, after RENEW
+                 NOT_NOW        {why}: there are none yet
+                 FINISH         {timeout}: takes no more commands
+                 CLOSE          {timeout}: sends the last heartbeat
+from the worker  ALIVE          every PULSE seconds
+                 PROBED         {error}: nothing, or why not
+                 CONNECTED, NOT_CONNECTED {why}
+                 START          n, file: the command as `StartEndpoint`
+                 REJECT         n, file: {refusal, request_id, credentials}: a message that is no command
+                 NOTICED        n {delivered}
+                 RENEW          the broker does not want the manager
+                 FINISHED, CLOSED
+                 LOG            {level, name, text}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mep.processes.printable import escaped
+from mep.request.refusal import Refusal
+from mep.request.start_endpoint import StartEndpoint
+
+PULSE = 2.0
+"""Seconds between two signs of life."""
+MOST_COMMAND = 8 * 2**20
+"""Bytes of a command, written as JSON of plain ASCII: up to three times its size on the wire."""
+MOST_ADDRESSES = 64 * 2**10
+MOST_LOG = 3000
+"""Characters of a line of the log."""
+
+
+class ToWorker(enum.IntEnum):
+    """Kinds of messages to the worker."""
+
+    BEGIN = 1
+    PROBE = 2
+    CONSUME = 3
+    PERIOD = 4
+    DONE = 5
+    GIVEN_BACK = 6
+    NOTICE = 7
+    ADDRESSES = 8
+    NOT_NOW = 9
+    FINISH = 10
+    CLOSE = 11
+
+
+class FromWorker(enum.IntEnum):
+    """Kinds of messages from the worker."""
+
+    ALIVE = 101
+    PROBED = 102
+    CONNECTED = 103
+    NOT_CONNECTED = 104
+    START = 105
+    REJECT = 106
+    NOTICED = 107
+    RENEW = 108
+    FINISHED = 109
+    CLOSED = 110
+    LOG = 111
+
+
+FILES_TO_WORKER: Mapping[int, int] = {
+    ToWorker.BEGIN: MOST_ADDRESSES,
+    ToWorker.ADDRESSES: MOST_ADDRESSES,
+    ToWorker.NOTICE: MOST_COMMAND,
+}
+FILES_FROM_WORKER: Mapping[int, int] = {FromWorker.START: MOST_COMMAND, FromWorker.REJECT: MOST_COMMAND}
+"""The messages that come with a file, and its greatest size."""
+
+
+def write_command(command: StartEndpoint) -> bytes:
+    """The file of START."""
+    return json.dumps({field: getattr(command, field) for field in _FIELDS}).encode()
+
+
+def read_command(data: bytes) -> StartEndpoint:
+    """The command in the file of START. Raises ValueError unless it is one."""
+    said = _object(data)
+    if set(said) != set(_FIELDS):
+        raise ValueError("a command lacks fields, or has others")
+    for field in ("user_options", "user_runtime", "credentials"):
+        if not isinstance(said[field], dict):
+            raise ValueError(f"{field} is no object")  # noqa: TRY004 - a type is a value here
+    for field, form in _FORMS.items():
+        if not isinstance(said[field], str) or not form.fullmatch(said[field]):
+            raise ValueError(f"{field} is not of its form")
+    return StartEndpoint(**said)
+
+
+def write_rejection(refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> bytes:
+    """The file of REJECT."""
+    texts = (refusal.reason_for_admin, refusal.reason_for_user)
+    return json.dumps({"texts": texts, "stage": refusal.stage, "id": request_id, "credentials": credentials}).encode()
+
+
+def read_rejection(data: bytes) -> tuple[Refusal, str, Mapping[str, Any] | None]:
+    """The refusal in the file of REJECT, its request's id, and whom to tell. Raises ValueError, TypeError, KeyError."""
+    said = _object(data)
+    admin, user = (escaped(_text(text)) for text in said["texts"])
+    request_id, credentials = _text(said["id"]), said["credentials"]
+    if said["stage"] not in _STAGES or not _FORMS["request_id"].fullmatch(request_id):
+        raise ValueError("no refusal of a message")
+    if credentials is not None and not isinstance(credentials, dict):
+        raise ValueError("credentials are no object")
+    return Refusal(said["stage"], admin, user), request_id, credentials
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(StartEndpoint))
+_FORMS = {
+    "request_id": re.compile(r"[A-Za-z0-9_.:-]{1,64}"),
+    "name": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"),
+    "endpoint_id": re.compile(r"[A-Za-z0-9-]{1,64}"),
+    "requester": re.compile(r"(?s).{0,1024}"),
+    "requester_name": re.compile(r"(?s).{0,1024}"),
+}
+_STAGES = ("command", "options", "manager")
+_MOST_TEXT = 8000
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    said = json.loads(data)
+    if not isinstance(said, dict):
+        raise ValueError("no object")  # noqa: TRY004 - as above
+    return said
+
+
+def _text(said: object) -> str:
+    if not isinstance(said, str) or len(said) > _MOST_TEXT:
+        raise ValueError("no text, or too long")
+    return said

@@ -1,0 +1,230 @@
+"""The worker as a program: `python -m mep.worker.program`. Talks to the broker for the monitor, and has no rights.
+
+The monitor (`monitor.worker_process`) has it started, and started anew when it dies or hangs. They talk over descriptor
+0 (`processes.worker_protocol`). All that the worker reads, it was told by the service; what it makes of that is read
+once more by the monitor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mep.privileged import kernel
+from mep.processes.channel import Channel
+from mep.processes.worker_protocol import (
+    FILES_TO_WORKER,
+    MOST_COMMAND,
+    MOST_LOG,
+    PULSE,
+    FromWorker,
+    ToWorker,
+    write_command,
+    write_rejection,
+)
+from mep.request.refusal import Refusal
+from mep.request.start_endpoint import StartEndpoint
+from mep.worker.consumer import CommandConsumer
+from mep.worker.event_loop import EventLoop
+from mep.worker.heartbeats import Heartbeats
+from mep.worker.notices import Notices
+from mep.worker.worker import Addresses, Worker
+from wire.errors import BrokerError, Unreachable
+from wire.queues import Source, Target
+from wire.redaction import Redactor
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Serves the monitor until it closes the socket."""
+    kernel.set_dumpable(False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_COMMAND, MOST_COMMAND))  # files in memory count, too
+    loop = EventLoop()
+    with socket.socket(fileno=0) as connection:
+        loop.run_until_complete(Program().run(connection))
+    os._exit(0)  # the monitor has gone, or has all that it wanted: nothing is waited for
+
+
+class Program:
+    """The parts of the worker, and what connects them with the monitor. `CommandConsumer` gives it the commands."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._commands: dict[int, asyncio.Future[None]] = {}
+        self._addresses: asyncio.Future[Addresses] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._period = 1.0
+        self._does: Mapping[int, Callable[[int, Mapping[str, Any], bytes], None]] = {
+            ToWorker.BEGIN: self._begin,
+            ToWorker.PROBE: lambda *_: self._do(self._probe()),
+            ToWorker.CONSUME: lambda *_: self._consume(),
+            ToWorker.PERIOD: self._set_period,
+            ToWorker.DONE: self._done,
+            ToWorker.GIVEN_BACK: self._given_back,
+            ToWorker.NOTICE: self._notice,
+            ToWorker.ADDRESSES: self._renewed,
+            ToWorker.NOT_NOW: self._not_renewed,
+            ToWorker.FINISH: lambda _number, body, _file: self._do(self._finish(body["timeout"])),
+            ToWorker.CLOSE: lambda _number, body, _file: self._do(self._close(body["timeout"])),
+        }
+
+    async def run(self, connection: socket.socket) -> None:
+        """Returns when the monitor has gone."""
+        gone = asyncio.Event()
+        self._channel = Channel(connection, FILES_TO_WORKER, self._take, lambda _: gone.set())
+        self._do(self._pulse())
+        await gone.wait()
+
+    # What the consumer gives
+
+    async def handle(self, command: StartEndpoint) -> None:
+        """Returns when the monitor has finished the command; cancelled, when it has given it back."""
+        await self._handed_over(FromWorker.START, write_command(command))
+
+    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+        """Returns when the monitor has told whom it concerns."""
+        await self._handed_over(FromWorker.REJECT, write_rejection(refusal, request_id, credentials))
+
+    def connected(self) -> None:
+        """Commands are being consumed."""
+        self._channel.send(FromWorker.CONNECTED)
+
+    def not_connected(self, reason: str) -> None:
+        """Commands cannot come."""
+        self._channel.send(FromWorker.NOT_CONNECTED, why=reason[:1000])
+
+    async def _handed_over(self, kind: FromWorker, file: bytes) -> None:
+        number, finished = next(self._numbers), asyncio.get_running_loop().create_future()
+        self._commands[number] = finished
+        try:
+            self._channel.send(kind, number, file=file)
+            await finished
+        finally:
+            del self._commands[number]
+
+    # What the monitor says
+
+    def _take(self, kind: int, number: int, body: Mapping[str, Any], file: bytes | None) -> None:
+        self._does[kind](number, body, file or b"")
+
+    def _begin(self, _number: int, body: Mapping[str, Any], file: bytes) -> None:
+        self._log_to_monitor(logging.DEBUG if body["debug"] else logging.INFO)
+        amqp_port, self._period = body["amqp_port"], body["period"]
+        consumer, heartbeats = (
+            CommandConsumer(amqp_port, self),
+            Heartbeats(body["endpoint_id"], lambda: self._period),
+        )
+        self._notices = Notices(amqp_port)
+        self._worker = Worker(_read(file), self._renew, consumer, heartbeats)
+
+    async def _probe(self) -> None:
+        try:
+            await self._worker.probe()
+        except BrokerError as e:
+            self._channel.send(FromWorker.PROBED, error=str(e)[:2000])
+        else:
+            self._channel.send(FromWorker.PROBED, error="")
+
+    def _consume(self) -> None:
+        for session in self._worker.start(self):
+            session.add_done_callback(_ended)
+
+    def _set_period(self, _number: int, body: Mapping[str, Any], _file: bytes) -> None:
+        self._period = body["period"]
+
+    def _done(self, number: int, _body: Mapping[str, Any], _file: bytes) -> None:
+        finished = self._commands.get(number)
+        if finished is not None and not finished.done():
+            finished.set_result(None)
+
+    def _given_back(self, number: int, _body: Mapping[str, Any], _file: bytes) -> None:
+        finished = self._commands.get(number)
+        if finished is not None:
+            finished.cancel()
+
+    def _notice(self, number: int, body: Mapping[str, Any], file: bytes) -> None:
+        self._do(self._send_notice(number, body["request_id"], json.loads(file), again=body["again"]))
+
+    async def _send_notice(self, number: int, request_id: str, notice: Mapping[str, Any], *, again: bool) -> None:
+        if again:
+            delivered = await self._notices.send_again(notice["credentials"], notice["text"])
+        else:
+            delivered = await self._notices.send(notice["credentials"], notice["text"], request_id)
+        self._channel.send(FromWorker.NOTICED, number, delivered=delivered)
+
+    async def _renew(self) -> Addresses:
+        """Raises Unreachable: there are no new addresses yet."""
+        self._addresses = asyncio.get_running_loop().create_future()
+        self._channel.send(FromWorker.RENEW)
+        return await self._addresses
+
+    def _renewed(self, _number: int, _body: Mapping[str, Any], file: bytes) -> None:
+        if self._addresses is not None and not self._addresses.done():
+            self._addresses.set_result(_read(file))
+
+    def _not_renewed(self, _number: int, body: Mapping[str, Any], _file: bytes) -> None:
+        if self._addresses is not None and not self._addresses.done():
+            self._addresses.set_exception(Unreachable(body["why"]))
+
+    async def _finish(self, timeout: float) -> None:
+        await self._worker.finish(timeout)
+        self._channel.send(FromWorker.FINISHED)
+
+    async def _close(self, timeout: float) -> None:
+        await self._worker.close(timeout)
+        self._channel.send(FromWorker.CLOSED)
+
+    async def _pulse(self) -> None:
+        while True:
+            self._channel.send(FromWorker.ALIVE)
+            await asyncio.sleep(PULSE)
+
+    def _do(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _log_to_monitor(self, level: int) -> None:
+        handler = _LogToMonitor(self._channel)
+        handler.addFilter(Redactor())
+        logging.basicConfig(level=level, handlers=[handler], force=True)
+        logging.getLogger("asyncio").setLevel(logging.INFO)
+
+
+class _LogToMonitor(logging.Handler):
+    """The manager's log is the monitor's to write."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        text = text.encode("ascii", "backslashreplace").decode()[:MOST_LOG]
+        self._channel.send(FromWorker.LOG, level=record.levelno, name=record.name[:100], text=text)
+
+
+def _read(addresses: bytes) -> Addresses:
+    said = json.loads(addresses)
+    return Addresses(Source(**said["commands"]), Target(**said["heartbeats"]))
+
+
+def _ended(session: asyncio.Future[None]) -> None:
+    """A session ends only when it is stopped, or when something is broken: then a new process is better."""
+    if not session.cancelled() and (error := session.exception()) is not None:
+        log.critical("internal error", exc_info=error)
+        os._exit(os.EX_SOFTWARE)
+
+
+if __name__ == "__main__":
+    main()

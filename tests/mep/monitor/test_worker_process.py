@@ -1,0 +1,389 @@
+"""The worker, its process and a real broker: what passes, and what becomes of one that dies, hangs or turns hostile."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import json
+import os
+import random
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from lab.broker import PrivateBroker
+from lab.waiting import aiountil
+from mep.daemon import helper_account
+from mep.monitor import worker_process
+from mep.monitor.worker_process import NotNow, WorkerProcess
+from mep.processes.channel import HEADER
+from mep.processes.helper import HelperUnavailable
+from mep.processes.sealed_file import sealed
+from mep.processes.worker_protocol import FromWorker, read_command, read_rejection, write_command
+from mep.request.refusal import Refusal
+from mep.request.start_endpoint import StartEndpoint
+from mep.request.unwanted import EndpointUnwanted
+from tests.mep.commands import COMMAND, MANAGER, UEP
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("root")]
+
+
+class Service:
+    """What the service keeps at the broker for one manager."""
+
+    def __init__(self, broker: PrivateBroker) -> None:
+        self.name = f"w{uuid.uuid4().hex[:8]}"
+        self.url = broker.url
+        self._connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+        self.channel = self._connection.channel()
+        self.channel.queue_declare(f"{self.name}.commands")
+        self.channel.exchange_declare(f"{self.name}.x", "topic")
+        self.channel.queue_declare(f"{self.name}.beats")
+        self.channel.queue_bind(f"{self.name}.beats", f"{self.name}.x", "#")
+
+    @property
+    def addresses(self) -> dict[str, Any]:
+        beats = {"exchange": f"{self.name}.x", "routing_key": "beats", "mandatory": False, "properties": {}}
+        return {
+            "commands": {"connection_url": self.url, "queue": f"{self.name}.commands"},
+            "heartbeats": {"connection_url": self.url, **beats},
+        }
+
+    def send(self, body: object) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        properties = pika.BasicProperties(content_type="application/json", timestamp=round(time.time()))
+        self.channel.basic_publish("", f"{self.name}.commands", data, properties)
+
+    def command(self, n: int) -> dict[str, Any]:
+        """A start command of this service's, whose notices come back to `beats`."""
+        made = copy.deepcopy(COMMAND)
+        made["kwargs"]["name"] = f"uep.{n}"
+        for info in made["kwargs"]["amqp_creds"].values():
+            if isinstance(info, dict):
+                info["connection_url"] = self.url
+                info.get("queue_publish_kwargs", {}).update(exchange=f"{self.name}.x", routing_key=f"notice.{n}")
+        return made
+
+    def beats(self) -> int:
+        self._connection.process_data_events(0)
+        return int(self.channel.queue_declare(f"{self.name}.beats", passive=True).method.message_count)
+
+    def waiting(self) -> int:
+        """Commands that nobody has taken."""
+        self._connection.process_data_events(0)
+        return int(self.channel.queue_declare(f"{self.name}.commands", passive=True).method.message_count)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Site:
+    """Who listens, and takes the commands."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.pipeline = self
+        self.told: list[str] = []
+        self.names: list[str] = []
+        self.rejected: list[str] = []
+        self.renewals: list[Any] = []
+        self.hold: asyncio.Event | None = None
+        self.worker = WorkerProcess(
+            helper_account.find("nobody"), MANAGER, None, service.addresses, self.renew, debug=False
+        )
+
+    async def renew(self) -> Mapping[str, Any]:
+        answer = self.renewals.pop(0) if self.renewals else NotNow("nobody knows")
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    async def handle(self, command: StartEndpoint) -> None:
+        self.names.append(command.name)
+        if self.hold is not None:
+            await self.hold.wait()
+
+    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+        self.rejected.append(refusal.reason_for_admin)
+
+    def heartbeat_period(self) -> float:
+        return 0.2
+
+    def connected(self) -> None:
+        self.told.append("connected")
+
+    def not_connected(self, reason: str) -> None:
+        self.told.append(reason)
+
+    @property
+    def pid(self) -> int:
+        assert self.worker._process is not None
+        return self.worker._process.pid
+
+    async def connect(self) -> asyncio.Future[None]:
+        await self.worker.probe()
+        (unwanted,) = self.worker.start(self)
+        await aiountil(lambda: "connected" in self.told, "the connection")
+        return unwanted
+
+
+def run(broker: PrivateBroker, test: Callable[[Site, Service], Awaitable[None]]) -> None:
+    service = Service(broker)
+
+    async def whole() -> None:
+        site = Site(service)
+        try:
+            await test(site, service)
+        finally:
+            await site.worker.finish(1)
+            await site.worker.close(1)
+
+    try:
+        asyncio.run(whole())
+    finally:
+        service.close()
+
+
+def test_commands_come_and_are_acknowledged_when_they_are_finished(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.connect()
+        site.hold = asyncio.Event()
+        service.send(service.command(1))
+        service.send(b"no command")
+        await aiountil(lambda: bool(site.names and site.rejected), "both")
+        assert site.names == ["uep.1"]
+        assert "not JSON" in site.rejected[0]
+        await aiountil(lambda: service.beats() > 2, "heartbeats")
+        os.kill(site.pid, signal.SIGKILL)  # nothing was acknowledged but what is finished
+        site.hold.set()
+        await aiountil(lambda: site.names == ["uep.1"] * 2, "the command to come again")
+        assert len(site.rejected) == 1
+        assert site.told[-1] == "connected"
+
+    run(broker, test)
+
+
+def test_it_is_nobody_and_has_no_rights(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.connect()
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{site.pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        nobody = helper_account.find("nobody").uid
+        assert status["Uid"].split() == [str(nobody)] * 4
+        assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert status["NoNewPrivs"] == "1"
+        environment = Path(f"/proc/{site.pid}/environ").read_bytes() + Path(f"/proc/{site.pid}/cmdline").read_bytes()
+        assert b"amqp" not in environment
+
+    run(broker, test)
+
+
+def test_notices_are_delivered_or_not(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.connect()
+        credentials = service.command(5)["kwargs"]["amqp_creds"]
+        assert await site.worker.send(credentials, "because", "r1") is True
+        assert await site.worker.send_again(credentials, "because") is True
+        assert await site.worker.send({}, "because", "r2") is False
+        texts = []
+        while (got := service.channel.basic_get(f"{service.name}.beats", auto_ack=True))[0] is not None:
+            if got[0].routing_key == "notice.5":
+                texts.append(got[2])
+        assert len(texts) == 2
+        assert all(b"because" in text for text in texts)
+
+    run(broker, test)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_dies_or_hangs_is_replaced(
+    broker: PrivateBroker, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "SILENCE", 4.0)
+
+    async def test(site: Site, service: Service) -> None:
+        unwanted = await site.connect()
+        for n in range(3):
+            before = site.pid
+            waiting = asyncio.ensure_future(site.worker.send({"heartbeat_queue_info": {}}, "x", "r"))
+            os.kill(before, number)
+            await aiountil(lambda before=before: site.pid != before, "another one")  # type: ignore[misc]
+            service.send(service.command(n))
+            await aiountil(lambda n=n: f"uep.{n}" in site.names, "its command")  # type: ignore[misc]
+            assert await waiting is False
+        assert not unwanted.done()
+        assert any("the worker was lost" in told for told in site.told)
+
+    run(broker, test)
+
+
+def test_what_it_works_on_goes_on_when_it_is_lost(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        site.hold = asyncio.Event()
+        await site.connect()
+        service.send(service.command(1))
+        await aiountil(lambda: bool(site.names), "the command")
+        (task,) = site.worker._commands
+        os.kill(site.pid, signal.SIGKILL)
+        await aiountil(lambda: len(site.names) == 2, "it to come again")
+        assert not task.done()
+        site.hold.set()
+        await aiountil(lambda: not site.worker._commands, "both to end")
+        assert not task.cancelled()
+
+    run(broker, test)
+
+
+def test_commands_that_are_given_back_come_again(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        site.hold = asyncio.Event()
+        await site.connect()
+        service.send(service.command(1))
+        await aiountil(lambda: bool(site.names), "the command")
+        for task in site.worker._commands:
+            task.cancel()
+        await site.worker.finish(30)
+        await site.worker.close(5)
+        await aiountil(lambda: service.waiting() == 1, "the command to be back in the queue")
+
+    run(broker, test)
+
+
+def test_a_broker_that_is_not_there_is_told_at_the_start(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        site.worker._addresses = {
+            **service.addresses,
+            "commands": {"connection_url": "amqp://u:hunter2@127.0.0.1:1/", "queue": "q"},
+        }
+        with pytest.raises(HelperUnavailable, match=r"the broker that the service names: .*refused") as caught:
+            await site.worker.probe()
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.exit_code == os.EX_TEMPFAIL
+
+    run(broker, test)
+
+
+def test_new_addresses_are_asked_for_until_there_are_some_or_will_be_none(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        unwanted = await site.connect()
+        site.renewals = [NotNow("not yet"), service.addresses]
+        service.channel.queue_delete(f"{service.name}.commands")
+        await aiountil(lambda: len(site.renewals) < 2, "the first question")
+        service.channel.queue_declare(f"{service.name}.commands")
+        before = site.told.count("connected")
+        await aiountil(lambda: site.told.count("connected") > before, "the connection", patience=60)
+        site.renewals = [EndpointUnwanted(os.EX_DATAERR, "deleted")]
+        service.channel.queue_delete(f"{service.name}.commands")
+        with pytest.raises(EndpointUnwanted, match="deleted"):
+            await unwanted
+
+    run(broker, test)
+
+
+# One that was taken over.
+
+
+def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what it likes, at random: the monitor lives, replaces it, and starts nothing that is no command."""
+    seed = random.randrange(2**32)
+    draw = random.Random(seed)
+    monkeypatch.setattr(worker_process, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(worker_process, "LONGEST_PAUSE", 0.0)
+    theirs: list[socket.socket] = []
+
+    class Process:
+        pid = 1
+
+        def kill(self) -> None:
+            pass
+
+        async def end(self) -> None:
+            pass
+
+    async def start(_module: str, _account: object, connection: socket.socket) -> Process:
+        theirs.append(connection.dup())
+        return Process()
+
+    monkeypatch.setattr(worker_process.helper, "start", start)
+    command = StartEndpoint("r1", "uep.x", UEP, {}, {}, {}, "me", "me@x", [])
+    good = json.loads(write_command(command))
+
+    def file() -> bytes:
+        odd: list[Any] = [None, 5, "", "x" * 3000, [], {}, "../x", "a\nb", True]
+        changed = {**good, draw.choice([*good, "more"]): draw.choice(odd)}
+        return draw.choice([b"", b"[]", b"\xff", b"[" * 100_000, json.dumps(changed).encode()])
+
+    def body() -> bytes:
+        odd = [None, 5, -1, "x", "x" * 500, [], {}, True, 10**400]
+        keys = ["why", "error", "delivered", "level", "name", "text", "period"]
+        return json.dumps({draw.choice(keys): draw.choice(odd) for _ in range(draw.randrange(5))}).encode()
+
+    class Taker(Site):
+        async def handle(self, command: StartEndpoint) -> None:
+            assert read_command(write_command(command)) == command, seed
+
+        async def reject(self, refusal: Refusal, request_id: str, credentials: Any) -> None:
+            assert refusal.stage in ("command", "options", "manager"), seed
+
+    class NoService:
+        addresses: Mapping[str, Any] = {}
+
+    async def whole() -> None:
+        site = Taker(NoService())  # type: ignore[arg-type]
+        await site.worker._begin()
+        site.worker.start(site)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20_000):
+            kind = draw.choice([*FromWorker, 0, 7, 65535])
+            with_file = draw.random() < (0.9 if kind in (FromWorker.START, FromWorker.REJECT) else 0.05)
+            made = [sealed("x", file())] if with_file else []
+            try:
+                socket.send_fds(theirs[-1], [HEADER.pack(kind, draw.randrange(5)) + body()], made)
+            except OSError:
+                theirs[-1].close()
+                number = len(theirs)
+                await aiountil(lambda number=number: len(theirs) > number, "another one")  # type: ignore[misc]
+            for descriptor in made:
+                os.close(descriptor)
+            await asyncio.sleep(0)
+        await site.worker.finish(5)
+        await site.worker.close(0)
+        theirs[-1].close()
+        assert len(os.listdir("/proc/self/fd")) <= before + 1, seed
+        assert len(theirs) > 100, "it was replaced again and again"
+
+    monkeypatch.setattr(worker_process, "MARGIN", 0.1)
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("name", name) for name in ("../x", "", "x" * 200, "a b", 5, None)],
+        ("user_options", []),
+        ("credentials", None),
+        ("request_id", "r\n1"),
+        ("requester", "x" * 2000),
+    ],
+)
+def test_a_command_with_a_field_that_is_none(field: str, value: object) -> None:
+    command = StartEndpoint("r1", "uep.x", UEP, {}, {}, {}, "me", "me@x", [])
+    assert read_command(write_command(command)) == command
+    spoiled = dataclasses.replace(command, **{field: value})
+    with pytest.raises(ValueError, match=field):
+        read_command(write_command(spoiled))
+
+
+def test_a_rejection_of_a_stage_that_it_cannot_be_of() -> None:
+    said = {"texts": ["a", "b"], "stage": "admission", "id": "r1", "credentials": None}
+    with pytest.raises(ValueError, match="no refusal"):
+        read_rejection(json.dumps(said).encode())
