@@ -29,8 +29,6 @@ CPU = 5
 """Seconds of processor time that a child has."""
 MEMORY = 512 * 2**20
 """Bytes of address space that a child has."""
-MAX_OPTIONS = 2**20
-"""Bytes of user_endpoint_config, and of user_runtime, as JSON."""
 MAX_CONFIG = 2**20
 """Characters of a rendered configuration."""
 MAX_REASON = 2000

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_OPTIONS = 2**20
+"""Bytes of the user options, as JSON."""
+
 
 @dataclass(frozen=True)
 class StartEndpoint:

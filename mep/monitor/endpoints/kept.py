@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -71,7 +72,8 @@ class KeptEndpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._written: dict[str, str | None] = {}
+        self._written: dict[str, bytes | None] = {}
+        """The digest of what has been written, by name; None for what has been removed."""
         self._waiting: dict[str, str | None] = {}
         self._writing: asyncio.Task[None] | None = None
 
@@ -106,9 +108,10 @@ class KeptEndpoints:
             await asyncio.wait({self._writing})
 
     def _write(self, name: str, text: str | None) -> None:
-        if name in self._written and self._written[name] == text:
+        digest = None if text is None else hashlib.sha256(text.encode()).digest()
+        if name in self._written and self._written[name] == digest:
             return  # of a name that is not among them nobody knows what is on the disk
-        self._written[name] = text
+        self._written[name] = digest
         self._waiting[name] = text
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write_all())

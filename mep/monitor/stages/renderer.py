@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from mep.monitor.stages import render_answer
 from mep.monitor.stages.render_server import Answer, RenderServer, ServerLost
 from mep.processes.helper import HelperUnavailable
-from mep.processes.render_protocol import MAX_OPTIONS, PARALLEL
+from mep.processes.render_protocol import PARALLEL
 from mep.processes.time_limit import within
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
@@ -29,7 +29,7 @@ from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
 from mep.request.rendered_config import RenderedConfig
-from mep.request.start_endpoint import StartEndpoint
+from mep.request.start_endpoint import MAX_OPTIONS, StartEndpoint
 
 ANSWER_LIMIT = 30.0
 """Seconds for one request. The server ends a child long before, so this is about the server itself."""

@@ -27,7 +27,7 @@ from mep.reader import loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
-from mep.request.start_endpoint import StartEndpoint
+from mep.request.start_endpoint import MAX_OPTIONS, StartEndpoint
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -203,7 +203,7 @@ def test_the_limit_that_was_reached_is_named(
 def test_the_limits_are_these() -> None:
     """As the messages say, whatever a test has made of them."""
     assert (render_protocol.CPU, render_protocol.WALL, render_protocol.MEMORY) == (5, 10.0, 512 * 2**20)
-    assert (render_protocol.PARALLEL, render_protocol.MAX_OPTIONS, renderer.ANSWER_LIMIT) == (4, 2**20, 30.0)
+    assert (render_protocol.PARALLEL, MAX_OPTIONS, renderer.ANSWER_LIMIT) == (4, 2**20, 30.0)
 
 
 def test_a_child_that_does_nothing_is_ended_when_its_time_is_over(run: Any) -> None:
