@@ -37,7 +37,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 PLACES = 64
 """Requests at a time of which it is being found out who asks: each may hold a thread of the name service's helper."""
-SHARE = 16
+SHARE = 4
 """Of these at most for one requester."""
 AGREEING = 3
 """Answers in a row that say that somebody has lost the right to run, before what runs is ended."""
@@ -322,9 +322,10 @@ class Pipeline:
             uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}
             with self._quota.start(start.name, owner.uid, profile.config.limits, uids, deadline) as turn:
                 rendered = await self._renderer.render(profile, start, identity, owner)
-                async with turn():
+                async with turn() as place:
                     self._decided()
-                    return await self._table.launch(plan.make(profile, start, identity, owner, rendered), start)
+                    planned = plan.make(profile, start, identity, owner, rendered)
+                    return await self._table.launch(planned, start, place)
         except BaseException as e:
             if isinstance(e, Refused) and e.refusal.stage == "launch":
                 self._breaker.died_early(owner.uid, e.refusal.reason_for_user)
