@@ -48,7 +48,7 @@ THIRD_PARTY = {
     "reader": {"jinja2", "jsonschema", "yaml"},
     "registration": {"globus_sdk"},
     "worker": set[str](),
-    "monitor": {"cryptography", "jeepney", "psutil"},
+    "monitor": {"cryptography", "jeepney"},
 }
 """What rooms import that is neither of ours nor of the standard library."""
 
