@@ -48,13 +48,12 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
     if body.get("args"):
         raise _refused("'args': a start command has none")
     kwargs = _member(body, "kwargs", dict)
-    options, runtime = _optional_object(kwargs, "user_opts"), _optional_object(kwargs, "user_runtime")
-    _check_size("user_endpoint_config", options, MAX_OPTIONS, stage="options")
-    _check_size("user_runtime", runtime, MAX_PART, stage="options")
+    options = _text("user_endpoint_config", _optional_object(kwargs, "user_opts"), MAX_OPTIONS, stage="options")
+    runtime = _text("user_runtime", _optional_object(kwargs, "user_runtime"), MAX_PART, stage="options")
     credentials = _member(kwargs, "amqp_creds", dict)
-    _check_size("amqp_creds", credentials, MAX_PART)
+    _text("amqp_creds", credentials, MAX_PART)
     identity_set = _member(body, "globus_identity_set", list)
-    _check_size("globus_identity_set", identity_set, MAX_PART)
+    _text("globus_identity_set", identity_set, MAX_PART)
     try:
         queues = read_credentials(credentials, amqp_port)
     except QueueInfoError as e:
@@ -103,12 +102,13 @@ def _body(delivery: Delivery) -> dict[str, Any]:
     return body
 
 
-def _check_size(name: str, value: object, limit: int, stage: str = "command") -> None:
-    """What is not too large here is kept, on record and on disk, for as long as the user endpoint runs."""
-    size = len(json.dumps(value))
-    if size > limit:
-        reason = f"{name} is too large ({size} bytes as JSON; the limit is {limit})"
+def _text(name: str, value: object, limit: int, stage: str = "command") -> str:
+    """As JSON, unless that is too large: it is kept, on record and on disk, for as long as the user endpoint runs."""
+    text = json.dumps(value)
+    if len(text) > limit:
+        reason = f"{name} is too large ({len(text)} bytes as JSON; the limit is {limit})"
         raise Refused(stage, reason, f"Your {reason}." if stage == "options" else _FOR_USER)
+    return text
 
 
 def _is_deeper(value: object, levels: int) -> bool:

@@ -24,6 +24,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mep.monitor.endpoints.record import texts_of_user
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes import forked
 from mep.processes.pidfd import send_signal
@@ -37,7 +38,8 @@ LONGEST = 14 * 24 * 3600.0
 """Seconds after which a file is of no use any more: the service has forgotten the tasks."""
 WRITE_TIMEOUT = 60.0
 """Seconds for the child that writes."""
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)
 _GARBAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError)
 """What reading a file that is not ours, or not whole, may end in."""
 
@@ -168,9 +170,9 @@ def _read(path: Path) -> Kept | None:
     if time.time() - path.stat().st_mtime > LONGEST:
         return None
     facts = json.loads(path.read_bytes())
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']!r}; this version knows {_FORMAT}")
-    command = StartEndpoint(**facts["command"])
+    if facts["format"] not in _READABLE:
+        raise ValueError(f"format {facts['format']!r}; this version knows {_READABLE}")
+    command = StartEndpoint(**texts_of_user(facts["command"]))
     if command.name != path.stem or not isinstance(facts["uid"], int):
         raise ValueError("not what was written")
     return Kept(command, facts["uid"], str(facts["boot"]), Process(**facts["process"]))

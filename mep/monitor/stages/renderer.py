@@ -105,18 +105,14 @@ def _request(profile: Profile, command: StartEndpoint, identity: MappedIdentity,
         "config": _config_variable(profile.config),
         "environment": profile.environment,
     }
-    for name, value in (("user_endpoint_config", command.user_options), ("user_runtime", command.user_runtime)):
-        _check_size(name, value)
+    for name, text in (("user_endpoint_config", command.user_options), ("user_runtime", command.user_runtime)):
+        _check_size(name, text)
     return json.dumps(request).encode()
 
 
-def _check_size(name: str, value: Mapping[str, Any]) -> None:
-    try:
-        size = len(json.dumps(value))
-    except RecursionError:
-        raise Refused("options", f"{name} is nested too deeply", f"Your {name} is nested too deeply.") from None
-    if size > MAX_OPTIONS:
-        reason = f"{name} is too large ({size} bytes as JSON; the limit is {MAX_OPTIONS})"
+def _check_size(name: str, text: str) -> None:
+    if len(text) > MAX_OPTIONS:
+        reason = f"{name} is too large ({len(text)} bytes as JSON; the limit is {MAX_OPTIONS})"
         raise Refused("options", reason, f"Your {reason}.")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_command_is_read_whole(message: dict[str, Any]) -> None:
     assert command.name.endswith(UEP)
     assert command.endpoint_id == UEP
     assert command.requester == ALICE
-    assert command.user_options == {"WORKERS": 2}
+    assert json.loads(command.user_options) == {"WORKERS": 2}
     assert notices.address(command.credentials).target.routing_key == f"{UEP}.heartbeats"
     assert "hunter2" not in repr(command)
 
@@ -133,6 +134,18 @@ def test_a_command_that_is_too_long_is_refused_by_its_length_alone(message: dict
     for body in (good.ljust(MAX_BODY + 1), b"[" * (MAX_BODY + 1)):
         assert f"too large ({MAX_BODY + 1} bytes; the limit is {MAX_BODY})" in refusal(body)
         assert credentials_in(delivery(body)) is None
+
+
+def test_what_is_kept_of_a_command_takes_no_more_than_its_bytes(message: dict[str, Any]) -> None:
+    """As objects so many lists would take twenty times as much."""
+    message["kwargs"]["user_opts"] = {"x": [[]] * (MAX_OPTIONS // 4 - 10)}
+    delivered = delivery(message)
+    tracemalloc.start()
+    command = decode(delivered, "r1", time.time())
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(command.user_options) > MAX_OPTIONS - 100
+    assert kept < 2 * MAX_OPTIONS
 
 
 @pytest.mark.parametrize(
