@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -150,12 +151,17 @@ async def _render(profile: Profile, command: StartEndpoint, identity: MappedIden
 
 def _command(identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> StartEndpoint:
     requester = identity_set[0] if identity_set else {}
+    try:
+        text = json.dumps(options)
+    except RecursionError:
+        reason = "user_endpoint_config is nested too deeply"
+        raise Refused("options", reason, f"Your {reason}.") from None
     return StartEndpoint(
         request_id="dry-run",
         name="dry-run",
         endpoint_id=_NOBODY,
-        user_options=options,
-        user_runtime={},
+        user_options=text,
+        user_runtime="{}",
         credentials={},
         requester=str(requester.get("id")),
         requester_name=str(requester.get("username")),

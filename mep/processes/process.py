@@ -32,7 +32,7 @@ class Process:
     def of(cls, pid: int, uid: int) -> Process:
         """The process that has `pid` now; the caller knows that it has not been reaped. Raises Invisible."""
         try:
-            return cls(pid, int(_stat(pid)[_START_TIME]), uid)
+            return cls(pid, Stat.of(pid).start_time, uid)
         except OSError:
             raise Invisible(pid) from None
 
@@ -54,22 +54,36 @@ class Process:
         return None
 
     def _has_the_pid(self) -> bool:
-        facts = _stat(self.pid)
-        same = int(facts[_START_TIME]) == self.start_time and facts[_STATE] != "Z"
-        return same and _uid(self.pid) in (self.uid, 0)  # before its exec it may still be root
+        facts = Stat.of(self.pid)
+        same = facts.start_time == self.start_time and not facts.is_zombie
+        return same and real_uid(self.pid) in (self.uid, 0)  # before its exec it may still be root
 
 
-_STATE, _START_TIME = 0, 19
-"""Places in /proc/PID/stat, counted from field 3 (proc(5))."""
+@dataclass(frozen=True)
+class Stat:
+    """What /proc/PID/stat says of a process."""
+
+    is_zombie: bool
+    parent: int
+    group: int
+    session: int
+    start_time: int
+
+    @classmethod
+    def of(cls, pid: int) -> Stat:
+        """Reads it. Raises OSError: /proc does not show such a process."""
+        fields = _stat(pid)
+        parent, group, session = map(int, fields[1:4])
+        return cls(fields[0] == b"Z", parent, group, session, int(fields[19]))
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields from the third on; the second, the program's name, may hold blanks and parentheses."""
-    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    return text[text.rindex(")") + 2 :].split()
+def _stat(pid: int) -> list[bytes]:
+    """The fields from the third on (proc(5)); the second, the program's name, may hold whatever bytes it likes."""
+    line = Path(f"/proc/{pid}/stat").read_bytes()
+    return line[line.rindex(b")") + 2 :].split()
 
 
-def _uid(pid: int) -> int:
-    """The real uid. The owner of the folder in /proc is root when a process may not be dumped."""
+def real_uid(pid: int) -> int:
+    """The real uid; the owner of the folder in /proc is root when a process may not be dumped. Raises OSError."""
     lines = Path(f"/proc/{pid}/status").read_bytes().split(b"\n")  # the name may hold what text takes for a line's end
     return next(int(line.split()[1]) for line in lines if line.startswith(b"Uid:"))

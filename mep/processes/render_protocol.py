@@ -8,7 +8,8 @@ The render server's descriptor 0 is a socket that keeps messages apart (SOCK_SEQ
 
 A request is all that comes on its own socket. What its child writes there counts only if the exit code is 0.
 
-Request:  a JSON object {"template", "templates", "schema", "options", "runtime", "identity", "config", "environment"}
+Request:  a JSON object {"template", "templates", "schema", "options", "runtime", "identity", "config", "environment"};
+          options and runtime are the user's, as JSON texts
 Answer:   UTF-8: `config NUL text`, or `refused NUL stage NUL admin NUL user`, with stage `options` or `template`
 """
 
@@ -29,8 +30,6 @@ CPU = 5
 """Seconds of processor time that a child has."""
 MEMORY = 512 * 2**20
 """Bytes of address space that a child has."""
-MAX_OPTIONS = 2**20
-"""Bytes of user_endpoint_config, and of user_runtime, as JSON."""
 MAX_CONFIG = 2**20
 """Characters of a rendered configuration."""
 MAX_REASON = 2000

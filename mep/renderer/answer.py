@@ -39,8 +39,8 @@ def warm_up() -> None:
         "a: 2020-99-99",
     ):
         for schema in (None, {"properties": {"A": {"$ref": "#", "pattern": "^a"}}}, {"required": ["B"]}):
-            request = {"template": "t", "templates": {"t": text}, "schema": schema, "options": {"A": "a"}}
-            answer(json.dumps(request | {"runtime": {}, "identity": {}, "config": {}, "environment": {}}).encode())
+            request = {"template": "t", "templates": {"t": text}, "schema": schema, "options": '{"A": "a"}'}
+            answer(json.dumps(request | {"runtime": "{}", "identity": {}, "config": {}, "environment": {}}).encode())
 
 
 def answer(request: bytes) -> bytes:
@@ -54,14 +54,14 @@ def answer(request: bytes) -> bytes:
 
 
 def _render(request: Mapping[str, Any]) -> str:
-    given = request["options"]
+    given, runtime = json.loads(request["options"]), json.loads(request["runtime"])
     options.check_values("user_endpoint_config", given)
-    options.check_values("user_runtime", request["runtime"])
+    options.check_values("user_runtime", runtime)
     options.check_options(given, request["schema"])
     reserved = {
         "parent_config": request["config"],
         "mapped_identity": request["identity"],
-        "user_runtime": encode(request["runtime"]),
+        "user_runtime": encode(runtime),
         "env": request["environment"],
     }
     variables = {key: encode(value) for key, value in given.items()} | reserved | {"_GC": reserved}

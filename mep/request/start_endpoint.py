@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_OPTIONS = 2**20
+"""Bytes of the user options, as JSON."""
+
 
 @dataclass(frozen=True)
 class StartEndpoint:
@@ -13,6 +16,8 @@ class StartEndpoint:
 
     request_id: ours, for logs and refusals.
     name: the user endpoint's name, safe as a folder name.
+    user_options, user_runtime: objects as JSON text: parsed they may take twenty times the memory, and they are kept
+        for as long as the user endpoint runs.
     credentials: `amqp_creds` as they came, passed on to the user endpoint, and good for a failure notice; they hold
         passwords.
     requester, requester_name: Globus identity that made the request (UUID, user name).
@@ -22,8 +27,8 @@ class StartEndpoint:
     request_id: str
     name: str
     endpoint_id: str
-    user_options: Mapping[str, Any]
-    user_runtime: Mapping[str, Any]
+    user_options: str
+    user_runtime: str
     credentials: Mapping[str, Any] = field(repr=False)
     requester: str
     requester_name: str

@@ -13,12 +13,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mep.request.refusal import Refused
-from mep.request.start_endpoint import StartEndpoint
+from mep.request.start_endpoint import MAX_OPTIONS, StartEndpoint
 from wire.consumer import Delivery
 from wire.queues import QueueInfoError, credentials_at_port, read_credentials
 
 MAX_SKEW = 180
 """Seconds by which a command's time may differ from ours."""
+MAX_BODY = 2 * 2**20
+"""Bytes of a command; a longer one is not parsed: what JSON says in two bytes may take fifty in memory."""
+MAX_PART = 64 * 2**10
+"""Bytes, as JSON, of each part that is kept but for the user options: user_runtime, credentials, identity set."""
 MAX_DEPTH = 128
 """Levels of objects and lists in a command. Far more would be deeper than the stack of who writes it anew."""
 MAX_NAME = 1024
@@ -34,7 +38,8 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
     replaces the port of each URL, for the user endpoint as well.
 
     Raises:
-        Refused: stage `command`; not JSON, not a start command, a field missing or wrong, or too old.
+        Refused: stage `command`; too large, not JSON, not a start command, a field missing or wrong, or too old. Stage
+            `options`; what the client sends with a task is too large.
     """
     body = _body(delivery)
     _check_age(delivery, now)
@@ -43,7 +48,12 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
     if body.get("args"):
         raise _refused("'args': a start command has none")
     kwargs = _member(body, "kwargs", dict)
+    options = _text("user_endpoint_config", _optional_object(kwargs, "user_opts"), MAX_OPTIONS, stage="options")
+    runtime = _text("user_runtime", _optional_object(kwargs, "user_runtime"), MAX_PART, stage="options")
     credentials = _member(kwargs, "amqp_creds", dict)
+    _text("amqp_creds", credentials, MAX_PART)
+    identity_set = _member(body, "globus_identity_set", list)
+    _text("globus_identity_set", identity_set, MAX_PART)
     try:
         queues = read_credentials(credentials, amqp_port)
     except QueueInfoError as e:
@@ -52,17 +62,22 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
         request_id=request_id,
         name=_endpoint_name(kwargs),
         endpoint_id=queues.endpoint_id,
-        user_options=_optional_object(kwargs, "user_opts"),
-        user_runtime=_optional_object(kwargs, "user_runtime"),
+        user_options=options,
+        user_runtime=runtime,
         credentials=credentials_at_port(credentials, amqp_port),
         requester=_name_of_somebody(body, "globus_effective_identity"),
         requester_name=_name_of_somebody(body, "globus_username"),
-        identity_set=_member(body, "globus_identity_set", list),
+        identity_set=identity_set,
     )
 
 
 def credentials_in(delivery: Delivery) -> Mapping[str, Any] | None:
-    """The credentials in a command that could not be decoded, for a notice to its user; None when there are none."""
+    """The credentials in a command that could not be decoded, for a notice to its user; None when there are none.
+
+    Of one that is too long nobody can be told.
+    """
+    if len(delivery.body) > MAX_BODY:
+        return None
     try:
         credentials = json.loads(delivery.body)["kwargs"]["amqp_creds"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -73,6 +88,8 @@ def credentials_in(delivery: Delivery) -> Mapping[str, Any] | None:
 def _body(delivery: Delivery) -> dict[str, Any]:
     if delivery.content_type != "application/json":
         raise _refused(f"content type is {delivery.content_type!r:.80}, expected 'application/json'")
+    if len(delivery.body) > MAX_BODY:
+        raise _refused(f"too large ({len(delivery.body)} bytes; the limit is {MAX_BODY})")
     try:
         body = json.loads(delivery.body)
     except (ValueError, RecursionError) as e:
@@ -83,6 +100,15 @@ def _body(delivery: Delivery) -> dict[str, Any]:
         reason = f"nested too deeply (more than {MAX_DEPTH} levels)"
         raise Refused("command", f"the command is {reason}", f"Your request is {reason}; user_endpoint_config may be.")
     return body
+
+
+def _text(name: str, value: object, limit: int, stage: str = "command") -> str:
+    """As JSON, unless that is too large: it is kept, on record and on disk, for as long as the user endpoint runs."""
+    text = json.dumps(value)
+    if len(text) > limit:
+        reason = f"{name} is too large ({len(text)} bytes as JSON; the limit is {limit})"
+        raise Refused(stage, reason, f"Your {reason}." if stage == "options" else _FOR_USER)
+    return text
 
 
 def _is_deeper(value: object, levels: int) -> bool:

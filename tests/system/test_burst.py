@@ -23,7 +23,7 @@ from tests.system.sites import MAPPING, site_of
 pytestmark = pytest.mark.system
 
 EACH = int(os.environ.get("MEP_BURST", "20"))
-"""Starts of each user; sixteen of one account may be under way at a time."""
+"""Starts of each user; four of one account may be under way at a time."""
 THIRD = "meptest_burst"
 
 

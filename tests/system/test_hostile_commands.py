@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -179,6 +180,65 @@ def test_good_commands_among_ten_thousand_bad_ones(
     assert "uid" in submit(hub, site, "bob", {"AFTER": "all"})[0]
     assert site.pid == pid
     assert psutil.Process(pid).memory_info().rss < memory + 100 * 2**20
+
+
+# Too large.
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had since `forget_peak`, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def grown(field: bytes, size: int) -> bytes:
+    """A start command of nobody's with so many bytes of lists in a field: in memory they take twenty times as many."""
+    lists = b'{"x":[' + b"[]," * (size // 3) + b"0]}"
+    return spoiled(**{field.decode(): "HERE"}).replace(b'"HERE"', lists)
+
+
+def test_what_is_too_long_is_refused_without_being_parsed(
+    hub: HubProcess, site: ManagerProcess, broker: PrivateBroker
+) -> None:
+    pid, refused = site.pid, len(site.audit("refused"))
+    memory = psutil.Process(pid).memory_info().rss
+    forget_peak(pid)
+    publish(broker, site, [grown(b"user_runtime", 8_600_000)] * 3 + [grown(b"user_opts", 8_600_000)] * 3)
+    until(lambda: len(site.audit("refused")) == refused + 6, "all to be refused")
+    assert all("too large" in line["reason"] for line in site.audit("refused")[refused:])
+    assert peak(pid) < memory + 100 * 2**20
+    assert "uid" in submit(hub, site, "bob", {"AFTER": "large ones"})[0]
+    assert site.pid == pid
+
+
+@pytest.mark.parametrize(("field", "size"), [("user_runtime", 1_900_000), ("user_opts", 1_900_000)])
+def test_nothing_large_is_kept_of_a_user_endpoint_that_runs(
+    hub: HubProcess, site: ManagerProcess, broker: PrivateBroker, field: str, size: int
+) -> None:
+    """The command of a refresh is on record in memory and on disk, for as long as the user endpoint runs."""
+    (said,) = submit(hub, site, "alice", {"LARGE": field})
+    name = next(line["endpoint"] for line in site.audit("started") if line["pid"] == said["pid"])
+    first = next(line for line in site.audit("mapped") if line["endpoint"] == name)
+    identity = {"sub": first["identity"], "id": first["identity"], "username": first["username"], "status": "used"}
+    command = json.loads(
+        spoiled(
+            globus_effective_identity=first["identity"],
+            globus_username=first["username"],
+            globus_identity_set=[identity],
+            name=name,
+        ).replace(b":5672/", b":1/")
+    )
+    command["kwargs"][field] = {"x": "y" * size}
+    refused = len(site.audit("refused"))
+    publish(broker, site, [json.dumps(command).encode()])
+    until(lambda: len(site.audit("refused")) > refused, "the refresh to be refused")
+    kept = [path for path in (site.folder / "run").rglob("*") if path.is_file() and path.stat().st_size > 2**18]
+    assert kept == []
+    assert submit(hub, site, "alice", {"LARGE": field})[0]["pid"] == said["pid"], "it goes on"
 
 
 # Too many of one user's.

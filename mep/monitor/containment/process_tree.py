@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+from typing import TypeVar
 
-import psutil
+from mep.processes.pidfd import send_signal
+from mep.processes.process import Invisible, Process, Stat, real_uid
 
-from mep.processes.process import Invisible, Process
+T = TypeVar("T")
 
 _ROUNDS = 20
 """Readings of /proc at the most: what forks all the time is never found whole."""
+_SLICE = 32
+"""Processes that are looked at before others have their turn: that takes a millisecond or two."""
 
 
 async def kill_tree(process: Process) -> int:
@@ -20,22 +28,21 @@ async def kill_tree(process: Process) -> int:
     What belongs to it: its session and its process group, also when it has ended itself; its descendants; and their
     sessions and groups. Not found is what was started by one that has ended, in a session of its own (a daemon), and
     what forks and ends faster than /proc can be read. Only what has the real uid `process.uid` ever gets a signal: not
-    a child that is still root, nor another account. Others have their turn after each reading of /proc.
+    a child that is still root, nor another account. Others have their turn all the time.
     """
     if _has_gone_to_another(process):
         return 0
-    family, stopped = {process.pid}, set[psutil.Process]()
+    family, stopped = {process.pid}, set[Process]()
     for _ in range(_ROUNDS):
         # Stopped first: what is killed makes room for new ones below RLIMIT_NPROC, what is stopped does not.
-        new = _members(family, process.uid) - stopped
+        new = await _members(family, process.uid) - stopped
         if not new:
             break
-        for member in new:
-            _signal(member, process.uid, signal.SIGSTOP)
+        async for member in _in_slices(new):
+            _signal(member, signal.SIGSTOP)
         stopped |= new
-        await asyncio.sleep(0)
-    for member in stopped:
-        _signal(member, process.uid, signal.SIGKILL)
+    async for member in _in_slices(stopped):
+        _signal(member, signal.SIGKILL)
     return len(stopped)
 
 
@@ -47,33 +54,55 @@ def _has_gone_to_another(process: Process) -> bool:
         return False
 
 
-def _members(family: set[int], uid: int) -> set[psutil.Process]:
+async def _in_slices(items: Collection[T]) -> AsyncIterator[T]:
+    """Each of them; others have their turn after every _SLICE, and at the end."""
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % _SLICE == 0:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def _members(family: set[int], uid: int) -> set[Process]:
     """All processes of an account whose pid, parent, session or group is in `family`, which grows by their pids."""
-    ids: dict[psutil.Process, set[int]] = {}
-    for pid in psutil.pids():
-        try:
-            process = psutil.Process(pid)
-            if process.uids().real == uid and process.status() != psutil.STATUS_ZOMBIE:
-                ids[process] = {pid, process.ppid(), os.getsid(pid), os.getpgid(pid)}
-        except (psutil.Error, OSError):
-            continue  # it has just ended
-    found: set[psutil.Process] = set()
-    while more := {process for process in ids if ids[process] & family} - found:
-        found |= more
-        family |= {process.pid for process in more}
+    start_times: dict[int, int] = {}
+    related: dict[int, list[int]] = defaultdict(list)
+    """The processes that have this number as pid, parent, session or group."""
+    async for pid in _in_slices([int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]):
+        with contextlib.suppress(OSError):  # it has just ended
+            stat = Stat.of(pid)
+            if not stat.is_zombie:
+                start_times[pid] = stat.start_time
+                for number in {pid, stat.parent, stat.group, stat.session}:
+                    related[number].append(pid)
+    found: set[Process] = set()
+    numbers = list(family)
+    while numbers:
+        async for pid in _in_slices(related.pop(numbers.pop(), [])):
+            if pid in start_times and _is_of(uid, pid):
+                found.add(Process(pid, start_times.pop(pid), uid))
+                numbers.append(pid)
+    family |= {process.pid for process in found}
     return found
 
 
-def _signal(process: psutil.Process, uid: int, number: signal.Signals) -> None:
+def _is_of(uid: int, pid: int) -> bool:
+    try:
+        return real_uid(pid) == uid
+    except OSError:
+        return False  # it has just ended
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
         return
     try:
         # Looked at only now that the descriptor is there: had the pid gone to another process, it would show.
-        if process.is_running() and process.uids().real == uid:
-            signal.pidfd_send_signal(pidfd, number)
-    except (psutil.Error, OSError):
+        if Stat.of(process.pid).start_time == process.start_time and _is_of(process.uid, process.pid):
+            send_signal(pidfd, number)
+    except OSError:
         pass  # it has just ended
     finally:
         os.close(pidfd)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mep.monitor.endpoints.record import texts_of_user
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes import forked
 from mep.processes.pidfd import send_signal
@@ -36,7 +38,8 @@ LONGEST = 14 * 24 * 3600.0
 """Seconds after which a file is of no use any more: the service has forgotten the tasks."""
 WRITE_TIMEOUT = 60.0
 """Seconds for the child that writes."""
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)
 _GARBAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError)
 """What reading a file that is not ours, or not whole, may end in."""
 
@@ -71,7 +74,8 @@ class KeptEndpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._written: dict[str, str | None] = {}
+        self._written: dict[str, bytes | None] = {}
+        """The digest of what has been written, by name; None for what has been removed."""
         self._waiting: dict[str, str | None] = {}
         self._writing: asyncio.Task[None] | None = None
 
@@ -106,9 +110,10 @@ class KeptEndpoints:
             await asyncio.wait({self._writing})
 
     def _write(self, name: str, text: str | None) -> None:
-        if name in self._written and self._written[name] == text:
+        digest = None if text is None else hashlib.sha256(text.encode()).digest()
+        if name in self._written and self._written[name] == digest:
             return  # of a name that is not among them nobody knows what is on the disk
-        self._written[name] = text
+        self._written[name] = digest
         self._waiting[name] = text
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
@@ -165,9 +170,9 @@ def _read(path: Path) -> Kept | None:
     if time.time() - path.stat().st_mtime > LONGEST:
         return None
     facts = json.loads(path.read_bytes())
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']!r}; this version knows {_FORMAT}")
-    command = StartEndpoint(**facts["command"])
+    if facts["format"] not in _READABLE:
+        raise ValueError(f"format {facts['format']!r}; this version knows {_READABLE}")
+    command = StartEndpoint(**texts_of_user(facts["command"]))
     if command.name != path.stem or not isinstance(facts["uid"], int):
         raise ValueError("not what was written")
     return Kept(command, facts["uid"], str(facts["boot"]), Process(**facts["process"]))

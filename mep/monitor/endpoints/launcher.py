@@ -11,7 +11,7 @@ from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.monitor.endpoints import exits
 from mep.monitor.endpoints.lifecycle import State
-from mep.monitor.endpoints.spawn import spawn
+from mep.monitor.endpoints.spawn import Place, spawn
 from mep.monitor.endpoints.termination import Termination
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.profile.config import ManagerConfig
@@ -35,9 +35,11 @@ class Launcher:
         self._held = held
 
     async def launch(
-        self, plan: LaunchPlan, command: StartEndpoint, folder: Path, config: ManagerConfig
+        self, plan: LaunchPlan, command: StartEndpoint, folder: Path, config: ManagerConfig, place: Place
     ) -> UserEndpoint:
         """Starts a user endpoint, with `folder` for its record; returns once its program has been executed.
+
+        place: that this start holds.
 
         Raises:
             Refused: stage `launch`, with the step that failed; stage `containment`; or what `held` raises. Nothing is
@@ -52,7 +54,7 @@ class Launcher:
             await self._hold(endpoint, config)
 
         try:
-            return await spawn(plan, command, folder, state, rlimits, hold)
+            return await spawn(plan, command, folder, state, rlimits, hold, place)
         except BaseException:
             for failed in begun:  # it may have been executed already
                 self._termination.undo(failed)

@@ -25,9 +25,9 @@ from mep.profile import whole_file
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
 
-_FORMAT = 3
+_FORMAT = 4
 """Of state.json. Whoever changes what is written raises it, and goes on reading what the version before wrote."""
-_READABLE = (1, 2, 3)
+_READABLE = (1, 2, 3, 4)
 _ASKED_BEFORE_3 = {
     State.STARTING: State.STARTING_ASKED,
     State.RUNNING: State.RUNNING_ASKED,
@@ -156,7 +156,13 @@ def _state(facts: Mapping[str, Any]) -> State:
 
 
 def _command(facts: Mapping[str, Any], credentials: Mapping[str, Any]) -> StartEndpoint:
-    return StartEndpoint(**facts, credentials=credentials)
+    return StartEndpoint(**texts_of_user(facts), credentials=credentials)
+
+
+def texts_of_user(command: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a start command, of which an earlier version kept the user's as objects, not as JSON text."""
+    old = {name: value for name, value in command.items() if name.startswith("user_") and not isinstance(value, str)}
+    return {**command, **{name: json.dumps(value) for name, value in old.items()}}
 
 
 def _of(kind: type[T], value: object) -> T:

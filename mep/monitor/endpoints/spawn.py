@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from mep.monitor.endpoints import record, run_folder
 from mep.monitor.endpoints.credentials import CredentialFile
@@ -42,6 +43,29 @@ PAM_TIMEOUT = 30.0
 _FOR_USER = "This endpoint could not start a process for you; please tell its administrators."
 
 
+class Place(Protocol):
+    """The place that a start holds while it is under way: `stages.fair_queue`."""
+
+    def at_own_risk(self) -> None:
+        """From now on nothing but what is its account's can hold the start up."""
+
+    def until(self, ended: asyncio.Future[None]) -> None:
+        """The start has failed, and its process is there until `ended`."""
+
+
+class _NoPlace:
+    """Of a start that is not counted."""
+
+    def at_own_risk(self) -> None:
+        return
+
+    def until(self, ended: asyncio.Future[None]) -> None:
+        return
+
+
+NO_PLACE: Place = _NoPlace()
+
+
 async def spawn(
     plan: LaunchPlan,
     command: StartEndpoint,
@@ -49,11 +73,13 @@ async def spawn(
     state: State,
     rlimits: Mapping[int, int],
     while_held: Callable[[UserEndpoint], Awaitable[None]],
+    place: Place = NO_PLACE,
 ) -> UserEndpoint:
     """Starts a user endpoint, with `folder` for what is on record of it; returns once its program has been executed.
 
     state: what it is in then. while_held: called when the process exists and waits, still root, before it has touched
-    anything of the account's; what it raises ends the launch.
+    anything of the account's; what it raises ends the launch. place: told when the gate opens, and when the process of
+    a start that failed is still there: no signal ends one that hangs in its user's file system.
 
     Raises:
         Refused: stage `launch`, with the step that failed, or whatever `while_held` raises. Nothing is left behind.
@@ -65,7 +91,7 @@ async def spawn(
             undo.callback(_close, pipe, audit)
             credentials = CredentialFile.create(folder / "credentials", command.credentials)
             started = _fork(plan, credentials, folder, rlimits)
-            undo.callback(_discard, started)
+            undo.callback(_discard, started, place)
             always.callback(_close, started.report, started.gate)
             endpoint = UserEndpoint(
                 command=command,
@@ -84,6 +110,7 @@ async def spawn(
             await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam" if plan.pam else "account")
             await while_held(endpoint)
             record.save(endpoint)
+            place.at_own_risk()
             release(started)
             await _within(EXEC_TIMEOUT, report.executed(started.report), plan, "home or log")
             endpoint.executed = True
@@ -158,10 +185,12 @@ async def _within(
         raise _launch_refused(failure, plan)
 
 
-def _discard(started: Started) -> None:
+def _discard(started: Started, place: Place) -> None:
     """Kills a child that has not been executed, and reaps it when it ends: it may hang in a file system for long."""
     send_signal(started.pidfd, signal.SIGKILL)
-    reaping.forget(started.pid, started.pidfd)
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    place.until(ended)
+    reaping.when_ended(started.pid, started.pidfd, lambda _code, _usage: ended.set_result(None))
 
 
 def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:

@@ -24,6 +24,7 @@ from mep.monitor.endpoints.endpoint_pipes import EndpointPipes
 from mep.monitor.endpoints.launcher import Launcher
 from mep.monitor.endpoints.lifecycle import Action, Event, State
 from mep.monitor.endpoints.listener import Listener
+from mep.monitor.endpoints.spawn import NO_PLACE, Place
 from mep.monitor.endpoints.termination import Termination
 from mep.monitor.endpoints.timers import Timers
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
@@ -85,8 +86,8 @@ class EndpointTable:
         endpoint = self._endpoints.get(name)
         return None if endpoint is None or endpoint.state in lifecycle.OVER else endpoint
 
-    async def launch(self, plan: LaunchPlan, command: StartEndpoint) -> UserEndpoint:
-        """Starts a user endpoint and returns once its program has been executed.
+    async def launch(self, plan: LaunchPlan, command: StartEndpoint, place: Place = NO_PLACE) -> UserEndpoint:
+        """Starts a user endpoint and returns once its program has been executed. place: that this start holds.
 
         Raises:
             Refused: what failed is named. Nothing is left behind.
@@ -94,7 +95,8 @@ class EndpointTable:
         revived = {"revived": True} if command.name in self._revived else {}
         self._revived.discard(command.name)
         plan = dataclasses.replace(plan, handover={**plan.handover, "request_id": command.request_id, **revived})
-        endpoint = await self._launcher.launch(plan, command, self._run_directory / command.name, self._config())
+        folder = self._run_directory / command.name
+        endpoint = await self._launcher.launch(plan, command, folder, self._config(), place)
         self._endpoints[endpoint.name] = endpoint
         self._watch(endpoint)
         self._tell_count()

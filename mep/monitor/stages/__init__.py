@@ -19,6 +19,7 @@ FILES
   fair_queue.py           places for work that takes time, in turn
   keyed_lock.py           one request at a time for each user endpoint
   mapping_programs.py     runs mapping programs of the site, as ordinary accounts
+  shared_runs.py          one run for all who ask the same at a time
   name_service.py         name to account: asks the program `accounts.server`
   name_service_client.py  one such program: its process, and the look-ups that it owes an answer
   admission.py            may this account have a user endpoint?

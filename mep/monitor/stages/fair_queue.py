@@ -16,6 +16,41 @@ class WaitedTooLong(Exception):
     """No place was free in time."""
 
 
+class Place:
+    """A place that is held, made by `FairQueue.place`."""
+
+    def __init__(self, queue: FairQueue, key: Hashable) -> None:
+        self._queue = queue
+        self._key = key
+        self._shared = True
+        self._ended: asyncio.Future[None] | None = None
+
+    def at_own_risk(self) -> None:
+        """Gives the place to others; it goes on to count among those of its key. For work that only hurts its key."""
+        if self._shared:
+            self._shared = False
+            self._queue._free += 1
+            self._queue._give_on()
+
+    def until(self, ended: asyncio.Future[None]) -> None:
+        """Has it count among those of its key until `ended`, also when its block is over before."""
+        self.at_own_risk()
+        self._ended = ended
+
+    def _leave(self) -> None:
+        if self._ended is None or self._ended.done():
+            self._queue._give_back(self._key, self._shared)
+            return
+        self._queue.lingering[self._key] += 1
+        self._ended.add_done_callback(self._at_last)
+
+    def _at_last(self, _ended: asyncio.Future[None]) -> None:
+        self._queue.lingering[self._key] -= 1
+        if not self._queue.lingering[self._key]:
+            del self._queue.lingering[self._key]
+        self._queue._give_back(self._key, self._shared)
+
+
 class FairQueue:
     """Gives `places`, and of these at most `share` to one key. Belongs to the event loop; forgets keys without work."""
 
@@ -25,19 +60,22 @@ class FairQueue:
         self._taken: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         """Who waits, by key; the order of the keys is the order of their turns."""
+        self.lingering: Counter[Hashable] = Counter()
+        """The places, by key, whose blocks are over and that still count (`Place.until`)."""
 
     @contextlib.asynccontextmanager
-    async def place(self, key: Hashable, deadline: float) -> AsyncIterator[None]:
+    async def place(self, key: Hashable, deadline: float) -> AsyncIterator[Place]:
         """Waits for a place until `deadline`, a time of the loop's clock, and holds it within the block.
 
         Raises:
             WaitedTooLong: the deadline has passed.
         """
         await self._take(key, deadline)
+        place = Place(self, key)
         try:
-            yield
+            yield place
         finally:
-            self._give_back(key)
+            place._leave()
 
     def taken(self, key: Hashable) -> int:
         """Counts the places that `key` has."""
@@ -61,8 +99,12 @@ class FairQueue:
             alarm.cancel()
             self._forget(key, place)
 
-    def _give_back(self, key: Hashable) -> None:
+    def _give_back(self, key: Hashable, shared: bool = True) -> None:
         self._count(key, -1)
+        self._free -= not shared  # it has been given to others before
+        self._give_on()
+
+    def _give_on(self) -> None:
         while self._free and (turn := self._next_turn()) is not None:
             waiting = self._waiting.pop(turn)
             place = waiting.popleft()

@@ -25,6 +25,7 @@ import resource
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from mep.monitor.stages.shared_runs import SharedRuns
 from mep.processes import forked
 from mep.processes.bounded_output import BoundedOutput
 from mep.processes.printable import escaped, quoted
@@ -58,7 +59,7 @@ ENVIRONMENT = {"PATH": programs.PATH, "LANG": "C.UTF-8"}
 
 
 class MappingPrograms:
-    """Runs programs, AT_ONCE at a time; others wait for their turn.
+    """Runs programs, AT_ONCE at a time, and one for the same question; others wait for their turn.
 
     look_up: finds an account by its name, or raises Refused. usual: what programs without `run_as` run as.
     """
@@ -67,26 +68,30 @@ class MappingPrograms:
         self._look_up = look_up
         self._usual = usual
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._runs = SharedRuns(self._answer)
         self._checks: dict[tuple[str, ...], asyncio.Future[None]] = {}
         self._stuck: dict[tuple[str, ...], asyncio.Future[Any]] = {}
 
     async def run(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
-        """The standard output of a successful run (see `RunProgram`).
+        """The standard output of a successful run (see `RunProgram`), which began after this was called.
 
         Raises:
             ProgramFailed: not trustworthy, not startable, failed, too slow, or too much output.
         """
+        return await self._runs.ask((tuple(argv), stdin, account))
+
+    async def _answer(self, question: tuple[tuple[str, ...], bytes, str | None]) -> bytes:
+        command, stdin, account = question
         owner = self._usual if account is None else await self._owner(account)
-        command = tuple(argv)
         try:
             await self._trusted(command)
             async with self._places:
                 self._refuse_if_stuck(command)
                 return await self._run(command, stdin, owner)
         except ConfigError as e:
-            raise ProgramFailed(f"{quoted(argv[0])} cannot be trusted: {escaped(str(e))}") from None
+            raise ProgramFailed(f"{quoted(command[0])} cannot be trusted: {escaped(str(e))}") from None
         except OSError as e:
-            raise ProgramFailed(f"{quoted(argv[0])} cannot be run: {e.strerror or e}") from None
+            raise ProgramFailed(f"{quoted(command[0])} cannot be run: {e.strerror or e}") from None
 
     async def _trusted(self, command: tuple[str, ...]) -> None:
         """Returns if the command is trusted. Those who ask while it is looked at share the answer.

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 B = TypeVar("B")
 PLACES = 64
-"""Requests at a time of which it is being found out who asks: each may hold a thread of the name service's helper."""
-SHARE = 16
+"""Requests at a time whose account is looked up: each may hold a thread of the name service's helper."""
+SHARE = 4
 """Of these at most for one requester."""
 AGREEING = 3
 """Answers in a row that say that somebody has lost the right to run, before what runs is ended."""
@@ -280,11 +280,11 @@ class Pipeline:
         raise AssertionError("not reached")
 
     async def _who(self, profile: Profile, start: StartEndpoint, deadline: float) -> tuple[MappedIdentity, Account]:
-        """Asks mapping and name service, when the requester's turn has come, and the policy."""
+        """Asks mapping, the name service when the requester's turn has come, and the policy."""
+        identity = await self._mapper.identify(start, profile.mapping)
+        policy = profile.config.accounts
         try:
             async with self._turns.place(start.requester, deadline):
-                identity = await self._mapper.identify(start, profile.mapping)
-                policy = profile.config.accounts
                 owner, group_ids = await _both(
                     self._name_service.find(identity.username), self._name_service.group_ids(policy.group_names())
                 )
@@ -293,7 +293,7 @@ class Pipeline:
                 "identity",
                 f"{PLACES} requests are being looked up and take long, {self._turns.taken(start.requester)} of this "
                 "requester; this one has waited in vain for its turn (key start_patience of config.yaml). "
-                "See whether mapping programs and the name service answer",
+                "See whether the name service answers",
                 "This endpoint is busy with looking up accounts. Please submit again later.",
             ) from None
         admission.admit(owner, policy, group_ids)
@@ -322,9 +322,10 @@ class Pipeline:
             uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}
             with self._quota.start(start.name, owner.uid, profile.config.limits, uids, deadline) as turn:
                 rendered = await self._renderer.render(profile, start, identity, owner)
-                async with turn():
+                async with turn() as place:
                     self._decided()
-                    return await self._table.launch(plan.make(profile, start, identity, owner, rendered), start)
+                    planned = plan.make(profile, start, identity, owner, rendered)
+                    return await self._table.launch(planned, start, place)
         except BaseException as e:
             if isinstance(e, Refused) and e.refusal.stage == "launch":
                 self._breaker.died_early(owner.uid, e.refusal.reason_for_user)

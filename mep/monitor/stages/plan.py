@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,11 @@ def environment(profile: Profile, command: StartEndpoint, account: Account) -> d
         SHELL=account.shell or "/bin/sh",
         GLOBUS_COMPUTE_ENDPOINT_NAME=command.name,
     )
-    python = command.user_runtime.get("python")
+    runtime = json.loads(command.user_runtime)
+    python = runtime.get("python")
     versions = {
         "GC_USER_PYTHON_VERSION": python.get("version") if isinstance(python, dict) else None,
-        "GC_USER_SDK_VERSION": command.user_runtime.get("globus_compute_sdk_version"),
+        "GC_USER_SDK_VERSION": runtime.get("globus_compute_sdk_version"),
     }
     for name, version in versions.items():
         if isinstance(version, str) and _VERSION.fullmatch(version):

@@ -4,8 +4,8 @@
 
     with quota.start(name, uid, limits, running, deadline) as turn:
         ...  # render: what the user did wrong is told at once
-        async with turn():
-            ...  # launch
+        async with turn() as place:
+            ...  # launch; `place` is told when nothing but the account's own can hold it up any more
 
 A limit on numbers refuses. What is only busy waits, in turn with other accounts: for a place among the starts under
 way, and for the minute that `starts_per_minute_per_user` counts in. Only new starts are counted, never refreshes of
@@ -25,16 +25,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
+from mep.monitor.stages.fair_queue import FairQueue, Place, WaitedTooLong
 from mep.profile.sections.limits import Limits
 from mep.request.refusal import Refused
 
 WINDOW = 60.0
 """Seconds over which starts are counted."""
 PLACES = 64
-"""Starts under way at a time."""
-SHARE = 16
-"""Starts of one account under way, whatever is configured: a hanging home must not take all places."""
+"""Starts under way at a time, as far as more than the account's own can hold them up."""
+SHARE = 4
+"""Starts of one account under way, whatever is configured: none of its processes that nobody can end is one more."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Quota:
     @contextlib.contextmanager
     def start(
         self, name: str, uid: int, limits: Limits, running: Mapping[str, int], deadline: float
-    ) -> Iterator[Callable[[], AbstractAsyncContextManager[None]]]:
+    ) -> Iterator[Callable[[], AbstractAsyncContextManager[Place]]]:
         """Within this the user endpoint `name` is being started, and is counted as if it ran, while it waits, too.
 
         Gives `turn`: what waits for the turn of `uid`, and then has a place. It raises Refused as below.
@@ -78,7 +78,8 @@ class Quota:
             Refused: stage `admission`; a limit is reached, or the turn has not come, or will not come, in time. A
                 start that is refused at once is not counted.
         """
-        _check_numbers(uid, limits, list({**running, **self._under_way}.values()))
+        lingering = [uid for uid in self._places.lingering.elements() if isinstance(uid, int)]
+        _check_numbers(uid, limits, [*{**running, **self._under_way}.values(), *lingering])
         at = self._reserve(uid, limits.starts_per_minute_per_user, deadline)
         self._under_way[name] = uid
         try:
@@ -87,7 +88,7 @@ class Quota:
             self._under_way.pop(name, None)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, uid: int, at: float, deadline: float) -> AsyncIterator[None]:
+    async def _turn(self, uid: int, at: float, deadline: float) -> AsyncIterator[Place]:
         """Waits until the time that was reserved, and for a place."""
         if (seconds := at - self._clock.monotonic()) > 0:
             try:
@@ -96,8 +97,8 @@ class Quota:
                 self._starts[uid].remove(at)
                 raise
         try:
-            async with self._places.place(uid, deadline):
-                yield
+            async with self._places.place(uid, deadline) as place:
+                yield place
         except WaitedTooLong:
             raise _too_slow(uid, self._places.taken(uid)) from None
 

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from mep.monitor.stages import render_answer
 from mep.monitor.stages.render_server import Answer, RenderServer, ServerLost
 from mep.processes.helper import HelperUnavailable
-from mep.processes.render_protocol import MAX_OPTIONS, PARALLEL
+from mep.processes.render_protocol import PARALLEL
 from mep.processes.time_limit import within
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
@@ -29,7 +29,7 @@ from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
 from mep.request.rendered_config import RenderedConfig
-from mep.request.start_endpoint import StartEndpoint
+from mep.request.start_endpoint import MAX_OPTIONS, StartEndpoint
 
 ANSWER_LIMIT = 30.0
 """Seconds for one request. The server ends a child long before, so this is about the server itself."""
@@ -105,18 +105,14 @@ def _request(profile: Profile, command: StartEndpoint, identity: MappedIdentity,
         "config": _config_variable(profile.config),
         "environment": profile.environment,
     }
-    for name, value in (("user_endpoint_config", command.user_options), ("user_runtime", command.user_runtime)):
-        _check_size(name, value)
+    for name, text in (("user_endpoint_config", command.user_options), ("user_runtime", command.user_runtime)):
+        _check_size(name, text)
     return json.dumps(request).encode()
 
 
-def _check_size(name: str, value: Mapping[str, Any]) -> None:
-    try:
-        size = len(json.dumps(value))
-    except RecursionError:
-        raise Refused("options", f"{name} is nested too deeply", f"Your {name} is nested too deeply.") from None
-    if size > MAX_OPTIONS:
-        reason = f"{name} is too large ({size} bytes as JSON; the limit is {MAX_OPTIONS})"
+def _check_size(name: str, text: str) -> None:
+    if len(text) > MAX_OPTIONS:
+        reason = f"{name} is too large ({len(text)} bytes as JSON; the limit is {MAX_OPTIONS})"
         raise Refused("options", reason, f"Your {reason}.")
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mep.request.refusal import Refused
+from mep.request.start_endpoint import MAX_OPTIONS
 from mep.worker import notices
-from mep.worker.commands import MAX_DEPTH, credentials_in, decode
+from mep.worker.commands import MAX_BODY, MAX_DEPTH, MAX_PART, credentials_in, decode
 from tests.mep.commands import ALICE, UEP, delivery
 from wire.queues import read_credentials
 
@@ -33,7 +36,7 @@ def test_a_command_is_read_whole(message: dict[str, Any]) -> None:
     assert command.name.endswith(UEP)
     assert command.endpoint_id == UEP
     assert command.requester == ALICE
-    assert command.user_options == {"WORKERS": 2}
+    assert json.loads(command.user_options) == {"WORKERS": 2}
     assert notices.address(command.credentials).target.routing_key == f"{UEP}.heartbeats"
     assert "hunter2" not in repr(command)
 
@@ -123,3 +126,50 @@ def test_a_command_that_is_deeper_than_anybody_can_write_is_refused(message: dic
     assert "nested too deeply" in refusal(message)
     message["kwargs"][field] = nested(900)
     assert "nested too deeply" in refusal(message)
+
+
+def test_a_command_that_is_too_long_is_refused_by_its_length_alone(message: dict[str, Any]) -> None:
+    good = json.dumps(message).encode()
+    decode(delivery(good.ljust(MAX_BODY)), "r1", time.time())
+    for body in (good.ljust(MAX_BODY + 1), b"[" * (MAX_BODY + 1)):
+        assert f"too large ({MAX_BODY + 1} bytes; the limit is {MAX_BODY})" in refusal(body)
+        assert credentials_in(delivery(body)) is None
+
+
+def test_what_is_kept_of_a_command_takes_no_more_than_its_bytes(message: dict[str, Any]) -> None:
+    """As objects so many lists would take twenty times as much."""
+    message["kwargs"]["user_opts"] = {"x": [[]] * (MAX_OPTIONS // 4 - 10)}
+    delivered = delivery(message)
+    tracemalloc.start()
+    command = decode(delivered, "r1", time.time())
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(command.user_options) > MAX_OPTIONS - 100
+    assert kept < 2 * MAX_OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("owner", "field", "filling", "limit", "told"),
+    [
+        ("kwargs", "user_opts", {"a": ""}, MAX_OPTIONS, "Your user_endpoint_config is too large"),
+        ("kwargs", "user_runtime", {"a": ""}, MAX_PART, "Your user_runtime is too large"),
+        ("kwargs", "amqp_creds", {"a": ""}, MAX_PART, "tell its administrators"),
+        (None, "globus_identity_set", [""], MAX_PART, "tell its administrators"),
+    ],
+)
+def test_each_part_that_is_kept_has_a_limit_and_its_user_is_told(
+    message: dict[str, Any], owner: str | None, field: str, filling: Any, limit: int, told: str
+) -> None:
+    part = message if owner is None else message[owner]
+    value = part[field] | filling if isinstance(filling, dict) else part[field] + filling
+    room = limit - len(json.dumps(value))
+    for more in (0, 1):
+        text = "x" * (room + more)
+        part[field] = {**value, "a": text} if isinstance(value, dict) else [*value[:-1], text]
+        if not more:
+            decode(delivery(message), "r1", time.time())
+    with pytest.raises(Refused) as caught:
+        decode(delivery(message), "r1", time.time())
+    assert f"{limit + 1} bytes as JSON; the limit is {limit}" in caught.value.refusal.reason_for_admin
+    assert told in caught.value.refusal.reason_for_user
+    assert credentials_in(delivery(message)) is not None

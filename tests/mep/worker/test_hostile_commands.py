@@ -81,7 +81,7 @@ def outcome(delivered: Delivery, port: int | None = None, now: float | None = No
     assert isinstance(command.requester, str)
     assert isinstance(command.requester_name, str)
     assert isinstance(command.identity_set, list)
-    for objects in (command.user_options, command.user_runtime, command.credentials):
+    for objects in (json.loads(command.user_options), json.loads(command.user_runtime), command.credentials):
         assert isinstance(objects, dict)
     look_at_target(notices.address(command.credentials, port).target)
     assert "hunter2" not in repr(command)
@@ -195,4 +195,4 @@ def test_what_is_no_command_is_refused(body: bytes) -> None:
 def test_what_is_only_strange_is_taken_and_stays_well_typed(body: bytes, options: dict[str, Any]) -> None:
     command = outcome(delivery(body))
     assert command is not None
-    assert command.user_options == options
+    assert json.loads(command.user_options) == options

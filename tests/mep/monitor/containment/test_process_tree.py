@@ -63,6 +63,16 @@ while True:
 """
 
 
+CHAIN = """
+import os, sys, time
+for _ in range(int(sys.argv[1])):
+    if os.fork():
+        break
+os.write(1, b"%d\\n" % os.getpid())
+time.sleep(600)
+"""
+
+
 SLEEP = "import time; print(1, flush=True); time.sleep(600)"
 
 
@@ -142,6 +152,37 @@ def test_the_rest_of_a_tree_is_killed(account: LocalAccount) -> None:
     assert (len(account.processes()), len(escaped)) == (4, 2)
     asyncio.run(Containment("prod").kill(tree.process, None))
     until(lambda: set(account.processes()) == escaped, "all others to end")
+
+
+def test_others_have_their_turn_while_many_are_looked_at(account: LocalAccount) -> None:
+    """Some hundred processes in each other: with psutil one look took the loop half a second."""
+    tree = Tree(account, CHAIN, 301, 300)
+    turns = 0
+
+    async def story() -> int:
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(others())
+        killed = await process_tree.kill_tree(tree.process)
+        beside.cancel()
+        return killed
+
+    assert asyncio.run(story()) == 301
+    assert tree.wait() == -signal.SIGKILL
+    until(lambda: not account.processes(), "all of them to end")
+    assert turns > 9
+
+
+@pytest.mark.parametrize("name", [b") S 1 1 1", b"\xff\xfe) Z 0 0", b"\n) R 1"])
+def test_nobody_hides_behind_a_name(account: LocalAccount, name: bytes) -> None:
+    renamed = f"open('/proc/self/comm', 'wb').write({name!r}); {SLEEP}"
+    tree = Tree(account, renamed, 1)
+    assert kill_tree(tree.process) == 1
+    assert tree.wait() == -signal.SIGKILL
 
 
 def test_a_fork_bomb_is_held_by_rlimits_and_killed(account: LocalAccount) -> None:

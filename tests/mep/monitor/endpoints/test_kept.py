@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import signal
 import stat
@@ -74,6 +75,21 @@ def test_one_that_ended_while_no_manager_ran_is_forgotten_once_its_user_is_told(
         second.forget(endpoint.name)
         await second.flush()
         assert list((tmp_path / "kept").iterdir()) == []
+
+    asyncio.run(story())
+
+
+def test_what_an_earlier_version_kept_is_read(tmp_path: Path, endpoint: UserEndpoint) -> None:
+    async def story() -> None:
+        files = KeptEndpoints(tmp_path / "kept")
+        files.keep(endpoint)
+        await files.flush()
+        (file,) = (tmp_path / "kept").iterdir()
+        facts = json.loads(file.read_text())
+        facts["command"] |= {"user_options": json.loads(endpoint.command.user_options), "user_runtime": {}}
+        file.write_text(json.dumps({**facts, "format": 1}))
+        (kept,) = files.left(known=[])
+        assert kept.command == dataclasses.replace(endpoint.command, user_runtime="{}")
 
     asyncio.run(story())
 

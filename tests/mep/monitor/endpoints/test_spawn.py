@@ -12,6 +12,7 @@ import resource
 import select
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,17 @@ from mep.monitor.endpoints import record, spawn
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.monitor.stages import quota
 from mep.privileged.launch import LaunchFailure
 from mep.processes.pidfd import has_ended
 from mep.profile.config import ManagerConfig
+from mep.profile.sections.limits import Limits
 from mep.profile.sections.resources import Resources
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
+from tests.hanging import hang
 from tests.mep.monitor.endpoints.neighbours import Heard, NoScopes
 from tests.own_children import own_children
 
@@ -48,6 +52,7 @@ def before() -> None:
 
 
 Plan = Callable[..., LaunchPlan]
+Turn = Callable[[], AbstractAsyncContextManager[object]]
 Held = Callable[[UserEndpoint], Awaitable[None]]
 
 
@@ -267,6 +272,58 @@ def test_a_start_that_hangs_is_refused_and_leaves_nothing(
 
     asyncio.run(story())
     assert not (tmp_path / "a").exists()
+
+
+def test_starts_that_hang_in_their_users_home_leave_all_places_to_others(
+    plan: Plan, tmp_path: Path, command: StartEndpoint, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that hangs there cannot be killed. Until it has ended it counts among those of its account."""
+    monkeypatch.setattr(quota, "PLACES", 1)
+    data = Path(account.home, ".globus_compute")
+    data.mkdir(exist_ok=True)
+    hanging = hang(data)
+
+    async def story() -> None:
+        places, heard = quota.Quota(), 0
+
+        async def start() -> None:
+            deadline = asyncio.get_running_loop().time() + 60
+            with places.start("hangs", account.uid, Limits(), {}, deadline) as turn:
+                async with turn() as place:
+                    await spawn.spawn(plan("true"), command, tmp_path / "a", State.STARTING, {}, nothing, place)
+
+        def asked() -> bool:
+            nonlocal heard
+            heard += hanging.take()
+            return heard > 0
+
+        def another(uid: int, limits: Limits) -> AbstractContextManager[Turn]:
+            return places.start("another", uid, limits, {}, asyncio.get_running_loop().time())
+
+        starting = asyncio.ensure_future(start())
+        await aiountil(asked, "it to hang")
+        with another(account.uid + 1, Limits()) as turn:
+            async with turn():
+                pass
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert not no_children()
+        with pytest.raises(Refused, match="max_ueps_per_user"), another(account.uid, Limits(max_ueps_per_user=1)):
+            pass
+        with another(account.uid + 1, Limits(max_ueps_per_user=1)) as turn:
+            async with turn():
+                pass
+        hanging.stop()
+        await aiountil(no_children, "it is reaped")
+        with another(account.uid, Limits(max_ueps_per_user=1)) as turn:
+            async with turn():
+                pass
+
+    try:
+        asyncio.run(story())
+    finally:
+        hanging.stop()
 
 
 def test_a_start_that_is_given_up_leaves_nothing(plan: Plan, tmp_path: Path, command: StartEndpoint) -> None:

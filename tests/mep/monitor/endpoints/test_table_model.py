@@ -33,7 +33,9 @@ LONG = 3600.0
 
 
 def command(name: str, number: int) -> StartEndpoint:
-    return StartEndpoint(f"r{number}", name, "uuid", {}, {}, {"number": number}, "somebody", "alice@example.org", [])
+    return StartEndpoint(
+        f"r{number}", name, "uuid", "{}", "{}", {"number": number}, "somebody", "alice@example.org", []
+    )
 
 
 @dataclass

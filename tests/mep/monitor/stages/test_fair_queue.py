@@ -68,6 +68,50 @@ def test_patience_has_an_end() -> None:
     asyncio.run(story())
 
 
+def test_at_its_own_risk_it_holds_up_nobody_else() -> None:
+    async def story() -> None:
+        queue, release = FairQueue(1, 2), asyncio.Event()
+
+        async def hang() -> None:
+            async with queue.place("hangs", asyncio.get_running_loop().time() + LONG) as place:
+                place.at_own_risk()
+                await release.wait()
+
+        hanging = [asyncio.create_task(hang()) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert queue.taken("hangs") == 2
+        other = asyncio.Event()
+        other.set()
+        await hold(queue, "other", other, patience=0)
+        with pytest.raises(WaitedTooLong):
+            await hold(queue, "hangs", other, patience=0.01)
+        release.set()
+        await asyncio.gather(*hanging)
+        assert queue._free == 1 and not queue._waiting and not queue._taken
+
+    asyncio.run(story())
+
+
+def test_what_is_left_of_one_counts_for_its_key_until_it_has_ended() -> None:
+    async def story() -> None:
+        queue = FairQueue(1, 1)
+        ended = asyncio.get_running_loop().create_future()
+        async with queue.place("hangs", 0) as place:
+            place.until(ended)
+        assert queue.taken("hangs") == 1 and queue.lingering == {"hangs": 1} and queue._free == 1
+        with pytest.raises(WaitedTooLong):
+            await hold(queue, "hangs", asyncio.Event(), patience=0.01)
+        ended.set_result(None)
+        await asyncio.sleep(0)
+        assert queue._free == 1 and not queue._taken and not queue.lingering
+        async with queue.place("hangs", 0) as place:
+            place.until(ended)
+        assert queue._free == 1 and not queue._taken and not queue.lingering
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_place_is_lost(seed: int) -> None:
     """Callers come, wait, give up and are cancelled in any order; in the end all places are free."""
@@ -78,7 +122,9 @@ def test_no_place_is_lost(seed: int) -> None:
 
         async def one(key: str) -> None:
             nonlocal most
-            async with queue.place(key, asyncio.get_running_loop().time() + chance.choice([0, 0.001, LONG])):
+            async with queue.place(key, asyncio.get_running_loop().time() + chance.choice([0, 0.001, LONG])) as place:
+                if chance.random() < 0.2:
+                    place.at_own_risk()
                 most = max(most, queue.taken(key))
                 assert queue._free >= 0
                 for _ in range(chance.randrange(3)):

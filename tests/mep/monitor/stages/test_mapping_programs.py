@@ -159,12 +159,37 @@ def test_row_29_at_most_four_at_once(program: Write, public: Path) -> None:
     assert nobody is not None
 
     async def many(programs: mapping_programs.MappingPrograms) -> None:
-        await asyncio.gather(*(programs.run([str(path)], b"", None) for _ in range(10)))
+        await asyncio.gather(*(programs.run([str(path)], b"%d" % n, None) for n in range(10)))
 
     asyncio.run(many(mapping_programs.MappingPrograms(unknown, nobody)))
     counts = [int(line) for line in (public / "counts").read_text().split()]
     assert len(counts) == 10
     assert max(counts) <= mapping_programs.AT_ONCE
+
+
+def test_one_requester_with_many_requests_has_one_run_and_holds_up_nobody(
+    program: Write, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping_programs, "TIME_LIMIT", 60.0)
+    (public / "asked").touch(mode=0o666)
+    (public / "asked").chmod(0o666)
+    path = program(
+        f"who=$(cat); echo $who >> {public}/asked; [ $who = bob ] || while [ ! -e {public}/go ]; do sleep 0.05; done"
+    )
+    nobody = look_up.account("nobody")
+    assert nobody is not None
+
+    async def many(programs: mapping_programs.MappingPrograms) -> None:
+        stranger = [asyncio.create_task(programs.run([str(path)], b"stranger", None)) for _ in range(300)]
+        await aiountil(lambda: (public / "asked").read_text(), "the stranger's first run")
+        more = [asyncio.create_task(programs.run([str(path)], b"stranger", None)) for _ in range(300)]
+        await programs.run([str(path)], b"bob", None)
+        assert (public / "asked").read_text().split() == ["stranger", "bob"]
+        (public / "go").touch()
+        await asyncio.gather(*stranger, *more)
+
+    asyncio.run(many(mapping_programs.MappingPrograms(unknown, nobody)))
+    assert (public / "asked").read_text().split() == ["stranger", "bob", "stranger"]
 
 
 def test_no_descriptors_are_left_open(program: Write) -> None:

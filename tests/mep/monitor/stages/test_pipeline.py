@@ -64,7 +64,7 @@ class StubTable:
         self.calls.append(("end", endpoint.name))
         endpoint.state = State.STOPPING_ASKED
 
-    async def launch(self, plan: LaunchPlan, command: StartEndpoint) -> UserEndpoint:
+    async def launch(self, plan: LaunchPlan, command: StartEndpoint, place: object) -> UserEndpoint:
         self.calls.append(("launch", command.request_id))
         self.plans.append(plan)
         if self.waits is not None:

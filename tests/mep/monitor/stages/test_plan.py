@@ -34,7 +34,7 @@ def test_versions_that_are_none_stay_out_of_the_environment(
     profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
 ) -> None:
     strange = dataclasses.replace(
-        command, user_runtime={"python": {"version": "3\n"}, "globus_compute_sdk_version": ["x"]}
+        command, user_runtime=r'{"python": {"version": "3\n"}, "globus_compute_sdk_version": ["x"]}'
     )
     made = plan.make(loader.load(profile_directory), strange, identity_of_alice, alice, RenderedConfig(""))
     assert not {"GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"} & set(made.environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def render(
         async def work() -> str:
             renderer = Renderer(helper_account.find("nobody"))
             try:
-                request = dataclasses.replace(command, user_options=options)
+                request = dataclasses.replace(command, user_options=json.dumps(options))
                 return (await renderer.render(loader.load(profile_directory), request, identity_of_alice, alice)).text
             finally:
                 await renderer.stop()
@@ -122,7 +123,7 @@ def test_large_options_are_rendered_up_to_a_limit(render: Render) -> None:
     assert "too large" in refusal(render, {"WORKERS": 1, "BIG": "x" * 1_100_000}).reason_for_user
 
 
-@pytest.mark.parametrize("depth", [65, 500, 990])
+@pytest.mark.parametrize("depth", [65, 500, 900])
 def test_deep_options_end_in_a_refusal(render: Render, depth: int) -> None:
     assert "nested too deeply" in refusal(render, {"WORKERS": 1, "DEEP": nested(depth)}).reason_for_user
 
@@ -144,7 +145,7 @@ def test_a_server_that_died_is_replaced(
     profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
 ) -> None:
     profile = loader.load(profile_directory)
-    request = dataclasses.replace(command, user_options={"WORKERS": 1})
+    request = dataclasses.replace(command, user_options='{"WORKERS": 1}')
 
     async def work() -> tuple[int, int]:
         pool = Renderer(helper_account.find("nobody"))
