@@ -12,5 +12,6 @@ IMPORTS
 
 FILES
   look_up.py  asks, and waits for the answer
+  shells.py   is this a login shell? /etc/shells, and whether the program can be executed
   server.py   the program: requests as lines on descriptor 0, a few threads, answers in the order in which they come
 """

@@ -10,11 +10,16 @@ import os
 import pwd
 from collections.abc import Iterable
 
+from mep.accounts import shells
 from mep.request.account import Account
 
 
 def account(username: str) -> Account | None:
-    """What the name service answers when it is asked for `username`; the name in it may be another one."""
+    """What the name service answers when it is asked for `username`; the name in it may be another one.
+
+    Raises:
+        OSError: the list of login shells cannot be read.
+    """
     try:
         entry = pwd.getpwnam(username)
     except (KeyError, ValueError):  # ValueError: NUL or a lone surrogate in the name
@@ -27,6 +32,7 @@ def account(username: str) -> Account | None:
         home=entry.pw_dir,
         shell=entry.pw_shell,
         groups=tuple(sorted({entry.pw_gid, *os.getgrouplist(entry.pw_name, entry.pw_gid)})),
+        shell_fault=shells.fault(entry.pw_shell),
     )
 
 

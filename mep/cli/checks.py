@@ -24,7 +24,8 @@ from mep.daemon import known_names, trial
 from mep.monitor import run_lock
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
-from mep.privileged import session
+from mep.privileged import become, session
+from mep.processes import forked
 from mep.processes.helper import HelperUnavailable
 from mep.profile import command_trust
 from mep.profile.errors import ConfigError
@@ -81,6 +82,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         yield _folders(profile, paths, directory)
         yield from _room(profile, paths, directory)
         yield _containment(profile)
+        yield _login_uid(profile)
         yield from _service(profile, paths)
         yield _broker(profile, paths)
         yield from _port_of_the_template(profile)
@@ -194,6 +196,18 @@ def _containment(profile: Profile) -> Line:
         return Line(OK, "containment", asyncio.run(probe()))
     except ContainmentError as e:
         return Line(NOTE, "containment", f"limits are not all in force: {e}")
+
+
+def _login_uid(profile: Profile) -> Line:
+    """Found out from here: a manager that systemd starts has none yet, and can always set it."""
+    what = "login uid"
+    problem = asyncio.run(forked.run(become.login_uid_problem))
+    if problem is None:
+        return Line(OK, what, "is that of the account, in the kernel's audit")
+    text = f"tasks have not that of their account, where the manager is started as this command was: {problem}"
+    if not profile.config.high_assurance:
+        return Line(NOTE, what, text)
+    return Line(NOTE, what, f"{text}; with high_assurance nothing starts then; started by systemd it can be set")
 
 
 def _rehearsal(profile: Profile) -> Iterator[Line]:

@@ -1,4 +1,5 @@
 """Names in `accounts` of config.yaml that the name service does not know: a typo there locks out, or lets in.
+And shells that lock out.
 
 For `mep check`, and for a reload, where it runs in a forked child. Waits for the name service. A start does not ask:
 the name service may come up later than the manager.
@@ -6,8 +7,15 @@ the name service may come up later than the manager.
 
 from __future__ import annotations
 
-from mep.accounts import look_up
+from mep.accounts import look_up, shells
 from mep.profile.sections.accounts import AccountPolicy
+from mep.request.account import ShellFault
+
+_UNLESS = ", unless `accounts.allow_nologin` is set"
+_FAULTS = {
+    ShellFault.UNLISTED: f"which is not in {shells.LISTS[0]}",
+    ShellFault.UNUSABLE: "which cannot be executed",
+}
 
 
 def problems(policy: AccountPolicy) -> list[str]:
@@ -30,6 +38,19 @@ def notes(policy: AccountPolicy) -> list[str]:
     ]
     if unknown := _unknown_users(policy.deny_users):
         found.append(f"accounts.deny_users: {_no('user', unknown)}; if it is misspelt, the one that was meant gets in")
+    return found if policy.allow_nologin else [*found, *_shells(policy.allow_users or ())]
+
+
+def _shells(allowed: tuple[str, ...]) -> list[str]:
+    """Who is meant to get in and is kept out by the shell, as far as names are named."""
+    found = []
+    if shells.listed() == shells.WITHOUT_LIST:
+        only = " and ".join(sorted(shells.WITHOUT_LIST))
+        found.append(f"there are no login shells in {shells.LISTS[0]}: only accounts with {only} are admitted{_UNLESS}")
+    for account in filter(None, map(look_up.account, allowed)):
+        if account.shell_fault is not None:
+            why = f"has the shell {account.shell!r}, {_FAULTS[account.shell_fault]}"
+            found.append(f"accounts.allow_users: {account.name!r} {why}: not admitted{_UNLESS}")
     return found
 
 

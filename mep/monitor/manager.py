@@ -37,6 +37,8 @@ from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import DocumentMapper, Rights
 from mep.monitor.status import Status
 from mep.monitor.status_socket import StatusSocket
+from mep.privileged import become
+from mep.processes import forked
 from mep.profile.profile import Profile
 from mep.request.unwanted import EndpointUnwanted
 
@@ -180,6 +182,7 @@ class Manager:
             await self._renderer.start()
             await worker.probe()  # one that is not there is told at the start
             await self._look_at_containment()
+            await _look_at_login_uid()
             log.info("identity mapping with digest %.12s is in force", self._in_force.profile.mapping.digest)
             for endpoint in self._table.adopt():
                 self._events.adopted(endpoint)
@@ -305,6 +308,16 @@ class Manager:
         if self._looking is not None:
             self._looking.cancel()
         self._looking = asyncio.ensure_future(self._look_at_containment())
+
+
+async def _look_at_login_uid() -> None:
+    """Says if tasks have another login uid in the kernel's audit than their account's, or none."""
+    try:
+        problem = await forked.run(become.login_uid_problem)
+    except OSError as e:
+        problem = str(e)
+    if problem is not None:
+        log.warning("the login uid of user endpoints is not set to their account: %s", problem)
 
 
 def _jobs(table: EndpointTable) -> str:

@@ -2,6 +2,16 @@
 
 Called by `launch` in the child between fork and exec. The order is the only one that works: the bounding set and the
 groups can be changed only while still root, and the uid goes last because with it goes the power to change the rest.
+
+What a login sets, and a service does not have by itself:
+
+  login uid      set by step `loginuid`, and read back in the proof: while it is unset, any process may choose its own
+  audit session  the kernel gives a new one with the login uid. Nobody can change it
+  oom_score_adj  left as the manager's, which is the kernel's default: the unit says why it sets none
+  keyring        a session keyring of its own, step `keyring`
+  limits         core files and the spec's, which are only lowered; PAM's where it is enabled; else left as the unit's
+  umask          set, step `umask`
+  control group  set by whoever holds the child at the gate: a scope of its own, where systemd runs
 """
 
 from __future__ import annotations
@@ -39,9 +49,50 @@ def prove_account(username: str, uid: int, gid: int, groups: tuple[int, ...], ho
         raise NotProven("the account does not belong to exactly these groups")
 
 
-def become(uid: int, gid: int, groups: tuple[int, ...], last_capability: int, *, login: bool = False) -> None:
+def take_login_uid(uid: int, *, required: bool) -> None:
+    """Makes `uid` the login uid, under which the kernel's audit has whatever is done from here on. For good.
+
+    A manager that somebody has started by hand has theirs already, and the kernel may be told to let nobody change it.
+
+    Raises:
+        OSError: `required`, and the kernel has no audit, or does not let it be changed.
+    """
+    if kernel.login_uid() == uid:
+        return
+    try:
+        kernel.set_login_uid(uid)
+    except OSError:
+        if required:
+            raise
+
+
+def login_uid_problem() -> str | None:
+    """Why `take_login_uid` could not set one; None when it could. For a forked child: a new audit session may begin.
+
+    Writes what there is: unset stays unset, and writing the same takes the right that it takes to change it.
+    """
+    found = kernel.login_uid()
+    if found is None:
+        return "this kernel has no audit"
+    try:
+        kernel.set_login_uid(found)
+    except OSError as e:
+        return f"the kernel does not let it be changed ({e.strerror})"
+    return None
+
+
+def become(
+    uid: int,
+    gid: int,
+    groups: tuple[int, ...],
+    last_capability: int,
+    *,
+    login_uid: int | None,
+    login: bool = False,
+) -> None:
     """Gives up root for account `uid`, with exactly these groups, no capabilities, and no way to gain any.
 
+    login_uid: that of `kernel.login_uid`, once it has been taken.
     login: as in a login session (PAM), set-uid programs go on working: what they may gain is for the site to say, which
     has made the session. The process itself has nothing in either case.
 
@@ -58,10 +109,10 @@ def become(uid: int, gid: int, groups: tuple[int, ...], last_capability: int, *,
     kernel.clear_capabilities()
     if not login:
         kernel.set_no_new_privileges()
-    prove(uid, gid, groups, login=login)
+    prove(uid, gid, groups, login_uid=login_uid, login=login)
 
 
-def prove(uid: int, gid: int, groups: tuple[int, ...], *, login: bool = False) -> None:
+def prove(uid: int, gid: int, groups: tuple[int, ...], *, login_uid: int | None, login: bool = False) -> None:
     """Reads back every id and capability, and tries to become root again. Raises NotProven."""
     if os.getresuid() != (uid, uid, uid):
         raise NotProven("user ids")
@@ -69,6 +120,8 @@ def prove(uid: int, gid: int, groups: tuple[int, ...], *, login: bool = False) -
         raise NotProven("group ids")
     if set(os.getgroups()) != set(groups):
         raise NotProven("supplementary groups")
+    if kernel.login_uid() != login_uid:
+        raise NotProven("login uid")
     state = kernel.capability_sets()
     if len(state) != 6 or any(state[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")):
         raise NotProven("capabilities")

@@ -34,6 +34,7 @@ _KEYCTL = {
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _CLOSE_RANGE = 436
 """The number of the call on all of these architectures."""
+_LOGIN_UID = "/proc/self/loginuid"
 
 
 def last_capability() -> int:
@@ -110,6 +111,28 @@ def capability_sets() -> dict[str, int]:
     with open("/proc/self/status", encoding="ascii", errors="replace") as f:  # noqa: PTH123 - as above
         pairs = (line.split(":\t", 1) for line in f if ":\t" in line)
         return {name: int(value, 16) for name, value in pairs if name in names}
+
+
+def login_uid() -> int | None:
+    """The login uid of this process, 2**32 - 1 while it is unset; None where the kernel has no audit."""
+    try:
+        with open(_LOGIN_UID, encoding="ascii") as f:  # noqa: PTH123 - as above
+            return int(f.read())
+    except FileNotFoundError:
+        return None
+
+
+def set_login_uid(uid: int) -> None:
+    """Makes `uid` the login uid of this process. Takes no right while it is unset; who has none cannot change it after.
+
+    Raises:
+        OSError: the kernel has no audit, or does not let the one that is set be changed.
+    """
+    descriptor = os.open(_LOGIN_UID, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, str(uid).encode())
+    finally:
+        os.close(descriptor)
 
 
 def _prctl(option: int, argument: int) -> None:

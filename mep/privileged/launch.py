@@ -13,6 +13,7 @@ The steps of the child, in order, each named in a failure report:
   session       a new session, so that terminals and process groups of ours do not reach the program
   limits        no core file and no reading of memory until exec
   account       ask the name service whether the account has these ids, whatever the rest of the manager was told
+  loginuid      the account's uid becomes the login uid, once and for all; before PAM, whose pam_loginuid agrees with it
   (with PAM: keyring, as below; groups; pam account; pam credentials; pam session; pam keeper: see session.py)
   gate          wait to be released, if held
   identity      become the account, and prove it (become.py)
@@ -36,7 +37,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mep.privileged import kernel, session
-from mep.privileged.become import NotProven, become, prove_account
+from mep.privileged.become import NotProven, become, prove_account, take_login_uid
 from mep.privileged.spec import STDERR, STDOUT, check
 from mep.request.launch_spec import LaunchSpec
 
@@ -151,6 +152,8 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     yield "session", os.setsid
     yield "limits", _forbid_dumps
     yield "account", lambda: prove_account(spec.username, spec.uid, spec.gid, spec.groups, spec.home)
+    yield "loginuid", lambda: take_login_uid(spec.uid, required=spec.login_uid_required)
+    login_uid = kernel.login_uid()  # no PAM module may change it any more
     if pam is not None:
         yield "keyring", kernel.join_new_session_keyring  # before the session, which may have keys of its own
         yield "groups", lambda: os.setgroups(spec.groups)
@@ -163,7 +166,7 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     if gate is not None:
         yield "gate", lambda: _wait_at(gate, report)
     groups = spec.groups if pam is None else tuple(os.getgroups())  # to which PAM may have added
-    yield "identity", lambda: _become(spec, groups, last_capability)
+    yield "identity", lambda: _become(spec, groups, last_capability, login_uid)
     if pam is None:
         yield "keyring", kernel.join_new_session_keyring
     yield "descriptors", lambda: _arrange(spec, report)
@@ -220,10 +223,10 @@ def _limit(spec: LaunchSpec) -> None:
         resource.setrlimit(number, (lower, lower))
 
 
-def _become(spec: LaunchSpec, groups: tuple[int, ...], last_capability: int) -> None:
+def _become(spec: LaunchSpec, groups: tuple[int, ...], last_capability: int, login_uid: int | None) -> None:
     if 0 in groups:
         raise NotProven("PAM has added root's group")
-    become(spec.uid, spec.gid, groups, last_capability, login=spec.pam is not None)
+    become(spec.uid, spec.gid, groups, last_capability, login_uid=login_uid, login=spec.pam is not None)
 
 
 def _enter(directory: str) -> None:

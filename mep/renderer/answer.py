@@ -12,7 +12,7 @@ from typing import Any
 
 from mep.processes.render_protocol import MAX_REASON
 from mep.renderer import options, template
-from mep.renderer.encoding import encode
+from mep.renderer.encoding import encode, encode_account
 from mep.renderer.refusal import Unacceptable
 
 _TOO_DEEP = Unacceptable(
@@ -58,9 +58,10 @@ def _render(request: Mapping[str, Any]) -> str:
     options.check_values("user_endpoint_config", given)
     options.check_values("user_runtime", runtime)
     options.check_options(given, request["schema"])
+    identity = request["identity"]
     reserved = {
         "parent_config": request["config"],
-        "mapped_identity": request["identity"],
+        "mapped_identity": {**identity, "local": encode_account(identity.get("local", {}))},
         "user_runtime": encode(runtime),
         "env": request["environment"],
     }

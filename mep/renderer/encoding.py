@@ -1,7 +1,8 @@
 """Strings of strangers as a template sees them: JSON text, quotes included.
 
 `encode` turns every string, keys included, into JSON text: printed where a template prints a value, it is one YAML
-scalar, whatever it holds. Used in a child of the render server.
+scalar, whatever it holds. `encode_account` does so with what people may say of themselves in their own account (chfn,
+a directory with self-service). Used in a child of the render server.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
+_HARMLESS_PATH = re.compile(r"/[A-Za-z0-9_./@+-]*")
+"""One plain string to YAML and one word to a shell, also with a name before it or behind it."""
 _NO_ASTRAL = re.compile("[^\U00010000-\U0010ffff]+")
 
 
@@ -61,6 +65,21 @@ def encode(value: Any) -> Any:
     return "null" if value is None else value
 
 
+def encode_account(account: Mapping[str, Any]) -> dict[str, Any]:
+    """An account with `gecos` as `Encoded`; `shell` and `dir` too, unless they are as paths usually are.
+
+    Templates of the public package put such a path into the midst of other text. Name and numbers have been checked.
+    """
+    return {
+        key: encode(value) if key == "gecos" or (key in ("shell", "dir") and not _harmless(value)) else value
+        for key, value in account.items()
+    }
+
+
+def _harmless(value: object) -> bool:
+    return isinstance(value, str) and _HARMLESS_PATH.fullmatch(value) is not None
+
+
 def to_json(value: Any, **options: Any) -> str:
     """What the filter `tojson` calls: a key becomes JSON once, not twice."""
     return json.dumps(_with_plain_keys(value), **options)
@@ -75,7 +94,9 @@ def _with_plain_keys(value: Any) -> Any:
 
 
 def shell_escape(value: Any) -> Any:
-    """Jinja filter: an encoded string as one word for a shell. Other values pass unchanged."""
+    """Jinja filter: an encoded string as one word for a shell. Other values pass unchanged, harmless paths too."""
+    if _harmless(value):
+        return value
     decoded = json.loads(value) if isinstance(value, str) else value
     return Encoded(_json(shlex.quote(decoded))) if isinstance(decoded, str) else value
 

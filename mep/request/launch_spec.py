@@ -22,6 +22,7 @@ class LaunchSpec:
         none, and then nothing that the program executes can gain any right.
     home: the account's home, when the program is to be the account with all that it has; None for helpers of ours.
     umask: of the program; None means 077. A PAM module that sets one has the last word.
+    login_uid_required: nothing is executed where the kernel does not let the account's uid be made the login uid.
     rlimits: resource (resource.RLIMIT_*) -> limit, soft and hard. A lower hard limit that is in force stays.
     """
 
@@ -37,4 +38,5 @@ class LaunchSpec:
     home: str | None = None
     pam: str | None = None
     umask: int | None = None
+    login_uid_required: bool = False
     rlimits: Mapping[int, int] = field(default_factory=dict)

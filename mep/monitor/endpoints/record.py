@@ -22,7 +22,7 @@ from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.profile import whole_file
-from mep.request.account import Account
+from mep.request.account import Account, ShellFault
 from mep.request.start_endpoint import StartEndpoint
 
 _FORMAT = 4
@@ -76,7 +76,7 @@ def load(folder: Path) -> UserEndpoint:
         file = CredentialFile(folder / "credentials", _of(str, facts["key"]))
         endpoint = UserEndpoint(
             command=_command(facts["command"], file.unseal(facts["credentials"].encode())),
-            account=Account(**{**facts["account"], "groups": tuple(facts["account"]["groups"])}),
+            account=_account(facts["account"]),
             process=Process(**facts["process"]),
             folder=folder,
             credentials=file,
@@ -146,6 +146,12 @@ def _read(folder: Path) -> dict[str, Any]:
     if facts["format"] not in _READABLE:
         raise ValueError(f"format {facts['format']!r}; this version knows {_READABLE}")
     return facts
+
+
+def _account(facts: Mapping[str, Any]) -> Account:
+    fault = facts.get("shell_fault")  # a manager of before has not written it
+    found = None if fault is None else ShellFault(fault)
+    return Account(**{**facts, "groups": tuple(facts["groups"]), "shell_fault": found})
 
 
 def _state(facts: Mapping[str, Any]) -> State:

@@ -150,6 +150,7 @@ def _spec(plan: LaunchPlan, descriptors: Mapping[int, int], rlimits: Mapping[int
         home=plan.account.home,
         pam=plan.pam,
         umask=plan.umask,
+        login_uid_required=plan.audited,
         rlimits=rlimits,
     )
 
@@ -199,6 +200,9 @@ def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
     user = f"This endpoint could not start a process for you: {why}. Please tell its administrators."
     if failure.step == "exec":
         admin += f" ({programs.obstacle(Path(plan.argv[0])) or plan.argv[0]})"
+    elif failure.step == "loginuid":
+        admin += " (high_assurance: tasks must not choose the login uid under which the kernel's audit has them; start"
+        admin += " the manager by systemd, on a kernel with audit)"
     elif failure.step in ("home", "log", "home or log"):
         what = "written to" if failure.step == "log" else "entered"
         admin += f" ({plan.account.home})"

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mep.profile.sections.accounts import AccountPolicy
-from mep.request.account import Account
+from mep.request.account import Account, ShellFault
 from mep.request.refusal import Refused
 
-NO_LOGIN = frozenset(
-    f"{folder}/{name}" for folder in ("/bin", "/sbin", "/usr/bin", "/usr/sbin") for name in ("nologin", "false")
-)
-"""Login shells that say: nobody works under this account."""
+_NO_LOGIN = ("nologin", "false")
+"""Programs that say: nobody works under this account. Some systems have them in /etc/shells."""
+_SHELL_FAULTS = {
+    ShellFault.UNLISTED: "is not a login shell of this system (/etc/shells)",
+    ShellFault.UNUSABLE: "cannot be executed",
+}
 NO_GROUPS: Mapping[str, int | None] = MappingProxyType({})
 
 
@@ -38,6 +40,9 @@ def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int |
         ids = {name: group_ids[name] for name in policy.group_names()}
         reason = _by_group(account, policy, ids)
         for_sure = None not in ids.values()  # else a slip of the pen, or half an answer, would end everybody's work
+    if not reason:
+        reason = _by_shell(account, policy)
+        for_sure = account.shell_fault is not ShellFault.UNUSABLE  # the disk that it lies on may come back
     if reason:
         raise Refused(
             "admission",
@@ -69,9 +74,17 @@ def _never(account: Account) -> str | None:
 def _unfit(account: Account, policy: AccountPolicy) -> str | None:
     if account.uid < policy.min_uid:
         return f"its uid is below {policy.min_uid} {_key('min_uid')}"
-    if account.shell in NO_LOGIN and not policy.allow_nologin:
-        return f"its shell {account.shell} forbids login {_key('allow_nologin')}"
     return None
+
+
+def _by_shell(account: Account, policy: AccountPolicy) -> str | None:
+    if account.shell.rpartition("/")[2] in _NO_LOGIN:
+        why = "forbids login"
+    elif account.shell_fault is not None:
+        why = _SHELL_FAULTS[account.shell_fault]
+    else:
+        return None
+    return None if policy.allow_nologin else f"its shell {account.shell or '/bin/sh'} {why} {_key('allow_nologin')}"
 
 
 def _by_name(account: Account, policy: AccountPolicy) -> str | None:

@@ -4,9 +4,13 @@ Their client submits again and again, each time something is started that dies a
 row the user has to wait, longer each time; after each pause one start is let through, which shows whether the cause
 has been mended. `pipeline` asks `check` before a start, and tells what became of it:
 
-    did_work     a task came: all is forgotten
+    did_work     its first result came: half is forgotten
     died_early   it died before its first result, or could not be launched
     give_back    it was refused after `check` for another reason, and nothing was started
+
+It is for accidents. That a result came is the word of a process of the user's, who can make it up: once for each user
+endpoint that runs. So a word forgives half of the failures at most, and what keeps starts apart whatever anybody says
+is `quota`.
 
 A start of which nothing is ever told holds up its user for one more pause, not for ever.
 """
@@ -62,8 +66,15 @@ class Breaker:
         record.held_until = now + pause_after(record.failures)
 
     def did_work(self, uid: int) -> None:
-        """A user endpoint of `uid` has had a task."""
-        self._records.pop(uid, None)
+        """A user endpoint of `uid` has had its first result: half of the failures count no more."""
+        record = self._records.get(uid)
+        if record is None:
+            return
+        record.failures //= 2
+        record.trying = False
+        record.held_until = min(record.held_until, record.failed + pause_after(record.failures))
+        if record.failures == 0:
+            del self._records[uid]
 
     def died_early(self, uid: int, reason: str) -> None:
         """A user endpoint of `uid` died before its first result, or could not be launched.

@@ -14,7 +14,7 @@ from typing import Any
 
 from mep.processes import helper
 from mep.processes.supervised import SupervisedProcess
-from mep.request.account import Account
+from mep.request.account import Account, ShellFault
 
 MAX_LINE = 2**20
 """Bytes of one answer of the helper: an account can be a member of 65536 groups."""
@@ -126,10 +126,13 @@ def account(_username: str, found: Any) -> Account | None:
     if not isinstance(found, dict) or set(found) != set(names):
         raise ValueError("not an account")
     texts = {name: _text(found[name]) for name in ("name", "gecos", "home", "shell")}
+    fault = None if found["shell_fault"] is None else ShellFault(found["shell_fault"])
     gid, groups = _id(found["gid"]), found["groups"]
     if not isinstance(groups, list):
         raise ValueError("groups are not a list")  # noqa: TRY004 - a type is a value here
-    return Account(uid=_id(found["uid"]), gid=gid, groups=tuple(sorted({gid, *map(_id, groups)})), **texts)
+    return Account(
+        uid=_id(found["uid"]), gid=gid, groups=tuple(sorted({gid, *map(_id, groups)})), shell_fault=fault, **texts
+    )
 
 
 def ids(names: Sequence[str], found: Any) -> list[int | None]:

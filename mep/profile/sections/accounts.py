@@ -12,7 +12,11 @@ class AccountPolicy:
     """Which accounts may have user endpoints. The lists are as in sshd_config(5): each that is set must be passed."""
 
     min_uid: int = key(1000, Takes.UID, "accounts below never get a user endpoint")
-    allow_nologin: bool = key(False, Takes.FLAG, "whether accounts whose shell forbids login may")
+    allow_nologin: bool = key(
+        False,
+        Takes.FLAG,
+        "whether accounts may whose shell forbids login, is not in /etc/shells, or cannot be executed",
+    )
     allow_users: tuple[str, ...] | None = key(
         None, Takes.ALLOWED_USERS, "the only accounts that may; see below", shown="everybody"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import os
 import pwd
 import resource
@@ -185,6 +186,78 @@ def test_keys_of_the_manager_are_not_inherited(spec: LaunchSpec) -> None:
     if code == 77:
         pytest.skip("this kernel lets nobody have keys")
     assert code == 0
+
+
+CHOOSE_LOGIN_UID = "echo 0 2>/dev/null >/proc/self/loginuid; cat /proc/self/loginuid"
+"""A task that would have root as who did it, in the kernel's audit; what becomes of that."""
+
+
+@pytest.mark.parametrize("rule", [None, "pam_permit.so", "pam_loginuid.so"])
+def test_a_task_cannot_choose_its_login_uid(spec: LaunchSpec, account: LocalAccount, rule: str | None) -> None:
+    needs_audit()
+    service = Path("/etc/pam.d", f"mep-test-{secrets.token_hex(6)}")
+    service.write_text(f"account required pam_permit.so\nauth required pam_permit.so\nsession required {rule}\n")
+    try:
+        strict = dataclasses.replace(spec, login_uid_required=True, pam=service.name if rule else None)
+        assert shell(strict, CHOOSE_LOGIN_UID) == str(account.uid)
+    finally:
+        service.unlink()
+
+
+def test_two_programs_of_an_account_are_two_audit_sessions(spec: LaunchSpec) -> None:
+    needs_audit()
+    assert len({shell(spec, "cat /proc/self/sessionid") for _ in range(2)}) == 2
+
+
+def test_a_login_uid_that_cannot_be_changed(spec: LaunchSpec) -> None:
+    """The manager has that of whoever started it, and no right to change it."""
+    needs_audit()
+
+    def script() -> None:
+        kernel.set_login_uid(4242)
+        without_audit_control()
+        assert "does not let it be changed" in (become.login_uid_problem() or "")
+        assert shell(spec, CHOOSE_LOGIN_UID) == "4242"
+        failure, _ = run(dataclasses.replace(spec, login_uid_required=True))
+        assert failure is not None
+        assert (failure.step, failure.errno) == ("loginuid", errno.EPERM)
+
+    assert in_a_child(script) == 0
+
+
+def test_a_kernel_without_audit(spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_LOGIN_UID", "/proc/self/no_loginuid")
+    assert become.login_uid_problem() == "this kernel has no audit"
+    assert run(spec) == (None, 0)
+    failure, _ = run(dataclasses.replace(spec, login_uid_required=True))
+    assert failure is not None
+    assert (failure.step, failure.errno) == ("loginuid", errno.ENOENT)
+
+
+def test_looking_for_what_keeps_it_from_being_set_sets_none() -> None:
+    needs_audit()
+
+    def script() -> None:
+        before = kernel.login_uid()
+        assert become.login_uid_problem() is None
+        assert kernel.login_uid() == before
+
+    assert in_a_child(script) == 0
+
+
+def needs_audit() -> None:
+    if kernel.login_uid() is None:
+        pytest.skip("this kernel has no audit")
+
+
+def without_audit_control() -> None:
+    """Gives up CAP_AUDIT_CONTROL, and keeps all else."""
+    libc, mask = ctypes.CDLL(None, use_errno=True), ~(1 << 30) & 0xFFFFFFFF
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= mask
+    sets[1] &= mask
+    assert libc.capset(header, sets) == 0
 
 
 def test_signals_are_as_new(spec: LaunchSpec) -> None:
@@ -405,6 +478,7 @@ def test_the_proof_fails_for_every_kind_of_half_a_drop(account: LocalAccount) ->
             "bounding set": lambda: kernel.clear_bounding_set(last),
             "gid": lambda: os.setresgid(gid, gid, gid),
             "groups": lambda: os.setgroups(groups),
+            "login uid": lambda: become.take_login_uid(uid, required=False),
             "uid": lambda: os.setresuid(uid, uid, uid),
             "saved uid": lambda: None,
             "no new privileges": kernel.set_no_new_privileges,
@@ -414,10 +488,11 @@ def test_the_proof_fails_for_every_kind_of_half_a_drop(account: LocalAccount) ->
         for name, step in steps.items():
             if name != leave_out:
                 step()
-        become.prove(uid, gid, groups)
+        become.prove(uid, gid, groups, login_uid=None if kernel.login_uid() is None else uid)
 
     assert in_a_child(lambda: drop("nothing")) == 0
-    for step in ("bounding set", "gid", "groups", "uid", "saved uid", "no new privileges"):
+    parts = ["bounding set", "gid", "groups", "uid", "saved uid", "no new privileges"]
+    for step in [*parts, *(["login uid"] if kernel.login_uid() is not None else [])]:
         assert in_a_child(lambda step=step: drop(step)) == 1, f"the proof did not notice: {step}"
 
 

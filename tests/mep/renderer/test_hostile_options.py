@@ -63,9 +63,13 @@ class Site:
         return loader.load(self._directory)
 
     async def ask(self, profile: Profile, options: dict[str, Any], uid: int = 54321, **runtime: Any) -> str:
+        return await self.ask_as(
+            Account(f"user{uid}", uid, uid, "", "/", "/bin/sh", (uid,)), profile, options, **runtime
+        )
+
+    async def ask_as(self, account: Account, profile: Profile, options: dict[str, Any], **runtime: Any) -> str:
         texts = {"user_options": as_json(options), "user_runtime": as_json(runtime)}
         command = dataclasses.replace(self._command, **texts)
-        account = Account(f"user{uid}", uid, uid, "", "/", "/bin/sh", (uid,))
         return (await self.server.render(profile, command, self._identity, account)).text
 
     async def render(self, template: str, options: dict[str, Any], schema: str | None = None, **runtime: Any) -> Any:
@@ -334,6 +338,46 @@ def test_a_string_stays_one_string_wherever_it_is_printed(run: Any, template: st
     async def test(site: Site) -> None:
         rendered = await site.render(template, {"V": text, "L": [text, text], "D": {text: text}})
         assert rendered == {"engine": {"type": "ThreadPoolEngine"}, "a": wanted(text)}
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "text", [*NASTY, "Eve\nendpoint_setup: rm -rf ~", "/home/eve\nendpoint_setup: x", "/a: b", "-"]
+)
+@pytest.mark.parametrize("field", ["gecos", "shell", "dir"])
+def test_what_an_account_says_of_itself_stays_one_string(run: Any, field: str, text: str) -> None:
+    """As the names of `local` go on: whoever may change one of them with chfn, chsh or at a directory."""
+
+    async def test(site: Site) -> None:
+        told = {"gecos": "", "home": "/home/eve", "shell": "/bin/sh"}
+        told["home" if field == "dir" else field] = text
+        eve = Account("eve", 54321, 54321, groups=(54321,), **told)
+        for variable in ("mapped_identity", "_GC.mapped_identity"):
+            printed = f"{ENGINE}a: {{{{ {variable}.local.{field} }}}}\nb: [{{{{ {variable}.local.{field} ~ '' }}}}]\n"
+            rendered = yaml.safe_load(await site.ask_as(eve, site.profile(printed), {}))
+            assert rendered == {"engine": {"type": "ThreadPoolEngine"}, "a": text, "b": [text]}
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("a: {{ mapped_identity.local.dir }}/x", "/home/al.ice-1/x"),
+        ("a: {{ mapped_identity.local.dir | shell_escape }}", "/home/al.ice-1"),
+        ("a: echo {{ _GC.mapped_identity.local.shell }} {{ mapped_identity.local.uname }}", "echo /bin/sh alice"),
+        ("a: {{ mapped_identity.local.gecos }}", "Alice Liddell, Oxford: 1"),
+        ("a: {{ mapped_identity.local.gecos | shell_escape }}", "'Alice Liddell, Oxford: 1'"),
+        ("a: {{ mapped_identity.local.groups }}", [54321, 100]),
+        ("a: {{ mapped_identity.local.uid + 1 }}", 54322),
+    ],
+)
+def test_templates_use_an_account_as_they_did(run: Any, template: str, wanted: Any) -> None:
+    async def test(site: Site) -> None:
+        home, groups = "/home/al.ice-1", (54321, 100)
+        alice = Account("alice", 54321, 54321, "Alice Liddell, Oxford: 1", home, "/bin/sh", groups)
+        assert yaml.safe_load(await site.ask_as(alice, site.profile(ENGINE + template), {}))["a"] == wanted
 
     run(test)
 

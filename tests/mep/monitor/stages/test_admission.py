@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mep.monitor.stages.admission import admit
 from mep.profile.sections.accounts import AccountPolicy
-from mep.request.account import Account
+from mep.request.account import Account, ShellFault
 from mep.request.refusal import Refused
 
 IDS: Mapping[str, int | None] = {"users": 100, "hpc": 700, "guests": 800, "gone": None, "lost": None}
@@ -43,6 +43,9 @@ def objection(account: Account, policy: AccountPolicy, ids: Mapping[str, int | N
         ({"uid": 999}, AccountPolicy(), "accounts.min_uid"),
         ({"shell": "/usr/sbin/nologin"}, AccountPolicy(), "accounts.allow_nologin"),
         ({"shell": "/bin/false"}, AccountPolicy(), "accounts.allow_nologin"),
+        ({"shell": "/usr/local/sbin/nologin"}, AccountPolicy(), "accounts.allow_nologin"),
+        ({"shell": "/bin/sync", "shell_fault": ShellFault.UNLISTED}, AccountPolicy(), "not a login shell"),
+        ({"shell_fault": ShellFault.UNUSABLE}, AccountPolicy(), "cannot be executed (key accounts.allow_nologin"),
     ],
 )
 def test_who_is_not_admitted(alice: Account, changes: dict[str, Any], policy: AccountPolicy, names: str) -> None:
@@ -53,6 +56,18 @@ def test_who_is_admitted(alice: Account) -> None:
     admit(alice, AccountPolicy())
     admit(dataclasses.replace(alice, uid=500), AccountPolicy(min_uid=500))
     admit(dataclasses.replace(alice, shell="/usr/sbin/nologin"), AccountPolicy(allow_nologin=True))
+    for fault in ShellFault:
+        admit(dataclasses.replace(alice, shell_fault=fault), AccountPolicy(allow_nologin=True))
+
+
+def test_a_shell_that_cannot_be_executed_ends_nothing_that_runs(alice: Account) -> None:
+    """The disk that it lies on may come back; one that is no login shell any more is somebody's decision."""
+    ends = {}
+    for fault in ShellFault:
+        with pytest.raises(Refused) as caught:
+            admit(dataclasses.replace(alice, shell_fault=fault), AccountPolicy())
+        ends[fault] = caught.value.refusal.ends_right
+    assert ends == {ShellFault.UNLISTED: True, ShellFault.UNUSABLE: False}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +150,7 @@ accounts = st.builds(
     home=st.just("/"),
     shell=st.sampled_from(["/bin/bash", "/sbin/nologin"]),
     groups=st.lists(st.sampled_from([0, 100, 700, 800]), max_size=3).map(tuple),
+    shell_fault=st.none() | st.sampled_from(ShellFault),
 )
 
 
@@ -153,7 +169,7 @@ def test_agrees_with_the_rules_word_for_word(account: Account, policy: AccountPo
         account.uid not in (0, os.getuid())
         and 0 not in member
         and account.uid >= policy.min_uid
-        and (policy.allow_nologin or "nologin" not in account.shell)
+        and (policy.allow_nologin or ("nologin" not in account.shell and account.shell_fault is None))
         and account.name not in policy.deny_users
         and (policy.allow_users is None or account.name in policy.allow_users)
         and all(IDS[name] is not None and IDS[name] not in member for name in policy.deny_groups)

@@ -210,7 +210,16 @@ def test_a_helper_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch)
     with_helper(work)
 
 
-ALICE = {"name": "alice", "uid": 5, "gid": 6, "gecos": "", "home": "/", "shell": "/bin/sh", "groups": [6]}
+ALICE = {
+    "name": "alice",
+    "uid": 5,
+    "gid": 6,
+    "gecos": "",
+    "home": "/",
+    "shell": "/bin/sh",
+    "groups": [6],
+    "shell_fault": None,
+}
 
 
 @pytest.fixture
@@ -267,6 +276,7 @@ def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None
                 {"home": None},
                 {"shell": "/bin/\0sh"},
                 {"gecos": "x" * 5000},
+                {"shell_fault": "what it likes"},
                 {"more": 1},
             )
         ),
