@@ -25,7 +25,7 @@ from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
 from mep.processes.helper import HelperUnavailable
-from mep.profile import command_trust
+from mep.profile import command_trust, places
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
 from mep.profile.profile import REGISTERED, Profile
@@ -127,6 +127,10 @@ def _written(profile: Profile, paths: Paths, directory: Path) -> list[Path]:
 
 
 def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
+    try:
+        places.check_profile(paths, directory)
+    except ConfigError as e:
+        return _failed("logs and state", str(e))
     files = _written(profile, paths, directory)
     for file in files:
         nearest = _nearest(file)
@@ -136,7 +140,7 @@ def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
             home_probe.write_something(nearest)
         except OSError as e:
             return _failed("logs and state", f"{file} cannot be written: {nearest}: {e.strerror}")
-    return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
+    return Line(OK, "logs and state", f"can be written, by nobody but root: {', '.join(map(str, files))}")
 
 
 def _room(profile: Profile, paths: Paths, directory: Path) -> Iterator[Line]:
@@ -216,6 +220,7 @@ def _rehearsal(profile: Profile) -> Iterator[Line]:
 
 def _service(profile: Profile, paths: Paths) -> Iterator[Line]:
     try:
+        places.check_state(paths)
         credentials = client_credentials.find(profile.config.client_credentials_path)
         with login_app(paths.state, profile.config, credentials) as app:
             answer = ask_version(profile.config, app)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import Failed, Name, load, need_profile, need_root, paths, profile_directory
+from mep.cli.common import Failed, Name, load, need_profile, need_root, paths, profile_directory, trusted_run_directory
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
@@ -32,8 +32,9 @@ def status(name: Name) -> None:
     """Show how the running manager of an endpoint is doing; ends with 3 when none runs, with 4 when it hangs."""
     from mep.monitor import last_run, run_lock, status_socket
 
-    run_directory, directory = paths().run / name, profile_directory(name)
+    directory = profile_directory(name)
     try:
+        run_directory = trusted_run_directory(name)
         pid = run_lock.holder(run_directory)
         if pid is None:
             need_profile(directory)

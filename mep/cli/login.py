@@ -62,10 +62,12 @@ def whoami() -> None:
 
 def _login_app() -> tuple[globus_sdk.GlobusApp, ManagerConfig]:
     """That of no profile in particular."""
+    from mep.profile import places
     from mep.profile.config import ManagerConfig
     from mep.reader import client_credentials
     from mep.registration.login import login_app
 
     config = ManagerConfig()
     with exit_codes():
+        places.check_state(paths())
         return login_app(paths().state, config, client_credentials.find(None)), config

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mep.cli.common import Failed, Name, exit_codes, need_profile, need_root, paths, profile_directory
+from mep.cli.common import (
+    Failed,
+    Name,
+    exit_codes,
+    need_profile,
+    need_root,
+    paths,
+    profile_directory,
+    trusted_run_directory,
+)
 
 if TYPE_CHECKING:
     from mep.profile.client_credentials import ClientCredentials
@@ -30,9 +39,11 @@ def _remembered(start: Callable[..., None]) -> Callable[..., None]:
     def note(name: str, write: Callable[[Path], None]) -> None:
         from mep.monitor import run_lock
 
-        run_directory = paths().run / name
-        if os.geteuid() == 0 and (paths().config / name).is_dir() and run_lock.holder(run_directory) is None:
-            write(run_directory)
+        if os.geteuid() == 0 and (paths().config / name).is_dir():
+            with contextlib.suppress(Failed):  # a place of others', which the start has told of
+                run_directory = trusted_run_directory(name)
+                if run_lock.holder(run_directory) is None:
+                    write(run_directory)
 
     @functools.wraps(start)
     def remembered(*, name: str, **options: object) -> None:
@@ -65,6 +76,7 @@ def start(
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
     from mep.cli import composition, logs
     from mep.privileged import kernel
+    from mep.profile import places
     from mep.reader import client_credentials
 
     directory = profile_directory(name)
@@ -73,6 +85,7 @@ def start(
     kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
     logs.send_to([logging.StreamHandler()], debug)
     with exit_codes(), _exit_codes_of_the_manager():
+        places.check_profile(paths(), directory)
         chosen = composition.choose(directory, paths().state)
     profile = chosen.profile
     debug, form = debug or profile.config.debug, profile.config.log_format
@@ -100,9 +113,8 @@ def reload(name: Name) -> None:
     """Have the running manager read its edited profile; says, also by its exit code, whether that is in force now."""
     from mep.monitor import reload_answer, run_lock
 
-    run_directory = paths().run / name
-    profile_directory(name)
     try:
+        run_directory = trusted_run_directory(name)
         pid = run_lock.holder(run_directory)
         if not pid:
             raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
@@ -128,11 +140,14 @@ def stop(
     from mep.cli import unmanaged
     from mep.monitor import run_lock
     from mep.monitor.containment.systemd import ContainmentError
+    from mep.profile import places
 
     directory = profile_directory(name)
-    run_directory = paths().run / name
     ended = 0
     try:
+        run_directory = trusted_run_directory(name)
+        with exit_codes():
+            places.check_all(paths().kept(name))
         if run_lock.holder(run_directory) is None and not unmanaged.count(run_directory):
             need_profile(directory)
         stopped = run_lock.stop(run_directory)
@@ -165,13 +180,19 @@ def list_() -> None:
         print(f"No profiles in {root}; make one with `mep configure NAME`.")
     else:
         print(f"{'PROFILE':<32} {'MANAGER':<8} {'ENDPOINT ID':<36} USER ENDPOINTS")
+    untrusted = []
     for path in profiles:
         try:
-            state = _state(paths().run / path.name)
-            count = str(unmanaged.count(paths().run / path.name))
+            run_directory = trusted_run_directory(path.name)
+            state, count = _state(run_directory), str(unmanaged.count(run_directory))
         except (PermissionError, run_lock.NoPlace):
             state = count = "?"
+        except Failed as e:
+            state = count = "?"
+            untrusted.append(str(e))
         print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
+    if untrusted:
+        raise Failed(os.EX_CONFIG, "\n".join(dict.fromkeys(untrusted)))
 
 
 def _state(run_directory: Path) -> str:
@@ -206,7 +227,7 @@ def _register(profile: Profile, found: ClientCredentials | None) -> Registration
     return registration
 
 
-@contextmanager
+@contextlib.contextmanager
 def _exit_codes_of_the_manager() -> Iterator[None]:
     """Raises Failed in place of what ends a manager that has started."""
     from mep.monitor.audit import AuditError
@@ -226,7 +247,7 @@ def _exit_codes_of_the_manager() -> Iterator[None]:
         raise Failed(os.EX_OSERR, str(e)) from None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _running_once(run_directory: Path, name: str) -> Iterator[None]:
     from mep.monitor import run_lock
 

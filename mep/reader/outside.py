@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mep.profile import command_trust, programs, trust
+from mep.profile import command_trust, places, programs, trust
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import Profile
 from mep.reader import client_credentials
@@ -111,14 +111,14 @@ def audit_problem(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        trust.check(path.parent)
-    except FileNotFoundError:
-        return f"audit_log_path: {path.parent} does not exist; make it: mkdir {path.parent}"
-    except trust.Untrusted as e:
+        places.check(path.parent)
+    except ConfigError as e:
         return f"audit_log_path: {e}"
     except OSError as e:
         return f"audit_log_path: {path.parent} cannot be looked at: {e.strerror}"
-    return None if path.parent.is_dir() else f"audit_log_path: {path.parent} is no folder; name another file"
+    return (
+        None if path.parent.is_dir() else f"audit_log_path: {path.parent} does not exist; make it: mkdir {path.parent}"
+    )
 
 
 def credentials_problem(path: Path | None) -> str | None:
