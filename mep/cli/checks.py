@@ -25,7 +25,7 @@ from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import session
 from mep.processes.helper import HelperUnavailable
-from mep.profile import command_trust, places
+from mep.profile import command_trust, own_code, places
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
 from mep.profile.profile import REGISTERED, Profile
@@ -166,6 +166,8 @@ def _nearest(file: Path) -> Path:
 def _outside(profile: Profile) -> Iterator[Line]:
     """What reload and start look at, too."""
     for what, problem in (
+        ("our own code", outside.code_problem()),
+        ("environment", "; ".join(own_code.variable_problems(os.environ)) or None),
         ("audit trail", outside.audit_problem(profile.config.audit_log_path)),
         ("client credentials", outside.credentials_problem(profile.config.client_credentials_path)),
         ("accounts", "; ".join(known_names.problems(profile.config.accounts)) or None),

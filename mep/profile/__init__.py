@@ -21,6 +21,7 @@ FILES
   paths.py               where profiles, state, run folders and logs lie
   programs.py            whether ordinary users can execute a program
   command_trust.py       whether anybody but root could change what a command line executes
+  own_code.py            the same of all that Python may import here, and of files that variables name
   whole_file.py          writes a small file, whole or not at all
   trust.py               whether anybody but root could change a file, or the way to it
 """

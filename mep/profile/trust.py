@@ -1,10 +1,9 @@
 """Files that decide what root does belong to root, and nobody else may change them, or the folders on their path.
 
 Called for every file of a profile before it is read, and for programs before they are executed, in the manager and in
-the commands of admins; for folders that we write to, `places` asks more. Of what is only read, a folder that others may
-write to is accepted only with the
-sticky bit, as `/tmp` has it: there others can add, but only an entry's owner can replace it, and the owner of each
-entry on the path is checked.
+the commands of admins; for folders that we write to, `places` asks more. A folder on the way that others may write to
+is accepted only with the sticky bit, as `/tmp` has it: there others can add, but only an entry's owner can replace it,
+and the owner of each entry on the path is checked.
 
 Whoever opens the path after this opens what was looked at: nobody else can change what any part of it leads to. An
 access control list that lets others write shows as write permission of the group, and is refused as such.

@@ -18,6 +18,7 @@ from mep.processes.process import Process
 
 pytestmark = pytest.mark.usefixtures("root")
 NOBODY = 65534
+MEP = "from mep.cli.main import main; main()"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Site:
     run: Path
     state: Path
 
-    def mep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def mep(self, *arguments: str, program: str = MEP) -> subprocess.CompletedProcess[str]:
         """Runs one command as root."""
         environment = {
             "PATH": "/usr/bin:/bin",
@@ -38,7 +39,7 @@ class Site:
             "GLOBUS_SDK_ENVIRONMENT": "local",
             "GLOBUS_SDK_SERVICE_URL_AUTH": "http://localhost:1/",
         }
-        command = [sys.executable, "-c", "from mep.cli.main import main; main()", *arguments]
+        command = [sys.executable, "-c", program, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -164,6 +165,30 @@ def test_a_planted_record_ends_no_process(site: Site, bystander: subprocess.Pope
     shutil.rmtree(site.run / "prod")
     site.run.chmod(0o755)
     assert site.mep("stop", "prod").returncode == 0
+
+
+@pytest.mark.parametrize("command", [("start", "prod"), ("check", "--files", "prod"), ("login",), ("whoami",)])
+def test_authorities_that_others_can_change(site: Site, command: tuple[str, ...]) -> None:
+    """Whoever writes there is the service, and so becomes every account that the mapping gives."""
+    bundle = site.profile.parent / "bundle.pem"
+    bundle.touch()
+    bundle.chmod(0o666)
+    (site.profile.parent / "environment").write_text(f"REQUESTS_CA_BUNDLE={bundle}\n")
+    done = site.mep(*command)
+    assert done.returncode == os.EX_CONFIG, done.stderr
+    assert f"chmod go-w {bundle}" in done.stdout + done.stderr
+
+
+def test_code_of_ours_that_others_can_change(site: Site) -> None:
+    """A folder that is added to where Python looks, as a `.pth` file adds it."""
+    added = site.profile.parent / "added"
+    added.mkdir()
+    added.chmod(0o1777)
+    program = f"import sys; sys.path.append({str(added)!r}); from mep.cli.main import main; main()"
+    for command in (("start", "prod"), ("check", "--files", "prod")):
+        done = site.mep(*command, program=program)
+        assert done.returncode == os.EX_CONFIG, done.stderr
+        assert f"our own code: {added}: others than root may put files there" in done.stdout + done.stderr
 
 
 def test_places_of_one_s_own_are_fine(site: Site) -> None:
