@@ -79,7 +79,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
     if not files_only:
         yield _folders(profile, paths, directory)
         yield from _room(profile, paths, directory)
-        yield _containment(profile)
+        yield from _containment(profile)
         yield from _service(profile, paths)
         yield _broker(profile, paths)
         yield from _port_of_the_template(profile)
@@ -187,18 +187,21 @@ def _pam(profile: Profile) -> Line:
     return Line(OK, "PAM", f"service {service!r} is there; accounts go through its account and session rules")
 
 
-def _containment(profile: Profile) -> Line:
+def _containment(profile: Profile) -> Iterator[Line]:
+    containment = Containment(profile.name)
+
     async def probe() -> str:
-        containment = Containment(profile.name)
         try:
             return await containment.probe(profile.config.resources)
         finally:
             containment.close()
 
     try:
-        return Line(OK, "containment", asyncio.run(probe()))
+        yield Line(OK, "containment", asyncio.run(probe()))
     except ContainmentError as e:
-        return Line(NOTE, "containment", f"limits are not all in force: {e}")
+        yield Line(NOTE, "containment", f"limits are not all in force: {e}")
+    if told := containment.note():
+        yield Line(NOTE, "containment", told)
 
 
 def _rehearsal(profile: Profile) -> Iterator[Line]:

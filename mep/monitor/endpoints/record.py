@@ -115,7 +115,7 @@ def open_process(folder: Path) -> int | None:
     """
     try:
         facts = json.loads((folder / "state.json").read_bytes())
-        return Process(**facts["process"]).open(executed=_of(bool, facts["executed"]))
+        return Process(**facts["process"]).open(executed=_of(bool, facts.get("executed", True)))
     except _GARBAGE as e:
         raise RecordError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
 
