@@ -28,7 +28,7 @@ from mep.processes.helper import HelperUnavailable
 from mep.profile import command_trust, own_code, places
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
-from mep.profile.profile import REGISTERED, Profile
+from mep.profile.profile import ENVIRONMENT, REGISTERED, Profile
 from mep.reader import accepted, client_credentials, loader, outside, registered
 from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
@@ -77,11 +77,13 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
     yield _pam(profile)
     yield from _rehearsal(profile)
     if not files_only:
-        yield _folders(profile, paths, directory)
+        folders = _folders(profile, paths, directory)
+        yield folders
         yield from _room(profile, paths, directory)
         yield from _containment(profile)
         yield from _service(profile, paths)
-        yield _broker(profile, paths)
+        if folders.verdict == OK:  # else somebody else may have said where the broker is
+            yield _broker(profile, paths)
         yield from _port_of_the_template(profile)
 
 
@@ -176,6 +178,9 @@ def _outside(profile: Profile) -> Iterator[Line]:
             yield _failed(what, problem)
     for note in known_names.notes(profile.config.accounts):
         yield Line(NOTE, "accounts", note)
+    for problem in own_code.variable_problems(profile.environment):
+        text = f"{problem}; whoever can change that runs as every user"
+        yield Line(NOTE, ENVIRONMENT, text)
 
 
 def _pam(profile: Profile) -> Line:

@@ -87,7 +87,7 @@ def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = N
     _show_mapping(profile, records)
     plan = _answer(dry_run.launch_plan(profile, records, given))
     verdict = _answer(dry_run.ask_endpoint(profile, plan))
-    _answer(dry_run.launch(profile, plan, paths().run / name))
+    _answer(dry_run.launch(profile, plan, trusted_run_directory(name)))
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
     print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
     print(f"limits    {limits.describe(profile.config.resources)}, for all user endpoints of the account")
