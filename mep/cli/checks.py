@@ -27,10 +27,10 @@ from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import become, session
 from mep.processes import forked
 from mep.processes.helper import HelperUnavailable
-from mep.profile import command_trust
+from mep.profile import command_trust, own_code, places
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
-from mep.profile.profile import REGISTERED, Profile
+from mep.profile.profile import ENVIRONMENT, REGISTERED, Profile
 from mep.reader import accepted, client_credentials, loader, outside, registered
 from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
@@ -79,12 +79,14 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
     yield _pam(profile)
     yield from _rehearsal(profile)
     if not files_only:
-        yield _folders(profile, paths, directory)
+        folders = _folders(profile, paths, directory)
+        yield folders
         yield from _room(profile, paths, directory)
-        yield _containment(profile)
+        yield from _containment(profile)
         yield _login_uid(profile)
         yield from _service(profile, paths)
-        yield _broker(profile, paths)
+        if folders.verdict == OK:  # else somebody else may have said where the broker is
+            yield _broker(profile, paths)
         yield from _port_of_the_template(profile)
 
 
@@ -130,6 +132,10 @@ def _written(profile: Profile, paths: Paths, directory: Path) -> list[Path]:
 
 
 def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
+    try:
+        places.check_profile(paths, directory)
+    except ConfigError as e:
+        return _failed("logs and state", str(e))
     files = _written(profile, paths, directory)
     for file in files:
         nearest = _nearest(file)
@@ -139,7 +145,7 @@ def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
             home_probe.write_something(nearest)
         except OSError as e:
             return _failed("logs and state", f"{file} cannot be written: {nearest}: {e.strerror}")
-    return Line(OK, "logs and state", f"can be written: {', '.join(map(str, files))}")
+    return Line(OK, "logs and state", f"can be written, by nobody but root: {', '.join(map(str, files))}")
 
 
 def _room(profile: Profile, paths: Paths, directory: Path) -> Iterator[Line]:
@@ -165,6 +171,8 @@ def _nearest(file: Path) -> Path:
 def _outside(profile: Profile) -> Iterator[Line]:
     """What reload and start look at, too."""
     for what, problem in (
+        ("our own code", outside.code_problem()),
+        ("environment", "; ".join(own_code.variable_problems(os.environ)) or None),
         ("audit trail", outside.audit_problem(profile.config.audit_log_path)),
         ("client credentials", outside.credentials_problem(profile.config.client_credentials_path)),
         ("accounts", "; ".join(known_names.problems(profile.config.accounts)) or None),
@@ -173,6 +181,9 @@ def _outside(profile: Profile) -> Iterator[Line]:
             yield _failed(what, problem)
     for note in known_names.notes(profile.config.accounts):
         yield Line(NOTE, "accounts", note)
+    for problem in own_code.variable_problems(profile.environment):
+        text = f"{problem}; whoever can change that runs as every user"
+        yield Line(NOTE, ENVIRONMENT, text)
 
 
 def _pam(profile: Profile) -> Line:
@@ -184,18 +195,21 @@ def _pam(profile: Profile) -> Line:
     return Line(OK, "PAM", f"service {service!r} is there; accounts go through its account and session rules")
 
 
-def _containment(profile: Profile) -> Line:
+def _containment(profile: Profile) -> Iterator[Line]:
+    containment = Containment(profile.name)
+
     async def probe() -> str:
-        containment = Containment(profile.name)
         try:
             return await containment.probe(profile.config.resources)
         finally:
             containment.close()
 
     try:
-        return Line(OK, "containment", asyncio.run(probe()))
+        yield Line(OK, "containment", asyncio.run(probe()))
     except ContainmentError as e:
-        return Line(NOTE, "containment", f"limits are not all in force: {e}")
+        yield Line(NOTE, "containment", f"limits are not all in force: {e}")
+    if told := containment.note():
+        yield Line(NOTE, "containment", told)
 
 
 def _login_uid(profile: Profile) -> Line:
@@ -231,6 +245,7 @@ def _rehearsal(profile: Profile) -> Iterator[Line]:
 
 def _service(profile: Profile, paths: Paths) -> Iterator[Line]:
     try:
+        places.check_state(paths)
         credentials = client_credentials.find(profile.config.client_credentials_path)
         with login_app(paths.state, profile.config, credentials) as app:
             answer = ask_version(profile.config, app)

@@ -39,6 +39,21 @@ def profile_directory(name: str) -> Path:
     return _paths.config / name
 
 
+def trusted_run_directory(name: str) -> Path:
+    """Where the state of the manager of profile `name` lies, which nobody else can have written.
+
+    Raises:
+        Failed: others can put something there, or it is no name.
+        PermissionError: only root may look.
+    """
+    from mep.profile import places
+
+    directory = profile_directory(name)
+    with exit_codes():
+        places.check_run(_paths, directory.name)
+    return _paths.run / directory.name
+
+
 def need_profile(directory: Path) -> None:
     """Raises Failed unless there is a profile in the folder."""
     if not directory.is_dir():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import Name, load, need_profile, paths, profile_directory
+from mep.cli.common import Name, load, need_profile, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed, need_root
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def status(name: Name) -> None:
     """Show how the running manager of an endpoint is doing; ends with 3 when none runs, with 4 when it hangs."""
     from mep.monitor import last_run, run_lock, status_socket
 
-    run_directory, directory = paths().run / name, profile_directory(name)
+    directory = profile_directory(name)
     try:
+        run_directory = trusted_run_directory(name)
         pid = run_lock.holder(run_directory)
         if pid is None:
             need_profile(directory)
@@ -87,7 +88,7 @@ def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = N
     _show_mapping(profile, records)
     plan = _answer(dry_run.launch_plan(profile, records, given))
     verdict = _answer(dry_run.ask_endpoint(profile, plan))
-    _answer(dry_run.launch(profile, plan, paths().run / name))
+    _answer(dry_run.launch(profile, plan, trusted_run_directory(name)))
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
     print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
     print(f"limits    {limits.describe(profile.config.resources)}, for all user endpoints of the account")

@@ -63,10 +63,15 @@ def whoami() -> None:
 
 def _login_app() -> tuple[globus_sdk.GlobusApp, ManagerConfig]:
     """That of no profile in particular."""
+    from mep.profile import own_code, places
     from mep.profile.config import ManagerConfig
+    from mep.profile.errors import ConfigErrors
     from mep.reader import client_credentials
     from mep.registration.login import login_app
 
     config = ManagerConfig()
     with exit_codes():
+        places.check_state(paths())
+        if problems := list(own_code.variable_problems(os.environ)):
+            raise ConfigErrors(problems)
         return login_app(paths().state, config, client_credentials.find(None)), config

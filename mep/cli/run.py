@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from mep.cli.common import Name, need_profile, paths, profile_directory
-from mep.daemon.failed import Failed, running_once
+from mep.cli.common import Name, need_profile, paths, profile_directory, trusted_run_directory
+from mep.daemon.failed import Failed, exit_codes, running_once
 
 _SHORT = 2.0
 """Seconds that `mep list` waits for each manager's answer."""
@@ -38,9 +38,8 @@ def reload(name: Name) -> None:
     """Have the running manager read its edited profile; says, also by its exit code, whether that is in force now."""
     from mep.monitor import reload_answer, run_lock
 
-    run_directory = paths().run / name
-    profile_directory(name)
     try:
+        run_directory = trusted_run_directory(name)
         pid = run_lock.holder(run_directory)
         if not pid:
             raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
@@ -66,11 +65,14 @@ def stop(
     from mep.cli import unmanaged
     from mep.monitor import run_lock
     from mep.monitor.containment.systemd import ContainmentError
+    from mep.profile import places
 
     directory = profile_directory(name)
-    run_directory = paths().run / name
     ended = 0
     try:
+        run_directory = trusted_run_directory(name)
+        with exit_codes():
+            places.check_all(paths().kept(name))
         if run_lock.holder(run_directory) is None and not unmanaged.count(run_directory):
             need_profile(directory)
         stopped = run_lock.stop(run_directory)
@@ -103,13 +105,19 @@ def list_() -> None:
         print(f"No profiles in {root}; make one with `mep configure NAME`.")
     else:
         print(f"{'PROFILE':<32} {'MANAGER':<8} {'ENDPOINT ID':<36} USER ENDPOINTS")
+    untrusted = []
     for path in profiles:
         try:
-            state = _state(paths().run / path.name)
-            count = str(unmanaged.count(paths().run / path.name))
+            run_directory = trusted_run_directory(path.name)
+            state, count = _state(run_directory), str(unmanaged.count(run_directory))
         except (PermissionError, run_lock.NoPlace):
             state = count = "?"
+        except Failed as e:
+            state = count = "?"
+            untrusted.append(str(e))
         print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
+    if untrusted:
+        raise Failed(os.EX_CONFIG, "\n".join(dict.fromkeys(untrusted)))
 
 
 def _state(run_directory: Path) -> str:

@@ -23,6 +23,8 @@ from mep.monitor import last_run, run_lock
 from mep.monitor.audit import AuditError
 from mep.privileged import kernel
 from mep.processes.helper import HelperUnavailable
+from mep.profile import places
+from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths, find_paths
 from mep.reader import client_credentials, environment
 from mep.request.unwanted import EndpointUnwanted
@@ -70,6 +72,7 @@ def _start(paths: Paths, call: _Call) -> None:
     kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
     logs.send_to([logging.StreamHandler()], call.debug)
     with exit_codes(), _exit_codes_of_the_manager():
+        places.check_profile(paths, directory)
         chosen = composition.choose(directory, paths.state)
     profile = chosen.profile
     debug, form = call.debug or profile.config.debug, profile.config.log_format
@@ -99,6 +102,10 @@ def _remembered(paths: Paths, name: str) -> Iterator[None]:
     run_directory = paths.run / name
 
     def may_write() -> bool:
+        try:
+            places.check_run(paths, name)  # a place of others' the start has told of
+        except ConfigError:
+            return False
         return (paths.config / name).is_dir() and run_lock.holder(run_directory) is None
 
     try:

@@ -27,7 +27,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mep.processes.printable import as_ascii
-from mep.profile import trust
+from mep.profile import places
+from mep.profile.errors import ConfigError
 from mep.request.account import Account
 
 log = logging.getLogger("mep.audit")
@@ -186,9 +187,9 @@ def _open(path: Path) -> int:
     # Not blocking: nobody may be waiting at the other end of what is no file. Readable: the last byte is looked at.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        trust.check(path.parent)
+        places.check(path.parent)
         file = os.open(path, flags, 0o600)
-    except trust.Untrusted as e:
+    except ConfigError as e:
         raise AuditError(f"{path}: {e}") from None
     except OSError as e:
         raise _error(path, e) from None

@@ -183,6 +183,8 @@ class Manager:
             await worker.probe()  # one that is not there is told at the start
             await self._look_at_containment()
             await _look_at_login_uid()
+            if told := self._containment.note():
+                log.warning("%s", told)
             log.info("identity mapping with digest %.12s is in force", self._in_force.profile.mapping.digest)
             for endpoint in self._table.adopt():
                 self._events.adopted(endpoint)

@@ -69,7 +69,7 @@ def hold(run_directory: Path) -> Iterator[None]:
 def _locked(path: Path) -> int | None:
     """The descriptor that holds the lock. Tries a few times: `holder` takes it for a moment, too. Raises OSError."""
     for _ in range(_ATTEMPTS):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), path.stat()):  # versions before 0.2 have removed the file

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from mep.privileged import kernel
-from mep.privileged.become import become
+from mep.privileged.become import become, take_login_uid
 from mep.processes import reaping, time_limit
 from mep.processes.pidfd import send_signal
 from mep.request.account import Account
@@ -77,7 +77,7 @@ async def ask(work: Callable[[], bytes], account: Account | None, within: float,
 
     def answer() -> bytes:
         if account is not None:
-            become(account.uid, account.gid, (account.gid,), last_capability)
+            _become(account.uid, account.gid, last_capability)
         return work()
 
     said = await _answer_of(answer, within, most)
@@ -97,7 +97,7 @@ def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
 
     def answer() -> bytes:
         if os.geteuid() == 0:
-            become(NOBODY, NOBODY, (NOBODY,), last_capability)
+            _become(NOBODY, NOBODY, last_capability)
         return work()
 
     said, until = bytearray(), time.monotonic() + within
@@ -133,6 +133,11 @@ async def _answer_of(answer: Callable[[], bytes], within: float | None, most: in
                 send_signal(pidfd, signal.SIGKILL)  # it has nothing to say any more
     await asyncio.wait({ended}, timeout=END_TIMEOUT)
     return said
+
+
+def _become(uid: int, gid: int, last_capability: int) -> None:
+    take_login_uid(uid, required=False)
+    become(uid, gid, (gid,), last_capability, login_uid=kernel.login_uid())
 
 
 @contextlib.contextmanager

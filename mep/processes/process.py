@@ -36,15 +36,18 @@ class Process:
         except OSError:
             raise Invisible(pid) from None
 
-    def open(self) -> int | None:
-        """A pidfd of this process; None when it has ended, or its pid has gone to another. Raises Invisible."""
+    def open(self, *, executed: bool = True) -> int | None:
+        """A pidfd of this process; None when it has ended, or its pid has gone to another. Raises Invisible.
+
+        executed: it is known to run its program, and so as its uid; before, it may still be root.
+        """
         try:
             pidfd = os.pidfd_open(self.pid)
         except OSError:
             return None
         try:
             # Looked at only now: had the pid gone to another process before, that one would have begun later.
-            if self._has_the_pid():
+            if self._has_the_pid(executed):
                 return pidfd
         except OSError:
             if not has_ended(pidfd):
@@ -53,10 +56,10 @@ class Process:
         os.close(pidfd)
         return None
 
-    def _has_the_pid(self) -> bool:
+    def _has_the_pid(self, executed: bool) -> bool:
         facts = Stat.of(self.pid)
         same = facts.start_time == self.start_time and not facts.is_zombie
-        return same and real_uid(self.pid) in (self.uid, 0)  # before its exec it may still be root
+        return same and real_uid(self.pid) in ((self.uid,) if executed else (self.uid, 0))
 
 
 @dataclass(frozen=True)

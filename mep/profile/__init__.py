@@ -17,9 +17,11 @@ FILES
   client_credentials.py  `ClientCredentials`: what registers an endpoint when nobody has logged in
   mapping_documents.py   the identity mapping as text that is known to be in order
   errors.py              what is wrong with files of a profile
+  places.py              whether anybody but root could put something where we write
   paths.py               where profiles, state, run folders and logs lie
   programs.py            whether ordinary users can execute a program
   command_trust.py       whether anybody but root could change what a command line executes
+  own_code.py            the same of all that Python may import here, and of files that variables name
   whole_file.py          writes a small file, whole or not at all
   trust.py               whether anybody but root could change a file, or the way to it
 """

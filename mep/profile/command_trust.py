@@ -21,7 +21,7 @@ from pathlib import Path
 from mep.profile import programs, trust
 from mep.profile.errors import ConfigError
 
-_MODULES = (".py", ".pyc", ".pyd", ".so", ".pth", ".zip", ".egg", ".pl", ".pm", ".rb", ".lua", ".js", ".sh")
+MODULES = (".py", ".pyc", ".pyd", ".so", ".pth", ".zip", ".egg", ".pl", ".pm", ".rb", ".lua", ".js", ".sh")
 """Ends of the names of files that interpreters import."""
 UNFOLLOWED_REMEDY = "write the code into a file, and its path from / on"
 """For an argument that is code, or relative."""
@@ -46,7 +46,68 @@ def check(command: Sequence[str]) -> None:
     _check_executed(program, command[1:])
     for argument in command[1:]:
         for path in _paths(argument):
-            _check_argument(path)
+            check_path(path)
+
+
+def check_packages(command: Sequence[str]) -> None:
+    """The same for what is installed where the interpreter of the command belongs to a virtual environment.
+
+    That is thousands of files, so it is not for each run. Raises as `check` does.
+    """
+    looked: set[Path] = set()
+    try:
+        environments = {at.parent.parent for at in programs.chain(Path(command[0]), command[1:])}
+    except OSError:
+        return  # told by `check`
+    for environment in environments:
+        if (environment / "pyvenv.cfg").exists():
+            trust.require_file(environment / "pyvenv.cfg", "")
+            for packages in environment.glob("lib*/python3*/site-packages"):
+                check_tree(packages, looked)
+                for added in _added(packages):
+                    check_tree(added, looked)
+
+
+def _added(packages: Path) -> Iterator[Path]:
+    """The folders that `.pth` files add to those where Python looks."""
+    for file in packages.glob("*.pth"):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            named = packages / line.strip()
+            if line.strip() and not line.startswith(("import ", "import\t", "#")) and named.is_dir():
+                yield named
+
+
+def check_tree(folder: Path, looked: set[Path]) -> None:
+    """A folder and all below it that Python may import; nobody else can add to it. looked: where we were already.
+
+    Raises as `check` does.
+    """
+    if folder not in looked:
+        check_closed(folder)
+    left = [folder]
+    while left:
+        at = left.pop()
+        if at in looked:
+            continue
+        looked.add(at)
+        try:
+            with os.scandir(at) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        _check_entry(entry)
+                        left.append(Path(entry.path).resolve() if entry.is_symlink() else Path(entry.path))
+                    elif entry.name.endswith(MODULES):
+                        _check_entry(entry)
+        except OSError as e:
+            raise ConfigError(at, [f"cannot be looked at: {e.strerror}"]) from None
+
+
+def _check_entry(entry: os.DirEntry[str]) -> None:
+    """As `trust` does for a part of a path, without a look at the way for each of thousands of files."""
+    status, path = entry.stat(follow_symlinks=False), Path(entry.path)
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if others or stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+        check_closed(path) if entry.is_dir() else trust.require(path, "remove the link")
 
 
 def unfollowed(command: Sequence[str]) -> list[str]:
@@ -61,7 +122,7 @@ def unfollowed_text(argument: str) -> str:
 
 def _is_relative(argument: str) -> bool:
     named = Path(argument)
-    looks_like_a_file = "/" in argument or named.suffix in _MODULES
+    looks_like_a_file = "/" in argument or named.suffix in MODULES
     return looks_like_a_file and not argument.startswith(("-", "/")) and "://" not in argument and not _is_there(named)
 
 
@@ -78,12 +139,17 @@ def _paths(argument: str) -> Iterator[Path]:
             yield path
 
 
-def _check_argument(path: Path) -> None:
+def check_path(path: Path) -> None:
+    """What an argument, or something else by which code is found, names: a file with its interpreter and what lies
+    beside it, a folder with all that can be imported from it; if it is not there, nobody else can make it.
+
+    Raises as `check` does.
+    """
     there = path
     while not os.path.lexists(there):
         there = there.parent
     if there != path:
-        _check_closed(there, trust.require(there, ""))  # nobody else may put a file there
+        check_closed(there)  # nobody else may put a file there
     elif path.is_dir():
         _check_modules({path})
     elif path.is_file() or path.is_symlink():  # not a device
@@ -113,7 +179,7 @@ def _check_search(found: Path) -> None:
     """Nobody else can put a program where `env` looks before it comes to this one."""
     for folder in map(Path, programs.PATH.split(":")):
         if folder.is_dir():
-            _check_closed(folder, trust.require(folder, ""))
+            check_closed(folder)
         if folder == found.parent:
             return
 
@@ -131,13 +197,11 @@ def _check_modules(folders: set[Path], *, searched: bool = True) -> None:
     left, known, entries = list(folders), {folder.resolve() for folder in folders}, 0
     while left:
         folder = left.pop()
-        status = trust.require(folder, "make it")
-        if searched:
-            _check_closed(folder, status)
+        check_closed(folder) if searched else trust.require(folder, "make it")
         try:
             for entry in folder.iterdir():
                 entries += 1
-                if entry.name.endswith(_MODULES):
+                if entry.name.endswith(MODULES):
                     trust.require(entry, "remove the link")
                 elif entry.is_dir() and entry.resolve() not in known and _has_modules(entry):
                     known.add(entry.resolve())
@@ -149,10 +213,14 @@ def _check_modules(folders: set[Path], *, searched: bool = True) -> None:
 
 
 def _has_modules(folder: Path) -> bool:
-    return any(entry.name.endswith(_MODULES) for entry in folder.iterdir())
+    return any(entry.name.endswith(MODULES) for entry in folder.iterdir())
 
 
-def _check_closed(folder: Path, status: os.stat_result) -> None:
-    """A sticky folder, as /tmp is, does for the way to a file; here others could put a module, or the file itself."""
+def check_closed(folder: Path) -> None:
+    """A sticky folder, as /tmp is, does for the way to a file; here others could put a module, or the file itself.
+
+    Raises as `check` does.
+    """
+    status = trust.require(folder, "make it")
     if stat.S_ISDIR(status.st_mode) and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(folder, ["others than root may put files there; use a folder that only root can write to"])

@@ -1,9 +1,9 @@
 """Files that decide what root does belong to root, and nobody else may change them, or the folders on their path.
 
-Called for every file of a profile before it is read, for programs before they are executed, and for the folder of the
-audit trail, in the manager and in the commands of admins. A folder that others may write to is accepted only with the
-sticky bit, as `/tmp` has it: there others can add, but only an entry's owner can replace it, and the owner of each
-entry on the path is checked.
+Called for every file of a profile before it is read, and for programs before they are executed, in the manager and in
+the commands of admins; for folders that we write to, `places` asks more. A folder on the way that others may write to
+is accepted only with the sticky bit, as `/tmp` has it: there others can add, but only an entry's owner can replace it,
+and the owner of each entry on the path is checked.
 
 Whoever opens the path after this opens what was looked at: nobody else can change what any part of it leads to. An
 access control list that lets others write shows as write permission of the group, and is refused as such.
@@ -25,21 +25,23 @@ class Untrusted(Exception):
     """Somebody other than root could change what the path leads to. The text has the command that mends it."""
 
 
-def check(path: Path) -> os.stat_result:
+def check(path: Path, system: Path | None = None) -> os.stat_result:
     """Follows `path` from `/`, links included; the status of what it leads to.
 
     Root is trusted, and the account of this process, which for the manager is root too.
+
+    system: a folder on the way whose group the distribution lets write there, as some do for /var/log.
 
     Raises:
         Untrusted: with the offending part of the path and the remedy.
         OSError: a part of the path does not exist or cannot be looked at.
     """
     links, at, rest = 0, Path("/"), list(path.absolute().parts[1:])
-    status = _check_part(at)
+    status = _check_part(at, system)
     while rest:
         name = rest.pop(0)
         at = at.parent if name == ".." else at / name
-        status = _check_part(at)
+        status = _check_part(at, system)
         if stat.S_ISLNK(status.st_mode):
             links += 1
             if links > _MAX_LINKS:
@@ -70,7 +72,7 @@ def require_file(path: Path, remedy: str) -> os.stat_result:
     return status
 
 
-def _check_part(part: Path) -> os.stat_result:
+def _check_part(part: Path, system: Path | None) -> os.stat_result:
     status = part.lstat()
     link, name = stat.S_ISLNK(status.st_mode), shlex.quote(str(part))
     if status.st_uid not in (0, os.geteuid()):
@@ -79,6 +81,7 @@ def _check_part(part: Path) -> os.stat_result:
     if link:
         return status  # the mode of a link means nothing; where it leads is checked part by part
     sticky_folder = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_folder:
+    others = stat.S_IWOTH if part == system else stat.S_IWGRP | stat.S_IWOTH
+    if status.st_mode & others and not sticky_folder:
         raise Untrusted(f"others than root may write to {part}; mend it: chmod go-w {name}")
     return status

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mep import __version__
-from mep.profile import trust, whole_file
+from mep.profile import places, whole_file
 from mep.profile.errors import ConfigError
 from mep.profile.profile import CONFIG, SCHEMA, Profile
 from mep.reader.config_reader import read_config
@@ -50,11 +50,8 @@ def save(state: Path, profile: Profile, endpoint_id: str) -> None:
         OSError: it cannot be written.
     """
     folder = state / FOLDER
+    places.check(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        trust.check(folder)
-    except trust.Untrusted as e:
-        raise ConfigError(folder, [str(e)]) from None
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     facts = {"format": _FORMAT, **dataclasses.asdict(Accepted(endpoint_id, __version__, now, _texts(profile)))}
     whole_file.replace(_file(state, profile.name), json.dumps(facts), durable=True)

@@ -110,6 +110,7 @@ def parse_mapping(path: Path, text: str) -> MappingDocuments:
             raise ConfigError(path, [f"{where}: there is no account {shown(document.run_as)}; name a local account"])
         try:
             command_trust.check(document.command)
+            command_trust.check_packages(document.command)
         except ConfigError as e:
             raise ConfigError(path, [f"mapping program {e}"]) from None
     hints = [MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.hints]

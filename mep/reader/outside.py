@@ -4,12 +4,13 @@ folder of the audit trail, the client credentials.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mep.profile import command_trust, programs, trust
+from mep.profile import command_trust, own_code, places, programs, trust
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import Profile
 from mep.reader import client_credentials
@@ -25,6 +26,8 @@ def check(profile: Profile) -> None:
     """
     needed = ((sys.executable,), profile.config.uep_command)
     problems = [problem for command in needed if (problem := command_problem(command))]
+    problems += [problem] if (problem := code_problem()) else []
+    problems += own_code.variable_problems(os.environ)
     if profile.config.pam.enable and (problem := pam_problem(profile.config.pam.service_name)):
         problems.append(problem)
     if problem := audit_problem(profile.config.audit_log_path):
@@ -39,10 +42,20 @@ def command_problem(command: Sequence[str]) -> str | None:
     """What keeps `command` from being what user endpoints are started with, and the remedy; None when nothing does."""
     try:
         command_trust.check(command)
+        command_trust.check_packages(command)
     except ConfigError as e:
         return str(e)
     obstacle = programs.obstacle(Path(command[0]))
     return obstacle and f"{obstacle}; user endpoints run as ordinary users"
+
+
+def code_problem() -> str | None:
+    """Who but root could change what this program imports, and the remedy; None when nobody can."""
+    try:
+        own_code.check()
+    except ConfigError as e:
+        return f"our own code: {e}"
+    return None
 
 
 def pam_problem(service_name: str) -> str | None:
@@ -72,7 +85,7 @@ def _check_pam_rules(path: Path, folder: Path, seen: set[Path]) -> None:
     """Follows what the rules include: with a file or a mandatory module missing, PAM refuses every session."""
     text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
     for number, line in enumerate(text.splitlines(), 1):
-        words = re.sub(r"\[[^\]]*\]", "[]", line.partition("#")[0]).split()
+        words = _WORD.findall(line.partition("#")[0])
         included = _included(words)
         if included is not None:
             found = next((each / included for each in (folder, *_VENDORS) if (each / included).exists()), None)
@@ -86,6 +99,22 @@ def _check_pam_rules(path: Path, folder: Path, seen: set[Path]) -> None:
         elif len(words) > 2 and words[1] in _MANDATORY and words[0][0] != "-" and _lacks_module(words[2]):
             missing = f"line {number}: there is no module {words[2]}"
             raise ConfigError(path, [f"{missing}; install its package, or remove the line"])
+        elif len(words) > 2:
+            _check_pam_module(path, number, words[2], [word.strip("[]") for word in words[3:]])
+
+
+def _check_pam_module(path: Path, number: int, module: str, arguments: Sequence[str]) -> None:
+    """The module of a rule, and the files that its arguments name: PAM executes them as root, or does what they say."""
+    try:
+        for folder in _module_folders():
+            if (folder / module).exists():
+                trust.require_file(folder / module, "")
+        for argument in arguments:
+            named = argument if argument.startswith("/") else argument.partition("=")[2]
+            if named.startswith("/") and not set(named) & set("%$@{"):  # else it is another one for each user
+                command_trust.check_path(Path(named))
+    except ConfigError as e:
+        raise ConfigError(path, [f"line {number}: {e}"]) from None
 
 
 def _included(words: list[str]) -> str | None:
@@ -96,10 +125,16 @@ def _included(words: list[str]) -> str | None:
 
 
 def _lacks_module(module: str) -> bool:
-    folders = [folder for pattern in _MODULES for folder in Path("/").glob(pattern)]
+    folders = _module_folders()
     return bool(folders) and not any((folder / module).exists() for folder in folders)
 
 
+def _module_folders() -> list[Path]:
+    return [folder for pattern in _MODULES for folder in Path("/").glob(pattern)]
+
+
+_WORD = re.compile(r"\[(?:\\.|[^\]])*\]|\S+")
+"""What PAM takes for one word (pam.conf(5))."""
 _MANDATORY = ("required", "requisite")
 _VENDORS = (Path("/usr/lib/pam.d"), Path("/usr/etc/pam.d"), Path("/usr/share/pam.d"))
 _MODULES = ("lib*/security", "lib*/*/security", "usr/lib*/security", "usr/lib*/*/security")
@@ -111,14 +146,14 @@ def audit_problem(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        trust.check(path.parent)
-    except FileNotFoundError:
-        return f"audit_log_path: {path.parent} does not exist; make it: mkdir {path.parent}"
-    except trust.Untrusted as e:
+        places.check(path.parent)
+    except ConfigError as e:
         return f"audit_log_path: {e}"
     except OSError as e:
         return f"audit_log_path: {path.parent} cannot be looked at: {e.strerror}"
-    return None if path.parent.is_dir() else f"audit_log_path: {path.parent} is no folder; name another file"
+    return (
+        None if path.parent.is_dir() else f"audit_log_path: {path.parent} does not exist; make it: mkdir {path.parent}"
+    )
 
 
 def credentials_problem(path: Path | None) -> str | None:

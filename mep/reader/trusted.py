@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mep.profile import trust
+from mep.profile import places, trust
 from mep.profile.errors import ConfigError
 
 
 def check_folder(directory: Path) -> None:
-    """Raises ConfigError if others than root may change what is in the folder, or is not there."""
+    """Raises ConfigError if others than root may put something into the folder, which we write to, or it is missing."""
     trust.require(directory, "make it")
+    places.check(directory)
 
 
 def read_trusted(path: Path, remedy: str = "`mep configure` writes a commented one") -> str:

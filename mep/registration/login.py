@@ -5,9 +5,13 @@ Tokens of client credentials live in memory only; those of a login (`mep login`)
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sqlite3
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import globus_sdk
 from globus_sdk.token_storage import MemoryTokenStorage, SQLiteTokenStorage
@@ -92,8 +96,20 @@ def check_service(config: ManagerConfig) -> None:
     try:
         for url in filter(None, (service_url(config), *places)):
             check_url(url)
+            _past_proxies(url)
     except StrangerListens as e:
         raise RegistrationError(os.EX_TEMPFAIL, f"the service: {e}") from None
+
+
+def _past_proxies(url: str) -> None:
+    """A service on this host is asked without a proxy, whatever HTTP_PROXY says: without TLS, a proxy would read our
+    secrets, and another host's has nothing to do with it."""
+    host = urlsplit(url).hostname or ""
+    with contextlib.suppress(OSError):  # a name that is not known; who connects will say so
+        if all(ip_address(found[4][0]).is_loopback for found in socket.getaddrinfo(host, None)):
+            named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+            if named != "*" and host not in named.split(","):
+                os.environ["no_proxy"] = ",".join(filter(None, (named, host)))
 
 
 def service_url(config: ManagerConfig) -> str | None:

@@ -16,5 +16,6 @@ FILES
   limits.py        the limits of a profile: in words, for processes, compared with the kernel's
   limits_met.py    which limits a user endpoint has met, as the kernel counts
   process_tree.py  kills what belongs together where there is no scope
+  user_services.py whether tasks can leave their scope, into a systemd of their user's
   unit_names.py    names of units, escaped
 """

@@ -28,7 +28,7 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mep.monitor.containment import cgroups
+from mep.monitor.containment import cgroups, user_services
 from mep.monitor.containment.limits import describe, differences, without_systemd
 from mep.monitor.containment.process_tree import kill_tree
 from mep.monitor.containment.systemd import ContainmentError, Properties, Systemd, SystemdRefused
@@ -137,6 +137,10 @@ class Containment:
                 await self._systemd.stop(slice_)
         said = f"{describe(resources)} per account, as read back" if resources else "no limits are set"
         return f"user endpoints run in scopes of systemd {version} below {self._prefix}.slice; {said}"
+
+    def note(self) -> str:
+        """What holds for some users only, for log and `mep check`; empty when there is nothing of the kind."""
+        return "" if self._systemd is None else user_services.note()
 
     def close(self) -> None:
         """Closes the connection to systemd, if any. Scopes stay."""

@@ -42,7 +42,7 @@ class CredentialFile:
             OSError: the file system is full, for example; the content is what it was before.
         """
         sealed = self.seal(credentials, ending)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             before = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
             try:
@@ -70,7 +70,7 @@ class CredentialFile:
 
     def open_for_reading(self) -> int:
         """A read-only descriptor of the file."""
-        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -95,7 +95,7 @@ def load(folder: Path) -> UserEndpoint:
     except _GARBAGE as e:
         raise RecordError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
     try:
-        endpoint.pidfd = endpoint.process.open()
+        endpoint.pidfd = endpoint.process.open(executed=endpoint.executed)
     except _GARBAGE as e:
         endpoint.close()
         raise RecordError(f"{folder}: cannot be adopted: {type(e).__name__}: {e}") from None
@@ -114,7 +114,8 @@ def open_process(folder: Path) -> int | None:
         RecordError: nobody can tell.
     """
     try:
-        return whose(folder)[0].open()
+        facts = json.loads((folder / "state.json").read_bytes())
+        return Process(**facts["process"]).open(executed=_of(bool, facts.get("executed", True)))
     except _GARBAGE as e:
         raise RecordError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
 

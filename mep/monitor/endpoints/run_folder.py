@@ -35,7 +35,7 @@ def make(folder: Path, *, audited: bool) -> tuple[int, int | None]:
 
 def reading_ends(folder: Path) -> tuple[int, int | None]:
     """Descriptors of pipe and audit, which never wait; None where there is no audit. Raises OSError."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
     pipe = os.open(folder / "pipe", flags)
     try:
         return pipe, os.open(folder / "audit", flags) if (folder / "audit").exists() else None
@@ -50,13 +50,13 @@ def pipe_writing_end(folder: Path) -> int:
     For both directions, so that a report is kept for the next manager while there is none; and never waiting, so that
     a pipe that is full holds nobody up.
     """
-    return os.open(folder / "pipe", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.open(folder / "pipe", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def audit_writing_end(folder: Path) -> int:
     """A descriptor of the pipe for audit records. For both directions, too, but waiting: a user endpoint does not go on
     before its record is on its way. Each write is a record, and is read as one (O_DIRECT, pipe(2))."""
-    descriptor = os.open(folder / "audit", os.O_RDWR | os.O_CLOEXEC)
+    descriptor = os.open(folder / "audit", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_DIRECT)
     except OSError:

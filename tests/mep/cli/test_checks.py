@@ -66,6 +66,16 @@ def test_names_that_nobody_knows(profile_directory: Path, policy: object, verdic
     assert told in said(configured(profile_directory, accounts=policy), verdict)
 
 
+def test_what_every_user_would_load(profile_directory: Path) -> None:
+    library = profile_directory.parent / "library.so"
+    library.touch()
+    (profile_directory / "user_environment.yaml").write_text(f"LD_PRELOAD: {library}\n")
+    assert "LD_PRELOAD" not in said(profile_directory, NOTE)
+    library.chmod(0o666)
+    told = said(profile_directory, NOTE)
+    assert f"user_environment.yaml: LD_PRELOAD: {library}: others than root may write to {library}" in told
+
+
 def test_names_that_somebody_knows(profile_directory: Path) -> None:
     policy = {"deny_users": ["daemon"], "deny_groups": ["daemon"], "allow_groups": ["nogroup"]}
     configured(profile_directory, accounts=policy)

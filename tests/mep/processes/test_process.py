@@ -28,9 +28,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def opened(process: Process) -> bool:
+def opened(process: Process, *, executed: bool = True) -> bool:
     """Whether `open` gives a descriptor; closes it."""
-    pidfd = process.open()
+    pidfd = process.open(executed=executed)
     if pidfd is None:
         return False
     os.close(pidfd)
@@ -83,8 +83,9 @@ def test_another_start_time_is_another_process(sleeper: subprocess.Popen[bytes])
     assert len(os.listdir("/proc/self/fd")) == before, "nothing stays open"
 
 
-def test_before_its_exec_it_may_still_be_root(sleeper: subprocess.Popen[bytes], root: None) -> None:
-    assert opened(Process.of(sleeper.pid, NOBODY))
+def test_only_before_its_exec_it_may_still_be_root(sleeper: subprocess.Popen[bytes], root: None) -> None:
+    assert opened(Process.of(sleeper.pid, NOBODY), executed=False)
+    assert not opened(Process.of(sleeper.pid, NOBODY))
 
 
 def test_another_uid_is_another_process(root: None) -> None:

@@ -79,3 +79,36 @@ def test_rules_that_include_each_other(pam_folder: Path) -> None:
     (pam_folder / "mep").write_text("account include other\n")
     (pam_folder / "other").write_text("account include mep\n")
     check_pam_service("mep", pam_folder)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "session optional pam_exec.so {hook}",
+        "session optional pam_exec.so quiet {hook} argument",
+        "-session [success=ok default=ignore] pam_exec.so [{hook}]",
+        "session optional {hook}",
+        "session optional pam_exec.so /usr/bin/env sh {hook}",
+        "account required pam_listfile.so item=user sense=allow file={hook}",
+        "@include other",
+        "session substack other",
+    ],
+)
+@pytest.mark.parametrize("place", ["itself", "its folder"])
+def test_what_rules_have_executed_as_root(pam_folder: Path, rule: str, place: str, root: None) -> None:
+    hook = pam_folder.parent / "hooks" / "hook"
+    hook.parent.mkdir(mode=0o755)
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    (pam_folder / "other").write_text(f"session optional pam_exec.so {hook}\n")
+    (pam_folder / "mep").write_text(f"{rule.format(hook=hook)}\n")
+    check_pam_service("mep", pam_folder)
+    (hook if place == "itself" else hook.parent).chmod(0o777)
+    with pytest.raises(ConfigError, match=r"line 1: .*others than root may write") as caught:
+        check_pam_service("mep", pam_folder)
+    assert str(pam_folder) in str(caught.value)
+
+
+def test_paths_that_differ_for_each_user(pam_folder: Path) -> None:
+    (pam_folder / "mep").write_text("session optional pam_env.so envfile=/tmp/%u/x user_envfile=.x /tmp/@{y} $HOME\n")
+    check_pam_service("mep", pam_folder)

@@ -145,11 +145,13 @@ def test_what_others_can_change_is_refused_until_it_is_mended(site: Path, file: 
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_sticky_folder_is_accepted(site: Path, file: str) -> None:
+def test_a_sticky_folder_is_accepted_for_what_is_only_read(site: Path, file: str) -> None:
     (site / FILES[file]).parent.chmod(0o1777)
     told = refusal(site)
     if file == "uep program":  # Python imports from there whatever others have added
         assert "use a folder that only root can write to" in str(told)
+    elif file in ("configuration", "environment", "endpoint id"):  # the profile, to which root writes, too
+        assert "name a folder of its own, which only root may write to" in str(told)
     else:
         assert told is None
 

@@ -141,3 +141,28 @@ def test_no_answer_can_be_tried_again(monkeypatch: pytest.MonkeyPatch, url: str,
         globus_sdk.ComputeClientV2(base_url=url.replace("//", "//user:hunter2@")).get_version()
     assert caught.value.exit_code == os.EX_TEMPFAIL
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["", "other.example"])
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_does_not_hear_what_is_said_to_a_service_on_this_host(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, named: str
+) -> None:
+    proxy = Service()
+    server = proxy.start()
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    if named:
+        monkeypatch.setenv("NO_PROXY", named)
+    monkeypatch.setenv(variable, proxy.url)
+    service.answer = {"api": "1"}
+    try:
+        with login_app(tmp_path, ManagerConfig(), CREDENTIALS) as app:
+            ask_version(ManagerConfig(), app)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert proxy.requests == []
+    assert service.requests
+    assert {named, "127.0.0.1"} >= set(os.environ["no_proxy"].split(",")), "what was excepted before, still is"
