@@ -34,13 +34,15 @@ log = logging.getLogger("mep.audit")
 
 MAX_TASK_RECORD = 2048
 """Bytes that are kept of what a user endpoint says of a task."""
+RESERVE = 20
+"""Tasks are not written to the last twentieth of the file system: that is for what the manager decides."""
 
 _TASK = re.compile(
     r"fid=(?P<function>[\w-]{0,64}) tid=(?P<task>[\w-]{1,64}) bid=(?P<block>[\w.-]{0,64})"
     r" (?P<action>[A-Z_]{1,32})(?: - (?P<message>.*))?",
     re.ASCII,
 )
-_UNWELCOME = frozenset({"refused", "withdrawn"})
+_UNWELCOME = frozenset({"refused", "withdrawn", "counted"})
 """Events that are warnings in the log."""
 _PLAIN = re.compile(r"[\w.@:/+-]+", re.ASCII)
 _REMEDIES = {
@@ -83,14 +85,14 @@ class AuditTrail:
         log.log(level, "%s", _told(event, request_id, facts), extra={"facts": known})
         self._add(self._line(known), sync=self._required)
 
-    def task(self, request_id: str, endpoint: str, account: Account, record: bytes) -> None:
+    def task(self, request_id: str, endpoint: str, account: Account, record: bytes) -> int:
         """Adds what a user endpoint said of a task: `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - MESSAGE]`, one record.
 
         It comes from a user's process, so nothing in it is believed: who speaks is told by the caller, and a record of
         another form is kept as `text`. Not in the log, where others' lines could drown in it, and not forced to the
-        disk, which would let one user hold up everybody.
+        disk, which would let one user hold up everybody. The last of the file system is not for it.
 
-        Raises AuditError when it is required and was not written.
+        Returns the bytes of the line. Raises AuditError when it is required and was not written.
         """
         said = as_ascii(record[:MAX_TASK_RECORD])
         match = _TASK.fullmatch(said)
@@ -98,7 +100,9 @@ class AuditTrail:
         facts |= {key: value for key, value in match.groupdict().items() if value} if match else {"text": said}
         if len(record) > MAX_TASK_RECORD:
             facts["cut_off_bytes"] = len(record) - MAX_TASK_RECORD
-        self._add(self._line({"event": "task", "request": request_id, **facts}), sync=False)
+        line = self._line({"event": "task", "request": request_id, **facts})
+        self._add(line, sync=False, of_task=True)
+        return len(line)
 
     def trouble(self) -> str:
         """Why lines are not written now, and how many are missing; empty when all is well."""
@@ -115,19 +119,21 @@ class AuditTrail:
         lost = {"lost_lines": self._lost} if self._lost else {}
         return json.dumps({"time": now, **facts, **lost}, default=str)
 
-    def _add(self, line: str, *, sync: bool) -> None:
+    def _add(self, line: str, *, sync: bool, of_task: bool = False) -> None:
         if self._path is None:
             return
         try:
-            self._write(self._path, line, sync)
+            self._write(self._path, line, sync, of_task)
         except AuditError as e:
             self._failed(e)
         else:
             self._worked()
 
-    def _write(self, path: Path, line: str, sync: bool) -> None:
+    def _write(self, path: Path, line: str, sync: bool, of_task: bool) -> None:
         file = self._current(path)
         try:
+            if of_task:
+                _leave_reserve(file)
             self._append(file, line.encode() + b"\n")
             if sync:
                 os.fdatasync(file)
@@ -221,6 +227,13 @@ def _ends_torn(file: int) -> bool:
     """Whether what is in the file ends within a line: a manager died, or the disk was full."""
     size = os.fstat(file).st_size
     return size > 0 and os.pread(file, 1, size - 1) != b"\n"
+
+
+def _leave_reserve(file: int) -> None:
+    """Raises OSError when only the reserve is left."""
+    system = os.fstatvfs(file)
+    if system.f_bfree * RESERVE < system.f_blocks:
+        raise OSError(errno.ENOSPC, f"the last {100 // RESERVE} % of its file system are not for tasks")
 
 
 def _has_name(file: int, path: Path) -> bool:

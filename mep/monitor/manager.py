@@ -28,6 +28,7 @@ from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
 from mep.monitor.profile_in_force import ProfileInForce, Reader
 from mep.monitor.reload_answer import Answers
+from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions, Notices
 from mep.monitor.stages.endpoint_events import EndpointEvents
@@ -118,11 +119,15 @@ class Manager:
         self._name_service = neighbours.name_service
         self._renderer = neighbours.renderer
         self._containment = Containment(profile.name)
-        decisions = Decisions(self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12])
+        self._decisions = decisions = Decisions(
+            self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12]
+        )
+        budget = AuditBudget(lambda: self._in_force.profile.config.limits)
         breaker = Breaker()
         self._events = EndpointEvents(
             decisions,
             self._audit,
+            budget,
             breaker,
             lambda command: self.pipeline.revive(command),
             lambda refusal, command: self.pipeline.tell(refusal, command),
@@ -144,6 +149,7 @@ class Manager:
             self._name_service,
             self._renderer,
             decisions,
+            budget,
             breaker,
             self._table,
             self._rights,
@@ -191,6 +197,7 @@ class Manager:
             await self._renderer.stop()
             await self._name_service.stop()
             self._containment.close()
+            self._decisions.close()
             self._audit.close()
             self._asked.close()
             self._status.remove()

@@ -29,9 +29,9 @@ _LAST_RECORDS = 16
 class EndpointPipes:
     """Passes on what is heard, in the event loop.
 
-    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks; False when that
-    cannot be audited. unaudited: so its tasks may not go on, or it has closed the pipe for that, or is ending. ended:
-    its process has ended, with its pidfd; `finish` comes next.
+    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks; False when they may
+    not go on. unaudited: they may not, or it has closed the pipe for that, or is ending. ended: its process has ended,
+    with its pidfd; `finish` comes next.
     """
 
     word: Callable[[UserEndpoint, bytes], bool]

@@ -19,8 +19,8 @@ class Listener(Protocol):
     def working(self, endpoint: UserEndpoint) -> None:
         """It has delivered its first result."""
 
-    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
-        """What it says of its tasks. False when that cannot be audited, and must be: it is killed."""
+    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> str | None:
+        """What it says of its tasks. None, or why it may not go on, for its user and the admin: it is killed."""
 
     def exited(self, endpoint: UserEndpoint, report: ExitReport) -> None:
         """It has ended. Told once for each, whatever else follows."""

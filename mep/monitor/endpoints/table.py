@@ -255,11 +255,11 @@ class EndpointTable:
         return True
 
     def _task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
-        """What it says of its tasks; False when that cannot be audited, and it is killed."""
-        audited = self._listener.task_records(endpoint, records)
-        if not audited:
-            endpoint.killed_for = "the audit trail, without which no task may run here, cannot be written"
-        return audited
+        """What it says of its tasks; False when it may not go on, and is killed."""
+        why = self._listener.task_records(endpoint, records)
+        if why is not None:
+            endpoint.killed_for = why
+        return why is None
 
     def _exited(self, endpoint: UserEndpoint, pidfd: int) -> None:
         met = endpoint.limits.met()  # first of all: the kernel's counts go with its scope

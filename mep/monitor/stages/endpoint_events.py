@@ -13,6 +13,7 @@ from mep.monitor.audit import AuditError, AuditTrail
 from mep.monitor.background import Background
 from mep.monitor.endpoints.kept import KeptEndpoints
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
+from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.request.refusal import Refusal
@@ -41,6 +42,7 @@ class EndpointEvents:
         self,
         decisions: Decisions,
         audit: AuditTrail,
+        budget: AuditBudget,
         breaker: Breaker,
         revive: Callable[[StartEndpoint], Coroutine[None, None, None]],
         tell: Callable[[Refusal, StartEndpoint], Coroutine[None, None, None]],
@@ -48,6 +50,7 @@ class EndpointEvents:
     ) -> None:
         self._decisions = decisions
         self._audit = audit
+        self._budget = budget
         self._breaker = breaker
         self._revive = revive
         self._tell = tell
@@ -73,15 +76,22 @@ class EndpointEvents:
         """It has delivered its first result."""
         self._breaker.did_work(endpoint.account.uid)
 
-    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
-        """What it says of its tasks. False when that must be audited and cannot be."""
+    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> str | None:
+        """What it says of its tasks. Returns why it may not go on: that must be audited, and cannot or may not be."""
+        uid = endpoint.account.uid
+        if (exceeded := self._budget.exceeded(uid)) is not None:
+            return exceeded
         try:
             for record in records:
-                self._audit.task(endpoint.command.request_id, endpoint.name, endpoint.account, record)
+                self._budget.spend(
+                    uid, self._audit.task(endpoint.command.request_id, endpoint.name, endpoint.account, record)
+                )
         except AuditError as e:
             log.critical("%s is ended: its tasks cannot be audited: %s", endpoint.name, e)
-            return False
-        return True
+            return "the audit trail, without which no task may run here, cannot be written"
+        if (exceeded := self._budget.exceeded(uid)) is not None:
+            log.error("%s of account %r is ended: %s", endpoint.name, endpoint.account.name, exceeded)
+        return exceeded
 
     def exited(self, endpoint: UserEndpoint, report: ExitReport) -> None:
         """It has ended."""

@@ -412,3 +412,14 @@ def test_a_task_that_must_be_on_record_raises(disk: Path, alice: Account) -> Non
     with pytest.raises(AuditError, match="make room"):
         trail.task("r1", "uep.1", alice, b"x" * 1000)
     trail.close()
+
+
+def test_the_last_of_the_file_system_is_not_for_tasks(disk: Path, alice: Account) -> None:
+    make_room(disk)
+    trail = AuditTrail(disk / "audit.log", required=True)
+    with pytest.raises(AuditError, match=r"last 5 % of its file system are not for tasks.*make room"):
+        for _ in range(100):
+            trail.task("r1", "uep.1", alice, b"x" * 1000)
+    trail.record("starting", "r2", text="x" * 1000)
+    trail.close()
+    assert events(disk / "audit.log")[-1] == "starting"
