@@ -16,6 +16,7 @@ instead of going on, and a decision that was recorded is on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -73,10 +74,12 @@ class AuditTrail:
             raise AuditError("high_assurance: true needs an audit trail; set audit_log_path in config.yaml")
         self._path = path
         self._required = required
-        self._file = None if path is None else _open(path)
-        self._torn = self._file is not None and _ends_torn(self._file)
+        self._file: int | None = None
+        self._torn = False
         self._lost = 0
         self._trouble = ""
+        if path is not None:
+            self._current(path)
 
     def record(self, event: str, request_id: str, **facts: object) -> None:
         """Adds the line of a decision. Raises AuditError when it is required and not on the disk now."""
@@ -167,7 +170,16 @@ class AuditTrail:
         if self._file is None:
             self._file = _open(path)
             self._torn = _ends_torn(self._file)
+            self._tell_names(path, self._file)
         return self._file
+
+    def _tell_names(self, path: Path, file: int) -> None:
+        """Says, in trail and log, that the file has other names: harmless, and not how it was made."""
+        if (names := os.fstat(file).st_nlink) > 1:
+            reason = f"{path} {_has_names(path, names)}"
+            log.warning("%s", reason)
+            with contextlib.suppress(OSError):  # what cannot be written is told of the next line
+                self._append(file, self._line({"event": "hard link", "reason": reason}).encode() + b"\n")
 
 
 def _told(event: str, request_id: str, facts: dict[str, object]) -> str:
@@ -192,20 +204,24 @@ def _open(path: Path) -> int:
     # Not blocking: nobody may be waiting at the other end of what is no file. Readable: the last byte is looked at.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        trust.check(path.parent)
+        folder = trust.check(path.parent)
         file = os.open(path, flags, 0o600)
     except trust.Untrusted as e:
         raise AuditError(f"{path}: {e}") from None
     except OSError as e:
         raise _error(path, e) from None
-    if problem := _problem(path, os.fstat(file)):
+    if problem := _problem(path, os.fstat(file), folder):
         os.close(file)
         raise AuditError(f"{path}: {problem}")
     return file
 
 
-def _problem(path: Path, status: os.stat_result) -> str | None:
-    """What is wrong with the file that was opened, with the remedy."""
+def _problem(path: Path, status: os.stat_result, folder: os.stat_result) -> str | None:
+    """What is wrong with the file that was opened, with the remedy.
+
+    Where fs.protected_hardlinks is 0, others can give a file of root's another name wherever they can write: then the
+    trail would be written to any file of root's. A name elsewhere gives nobody anything.
+    """
     name = shlex.quote(str(path))
     if not stat.S_ISREG(status.st_mode):
         return "is no regular file; remove it, or change audit_log_path"
@@ -213,9 +229,13 @@ def _problem(path: Path, status: os.stat_result) -> str | None:
         return f"belongs to uid {status.st_uid}, not to root; mend it: chown root {name}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others than root may write to it; mend it: chmod go-w {name}"
-    if status.st_nlink != 1:
-        return f"has {status.st_nlink} names (hard links); remove the others: find / -xdev -samefile {name}"
+    if status.st_nlink > 1 and folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"{_has_names(path, status.st_nlink)}, and others may write to its folder; choose another one"
     return None
+
+
+def _has_names(path: Path, names: int) -> str:
+    return f"has {names} names (hard links); remove the others: find / -xdev -samefile {shlex.quote(str(path))}"
 
 
 def _error(path: Path, error: OSError) -> AuditError:

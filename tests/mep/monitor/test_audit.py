@@ -248,6 +248,12 @@ def second_name(path: Path) -> None:
     path.with_name("victim").hardlink_to(path)
 
 
+def second_name_where_others_write(path: Path) -> None:
+    """As somebody can have put it there, for a file of root's to be written to."""
+    second_name(path)
+    path.parent.chmod(0o1777)
+
+
 def somebody_elses(path: Path) -> None:
     path.touch(mode=0o600)
     os.chown(path, 65534, 65534)
@@ -275,7 +281,7 @@ UNTRUSTED: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (Path.mkdir, "must name a file"),
     "link": (link_elsewhere, "symbolic link is not followed"),
     "link to nothing": (lambda path: path.symlink_to("nosuch"), "symbolic link is not followed"),
-    "hard link": (second_name, "2 names .* remove the others"),
+    "hard link in an open folder": (second_name_where_others_write, "2 names .* remove the others"),
     "somebody else's": (somebody_elses, "chown root .*audit.log$"),
     "group may write": (lambda path: (path.touch(), path.chmod(0o620)), "chmod go-w .*audit.log$"),
     "others may write": (lambda path: (path.touch(), path.chmod(0o602)), "chmod go-w .*audit.log$"),
@@ -316,6 +322,25 @@ def test_nor_is_it_taken_in_place_of_a_rotated_file(tmp_path: Path, root: None, 
     kept = next(tmp_path.glob("*/audit.1"))
     assert events(kept) == ["one"]
     assert not any(victim.read_bytes() for victim in tmp_path.glob("*/victim"))
+
+
+def test_a_second_name_is_told_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where fs.protected_hardlinks is 0, whoever can enter its folder can give it one, and cannot write by it."""
+    path = tmp_path / "audit.log"
+    second_name(path)
+    trail = AuditTrail(path, required=True)
+    trail.record("one", "r1")
+    path.rename(path.with_suffix(".1"))
+    path.with_suffix(".1").unlink()
+    (tmp_path / "victim").rename(path)
+    second_name(path)
+    trail.record("two", "r2")
+    trail.close()
+    AuditTrail(path).close()
+    assert events(path) == ["hard link", "one", "two", "hard link"]
+    told = records(path)[0]["reason"]
+    assert told in caplog.text
+    assert told.startswith(f"{path} has 2 names") and f"find / -xdev -samefile {path}" in told
 
 
 def test_a_link_to_the_rotated_file_is_not_taken_for_it(tmp_path: Path) -> None:
