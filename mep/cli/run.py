@@ -209,7 +209,7 @@ def _register(profile: Profile, found: ClientCredentials | None) -> Registration
 @contextmanager
 def _exit_codes_of_the_manager() -> Iterator[None]:
     """Raises Failed in place of what ends a manager that has started."""
-    from mep.monitor.audit import AuditError
+    from mep.monitor.audit_file import AuditError
     from mep.processes.helper import HelperUnavailable
     from mep.request.unwanted import EndpointUnwanted
     from wire.errors import BrokerError

@@ -115,7 +115,11 @@ class Manager:
         self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._answers, self._profile_changed)
         if refused:
             self._status.profile(refused)
-        self._audit = AuditTrail(config.audit_log_path, required=config.high_assurance)
+        self._audit = AuditTrail(
+            config.audit_log_path,
+            required=config.high_assurance,
+            patience=lambda: self._in_force.profile.config.start_patience,
+        )
         self._name_service = neighbours.name_service
         self._renderer = neighbours.renderer
         self._containment = Containment(profile.name)
@@ -181,6 +185,7 @@ class Manager:
         self._watch_signals()
         last_run.runs(self._run_directory)
         try:
+            self._audit.start()
             await self._answer_questions()
             await self._name_service.start()
             await self._renderer.start()
@@ -198,6 +203,7 @@ class Manager:
             await self._name_service.stop()
             self._containment.close()
             self._decisions.close()
+            await self._audit.stop()
             self._audit.close()
             self._asked.close()
             self._status.remove()

@@ -65,6 +65,31 @@ async def run(work: Callable[[], T], within: float | None = None) -> T:
     return result
 
 
+def start(work: Callable[[], None], keeping: int) -> tuple[int, int]:
+    """A child that does the work, however long that takes: its pid, and its pidfd. It outlives its parent.
+
+    keeping: the one descriptor that it has besides standard input, output and error. Raises OSError.
+    """
+    return _begin(lambda: _lasting(work, keeping))
+
+
+def _begin(child: Callable[[], NoReturn]) -> tuple[int, int]:
+    # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            child()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        return pid, os.pidfd_open(pid)
+    except OSError:  # no descriptor to be had: nobody could ever reap this child
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
 @contextlib.contextmanager
 def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
     """A child that does the work: its pid, its pidfd, and the end of a pipe that its answer comes through."""
@@ -72,21 +97,10 @@ def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
     try:
         os.set_blocking(reading, False)
         parent = os.getpid()
-        # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            pid = os.fork()
-            if pid == 0:
-                _child(work, writing, parent)
+            pid, pidfd = _begin(lambda: _child(work, writing, parent))
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(writing)
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:  # no descriptor to be had: nobody could ever reap this child
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
         yield pid, pidfd, reading
     finally:
         os.close(reading)
@@ -131,6 +145,17 @@ def _child(work: Callable[[], object], writing: int, parent: int) -> NoReturn:
         if os.getppid() == parent:
             _let_go(writing)
             _write(writing, _answer(work))
+    finally:
+        os._exit(0)
+
+
+def _lasting(work: Callable[[], None], keeping: int) -> NoReturn:
+    """Never returns into the caller's code. Whoever ends the parent from a terminal, or as a group, does not end it."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        _let_go(keeping)
+        work()
     finally:
         os._exit(0)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.accounts import LocalAccount
@@ -62,6 +63,7 @@ def disk(folder: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def site(folder: Path, disk: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
     config = {"public": True, "high_assurance": True, "audit_log_path": str(disk / "audit.log")}
+    config |= {"start_patience": 5}
     with site_of(folder, hub, "assured", config=config, program=(sys.executable, "-I", "-c", PROGRAM)) as manager:
         (manager.folder / "audit.log").symlink_to(disk / "audit.log")  # where `ManagerProcess.audit` looks
         yield manager
@@ -109,3 +111,26 @@ def test_nothing_starts_while_the_trail_cannot_be_written(hub: HubProcess, site:
     whole = [json.loads(line) for line in lines if line.endswith("}") and line.startswith("{")]
     assert sum(line["event"] == "started" for line in whole) == started + 1
     assert [line for line in whole if line.get("lost_lines")], "what is missing is told"
+
+
+def test_a_trail_that_does_not_answer_holds_up_only_starts(hub: HubProcess, site: ManagerProcess) -> None:
+    (writer,) = [child for child in psutil.Process(site.pid).children() if child.name() == "mep-audit"]
+    writer.suspend()
+    try:
+        said = caller(hub, site)("alice")
+        assert "audit trail" in said["error"]
+        assert "uid" in caller(hub, site)("bob"), "his user endpoint runs"
+        status = site.run("status", site.name)
+        assert status.returncode == 0, status.stderr
+        assert "lines have waited for the disk" in status.stdout
+    finally:
+        writer.resume()
+    assert "has not confirmed the line within 5 s" in site.log.read_text()
+    assert "uid" in caller(hub, site)("alice")
+
+
+def test_a_writer_that_is_killed_is_replaced(hub: HubProcess, site: ManagerProcess) -> None:
+    (writer,) = [child for child in psutil.Process(site.pid).children() if child.name() == "mep-audit"]
+    writer.kill()
+    assert "uid" in caller(hub, site)("alice")
+    assert "is started anew" in site.log.read_text()

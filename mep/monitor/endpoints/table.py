@@ -13,7 +13,7 @@ import functools
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 
 from mep.monitor.containment import limits_met
@@ -254,9 +254,12 @@ class EndpointTable:
             self._happens(endpoint, Event.COMMAND)
         return True
 
-    def _task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
-        """What it says of its tasks; False when it may not go on, and is killed."""
-        why = self._listener.task_records(endpoint, records)
+    def _task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> Coroutine[None, None, bool]:
+        """What it says of its tasks. Once that is on record: False when it may not go on, and is killed."""
+        return self._recorded(endpoint, self._listener.task_records(endpoint, records))
+
+    async def _recorded(self, endpoint: UserEndpoint, outcome: Awaitable[str | None]) -> bool:
+        why = await outcome
         if why is not None:
             endpoint.killed_for = why
         return why is None

@@ -90,9 +90,7 @@ class Pipeline:
         """One request, to its end. The caller acknowledges the command when this returns."""
         refusal: Refusal | None = None
         try:
-            self._decisions.decide("received", command.request_id, **_facts(command))
-        except Refused as e:
-            refusal = e.refusal
+            self._decisions.note("received", command.request_id, **_facts(command))
         except Exception:
             log.exception("[%s] unexpected error", command.request_id)
             refusal = UNEXPECTED
@@ -229,8 +227,8 @@ class Pipeline:
         identity, owner = await self._who_surely(profile, start, deadline)
         if earlier_uid not in (None, owner.uid):
             raise admission.mapped_elsewhere(start.name, f"uid {earlier_uid}", owner.name)
-        running = self._table.get(start.name)  # only now: it may have ended while a mapping program was waited for
-        self._decisions.decide(
+        running = self._table.get(start.name)
+        await self._decisions.decide(
             "mapped",
             start.request_id,
             None if running is None else running.pid,
@@ -243,6 +241,7 @@ class Pipeline:
             rule=identity.rule,
             mapping=profile.mapping.digest[:12],
         )
+        running = self._table.get(start.name)  # only now: it may have ended while all that was waited for
         if running is not None:
             self._table.refresh(running, start)
             self._kept.keep(running)

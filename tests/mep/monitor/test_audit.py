@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from mep.monitor.audit import MAX_TASK_RECORD, AuditError, AuditTrail
+from mep.monitor.audit import MAX_TASK_RECORD, AuditTrail
+from mep.monitor.audit_file import AuditError
 from mep.request.account import Account
 from tests.conftest import need
 

@@ -59,7 +59,7 @@ class Heard:
     revived: list[tuple[int, StartEndpoint]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
 
-    def held(self, endpoint: UserEndpoint) -> None:
+    async def held(self, endpoint: UserEndpoint) -> None:
         self.held_.append(endpoint.pid)
         if self.refuses is not None:
             raise self.refuses
@@ -70,7 +70,7 @@ class Heard:
     def working(self, endpoint: UserEndpoint) -> None:
         self.working_.append(endpoint.pid)
 
-    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> str | None:
+    async def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> str | None:
         self.records += records
         return self.unaudited
 

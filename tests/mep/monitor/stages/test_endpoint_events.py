@@ -79,12 +79,12 @@ def run(tmp_path: Path, story: Callable[[Parts], Awaitable[None] | None]) -> Par
 
 
 def test_a_life_is_on_record(tmp_path: Path, endpoint: UserEndpoint) -> None:
-    def story(parts: Parts) -> None:
-        parts.events.held(endpoint)
+    async def story(parts: Parts) -> None:
+        await parts.events.held(endpoint)
         endpoint.checked_in_after = 1.23456
         parts.events.checked_in(endpoint)
         parts.events.adopted(endpoint)
-        assert parts.events.task_records(endpoint, [b"fid=f tid=t bid=b RECEIVED"]) is None
+        assert await parts.events.task_records(endpoint, [b"fid=f tid=t bid=b RECEIVED"]) is None
         parts.events.exited(endpoint, DIED)
 
     parts = run(tmp_path, story)
@@ -147,13 +147,13 @@ def test_a_trail_that_cannot_be_written(
 ) -> None:
     """What may not happen then does not; what has happened is told all the same."""
 
-    def story(parts: Parts) -> None:
+    async def story(parts: Parts) -> None:
         (tmp_path / "audit.log").rename(tmp_path / "until then")
         (tmp_path / "audit.log").mkdir()
         with pytest.raises(Refused) as caught:
-            parts.events.held(endpoint)
+            await parts.events.held(endpoint)
         assert caught.value.refusal.stage == "audit"
-        assert "cannot be written" in str(parts.events.task_records(endpoint, [b"a record"]))
+        assert "cannot be written" in str(await parts.events.task_records(endpoint, [b"a record"]))
         parts.events.exited(endpoint, DIED)
         parts.events.died(endpoint, DIED)
 
@@ -188,17 +188,18 @@ def test_who_tells_of_tasks_without_end_is_ended_alone(tmp_path: Path, endpoint:
     """And with it whatever else of the account writes; the trail has what was within the budget."""
     other = dataclasses.replace(endpoint, account=dataclasses.replace(endpoint.account, name="bob", uid=54322))
 
-    def story(parts: Parts) -> None:
+    async def story(parts: Parts) -> None:
         parts.limits = Limits(audit_mib_per_hour_per_user=1)
-        flood = (parts.events.task_records(endpoint, [b"x" * 2048] * 16) for _ in range(1000))
-        why = next(said for said in flood if said is not None)
+        why = None
+        while why is None:
+            why = await parts.events.task_records(endpoint, [b"x" * 2048] * 16)
         assert "filled the 1 MiB" in why and "UTC" in why
         size = (tmp_path / "audit.log").stat().st_size
         assert 1 << 20 <= size < (1 << 20) + 50_000
-        assert parts.events.task_records(endpoint, [b"more"]) == why
+        assert await parts.events.task_records(endpoint, [b"more"]) == why
         assert (tmp_path / "audit.log").stat().st_size == size
-        assert parts.events.task_records(other, [b"another's"]) is None
+        assert await parts.events.task_records(other, [b"another's"]) is None
         parts.limits = Limits(audit_mib_per_hour_per_user=None)
-        assert parts.events.task_records(endpoint, [b"more"]) is None
+        assert await parts.events.task_records(endpoint, [b"more"]) is None
 
     run(tmp_path, story)

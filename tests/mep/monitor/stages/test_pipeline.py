@@ -455,7 +455,6 @@ def test_nothing_is_started_that_is_not_on_record(site: Site, command: StartEndp
     assert site.table.plans == []
     ((_, text),) = site.notices.sent
     assert "cannot keep its audit trail" in text
-    assert bool(site.mapper.asked) == (at == "mapped")
 
 
 def test_a_revival_is_the_request_once_more(site: Site, command: StartEndpoint) -> None:
@@ -698,9 +697,9 @@ def test_nothing_is_only_counted_that_could_not_be_written(site: Site, command: 
         site.path.rename(site.path.with_suffix(".1"))
         site.path.mkdir()
         with pytest.raises(Refused, match="audit"):
-            site.decisions.decide("starting", "another")
+            await site.decisions.decide("starting", "another")
         with pytest.raises(Refused, match="audit"):
-            site.decisions.decide("received", "r601", identity=command.requester)
+            await site.decisions.decide("received", "r601", identity=command.requester)
         site.path.rmdir()
         site.decisions.close()
 
