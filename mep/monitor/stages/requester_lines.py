@@ -1,8 +1,8 @@
 """How much of trail and log one requester may fill with requests that start nothing: refused, refreshed, superseded.
 
 They cost who sends them nothing, so each requester has so many lines an hour in full. What comes then is counted, and
-told once a minute by one line, `counted`: nothing is decided without being on record, but not each with a line of its
-own. Lines of what starts, runs and ends are never counted instead of being written. `decisions` has one of these.
+told every ten seconds by one line, `counted`: nothing is decided without being on record, but not each with a line of
+its own. Lines of what starts, runs and ends are never counted instead of being written. `decisions` has one of these.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mep.monitor.stages.quota import SYSTEM_CLOCK, Clock
 IN_FULL = 1000
 """Lines of one requester that are written in full in an hour."""
 HOUR = 3600.0
-TELL_AFTER = 60.0
+TELL_AFTER = 10.0
 """Seconds for which lines are counted before that is told: so much a crash of the manager can lose."""
 
 
