@@ -70,10 +70,11 @@ def start(work: Callable[[], None], keeping: int) -> tuple[int, int]:
 
     keeping: the one descriptor that it has besides standard input, output and error. Raises OSError.
     """
-    return _begin(lambda: _lasting(work, keeping))
+    pid = _begin(lambda: _lasting(work, keeping))
+    return pid, _pidfd(pid)
 
 
-def _begin(child: Callable[[], NoReturn]) -> tuple[int, int]:
+def _begin(child: Callable[[], NoReturn]) -> int:
     # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -82,8 +83,12 @@ def _begin(child: Callable[[], NoReturn]) -> tuple[int, int]:
             child()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def _pidfd(pid: int) -> int:
     try:
-        return pid, os.pidfd_open(pid)
+        return os.pidfd_open(pid)
     except OSError:  # no descriptor to be had: nobody could ever reap this child
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -98,10 +103,10 @@ def _fork(work: Callable[[], object]) -> Iterator[tuple[int, int, int]]:
         os.set_blocking(reading, False)
         parent = os.getpid()
         try:
-            pid, pidfd = _begin(lambda: _child(work, writing, parent))
+            pid = _begin(lambda: _child(work, writing, parent))
         finally:
             os.close(writing)
-        yield pid, pidfd, reading
+        yield pid, _pidfd(pid), reading
     finally:
         os.close(reading)
 
