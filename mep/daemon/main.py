@@ -20,7 +20,7 @@ from mep.daemon import composition, helper_account, logs
 from mep.daemon.failed import Failed, check_name, exit_codes, need_root, running_once
 from mep.daemon.registering import Registrar
 from mep.monitor import last_run, run_lock
-from mep.monitor.audit import AuditError
+from mep.monitor.audit_file import AuditError
 from mep.privileged import kernel
 from mep.processes.helper import HelperUnavailable
 from mep.profile import places

@@ -20,7 +20,9 @@ FILES
   worker_process.py    the worker: its process, what it is told and says
   profile_in_force.py  the profile that requests are served by; reload
   reload_answer.py     what a reload came to, for `mep reload`
-  audit.py             the audit trail
+  audit.py             the audit trail: what a line says
+  audit_file.py        its file
+  audit_writer.py      the process that writes it
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
   status_socket.py     the socket on which `mep status` asks for it

@@ -4,94 +4,113 @@ Lines are for programs and for years later: `time`, `event`, `request`, and what
 uid, pid, rule, stage, reason, status, seconds). Nothing secret is ever passed in. `pipeline` calls `record` for what
 the manager decides; `task` is for what user endpoints say of their tasks, which goes to the file only.
 
-The file is root's, nobody else can write to it or lead it elsewhere, and it is only ever appended to. logrotate may
-rename it, remove it or truncate it under the manager (`create` or `copytruncate`). A line is one write. One that was
-cut off, on a full disk or by a crash, stays as a line that is no JSON: the next one begins on a line of its own.
-Several managers may write to one file; then a line may be empty, when one begins while another is writing.
+The file is `audit_file`'s. From `start` on it is written by a process of its own, `audit_writer`, so that only who must
+waits for the disk; before that, and in small programs, lines are written at once.
 
 Lines that cannot be written are an error in the log, once for each new reason, and the next line that is written says
 how many are missing (`lost_lines`). When auditing is required (`high_assurance: true`), the caller gets an AuditError
-instead of going on, and a decision that was recorded is on the disk.
+instead of going on: from `record` and `task`, or from `confirm`, which waits until lines are on the disk.
 """
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import json
 import logging
-import os
 import re
-import shlex
-import stat
-from datetime import datetime, timezone
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from mep.monitor.audit_file import AuditError, AuditFile, line_of
+from mep.monitor.audit_writer import AuditWriter
 from mep.processes.printable import as_ascii
-from mep.profile import places
-from mep.profile.errors import ConfigError
+from mep.profile.config import ManagerConfig
 from mep.request.account import Account
 
 log = logging.getLogger("mep.audit")
 
 MAX_TASK_RECORD = 2048
 """Bytes that are kept of what a user endpoint says of a task."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that the disk has for the last lines when the manager stops."""
 
+_MOMENT = 1.0
+"""Seconds for which what has been refused is not told while its line is not in the file."""
 _TASK = re.compile(
     r"fid=(?P<function>[\w-]{0,64}) tid=(?P<task>[\w-]{1,64}) bid=(?P<block>[\w.-]{0,64})"
     r" (?P<action>[A-Z_]{1,32})(?: - (?P<message>.*))?",
     re.ASCII,
 )
-_UNWELCOME = frozenset({"refused", "withdrawn"})
+_UNWELCOME = frozenset({"refused", "withdrawn", "counted"})
 """Events that are warnings in the log."""
 _PLAIN = re.compile(r"[\w.@:/+-]+", re.ASCII)
-_REMEDIES = {
-    errno.ENOENT: "make its folder, root's and with mode 0750",
-    errno.EISDIR: "audit_log_path must name a file, and this is a folder",
-    errno.ELOOP: "a symbolic link is not followed; put the path of the file itself into audit_log_path",
-    errno.ENXIO: "it is no regular file; remove it, or change audit_log_path",
-    errno.ENOSPC: "make room on its file system",
-    errno.EDQUOT: "make room in root's quota",
-}
 
 
-class AuditError(OSError):
-    """The audit trail cannot be kept. The text names the file, the reason and the remedy."""
+@dataclass(frozen=True)
+class Line:
+    """One that was handed over. size: its bytes. outcome: comes later; why it is not in the file, or empty."""
+
+    size: int = 0
+    outcome: asyncio.Future[str] | None = None
 
 
 class AuditTrail:
     """Appends to `path`; without one, lines go to the log alone. See the module for the rest.
 
-    required: nothing may happen that is not on record: `record` and `task` raise what they otherwise only log.
+    required: nothing may happen that is not on record. patience: gives the seconds that `confirm` waits for a decision.
 
     Raises AuditError from the constructor, required or not: `path` cannot be opened or is not trusted; required
     without a path.
     """
 
-    def __init__(self, path: Path | None, required: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        required: bool = False,
+        patience: Callable[[], float] = lambda: ManagerConfig.start_patience,
+    ) -> None:
         if required and path is None:
             raise AuditError("high_assurance: true needs an audit trail; set audit_log_path in config.yaml")
-        self._path = path
         self._required = required
-        self._file = None if path is None else _open(path)
-        self._torn = self._file is not None and _ends_torn(self._file)
+        self._patience = patience
+        self._path = path
+        self._file = None if path is None else AuditFile(path)
+        self._writer: AuditWriter | None = None
         self._lost = 0
         self._trouble = ""
 
-    def record(self, event: str, request_id: str, **facts: object) -> None:
-        """Adds the line of a decision. Raises AuditError when it is required and not on the disk now."""
+    def start(self) -> None:
+        """Has lines written by a process of its own from now on. In the event loop; `stop` ends that."""
+        if self._file is not None:
+            self._writer = AuditWriter(self._file, sync=self._required, told=self._told)
+
+    async def stop(self) -> None:
+        """Waits until all lines are in the file, but not for ever."""
+        if self._writer is not None:
+            await self._writer.stop(CLOSE_TIMEOUT)
+            self._writer = None
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def record(self, event: str, request_id: str, **facts: object) -> Line:
+        """Adds the line of a decision. Raises AuditError when it is required and known not to be on the disk."""
         level = logging.WARNING if event in _UNWELCOME else logging.INFO
         known = {"event": event, "request": request_id, **facts}
-        log.log(level, "%s", _told(event, request_id, facts), extra={"facts": known})
-        self._add(self._line(known), sync=self._required)
+        log.log(level, "%s", _for_people(event, request_id, facts), extra={"facts": known})
+        return self._add(line_of(known), of_task=False)
 
-    def task(self, request_id: str, endpoint: str, account: Account, record: bytes) -> None:
+    def task(self, request_id: str, endpoint: str, account: Account, record: bytes) -> Line:
         """Adds what a user endpoint said of a task: `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - MESSAGE]`, one record.
 
         It comes from a user's process, so nothing in it is believed: who speaks is told by the caller, and a record of
         another form is kept as `text`. Not in the log, where others' lines could drown in it, and not forced to the
-        disk, which would let one user hold up everybody.
+        disk, which would let one user hold up everybody. The last of the file system is not for it.
 
-        Raises AuditError when it is required and was not written.
+        Raises AuditError when it is required and known not to have been written.
         """
         said = as_ascii(record[:MAX_TASK_RECORD])
         match = _TASK.fullmatch(said)
@@ -99,73 +118,77 @@ class AuditTrail:
         facts |= {key: value for key, value in match.groupdict().items() if value} if match else {"text": said}
         if len(record) > MAX_TASK_RECORD:
             facts["cut_off_bytes"] = len(record) - MAX_TASK_RECORD
-        self._add(self._line({"event": "task", "request": request_id, **facts}), sync=False)
+        return self._add(line_of({"event": "task", "request": request_id, **facts}), of_task=True)
+
+    async def confirm(self, line: Line) -> None:
+        """Waits until a decision is on the disk; returns at once where that is not required.
+
+        Raises:
+            AuditError: it is not, or the disk has not answered in time; then it may get there later.
+        """
+        if not self._required or line.outcome is None:
+            return
+        seconds = self._patience()
+        done, _ = await asyncio.wait({line.outcome}, timeout=seconds)
+        if not done:
+            raise AuditError(
+                f"its disk has not confirmed the line within {seconds:g} s (start_patience); does it hang?"
+            )
+        if why := line.outcome.result():
+            raise AuditError(why)
+
+    async def written(self, line: Line) -> None:
+        """Waits a moment until a line is in the file, whatever becomes of it."""
+        if line.outcome is not None:
+            await asyncio.wait({line.outcome}, timeout=_MOMENT)
+
+    async def confirm_tasks(self, lines: list[Line]) -> None:
+        """Waits until lines of tasks are in the file, however long that takes: their user endpoint waits, too.
+
+        Raises:
+            AuditError: it is required, and one of them is not.
+        """
+        outcomes = [await line.outcome for line in lines if line.outcome is not None]
+        if self._required and (why := next(filter(None, outcomes), "")):
+            raise AuditError(why)
 
     def trouble(self) -> str:
         """Why lines are not written now, and how many are missing; empty when all is well."""
-        return f"audit trail: {self._trouble} ({self._lost} lines lost)" if self._lost else ""
+        waits = self._writer.waits() if self._writer is not None else ""
+        failed = f"{self._trouble} ({self._lost} lines lost)" if self._lost else ""
+        return f"audit trail: {failed or waits}" if failed or waits else ""
 
-    def close(self) -> None:
-        """Closes the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def _line(self, facts: dict[str, object]) -> str:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        lost = {"lost_lines": self._lost} if self._lost else {}
-        return json.dumps({"time": now, **facts, **lost}, default=str)
-
-    def _add(self, line: str, *, sync: bool) -> None:
-        if self._path is None:
-            return
-        try:
-            self._write(self._path, line, sync)
-        except AuditError as e:
-            self._failed(e)
-        else:
-            self._worked()
-
-    def _write(self, path: Path, line: str, sync: bool) -> None:
-        file = self._current(path)
-        try:
-            self._append(file, line.encode() + b"\n")
-            if sync:
-                os.fdatasync(file)
-        except OSError as e:
-            raise _error(path, e) from None
-
-    def _append(self, file: int, line: bytes) -> None:
-        data = b"\n" + line if self._torn else line
-        written = os.write(file, data)
-        self._torn = not data[:written].endswith(b"\n")
-        if written < len(data):
-            raise OSError(errno.ENOSPC, "only a part of the line could be written")
-
-    def _failed(self, error: AuditError) -> None:
-        self._lost += 1
-        if str(error) != self._trouble:
-            log.error("audit line could not be written: %s", error)
-            self._trouble = str(error)
-        if self._required:
-            raise error
-
-    def _worked(self) -> None:
-        if self._lost:
-            log.warning("audit lines are written to %s again; %d were lost", self._path, self._lost)
-            self._lost, self._trouble = 0, ""
-
-    def _current(self, path: Path) -> int:
-        """The descriptor of what has the name now: logrotate renames, and the next line makes a new file."""
-        if self._file is not None and not _has_name(self._file, path):
-            self.close()
+    def _add(self, line: bytes, *, of_task: bool) -> Line:
         if self._file is None:
-            self._file = _open(path)
-            self._torn = _ends_torn(self._file)
-        return self._file
+            return Line()
+        if self._writer is not None:
+            return Line(len(line), self._writer.send(line, of_task=of_task))
+        try:
+            self._file.write(line, of_task=of_task)
+            if self._required and not of_task:
+                self._file.sync()
+        except AuditError as e:
+            self._told(str(e))
+            if self._required:
+                raise
+        else:
+            self._told("")
+        return Line(len(line))
+
+    def _told(self, why: str) -> None:
+        """What became of a line: why it was not written, or empty."""
+        if not why:
+            if self._lost:
+                log.warning("audit lines are written to %s again; %d were lost", self._path, self._lost)
+            self._lost, self._trouble = 0, ""
+            return
+        self._lost += 1
+        if why != self._trouble:
+            log.error("audit line could not be written: %s", why)
+            self._trouble = why
 
 
-def _told(event: str, request_id: str, facts: dict[str, object]) -> str:
+def _for_people(event: str, request_id: str, facts: dict[str, object]) -> str:
     """A decision for people: what was decided and why comes first. What strangers have named is quoted."""
     known = dict(facts)
     stage, reason = known.pop("stage", None), known.pop("reason", None)
@@ -177,57 +200,3 @@ def _told(event: str, request_id: str, facts: dict[str, object]) -> str:
 def _plain(value: object) -> str:
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(value, default=str)
-
-
-def _open(path: Path) -> int:
-    """Opens or makes the file, if it and the way to it are root's alone. Raises AuditError.
-
-    The folders come first: when only root can change them, what is opened is what was looked at.
-    """
-    # Not blocking: nobody may be waiting at the other end of what is no file. Readable: the last byte is looked at.
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        places.check(path.parent)
-        file = os.open(path, flags, 0o600)
-    except ConfigError as e:
-        raise AuditError(f"{path}: {e}") from None
-    except OSError as e:
-        raise _error(path, e) from None
-    if problem := _problem(path, os.fstat(file)):
-        os.close(file)
-        raise AuditError(f"{path}: {problem}")
-    return file
-
-
-def _problem(path: Path, status: os.stat_result) -> str | None:
-    """What is wrong with the file that was opened, with the remedy."""
-    name = shlex.quote(str(path))
-    if not stat.S_ISREG(status.st_mode):
-        return "is no regular file; remove it, or change audit_log_path"
-    if status.st_uid != os.geteuid():
-        return f"belongs to uid {status.st_uid}, not to root; mend it: chown root {name}"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others than root may write to it; mend it: chmod go-w {name}"
-    if status.st_nlink != 1:
-        return f"has {status.st_nlink} names (hard links); remove the others: find / -xdev -samefile {name}"
-    return None
-
-
-def _error(path: Path, error: OSError) -> AuditError:
-    remedy = _REMEDIES.get(error.errno or 0)
-    return AuditError(f"{path}: {error.strerror}{f'; {remedy}' if remedy else ''}")
-
-
-def _ends_torn(file: int) -> bool:
-    """Whether what is in the file ends within a line: a manager died, or the disk was full."""
-    size = os.fstat(file).st_size
-    return size > 0 and os.pread(file, 1, size - 1) != b"\n"
-
-
-def _has_name(file: int, path: Path) -> bool:
-    try:
-        named = path.lstat()
-    except OSError:  # gone, or its folder is; whoever opens it anew tells why it cannot
-        return False
-    opened = os.fstat(file)
-    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)

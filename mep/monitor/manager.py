@@ -28,6 +28,7 @@ from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
 from mep.monitor.profile_in_force import ProfileInForce, Reader
 from mep.monitor.reload_answer import Answers
+from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions, Notices
 from mep.monitor.stages.endpoint_events import EndpointEvents
@@ -116,15 +117,23 @@ class Manager:
         self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._answers, self._profile_changed)
         if refused:
             self._status.profile(refused)
-        self._audit = AuditTrail(config.audit_log_path, required=config.high_assurance)
+        self._audit = AuditTrail(
+            config.audit_log_path,
+            required=config.high_assurance,
+            patience=lambda: self._in_force.profile.config.start_patience,
+        )
         self._name_service = neighbours.name_service
         self._renderer = neighbours.renderer
         self._containment = Containment(profile.name)
-        decisions = Decisions(self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12])
+        self._decisions = decisions = Decisions(
+            self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12]
+        )
+        budget = AuditBudget(lambda: self._in_force.profile.config.limits)
         breaker = Breaker()
         self._events = EndpointEvents(
             decisions,
             self._audit,
+            budget,
             breaker,
             lambda command: self.pipeline.revive(command),
             lambda refusal, command: self.pipeline.tell(refusal, command),
@@ -146,6 +155,7 @@ class Manager:
             self._name_service,
             self._renderer,
             decisions,
+            budget,
             breaker,
             self._table,
             self._rights,
@@ -177,6 +187,7 @@ class Manager:
         self._watch_signals()
         last_run.runs(self._run_directory)
         try:
+            self._audit.start()
             await self._answer_questions()
             await self._name_service.start()
             await self._renderer.start()
@@ -196,6 +207,8 @@ class Manager:
             await self._renderer.stop()
             await self._name_service.stop()
             self._containment.close()
+            self._decisions.close()
+            await self._audit.stop()
             self._audit.close()
             self._asked.close()
             self._status.remove()

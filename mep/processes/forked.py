@@ -140,6 +140,36 @@ def _become(uid: int, gid: int, last_capability: int) -> None:
     become(uid, gid, (gid,), last_capability, login_uid=kernel.login_uid())
 
 
+def start(work: Callable[[], None], keeping: int) -> tuple[int, int]:
+    """A child that does the work, however long that takes: its pid, and its pidfd. It outlives its parent.
+
+    keeping: the one descriptor that it has besides standard input, output and error. Raises OSError.
+    """
+    pid = _begin(lambda: _lasting(work, keeping))
+    return pid, _pidfd(pid)
+
+
+def _begin(child: Callable[[], NoReturn]) -> int:
+    # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            child()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # no descriptor to be had: nobody could ever reap this child
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
 @contextlib.contextmanager
 def _fork(answer: Callable[[], bytes]) -> Iterator[tuple[int, int, int]]:
     """A child that makes the answer: its pid, its pidfd, and the end of a pipe that its answer comes through."""
@@ -147,22 +177,11 @@ def _fork(answer: Callable[[], bytes]) -> Iterator[tuple[int, int, int]]:
     try:
         os.set_blocking(reading, False)
         parent = os.getpid()
-        # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            pid = os.fork()
-            if pid == 0:
-                _child(answer, writing, parent)
+            pid = _begin(lambda: _child(answer, writing, parent))
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(writing)
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:  # no descriptor to be had: nobody could ever reap this child
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        yield pid, pidfd, reading
+        yield pid, _pidfd(pid), reading
     finally:
         os.close(reading)
 
@@ -206,6 +225,17 @@ def _child(answer: Callable[[], bytes], writing: int, parent: int) -> NoReturn:
         if os.getppid() == parent:
             _let_go(writing)
             _write(writing, answer())
+    finally:
+        os._exit(0)
+
+
+def _lasting(work: Callable[[], None], keeping: int) -> NoReturn:
+    """Never returns into the caller's code. Whoever ends the parent from a terminal, or as a group, does not end it."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        _let_go(keeping)
+        work()
     finally:
         os._exit(0)
 

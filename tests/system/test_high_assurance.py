@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from lab.accounts import LocalAccount
@@ -50,13 +52,26 @@ with Executor(endpoint_id=sys.argv[1]) as ex:
     print(json.dumps([future.task_id for future in futures]))
 """
 
+FLOOD = """
+import json, sys
+from globus_compute_sdk import Executor
+
+def fill():
+    import os
+    while True:
+        os.write(4, b"x" * 2048)
+
+with Executor(endpoint_id=sys.argv[1]) as ex:
+    print(json.dumps(str(ex.submit(fill).exception(timeout=60))))
+"""
+
 
 @pytest.fixture(scope="module")
 def disk(folder: Path) -> Iterator[Path]:
     """A file system that is full soon."""
     path = folder / "small"
     path.mkdir(mode=0o755)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k,mode=755", "tmpfs", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", path], check=True)
     yield path
     subprocess.run(["umount", "-l", path], check=True)
 
@@ -64,6 +79,7 @@ def disk(folder: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def site(folder: Path, disk: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
     config = {"public": True, "high_assurance": True, "audit_log_path": str(disk / "audit.log")}
+    config |= {"start_patience": 5, "limits": {"audit_mib_per_hour_per_user": 1}}
     with site_of(folder, hub, "assured", config=config, program=(sys.executable, "-I", "-c", PROGRAM)) as manager:
         (manager.folder / "audit.log").symlink_to(disk / "audit.log")  # where `ManagerProcess.audit` looks
         yield manager
@@ -89,6 +105,12 @@ def fill(path: Path, what: bytes) -> None:
             pass
 
 
+def whole_lines(disk: Path) -> list[dict[str, Any]]:
+    """Without those that a full disk has torn."""
+    lines = (disk / "audit.log").read_text().splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}") and line.startswith("{")]
+
+
 def test_nothing_starts_while_the_trail_cannot_be_written(hub: HubProcess, site: ManagerProcess, disk: Path) -> None:
     started, pid = len(site.audit("started")), site.pid
     (alices,) = {line["pid"] for line in site.audit("started")}
@@ -107,7 +129,42 @@ def test_nothing_starts_while_the_trail_cannot_be_written(hub: HubProcess, site:
     assert "No space left on device" in site.log.read_text()
     assert "uid" in caller(hub, site)("bob")
     assert site.pid == pid
-    lines = (disk / "audit.log").read_text().splitlines()
-    whole = [json.loads(line) for line in lines if line.endswith("}") and line.startswith("{")]
+    whole = whole_lines(disk)
     assert sum(line["event"] == "started" for line in whole) == started + 1
     assert [line for line in whole if line.get("lost_lines")], "what is missing is told"
+
+
+def test_a_trail_that_does_not_answer_holds_up_only_starts(hub: HubProcess, site: ManagerProcess) -> None:
+    (writer,) = [child for child in psutil.Process(site.pid).children() if child.name() == "mep-audit"]
+    writer.suspend()
+    try:
+        said = caller(hub, site)("alice")
+        assert "audit trail" in said["error"]
+        assert "uid" in caller(hub, site)("bob"), "his user endpoint runs"
+        status = site.run("status", site.name)
+        assert status.returncode == 0, status.stderr
+        assert "lines have waited for the disk" in status.stdout
+    finally:
+        writer.resume()
+    assert "has not confirmed the line within 5 s" in site.log.read_text()
+    assert "uid" in caller(hub, site)("alice")
+
+
+def test_a_writer_that_is_killed_is_replaced(hub: HubProcess, site: ManagerProcess) -> None:
+    (writer,) = [child for child in psutil.Process(site.pid).children() if child.name() == "mep-audit"]
+    writer.kill()
+    assert "uid" in caller(hub, site)("alice")
+    assert "is started anew" in site.log.read_text()
+
+
+def test_who_fills_the_trail_with_tasks_is_ended_alone(hub: HubProcess, site: ManagerProcess, disk: Path) -> None:
+    """Last in this file: alice has no more of it for an hour."""
+    before = (disk / "audit.log").stat().st_size
+    (error,) = run_script(hub, "alice", FLOOD, site.endpoint_id)
+    assert "filled the 1 MiB" in error
+    assert 1 << 20 <= (disk / "audit.log").stat().st_size - before < 3 << 19
+    assert "may not be started now" in caller(hub, site)("alice")["error"]
+    assert "uid" in caller(hub, site)("bob")
+    exits = [line for line in whole_lines(disk) if line["event"] == "exited"]
+    (exited,) = [line for line in exits if "audit_mib_per_hour_per_user" in line["reason"]]
+    assert exited["account"] == ALICE

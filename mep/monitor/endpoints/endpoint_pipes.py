@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import os
 import select
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 
+from mep.monitor.background import Background
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 
 _WORDS_SIZE = 4096
@@ -29,15 +30,16 @@ _LAST_RECORDS = 16
 class EndpointPipes:
     """Passes on what is heard, in the event loop.
 
-    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks; False when that
-    cannot be audited. unaudited: so its tasks may not go on, or it has closed the pipe for that, or is ending. ended:
+    word: a line on its pipe; False when that makes no sense. records: what it says about its tasks; once that is on
+    record, whether they may go on. unaudited: they may not, or it has closed the pipe for that, or is ending. ended:
     its process has ended, with its pidfd; `finish` comes next.
     """
 
     word: Callable[[UserEndpoint, bytes], bool]
-    records: Callable[[UserEndpoint, list[bytes]], bool]
+    records: Callable[[UserEndpoint, list[bytes]], Coroutine[None, None, bool]]
     unaudited: Callable[[UserEndpoint], None]
     ended: Callable[[UserEndpoint, int], None]
+    _background: Background = field(default_factory=Background)
 
     def begin(self, endpoint: UserEndpoint) -> None:
         """Listens from now on."""
@@ -83,17 +85,20 @@ class EndpointPipes:
         with contextlib.suppress(BlockingIOError):
             while len(records) < _MOST_RECORDS and (record := os.read(audit, _RECORD_SIZE)):
                 records.append(record)
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(audit)
+        asyncio.get_running_loop().remove_reader(audit)
         if not records:
             os.close(audit)
             endpoint.audit = None
             self.unaudited(endpoint)
             return
-        if not self.records(endpoint, records):
+        self._background.start(self._go_on(endpoint, self.records(endpoint, records)))
+
+    async def _go_on(self, endpoint: UserEndpoint, recorded: Coroutine[None, None, bool]) -> None:
+        """Whoever writes more has to wait, for the disk, too: nobody may fill it at will, or hold up others."""
+        if not await recorded and endpoint.audit is not None:  # else it has ended meanwhile
             self.unaudited(endpoint)
-        # Nobody may fill the disk at will, or hold up others: whoever writes more has to wait.
-        loop.call_later(_RECORDS_PAUSE, self._expect_records, endpoint)
+        await asyncio.sleep(_RECORDS_PAUSE)
+        self._expect_records(endpoint)
 
     def _expect_records(self, endpoint: UserEndpoint) -> None:
         if endpoint.audit is not None:  # else there is no such pipe, or it has been closed meanwhile

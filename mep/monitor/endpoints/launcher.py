@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mep.monitor.containment import containment, limits
@@ -28,7 +28,7 @@ class Launcher:
     """Of one profile. held: called with each new one that is contained and waits; Refused ends its launch."""
 
     def __init__(
-        self, containment: Containment, termination: Termination, held: Callable[[UserEndpoint], None]
+        self, containment: Containment, termination: Termination, held: Callable[[UserEndpoint], Awaitable[None]]
     ) -> None:
         self._containment = containment
         self._termination = termination
@@ -70,4 +70,4 @@ class Launcher:
                 reason = f"{endpoint.name} of account {endpoint.account.name!r}: {e}"
                 raise Refused("containment", reason, _UNCONTAINED) from None
             log.warning("%s has no scope of its own: %s", endpoint.name, e)
-        self._held(endpoint)
+        await self._held(endpoint)

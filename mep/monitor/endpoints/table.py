@@ -13,7 +13,7 @@ import functools
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 
 from mep.monitor.containment import limits_met
@@ -256,12 +256,15 @@ class EndpointTable:
             self._happens(endpoint, Event.COMMAND)
         return True
 
-    def _task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
-        """What it says of its tasks; False when that cannot be audited, and it is killed."""
-        audited = self._listener.task_records(endpoint, records)
-        if not audited:
-            endpoint.killed_for = "the audit trail, without which no task may run here, cannot be written"
-        return audited
+    def _task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> Coroutine[None, None, bool]:
+        """What it says of its tasks. Once that is on record: False when it may not go on, and is killed."""
+        return self._recorded(endpoint, self._listener.task_records(endpoint, records))
+
+    async def _recorded(self, endpoint: UserEndpoint, outcome: Awaitable[str | None]) -> bool:
+        why = await outcome
+        if why is not None:
+            endpoint.killed_for = why
+        return why is None
 
     def _exited(self, endpoint: UserEndpoint, pidfd: int) -> None:
         met = endpoint.limits.met()  # first of all: the kernel's counts go with its scope

@@ -13,6 +13,8 @@ IMPORTS
 FILES
   pipeline.py             the order of the stages
   decisions.py            puts decisions on record: the one place where a refusal is logged, audited and told
+  requester_lines.py      how many lines of the trail one requester may have in full
+  audit_budget.py         how much of the trail the tasks of one account may fill
   endpoint_events.py      what follows when a user endpoint starts, works or ends: audit, notices, revivals
   untold.py               answers that could not be told: told later
   rights.py               ends what runs, and may not any more

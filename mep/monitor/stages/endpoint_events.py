@@ -9,10 +9,12 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine
 
-from mep.monitor.audit import AuditError, AuditTrail
+from mep.monitor.audit import AuditTrail, Line
+from mep.monitor.audit_file import AuditError
 from mep.monitor.background import Background
 from mep.monitor.endpoints.kept import KeptEndpoints
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
+from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.request.refusal import Refusal
@@ -41,6 +43,7 @@ class EndpointEvents:
         self,
         decisions: Decisions,
         audit: AuditTrail,
+        budget: AuditBudget,
         breaker: Breaker,
         revive: Callable[[StartEndpoint], Coroutine[None, None, None]],
         tell: Callable[[Refusal, StartEndpoint], Coroutine[None, None, None]],
@@ -48,6 +51,7 @@ class EndpointEvents:
     ) -> None:
         self._decisions = decisions
         self._audit = audit
+        self._budget = budget
         self._breaker = breaker
         self._revive = revive
         self._tell = tell
@@ -60,9 +64,9 @@ class EndpointEvents:
         self._kept.keep(endpoint)
         self._decisions.note("adopted", endpoint.command.request_id, **endpoint.facts())
 
-    def held(self, endpoint: UserEndpoint) -> None:
+    async def held(self, endpoint: UserEndpoint) -> None:
         """Its process exists, and waits. Raises Refused when that cannot be put on record, and must be."""
-        self._decisions.decide("starting", endpoint.command.request_id, **endpoint.facts(), scope=endpoint.scope)
+        await self._decisions.decide("starting", endpoint.command.request_id, **endpoint.facts(), scope=endpoint.scope)
 
     def checked_in(self, endpoint: UserEndpoint) -> None:
         """It has sent its first heartbeat."""
@@ -73,15 +77,31 @@ class EndpointEvents:
         """It has delivered its first result."""
         self._breaker.did_work(endpoint.account.uid)
 
-    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
-        """What it says of its tasks. False when that must be audited and cannot be."""
+    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> Coroutine[None, None, str | None]:
+        """Puts on record what it says of its tasks. Later: why it may not go on, since that cannot be, or may not."""
+        account = endpoint.account
+        lines = []
+        exceeded, why = self._budget.exceeded(account.uid), ""
         try:
-            for record in records:
-                self._audit.task(endpoint.command.request_id, endpoint.name, endpoint.account, record)
+            for record in records if exceeded is None else ():
+                lines.append(self._audit.task(endpoint.command.request_id, endpoint.name, account, record))
         except AuditError as e:
-            log.critical("%s is ended: its tasks cannot be audited: %s", endpoint.name, e)
-            return False
-        return True
+            why = str(e)
+        self._budget.spend(account.uid, sum(line.size for line in lines))
+        return self._recorded(endpoint, lines, why)
+
+    async def _recorded(self, endpoint: UserEndpoint, lines: list[Line], why: str) -> str | None:
+        try:
+            await self._audit.confirm_tasks(lines)
+        except AuditError as e:
+            why = why or str(e)
+        if why:
+            log.critical("%s is ended: its tasks cannot be audited: %s", endpoint.name, why)
+            return "the audit trail, without which no task may run here, cannot be written"
+        exceeded = self._budget.exceeded(endpoint.account.uid)
+        if exceeded is not None:
+            log.error("%s of account %r is ended: %s", endpoint.name, endpoint.account.name, exceeded)
+        return exceeded
 
     def exited(self, endpoint: UserEndpoint, report: ExitReport) -> None:
         """It has ended."""

@@ -15,6 +15,7 @@ from mep.monitor.endpoints.kept import Kept, KeptEndpoints
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages import admission, plan
+from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
@@ -62,6 +63,7 @@ class Pipeline:
         name_service: NameService,
         renderer: Renderer,
         decisions: Decisions,
+        budget: AuditBudget,
         breaker: Breaker,
         table: EndpointTable,
         rights: Rights,
@@ -72,6 +74,7 @@ class Pipeline:
         self._name_service = name_service
         self._renderer = renderer
         self._decisions = decisions
+        self._budget = budget
         self._breaker = breaker
         self._table = table
         self._rights = rights
@@ -87,9 +90,7 @@ class Pipeline:
         """One request, to its end. The caller acknowledges the command when this returns."""
         refusal: Refusal | None = None
         try:
-            self._decisions.decide("received", command.request_id, **_facts(command))
-        except Refused as e:
-            refusal = e.refusal
+            self._decisions.note("received", command.request_id, **_facts(command))
         except Exception:
             log.exception("[%s] unexpected error", command.request_id)
             refusal = UNEXPECTED
@@ -120,9 +121,9 @@ class Pipeline:
         """
         async with self._lock.hold(command.name) as held:
             if held and self._table.get(command.name) is None:
-                await self._refuse(refusal, command)
+                await self._refuse(refusal, command, **_facts(command))
             else:
-                await self._decisions.refuse(refusal, command.request_id, None)
+                await self._decisions.refuse(refusal, command.request_id, None, **_facts(command))
 
     async def close(self) -> None:
         """Gives up what could not be told."""
@@ -150,7 +151,7 @@ class Pipeline:
         """
         async with self._lock.hold(command.name) as held:
             if not held:
-                self._decisions.note("superseded", command.request_id, endpoint=command.name)
+                self._decisions.note("superseded", command.request_id, **_facts(command))
                 return
             if earlier_uid is not None and self._table.get(command.name) is not None:
                 return
@@ -226,9 +227,11 @@ class Pipeline:
         identity, owner = await self._who_surely(profile, start, deadline)
         if earlier_uid not in (None, owner.uid):
             raise admission.mapped_elsewhere(start.name, f"uid {earlier_uid}", owner.name)
-        self._decisions.decide(
+        running = self._table.get(start.name)
+        await self._decisions.decide(
             "mapped",
             start.request_id,
+            None if running is None else running.pid,
             configuration=profile.digest[:12],
             endpoint=start.name,
             identity=identity.identity,
@@ -238,11 +241,11 @@ class Pipeline:
             rule=identity.rule,
             mapping=profile.mapping.digest[:12],
         )
-        running = self._table.get(start.name)  # only now: it may have ended while a mapping program was waited for
+        running = self._table.get(start.name)  # only now: it may have ended while all that was waited for
         if running is not None:
             self._table.refresh(running, start)
             self._kept.keep(running)
-            self._decisions.note("refreshed", start.request_id, endpoint=start.name, pid=running.pid)
+            self._decisions.note("refreshed", start.request_id, **_facts(start), pid=running.pid)
             return
         endpoint = await self._launch(profile, start, identity, owner, deadline)
         self._kept.keep(endpoint)
@@ -317,6 +320,7 @@ class Pipeline:
         self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account, deadline: float
     ) -> UserEndpoint:
         """A new user endpoint, when its turn has come, unless its user has enough of them or has to wait longer."""
+        self._budget.check(owner.uid)
         self._breaker.check(owner.uid)
         try:
             uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from mep.monitor.audit import MAX_TASK_RECORD, AuditError, AuditTrail
+from mep.monitor.audit import MAX_TASK_RECORD, AuditTrail
+from mep.monitor.audit_file import AuditError
 from mep.request.account import Account
 from tests.conftest import need
 
@@ -248,6 +249,12 @@ def second_name(path: Path) -> None:
     path.with_name("victim").hardlink_to(path)
 
 
+def second_name_where_others_write(path: Path) -> None:
+    """As somebody can have put it there, for a file of root's to be written to."""
+    second_name(path)
+    path.parent.chmod(0o1777)
+
+
 def somebody_elses(path: Path) -> None:
     path.touch(mode=0o600)
     os.chown(path, 65534, 65534)
@@ -275,7 +282,10 @@ UNTRUSTED: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (Path.mkdir, "must name a file"),
     "link": (link_elsewhere, "symbolic link is not followed"),
     "link to nothing": (lambda path: path.symlink_to("nosuch"), "symbolic link is not followed"),
-    "hard link": (second_name, "2 names .* remove the others"),
+    "hard link in an open folder": (
+        second_name_where_others_write,
+        "a folder of its own, which only root may write to",
+    ),
     "somebody else's": (somebody_elses, "chown root .*audit.log$"),
     "group may write": (lambda path: (path.touch(), path.chmod(0o620)), "chmod go-w .*audit.log$"),
     "others may write": (lambda path: (path.touch(), path.chmod(0o602)), "chmod go-w .*audit.log$"),
@@ -316,6 +326,25 @@ def test_nor_is_it_taken_in_place_of_a_rotated_file(tmp_path: Path, root: None, 
     kept = next(tmp_path.glob("*/audit.1"))
     assert events(kept) == ["one"]
     assert not any(victim.read_bytes() for victim in tmp_path.glob("*/victim"))
+
+
+def test_a_second_name_is_told_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where fs.protected_hardlinks is 0, whoever can enter its folder can give it one, and cannot write by it."""
+    path = tmp_path / "audit.log"
+    second_name(path)
+    trail = AuditTrail(path, required=True)
+    trail.record("one", "r1")
+    path.rename(path.with_suffix(".1"))
+    path.with_suffix(".1").unlink()
+    (tmp_path / "victim").rename(path)
+    second_name(path)
+    trail.record("two", "r2")
+    trail.close()
+    AuditTrail(path).close()
+    assert events(path) == ["hard link", "one", "two", "hard link"]
+    told = records(path)[0]["reason"]
+    assert told in caplog.text
+    assert told.startswith(f"{path} has 2 names") and f"find / -xdev -samefile {path}" in told
 
 
 def test_a_link_to_the_rotated_file_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -412,3 +441,14 @@ def test_a_task_that_must_be_on_record_raises(disk: Path, alice: Account) -> Non
     with pytest.raises(AuditError, match="make room"):
         trail.task("r1", "uep.1", alice, b"x" * 1000)
     trail.close()
+
+
+def test_the_last_of_the_file_system_is_not_for_tasks(disk: Path, alice: Account) -> None:
+    make_room(disk)
+    trail = AuditTrail(disk / "audit.log", required=True)
+    with pytest.raises(AuditError, match=r"last 5 % of its file system are not for tasks.*make room"):
+        for _ in range(100):
+            trail.task("r1", "uep.1", alice, b"x" * 1000)
+    trail.record("starting", "r2", text="x" * 1000)
+    trail.close()
+    assert events(disk / "audit.log")[-1] == "starting"

@@ -49,7 +49,7 @@ class Heard:
     """A listener. Each list has pids, or what was told with them, in order."""
 
     refuses: Refused | None = None
-    audits: bool = True
+    unaudited: str | None = None
     held_: list[int] = field(default_factory=list)
     checked_in_: list[int] = field(default_factory=list)
     working_: list[int] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Heard:
     revived: list[tuple[int, StartEndpoint]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
 
-    def held(self, endpoint: UserEndpoint) -> None:
+    async def held(self, endpoint: UserEndpoint) -> None:
         self.held_.append(endpoint.pid)
         if self.refuses is not None:
             raise self.refuses
@@ -70,9 +70,9 @@ class Heard:
     def working(self, endpoint: UserEndpoint) -> None:
         self.working_.append(endpoint.pid)
 
-    def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> bool:
+    async def task_records(self, endpoint: UserEndpoint, records: list[bytes]) -> str | None:
         self.records += records
-        return self.audits
+        return self.unaudited
 
     def exited(self, endpoint: UserEndpoint, report: ExitReport) -> None:
         self.exits.append((endpoint.pid, report))

@@ -15,10 +15,12 @@ import pytest
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.user_endpoint import NOT_ENDED, ExitReport, UserEndpoint
+from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.endpoint_events import EndpointEvents
 from mep.processes.process import Process
+from mep.profile.sections.limits import Limits
 from mep.request.account import Account
 from mep.request.refusal import Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
@@ -41,12 +43,16 @@ class Parts:
         self._path = folder / "audit.log"
         self.audit = AuditTrail(self._path, required=True)
         self.notices = StubNotices()
+        self.limits = Limits()
+        self.budget = AuditBudget(lambda: self.limits)
         self.breaker = Breaker()
         self.kept = StubKept()
         self.revived: list[StartEndpoint] = []
         self.decisions = Decisions(self.audit, self.notices, lambda: "in force")
         kept: Any = self.kept
-        self.events = EndpointEvents(self.decisions, self.audit, self.breaker, self._revive, self._tell, kept)
+        self.events = EndpointEvents(
+            self.decisions, self.audit, self.budget, self.breaker, self._revive, self._tell, kept
+        )
 
     async def _revive(self, command: StartEndpoint) -> None:
         self.revived.append(command)
@@ -73,12 +79,12 @@ def run(tmp_path: Path, story: Callable[[Parts], Awaitable[None] | None]) -> Par
 
 
 def test_a_life_is_on_record(tmp_path: Path, endpoint: UserEndpoint) -> None:
-    def story(parts: Parts) -> None:
-        parts.events.held(endpoint)
+    async def story(parts: Parts) -> None:
+        await parts.events.held(endpoint)
         endpoint.checked_in_after = 1.23456
         parts.events.checked_in(endpoint)
         parts.events.adopted(endpoint)
-        assert parts.events.task_records(endpoint, [b"fid=f tid=t bid=b RECEIVED"])
+        assert await parts.events.task_records(endpoint, [b"fid=f tid=t bid=b RECEIVED"]) is None
         parts.events.exited(endpoint, DIED)
 
     parts = run(tmp_path, story)
@@ -141,13 +147,13 @@ def test_a_trail_that_cannot_be_written(
 ) -> None:
     """What may not happen then does not; what has happened is told all the same."""
 
-    def story(parts: Parts) -> None:
+    async def story(parts: Parts) -> None:
         (tmp_path / "audit.log").rename(tmp_path / "until then")
         (tmp_path / "audit.log").mkdir()
         with pytest.raises(Refused) as caught:
-            parts.events.held(endpoint)
+            await parts.events.held(endpoint)
         assert caught.value.refusal.stage == "audit"
-        assert not parts.events.task_records(endpoint, [b"a record"])
+        assert "cannot be written" in str(await parts.events.task_records(endpoint, [b"a record"]))
         parts.events.exited(endpoint, DIED)
         parts.events.died(endpoint, DIED)
 
@@ -176,3 +182,24 @@ def test_what_is_kept_for_a_next_manager_after_an_end(
         parts.events.exited(endpoint, report)
 
     assert (endpoint.name in run(tmp_path, story).kept.requests) == left
+
+
+def test_who_tells_of_tasks_without_end_is_ended_alone(tmp_path: Path, endpoint: UserEndpoint) -> None:
+    """And with it whatever else of the account writes; the trail has what was within the budget."""
+    other = dataclasses.replace(endpoint, account=dataclasses.replace(endpoint.account, name="bob", uid=54322))
+
+    async def story(parts: Parts) -> None:
+        parts.limits = Limits(audit_mib_per_hour_per_user=1)
+        why = None
+        while why is None:
+            why = await parts.events.task_records(endpoint, [b"x" * 2048] * 16)
+        assert "filled the 1 MiB" in why and "UTC" in why
+        size = (tmp_path / "audit.log").stat().st_size
+        assert 1 << 20 <= size < (1 << 20) + 50_000
+        assert await parts.events.task_records(endpoint, [b"more"]) == why
+        assert (tmp_path / "audit.log").stat().st_size == size
+        assert await parts.events.task_records(other, [b"another's"]) is None
+        parts.limits = Limits(audit_mib_per_hour_per_user=None)
+        assert await parts.events.task_records(endpoint, [b"more"]) is None
+
+    run(tmp_path, story)

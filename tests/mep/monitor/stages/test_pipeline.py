@@ -20,6 +20,7 @@ from mep.monitor.endpoints.kept import Kept
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages import untold
+from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.pipeline import AGREEING, Pipeline
@@ -91,8 +92,9 @@ class Site:
         self.breaker = Breaker()
         self.path = folder / "audit.log"
         self.audit = AuditTrail(self.path, required=True)
-        decisions = Decisions(self.audit, self.notices, lambda: "in force")
-        parts: Any = (self.mapper, self.names, self.renderer, decisions, self.breaker, self.table)
+        self.decisions = decisions = Decisions(self.audit, self.notices, lambda: "in force")
+        self.budget = AuditBudget(lambda: self.profile.config.limits)
+        parts: Any = (self.mapper, self.names, self.renderer, decisions, self.budget, self.breaker, self.table)
         rights: Any = (self.mapper, self.names, decisions, self.table)
         kept: Any = self.kept
         self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights), kept)
@@ -453,7 +455,6 @@ def test_nothing_is_started_that_is_not_on_record(site: Site, command: StartEndp
     assert site.table.plans == []
     ((_, text),) = site.notices.sent
     assert "cannot keep its audit trail" in text
-    assert bool(site.mapper.asked) == (at == "mapped")
 
 
 def test_a_revival_is_the_request_once_more(site: Site, command: StartEndpoint) -> None:
@@ -645,3 +646,75 @@ def test_one_whose_user_may_not_have_it_now_is_told_so(
     assert site.trail()[-1]["stage"] == "account"
     assert site.kept.requests == ({} if delivered else {command.name: "r1"})
     assert not [call for call in site.table.calls if call[0] == "launch"]
+
+
+def test_refusals_without_end_do_not_fill_the_trail(site: Site, command: StartEndpoint) -> None:
+    """An identity without an account tries again and again; what it did is on record, and others' lines are whole."""
+    tries = 2000
+    answer, site.mapper.answer = site.mapper.answer, ENDS
+
+    async def story() -> None:
+        for number in range(tries):
+            await site.pipeline.handle(numbered(command, number))
+        site.mapper.answer = answer
+        await site.pipeline.handle(dataclasses.replace(numbered(command, tries), requester="another"))
+        site.decisions.close()
+
+    run(story)
+    assert site.path.stat().st_size < 1 << 20
+    *lines, counted = site.trail()
+    assert [line["event"] for line in lines[-3:]] == ["received", "mapped", "started"], "of another requester"
+    assert (counted["event"], counted["identity"], counted["request"]) == ("counted", command.requester, "r1999")
+    full = sum(line["event"] == "refused" for line in lines)
+    assert full and full + counted["lines"]["refused at stage identity"] == tries
+    assert len(site.notices.sent) == tries, "each is told"
+
+
+def test_refreshes_without_end_neither_and_a_start_is_whole(site: Site, command: StartEndpoint) -> None:
+    times = 1000
+
+    async def story() -> None:
+        for number in range(times + 1):
+            await site.pipeline.handle(numbered(command, number))
+        await site.pipeline.handle(numbered(command, times + 1, "uep.another"))
+        site.decisions.close()
+
+    run(story)
+    lines = site.trail()
+    (counted,) = [line for line in lines if line["event"] == "counted"]
+    for event in ("received", "refreshed"):
+        assert sum(line["event"] == event for line in lines) < times / 2
+    assert sum(line["event"] == "refreshed" for line in lines) + counted["lines"]["refreshed"] == times
+    assert site.events(f"r{times + 1}") == ["mapped", "started", "counted"], "what is started is never only counted"
+
+
+def test_nothing_is_only_counted_that_could_not_be_written(site: Site, command: StartEndpoint) -> None:
+    """With high assurance a full disk stops a requester with many requests, too."""
+
+    async def story() -> None:
+        for number in range(600):
+            await site.pipeline.handle(numbered(command, number))
+        site.path.rename(site.path.with_suffix(".1"))
+        site.path.mkdir()
+        with pytest.raises(Refused, match="audit"):
+            await site.decisions.decide("starting", "another")
+        with pytest.raises(Refused, match="audit"):
+            await site.decisions.decide("received", "r601", identity=command.requester)
+        site.path.rmdir()
+        site.decisions.close()
+
+    run(story)
+    assert [line["event"] for line in site.trail()] == ["counted"]
+
+
+def test_who_has_filled_the_trail_with_tasks_starts_nothing_more(
+    site: Site, command: StartEndpoint, alice: Account
+) -> None:
+    site.limit(audit_mib_per_hour_per_user=1)
+    site.budget.spend(alice.uid, 1 << 20)
+    run(lambda: site.pipeline.handle(command))
+    refused = site.trail()[-1]
+    assert (refused["event"], refused["stage"]) == ("refused", "admission")
+    assert "limits.audit_mib_per_hour_per_user" in refused["reason"]
+    assert "1 MiB" in site.notices.sent[0][1]
+    assert ("launch", "r1") not in site.table.calls
