@@ -78,6 +78,26 @@ def prove(uid: int, gid: int, groups: tuple[int, ...], *, login: bool = False) -
         _must_fail(regain)
 
 
+def prove_unreadable(program: int) -> None:
+    """Makes sure that this process cannot read the file that it is to execute.
+
+    exec makes a process open to all others of its uid, until it forbids that itself: tens of milliseconds in which one
+    of them can attach. Not so when its program is one that it may execute and not read (BINPRM_FLAGS_ENFORCE_NONDUMP).
+
+    Raises:
+        NotProven: it can, or the kernel is told to make such processes open as well.
+    """
+    try:
+        os.close(os.open(f"/proc/self/fd/{program}", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        pass
+    else:
+        raise NotProven("the account can read its program")
+    with open("/proc/sys/fs/suid_dumpable", encoding="ascii") as f:  # noqa: PTH123 - no pathlib between fork and exec
+        if int(f.read()) == 1:
+            raise NotProven("others of the account could trace it; set sysctl fs.suid_dumpable to 0 or 2")
+
+
 def _regain_uid() -> None:
     os.setuid(0)
 

@@ -23,6 +23,8 @@ class LaunchSpec:
     home: the account's home, when the program is to be the account with all that it has; None for helpers of ours.
     umask: of the program; None means 077. A PAM module that sets one has the last word.
     rlimits: resource (resource.RLIMIT_*) -> limit, soft and hard. A lower hard limit that is in force stays.
+    program: an open file that is executed in the place of argv[0], which the account may execute and must not read:
+        nobody of its uid can then look into the process, from its exec on.
     """
 
     argv: tuple[str, ...]
@@ -38,3 +40,4 @@ class LaunchSpec:
     pam: str | None = None
     umask: int | None = None
     rlimits: Mapping[int, int] = field(default_factory=dict)
+    program: int | None = None

@@ -9,7 +9,6 @@ import math
 import os
 import pwd
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lab.waiting import aiountil
 from mep.cli import helper_account
 from mep.monitor.stages import render_answer, render_server, renderer
 from mep.monitor.stages.renderer import Renderer
-from mep.processes import render_protocol
+from mep.processes import helper, render_protocol
 from mep.profile.profile import Profile
 from mep.reader import loader
 from mep.request.account import Account
@@ -159,16 +158,14 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
 @pytest.fixture
 def patient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Render servers whose children have less processor time, and all the time that a busy machine takes to give it."""
-    program = folder / "patient"
+    program = folder / "patient.py"
     program.write_text(
-        f"#!{sys.executable} -I\n"
         "from mep.processes import render_protocol\n"
         "render_protocol.CPU, render_protocol.WALL = 3, 600.0\n"
         "from mep.renderer import server\n"
         "server.main()\n"
     )
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(helper, "_ARGUMENTS", ("-I", str(program)))
     monkeypatch.setattr(renderer, "ANSWER_LIMIT", 600.0)
 
 
