@@ -13,6 +13,7 @@ The steps of the child, in order, each named in a failure report:
   session       a new session, so that terminals and process groups of ours do not reach the program
   limits        no core file and no reading of memory until exec
   account       ask the name service whether the account has these ids, whatever the rest of the manager was told
+  admission     ask it for the groups that the site's policy names, and go by them
   (with PAM: keyring, as below; groups; pam account; pam credentials; pam session; pam keeper: see session.py)
   gate          wait to be released, if held
   identity      become the account, and prove it (become.py)
@@ -37,7 +38,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mep.privileged import kernel, session
-from mep.privileged.become import NotProven, become, prove_account, prove_unreadable
+from mep.privileged.become import NotProven, become, prove_account, prove_admitted, prove_unreadable
 from mep.privileged.spec import STDERR, STDOUT, check
 from mep.request.launch_spec import LaunchSpec
 
@@ -152,7 +153,8 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     yield "signals", _reset_signals
     yield "session", os.setsid
     yield "limits", _forbid_dumps
-    yield "account", lambda: prove_account(spec.username, spec.uid, spec.gid, spec.groups, spec.home)
+    yield "account", lambda: prove_account(spec)
+    yield "admission", lambda: prove_admitted(spec.groups, spec.group_rule)
     if pam is not None:
         yield "keyring", kernel.join_new_session_keyring  # before the session, which may have keys of its own
         yield "groups", lambda: os.setgroups(spec.groups)
@@ -168,7 +170,7 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     yield "identity", lambda: _become(spec, groups, last_capability)
     if pam is None:
         yield "keyring", kernel.join_new_session_keyring
-    yield "descriptors", lambda: _arrange(spec, report, program)
+    yield "descriptors", lambda: _arrange(spec, report, *([] if program is None else [program]))
     yield "home", lambda: _enter(spec.directory)
     yield "log", lambda: _open_log(spec.log)
     yield "umask", lambda: os.umask(_umask(spec, inherited))
@@ -259,14 +261,12 @@ def _high(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
 
 
-def _arrange(spec: LaunchSpec, report: int, program: int | None) -> None:
-    """Moves the named descriptors to their numbers and closes all others but the two that exec closes."""
+def _arrange(spec: LaunchSpec, *kept: int) -> None:
+    """Moves the named descriptors to their numbers and closes all others but `kept`, which exec closes."""
     copies = {number: _high(descriptor) for number, descriptor in spec.descriptors.items()}
     for number, copy in copies.items():
         os.dup2(copy, number, inheritable=True)
-    _close_all_but(
-        [*spec.descriptors, *((STDOUT, STDERR) if spec.log else ()), report, *([] if program is None else [program])]
-    )
+    _close_all_but([*spec.descriptors, *((STDOUT, STDERR) if spec.log else ()), *kept])
 
 
 def _close_all_but(kept: list[int]) -> None:
