@@ -51,9 +51,13 @@ async def start(module: str, account: Account, theirs: socket.socket) -> Supervi
         raise HelperUnavailable(f"cannot start {module}: {reason}; see whether sysctl vm.memfd_noexec is 2") from None
 
 
-@functools.cache
 def interpreter() -> int:
     """The program that this process runs, as a file in memory: mode 0711, and nobody can change it. Raises OSError."""
+    return _interpreter_of(os.getpid())  # who goes into the background forks, and closes all descriptors
+
+
+@functools.cache
+def _interpreter_of(_pid: int) -> int:
     with open("/proc/self/exe", "rb") as ours:  # noqa: PTH123 - the file that runs, whatever has its name by now
         copy = _executable_in_memory()
         try:
@@ -66,6 +70,16 @@ def interpreter() -> int:
             os.close(copy)
             raise
     return copy
+
+
+@functools.cache
+def _library_path() -> dict[str, str]:
+    """Where our Python's library is, if it has one: some look for it beside themselves, and so would the copy."""
+    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123 - what is in use, wherever it was found
+        for line in maps:
+            if b"/libpython3" in line:
+                return {"LD_LIBRARY_PATH": os.path.dirname(os.fsdecode(line.split(maxsplit=5)[5]))}  # noqa: PTH120
+    return {}
 
 
 def _executable_in_memory() -> int:
@@ -81,7 +95,7 @@ def _executable_in_memory() -> int:
 def _spec(module: str, account: Account, connection: int) -> LaunchSpec:
     return LaunchSpec(
         argv=(sys.executable, *_ARGUMENTS, module),  # by its name Python finds its packages
-        environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"},
+        environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/", **_library_path()},
         username=account.name,
         uid=account.uid,
         gid=account.gid,
