@@ -13,7 +13,7 @@ FILES
   mapper/        identity set to account name                                      root today, to be the account mep-map
   reader/        the files of a profile become values                              root, in a forked child while it runs
   renderer/      user options meet the template                                    render_account
-  accounts/      look-ups of the name service                                      render_account
+  accounts/      look-ups of the name service                                      name_service_account
   processes/     children: how they are started, waited for, recognised, reaped    who starts them
   profile/       a profile once it is read: values                                 everywhere
   request/       the types that travel between the stages of a request: values     everywhere

@@ -25,7 +25,7 @@ FILES
   known_names.py  names in `accounts` that the name service does not know
   slips.py        what is legal in a profile but hardly meant
   home_probe.py   can an account write in its home?
-  helper_account.py  the account that helpers run as, looked up once
+  helper_account.py  the accounts that helpers run as, looked up once
   unmanaged.py    user endpoints without a manager: how many, and their end
   logs.py         where the log goes
 """

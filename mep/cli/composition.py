@@ -14,6 +14,7 @@ import setproctitle
 
 from mep import __version__
 from mep.cli import dry_run, helper_account, known_names
+from mep.cli.helper_account import HelperAccounts
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
 from mep.monitor.stages import rehearsal
@@ -125,10 +126,10 @@ def run(chosen: Chosen, register: Callable[[], Registration], registration: Regi
         log.critical("%s", chosen.refused)
     else:
         _keep(folders.state, profile, registration.endpoint_id)
-    account = helper_account.find(profile.config.render_account)
+    accounts = helper_account.find(profile.config)
     loop = EventLoop()
     try:
-        loop.run_until_complete(_serve(chosen, register, registration, folders, account))
+        loop.run_until_complete(_serve(chosen, register, registration, folders, accounts))
     finally:
         loop.close()
 
@@ -145,14 +146,14 @@ async def _serve(
     register: Callable[[], Registration],
     registration: Registration,
     folders: Folders,
-    account: Account,
+    accounts: HelperAccounts,
 ) -> None:
     profile = chosen.profile
     endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
-    name_service = NameService(account)
-    mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, account).run)
-    renderer = Renderer(account)
-    reader = _Reader(renderer, account, folders.state, endpoint_id)
+    name_service = NameService(accounts.name_service)
+    mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, accounts.mapping).run)
+    renderer = Renderer(accounts.render)
+    reader = _Reader(renderer, accounts.render, folders.state, endpoint_id)
     neighbours = Neighbours(name_service, mapper, renderer, Notices(amqp_port), reader)
     manager = Manager(profile, endpoint_id, folders.run, folders.kept, neighbours, chosen.refused)
 

@@ -100,7 +100,7 @@ async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> Verdict:
         Refused: stage `running`; it does not.
         HelperUnavailable: there is no account to ask it as.
     """
-    account, config = helper_account.find(profile.config.render_account), planned.handover["config"]
+    account, config = helper_account.find(profile.config).render, planned.handover["config"]
     try:
         (verdict,) = await endpoint_check.ask(planned.argv[:-1], planned.environment, [config], account, scripts=True)
     except endpoint_check.NotAsked as e:
@@ -130,7 +130,7 @@ async def rehearse(profile: Profile) -> Findings:
     Raises:
         HelperUnavailable: no render server can be started.
     """
-    account = helper_account.find(profile.config.render_account)
+    account = helper_account.find(profile.config).render
     async with _renderer(account) as renderer:
         return await rehearsal.rehearse(profile, renderer, account)
 
@@ -147,7 +147,7 @@ async def _run_program(profile: Profile, argv: Sequence[str], stdin: bytes, acco
     async def find(username: str) -> Account | None:
         return look_up.account(username)
 
-    usual = helper_account.find(profile.config.render_account)
+    usual = helper_account.find(profile.config).mapping
     return await MappingPrograms(find, usual).run(argv, stdin, account)
 
 
@@ -157,7 +157,7 @@ def _account(username: str) -> Account:
 
 
 async def _render(profile: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
-    async with _renderer(helper_account.find(profile.config.render_account)) as renderer:
+    async with _renderer(helper_account.find(profile.config).render) as renderer:
         return await renderer.render(profile, command, identity, owner)
 
 

@@ -20,6 +20,8 @@ from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
 
+MARK = "MEP_HELPER"
+"""A variable, 1 in whatever we start as an account of the helpers: by it other processes of that are told apart."""
 _ARGUMENTS = ("-I", "-m")
 _NAME = "mep-helper"
 _MODE = 0o711
@@ -95,7 +97,7 @@ def _executable_in_memory() -> int:
 def _spec(module: str, account: Account, connection: int) -> LaunchSpec:
     return LaunchSpec(
         argv=(sys.executable, *_ARGUMENTS, module),  # by its name Python finds its packages
-        environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/", **_library_path()},
+        environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/", MARK: "1", **_library_path()},
         username=account.name,
         uid=account.uid,
         gid=account.gid,

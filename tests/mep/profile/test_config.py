@@ -40,6 +40,8 @@ ELSE: dict[str, object] = {
     "umask": 0o027,
     "on_stop": "keep",
     "render_account": "x",
+    "name_service_account": "x",
+    "mapping_account": "x",
     "allowed_functions": ("x",),
     "amqp_port": 443,
     "authentication_policy": "x",

@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from lab.waiting import aiountil
-from mep.cli import helper_account
+from mep.accounts import look_up
 from mep.monitor.stages import render_answer, render_server, renderer
+from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.renderer import Renderer
 from mep.processes import helper, render_protocol
 from mep.profile.profile import Profile
@@ -140,7 +141,12 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
 
     def call(test: Callable[[Site], Awaitable[None]]) -> None:
         async def work() -> None:
-            site = Site(Renderer(helper_account.find("nobody")), profile_directory, command, identity_of_alice)
+            site = Site(
+                Renderer(of_exactly_that_name("nobody", look_up.account("nobody"))),
+                profile_directory,
+                command,
+                identity_of_alice,
+            )
             await site.server.start()
             prefer(site.server_pid())
             try:

@@ -20,7 +20,6 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.waiting import aiountil
 from mep.accounts import look_up, server
-from mep.cli import helper_account
 from mep.monitor.stages import name_service, name_service_client
 from mep.monitor.stages.name_service import NameService
 from mep.processes import helper
@@ -37,7 +36,7 @@ def find(username: str) -> Account:
     return name_service.of_exactly_that_name(username, look_up.account(username))
 
 
-NOBODY = helper_account.find("nobody")
+NOBODY = find("nobody")
 
 
 def test_an_account_has_all_its_groups() -> None:
