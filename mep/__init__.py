@@ -9,12 +9,12 @@ FILES
   daemon/        puts the manager together, and runs it                            root
   monitor/       decides, and looks after user endpoints                           root
   privileged/    fork, drop, exec: all that uses root's power                      root, until the child is the user
-  worker/        the broker: commands in, heartbeats and failure notices out       render_account, no rights
-  registration/  login and one REST call, in a process of its own                  render_account, no rights
+  worker/        the broker: commands in, heartbeats and failure notices out       worker_account, no rights
+  registration/  login and one REST call, in a process of its own                  worker_account, no rights
   mapper/        identity set to account name                                      root today, to be the account mep-map
   reader/        the files of a profile become values                              root, in a forked child while it runs
   renderer/      user options meet the template                                    render_account
-  accounts/      look-ups of the name service                                      render_account
+  accounts/      look-ups of the name service                                      name_service_account
   processes/     children: how they are started, waited for, recognised, reaped    who starts them
   profile/       a profile once it is read: values                                 everywhere
   request/       the types that travel between the stages of a request: values     everywhere

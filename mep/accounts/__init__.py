@@ -1,7 +1,8 @@
 """Look-ups of the name service (files, LDAP, SSSD), which may hang.
 
 PROCESS
-  `server`: a program of its own, run as `render_account`: no rights, no capability, not dumpable, one socket.
+  `server`: a program of its own, run as `name_service_account`: no rights, no capability, not dumpable, one
+  socket.
   `look_up`: in that program; and in `mep` commands, which have nothing else to do.
 
 CALLED BY

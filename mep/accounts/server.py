@@ -89,4 +89,5 @@ def _group_ids(names: list[str]) -> list[int | None]:
 
 
 if __name__ == "__main__":
+    kernel.end_if_dumpable()
     main()

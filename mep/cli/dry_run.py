@@ -99,7 +99,7 @@ async def ask_endpoint(profile: Profile, planned: LaunchPlan) -> Verdict:
         Refused: stage `running`; it does not.
         HelperUnavailable: there is no account to ask it as.
     """
-    account, config = helper_account.find(profile.config.render_account), planned.handover["config"]
+    account, config = helper_account.find(profile.config).render, planned.handover["config"]
     try:
         (verdict,) = await endpoint_check.ask(planned.argv[:-1], planned.environment, [config], account, scripts=True)
     except endpoint_check.NotAsked as e:
@@ -135,7 +135,7 @@ async def _run_program(profile: Profile, argv: Sequence[str], stdin: bytes, acco
     async def find(username: str) -> Account | None:
         return look_up.account(username)
 
-    usual = helper_account.find(profile.config.render_account)
+    usual = helper_account.find(profile.config).mapping
     return await MappingPrograms(find, usual).run(argv, stdin, account)
 
 
@@ -145,7 +145,7 @@ def _account(username: str) -> Account:
 
 
 async def _render(profile: Profile, command: StartEndpoint, identity: MappedIdentity, owner: Account) -> RenderedConfig:
-    async with trial.rendering(helper_account.find(profile.config.render_account)) as renderer:
+    async with trial.rendering(helper_account.find(profile.config).render) as renderer:
         return await renderer.render(profile, command, identity, owner)
 
 

@@ -26,12 +26,14 @@ def start(
     detach: Annotated[bool, typer.Option("--detach", help="Go into the background once registered.")] = False,
 ) -> None:
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
+    from mep.processes import helper
+
     config_dir = None if context.parent is None else context.parent.params.get("config_dir")
     options = [] if config_dir is None else ["--config-dir", str(config_dir)]
     flags = {"--debug": debug, "--log-to-console": log_to_console, "--detach": detach}
     options += [flag for flag, given in flags.items() if given]
     program = [sys.executable, "-I", "-m", "mep.daemon.main", *options, "--", name]
-    os.execv(sys.executable, program)  # noqa: S606 - no shell, as meant
+    os.execve(sys.executable, program, {**os.environ, helper.MARK: "1"})  # noqa: S606 - no shell, as meant
 
 
 def reload(name: Name) -> None:

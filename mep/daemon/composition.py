@@ -15,7 +15,8 @@ from typing import Any
 import setproctitle
 
 from mep import __version__
-from mep.daemon import known_names, trial
+from mep.daemon import helper_account, known_names, trial
+from mep.daemon.helper_account import HelperAccounts
 from mep.daemon.registering import Registrar
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
@@ -102,10 +103,12 @@ class Folders:
     state: Path
 
 
-def run(chosen: Chosen, registrar: Registrar, registration: Registration, folders: Folders, account: Account) -> None:
+def run(
+    chosen: Chosen, registrar: Registrar, registration: Registration, folders: Folders, accounts: HelperAccounts
+) -> None:
     """Serves requests until a signal stops the manager.
 
-    registration: the first one; `registrar` is asked for another one when the broker refuses us. account: that of the
+    registration: the first one; `registrar` is asked for another one when the broker refuses us. accounts: those of the
     helpers.
 
     Raises:
@@ -115,14 +118,14 @@ def run(chosen: Chosen, registrar: Registrar, registration: Registration, folder
         OSError: the audit trail cannot be opened.
     """
     profile = chosen.profile
-    setproctitle.setproctitle(f"mep: manager of {profile.name} ({registration.endpoint_id})")
+    setproctitle.setproctitle(f"{helper_account.TITLE}{profile.name} ({registration.endpoint_id})")
     if chosen.refused:
         log.critical("%s", chosen.refused)
     else:
         _keep(folders.state, profile, registration.endpoint_id)
     loop = asyncio.SelectorEventLoop()
     try:
-        loop.run_until_complete(_serve(chosen, registrar, registration, folders, account))
+        loop.run_until_complete(_serve(chosen, registrar, registration, folders, accounts))
     finally:
         loop.close()
 
@@ -139,20 +142,20 @@ async def _serve(
     registrar: Registrar,
     registration: Registration,
     folders: Folders,
-    account: Account,
+    accounts: HelperAccounts,
 ) -> None:
     profile = chosen.profile
     endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
-    name_service = NameService(account)
-    mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, account).run)
-    renderer = Renderer(account)
-    reader = _Reader(renderer, account, folders.state, endpoint_id)
+    name_service = NameService(accounts.name_service)
+    mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, accounts.mapping).run)
+    renderer = Renderer(accounts.render)
+    reader = _Reader(renderer, accounts.render, folders.state, endpoint_id)
 
     async def renew() -> Mapping[str, Any]:
         return await _renewed(registrar)
 
     addresses, debug = _addresses(registration), logging.getLogger().isEnabledFor(logging.DEBUG)
-    worker = WorkerProcess(account, endpoint_id, amqp_port, addresses, renew, debug=debug)
+    worker = WorkerProcess(accounts.worker, endpoint_id, amqp_port, addresses, renew, debug=debug)
     neighbours = Neighbours(name_service, mapper, renderer, worker, reader)
     manager = Manager(profile, endpoint_id, folders.run, folders.kept, neighbours, chosen.refused)
     await manager.serve(worker)

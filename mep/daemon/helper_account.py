@@ -1,22 +1,122 @@
-"""The account that helpers, and mapping programs without `run_as`, run as: looked up once, before any event loop."""
+"""The accounts that helpers, and mapping programs without `run_as`, run as: looked up once, before any event loop.
+
+Each has its own. Whoever has the uid of one can kill it, so it must be nobody else's: not the one of whatever a system
+gives to nobody in particular, not that of a service, and none that a mapping could give to a user.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from mep.accounts import look_up
-from mep.processes.helper import HelperUnavailable
+from mep.monitor.stages import admission
+from mep.processes.helper import MARK, HelperUnavailable
+from mep.profile.config import ManagerConfig
 from mep.request.account import Account
+from mep.request.refusal import Refused
+
+KEYS = ("worker_account", "render_account", "name_service_account", "mapping_account")
+TITLE = "mep: manager of "
+"""How the title of a manager begins; what it forks has it, too."""
+MAKE = "useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin"
+"""The command that makes an account, but for its name."""
+_NOBODY = 65534
+_LOOKS, _PAUSE = 20, 0.1
+"""So often, and seconds between: a process that another manager starts has no mark before its exec."""
 
 
-def find(render_account: str) -> Account:
-    """The account that config.yaml names. Waits for the name service.
+@dataclass(frozen=True)
+class HelperAccounts:
+    """What runs as which, by the keys of config.yaml."""
+
+    worker: Account
+    render: Account
+    name_service: Account
+    mapping: Account
+
+
+def find(config: ManagerConfig) -> HelperAccounts:
+    """The accounts that config.yaml names. Waits for the name service.
 
     Raises:
-        HelperUnavailable: there is no such account.
+        HelperUnavailable: one does not exist, or will not do; with the remedy.
     """
-    found = look_up.account(render_account)
-    if found is None:
-        reason = f"no account {render_account!r} on this system; set render_account in config.yaml"
-        raise HelperUnavailable(reason, os.EX_CONFIG)
+    names = {key: getattr(config, key) for key in KEYS}
+    found = {key: look_up.account(name) for key, name in names.items()}
+    accounts = {key: account for key, account in found.items() if account is not None and account.name == names[key]}
+    missing = {key: name for key, name in names.items() if key not in accounts}
+    if missing:
+        raise _refused(_missing(missing))
+    for key, account in accounts.items():
+        if objection := _objection(account, config):
+            raise _refused(f"{key}: account {account.name!r} (uid {account.uid}) will not do: {objection}")
+    if len({account.uid for account in accounts.values()}) < len(KEYS):
+        raise _refused(f"{', '.join(KEYS)} must name accounts of different uids: each could end the others' processes")
+    return HelperAccounts(*(accounts[key] for key in KEYS))
+
+
+def _missing(missing: dict[str, str]) -> str:
+    which = ", ".join(f"{name!r} ({key})" for key, name in missing.items())
+    plain = [name for name in dict.fromkeys(missing.values()) if name.replace("-", "").replace("_", "").isalnum()]
+    remedy = " && ".join(f"{MAKE} {name}" for name in plain)
+    return f"no account {which} on this system; as root: {remedy}" if remedy else f"there can be no account {which}"
+
+
+def _objection(account: Account, config: ManagerConfig) -> str | None:
+    other = f"make one of its own, for example: {MAKE} mep-render, and name that"
+    if account.uid in (_NOBODY, _overflow_uid()) or account.name in ("nobody", "nfsnobody"):
+        return f"whatever else has no owner runs as this one, and could end the helpers; {other}"
+    if _is_admitted(account, config):
+        return f"it may have user endpoints; put it into accounts.deny_users, or {other}"
+    if others := _others(account.uid):
+        return f"it has other processes ({', '.join(others[:3])}), which could end the helpers; {other}"
+    return None
+
+
+def _overflow_uid() -> int:
+    return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
+
+
+def _is_admitted(account: Account, config: ManagerConfig) -> bool:
+    policy = config.accounts
+    try:
+        admission.admit(account, policy, look_up.group_ids(policy.group_names()))
+    except Refused:
+        return False
+    return True
+
+
+def _others(uid: int) -> list[str]:
+    """Processes of that uid that no manager has started. Only root can tell."""
+    found: list[str] = []
+    if os.geteuid() != 0:
+        return found
+    for _ in range(_LOOKS):
+        found = [name for folder in Path("/proc").iterdir() if folder.name.isdigit() and (name := _other(folder, uid))]
+        if not found:
+            break
+        time.sleep(_PAUSE)
     return found
+
+
+def _other(folder: Path, uid: int) -> str | None:
+    """Its pid and name, if it is one."""
+    try:
+        lines = (folder / "status").read_bytes().split(b"\n")
+        facts = dict(line.split(b":\t", 1) for line in lines if b":\t" in line)
+        if b"%d" % uid not in facts[b"Uid"].split() or facts[b"State"].startswith((b"Z", b"X")):
+            return None
+        if b"%s=1" % MARK.encode() in (folder / "environ").read_bytes().split(b"\0"):
+            return None
+        if (folder / "cmdline").read_bytes().startswith(TITLE.encode()):  # a registration, which a manager has forked
+            return None
+    except OSError:  # it has ended
+        return None
+    return f"{folder.name} {facts[b'Name'].decode('ascii', 'backslashreplace')}"
+
+
+def _refused(text: str) -> HelperUnavailable:
+    return HelperUnavailable(f"{text} (config.yaml)", os.EX_CONFIG)

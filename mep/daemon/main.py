@@ -80,9 +80,9 @@ def _start(paths: Paths, call: _Call) -> None:
     folders = composition.Folders(run_directory, paths.kept(name), paths.state)
     with running_once(run_directory, name):
         with exit_codes(), _exit_codes_of_the_manager():
-            account = helper_account.find(profile.config.render_account)
+            accounts = helper_account.find(profile.config)
             given = client_credentials.find(None) if profile.config.client_credentials_path is None else None
-            registrar = Registrar(profile, account, given, folders.state, folders.run)
+            registrar = Registrar(profile, accounts.worker, given, folders.state, folders.run)
             registration = asyncio.run(registrar.register())
         if form == "text":  # else what reads the log would meet a line that is no JSON
             print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
@@ -93,7 +93,7 @@ def _start(paths: Paths, call: _Call) -> None:
             _detach(handlers)
         logs.send_to(handlers, debug, form)
         with _exit_codes_of_the_manager():
-            composition.run(chosen, registrar, registration, folders, account)
+            composition.run(chosen, registrar, registration, folders, accounts)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ async def rehearse(profile: Profile) -> Findings:
     Raises:
         HelperUnavailable: no render server can be started.
     """
-    account = helper_account.find(profile.config.render_account)
+    account = helper_account.find(profile.config).render
     async with rendering(account) as renderer:
         return await rehearsal.rehearse(profile, renderer, account)
 

@@ -25,8 +25,8 @@ RULES OF THIS FOLDER
   * It imports the standard library, itself, and the plain values of `request`; and the binding of PAM (pamela), when
     that is enabled.
   * Between fork and exec there is no import and no logging; what the child does is a fixed list of named steps. It asks
-    the name service once, for the account that it is to become. PAM, where the site enables it, is the only code of
-    third parties.
+    the name service for the account that it is to become, and for the groups of the site's policy. PAM, where the site
+    enables it, is the only code of third parties.
   * A step that fails ends the child and reaches the parent as the step's name and an errno. There is no repair.
   * Never uid 0, never gid 0 as primary group, never the manager's own uid: whatever the rest of the manager says.
 """

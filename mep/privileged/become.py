@@ -16,19 +16,22 @@ What a login sets, and a service does not have by itself:
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 from collections.abc import Callable
 
 from mep.privileged import kernel
+from mep.request.group_rule import GroupRule
+from mep.request.launch_spec import LaunchSpec
 
 
 class NotProven(Exception):
     """The ids, or the capabilities after the drop, are not what they must be."""
 
 
-def prove_account(username: str, uid: int, gid: int, groups: tuple[int, ...], home: str | None) -> None:
-    """Asks the name service whether the account has these ids, this home, and exactly these groups.
+def prove_account(spec: LaunchSpec) -> None:
+    """Asks the name service whether the account has these ids, this home and shell, and exactly these groups.
 
     Whoever asked for the launch was told so by others. It is asked again here, in the child, as it may take long. A
     launch without `home` is of a helper, which may have fewer groups.
@@ -37,15 +40,17 @@ def prove_account(username: str, uid: int, gid: int, groups: tuple[int, ...], ho
         NotProven: the name service says otherwise.
     """
     try:
-        entry = pwd.getpwnam(username)
+        entry = pwd.getpwnam(spec.username)
     except (KeyError, ValueError):
         raise NotProven("there is no such account") from None
-    if (entry.pw_name, entry.pw_uid, entry.pw_gid) != (username, uid, gid):
-        raise NotProven(f"the account does not have uid {uid} and gid {gid}")
-    if home is not None and home != entry.pw_dir:
+    if (entry.pw_name, entry.pw_uid, entry.pw_gid) != (spec.username, spec.uid, spec.gid):
+        raise NotProven(f"the account does not have uid {spec.uid} and gid {spec.gid}")
+    if spec.home is not None and spec.home != entry.pw_dir:
         raise NotProven("the account has another home")
-    real = {gid, *os.getgrouplist(username, gid)}
-    if not real.issuperset(groups) or (home is not None and real != set(groups)):
+    if spec.shell is not None and spec.shell != entry.pw_shell:
+        raise NotProven("the account has another shell")
+    real = {spec.gid, *os.getgrouplist(spec.username, spec.gid)}
+    if not real.issuperset(spec.groups) or (spec.home is not None and real != set(spec.groups)):
         raise NotProven("the account does not belong to exactly these groups")
 
 
@@ -79,6 +84,27 @@ def login_uid_problem() -> str | None:
     except OSError as e:
         return f"the kernel does not let it be changed ({e.strerror})"
     return None
+
+
+def prove_admitted(groups: tuple[int, ...], rule: GroupRule) -> None:
+    """Asks the name service for the groups of the site's policy, and whether members of `groups` may go on.
+
+    It was decided already, by ids that a helper told: one that lies must not let anybody in.
+
+    Raises:
+        NotProven: they may not.
+    """
+    objection = rule.objection(groups, {name: _group_id(name) for name in rule.names()})
+    if objection is not None:
+        raise NotProven(objection)
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        entry = grp.getgrnam(name)
+    except (KeyError, ValueError):
+        return None
+    return entry.gr_gid if entry.gr_name == name else None
 
 
 def become(
@@ -129,6 +155,26 @@ def prove(uid: int, gid: int, groups: tuple[int, ...], *, login_uid: int | None,
         raise NotProven("what a set-uid program could gain")
     for regain in (_regain_uid, _regain_effective_uid, _regain_gid):
         _must_fail(regain)
+
+
+def prove_unreadable(program: int) -> None:
+    """Makes sure that this process cannot read the file that it is to execute.
+
+    exec makes a process open to all others of its uid, until it forbids that itself: tens of milliseconds in which one
+    of them can attach. Not so when its program is one that it may execute and not read (BINPRM_FLAGS_ENFORCE_NONDUMP).
+
+    Raises:
+        NotProven: it can, or the kernel is told to make such processes open as well.
+    """
+    try:
+        os.close(os.open(f"/proc/self/fd/{program}", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        pass
+    else:
+        raise NotProven("the account can read its program")
+    with open("/proc/sys/fs/suid_dumpable", encoding="ascii") as f:  # noqa: PTH123 - no pathlib between fork and exec
+        if int(f.read()) == 1:
+            raise NotProven("others of the account could trace it; set sysctl fs.suid_dumpable to 0 or 2")
 
 
 def _regain_uid() -> None:

@@ -11,10 +11,12 @@ import errno
 import os
 import resource
 import signal
+import sys
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
+_PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -46,6 +48,12 @@ def last_capability() -> int:
 def set_dumpable(dumpable: bool) -> None:
     """Whether others of the same uid may read this process's memory. exec sets it anew."""
     _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def end_if_dumpable() -> None:
+    """Ends a helper that others of the same uid could look into since its exec: they may have changed it."""
+    if _libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1:
+        sys.exit("this process can be traced by every other one of its account, and does not begin")
 
 
 def end_with_parent() -> None:

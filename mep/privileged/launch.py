@@ -13,6 +13,7 @@ The steps of the child, in order, each named in a failure report:
   session       a new session, so that terminals and process groups of ours do not reach the program
   limits        no core file and no reading of memory until exec
   account       ask the name service whether the account has these ids, whatever the rest of the manager was told
+  admission     ask it for the groups that the site's policy names, and go by them
   loginuid      the account's uid becomes the login uid, once and for all; before PAM, whose pam_loginuid agrees with it
   (with PAM: keyring, as below; groups; pam account; pam credentials; pam session; pam keeper: see session.py)
   gate          wait to be released, if held
@@ -23,6 +24,7 @@ The steps of the child, in order, each named in a failure report:
   log           make the folder, open the log for appending, as the account
   umask         that of the program: what a PAM module has set, else what the spec says, else 077
   resources     the program's resource limits, which are only ever lowered
+  program       prove that the account cannot read the program, if it is an open file
   exec          the program replaces the child
 """
 
@@ -37,7 +39,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mep.privileged import kernel, session
-from mep.privileged.become import NotProven, become, prove_account, take_login_uid
+from mep.privileged.become import (
+    NotProven,
+    become,
+    prove_account,
+    prove_admitted,
+    prove_unreadable,
+    take_login_uid,
+)
 from mep.privileged.spec import STDERR, STDOUT, check
 from mep.request.launch_spec import LaunchSpec
 
@@ -129,7 +138,7 @@ def _child(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     step = "signals"
     try:
         _end_with(parent)
-        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        report = _high(report)
         for step, action in _steps(spec, report, gate, last_capability):  # noqa: B007 - the reports below name the step
             action()
     except NotProven as e:
@@ -147,11 +156,13 @@ def _child(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
 def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int) -> Iterator[Step]:
     pam = None if spec.pam is None else session.Session(spec.pam, spec.username)
     variables: dict[str, str] = {}
+    program = None if spec.program is None else _high(spec.program)
     os.umask(_PRIVATE)  # whoever sets another one from here on is a PAM module
     yield "signals", _reset_signals
     yield "session", os.setsid
     yield "limits", _forbid_dumps
-    yield "account", lambda: prove_account(spec.username, spec.uid, spec.gid, spec.groups, spec.home)
+    yield "account", lambda: prove_account(spec)
+    yield "admission", lambda: prove_admitted(spec.groups, spec.group_rule)
     yield "loginuid", lambda: take_login_uid(spec.uid, required=spec.login_uid_required)
     login_uid = kernel.login_uid()  # no PAM module may change it any more
     if pam is not None:
@@ -169,12 +180,15 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     yield "identity", lambda: _become(spec, groups, last_capability, login_uid)
     if pam is None:
         yield "keyring", kernel.join_new_session_keyring
-    yield "descriptors", lambda: _arrange(spec, report)
+    yield "descriptors", lambda: _arrange(spec, report, *([] if program is None else [program]))
     yield "home", lambda: _enter(spec.directory)
     yield "log", lambda: _open_log(spec.log)
     yield "umask", lambda: os.umask(_umask(spec, inherited))
     yield "resources", lambda: _limit(spec)
-    yield "exec", lambda: os.execve(spec.argv[0], spec.argv, {**variables, **spec.environment})  # noqa: S606 - no shell, as meant
+    if program is not None:
+        yield "program", lambda: prove_unreadable(program)
+    executed = spec.argv[0] if program is None else program
+    yield "exec", lambda: os.execve(executed, spec.argv, {**variables, **spec.environment})  # noqa: S606 - no shell, as meant
 
 
 def _report(report: int, step: str, errno: int, text: str) -> None:
@@ -252,14 +266,17 @@ def _open_log(log: tuple[str, str] | None) -> None:
     os.dup2(descriptor, STDERR)
 
 
-def _arrange(spec: LaunchSpec, report: int) -> None:
-    """Moves the named descriptors to their numbers and closes all others but the report, which exec closes."""
-    copies = {
-        number: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH) for number, descriptor in spec.descriptors.items()
-    }
+def _high(descriptor: int) -> int:
+    """A copy of it that exec closes, out of the way of the program's descriptors."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+
+
+def _arrange(spec: LaunchSpec, *kept: int) -> None:
+    """Moves the named descriptors to their numbers and closes all others but `kept`, which exec closes."""
+    copies = {number: _high(descriptor) for number, descriptor in spec.descriptors.items()}
     for number, copy in copies.items():
         os.dup2(copy, number, inheritable=True)
-    _close_all_but([*spec.descriptors, *((STDOUT, STDERR) if spec.log else ()), report])
+    _close_all_but([*spec.descriptors, *((STDOUT, STDERR) if spec.log else ()), *kept])
 
 
 def _close_all_but(kept: list[int]) -> None:

@@ -2,10 +2,16 @@
 
 The monitor has two: `accounts.server` and `renderer.server`. Each is reached through one socket, which is its
 descriptor 0; what it says on its standard output and error goes to the monitor's.
+
+Its interpreter is a copy of ours in memory that its account may execute and not read. So the kernel lets no other
+process of that account attach to it, from its exec on (`privileged.become.prove_unreadable`).
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import functools
 import os
 import socket
 import sys
@@ -13,6 +19,15 @@ import sys
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
+
+MARK = "MEP_HELPER"
+"""A variable, 1 in whatever we start as an account of the helpers: by it other processes of that are told apart."""
+_ARGUMENTS = ("-I", "-m")
+_NAME = "mep-helper"
+_MODE = 0o711
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_MFD_EXEC = 0x10
+"""From <linux/memfd.h>; without it a file cannot be executed where sysctl vm.memfd_noexec is 1."""
 
 
 class HelperUnavailable(Exception):
@@ -33,12 +48,56 @@ async def start(module: str, account: Account, theirs: socket.socket) -> Supervi
         return await SupervisedProcess.start(_spec(module, account, theirs.fileno()))
     except NotStarted as e:
         raise HelperUnavailable(f"cannot start {module} as account {account.name!r}: {e}") from None
+    except OSError as e:
+        reason = f"no copy of {sys.executable} in memory can be made or executed: {e.strerror}"
+        raise HelperUnavailable(f"cannot start {module}: {reason}; see whether sysctl vm.memfd_noexec is 2") from None
+
+
+def interpreter() -> int:
+    """The program that this process runs, as a file in memory: mode 0711, and nobody can change it. Raises OSError."""
+    return _interpreter_of(os.getpid())  # who goes into the background forks, and closes all descriptors
+
+
+@functools.cache
+def _interpreter_of(_pid: int) -> int:
+    with open("/proc/self/exe", "rb") as ours:  # noqa: PTH123 - the file that runs, whatever has its name by now
+        copy = _executable_in_memory()
+        try:
+            left = os.fstat(ours.fileno()).st_size
+            while left:
+                left -= os.sendfile(copy, ours.fileno(), None, left)
+            os.fchmod(copy, _MODE)
+            fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(copy)
+            raise
+    return copy
+
+
+@functools.cache
+def _library_path() -> dict[str, str]:
+    """Where our Python's library is, if it has one: some look for it beside themselves, and so would the copy."""
+    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123 - what is in use, wherever it was found
+        for line in maps:
+            if b"/libpython3" in line:
+                return {"LD_LIBRARY_PATH": os.path.dirname(os.fsdecode(line.split(maxsplit=5)[5]))}  # noqa: PTH120
+    return {}
+
+
+def _executable_in_memory() -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(_NAME, flags | _MFD_EXEC)
+    except OSError as e:
+        if e.errno != errno.EINVAL:  # Linux before 6.3, where every such file can be executed
+            raise
+    return os.memfd_create(_NAME, flags)
 
 
 def _spec(module: str, account: Account, connection: int) -> LaunchSpec:
     return LaunchSpec(
-        argv=(sys.executable, "-I", "-m", module),
-        environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"},
+        argv=(sys.executable, *_ARGUMENTS, module),  # by its name Python finds its packages
+        environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/", MARK: "1", **_library_path()},
         username=account.name,
         uid=account.uid,
         gid=account.gid,
@@ -46,4 +105,5 @@ def _spec(module: str, account: Account, connection: int) -> LaunchSpec:
         directory="/",
         log=None,
         descriptors={0: connection, 1: 2, 2: 2},
+        program=interpreter(),
     )

@@ -85,12 +85,17 @@ class ManagerConfig:
         "`keep`: user endpoints outlive a stop of the manager, too, not only a restart",
         reload=True,
     )
-    render_account: str = key(
-        "nobody",
-        Takes.TEXT,
-        "the account under which templates are rendered, accounts looked up, and mapping programs without `run_as` "
-        "run; one of this host's own (not LDAP's), best one that nothing else uses",
+    worker_account: str = key(
+        "mep-worker", Takes.TEXT, "the account of what talks to the broker, and registers the endpoint"
     )
+    render_account: str = key(
+        "mep-render",
+        Takes.TEXT,
+        "the account under which templates are rendered; one of this host's own (not LDAP's) that nothing else uses, "
+        "as the next two",
+    )
+    name_service_account: str = key("mep-accounts", Takes.TEXT, "the account under which accounts are looked up")
+    mapping_account: str = key("mep-map", Takes.TEXT, "the account of mapping programs without `run_as`")
     allowed_functions: tuple[str, ...] | None = key(
         None, Takes.UUIDS, "UUIDs of the only functions that may run", shown="all"
     )

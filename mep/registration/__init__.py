@@ -1,7 +1,7 @@
 """Makes the endpoint known to the service: login or client credentials, then one REST call.
 
 PROCESS
-  A short one, forked by the manager: `render_account`, without rights; with a stored login, which is root's, root.
+  A short one, forked by the manager: `worker_account`, without rights; with a stored login, which is root's, root.
   `answer` and `errors` also in the manager itself. `mep login`, `logout`, `whoami`, `check`: whoever types them.
 
 CALLED BY

@@ -35,7 +35,7 @@ Handler = Callable[[bytes], bytes]
 
 def main() -> None:
     """Serves requests until the other end of the socket closes; the children then end with this process."""
-    kernel.set_dumpable(False)  # before anything else: no process of this account may look in here
+    kernel.set_dumpable(False)  # as it is since its exec; but the kernel may have been told to dump for root
     from mep.renderer import answer
 
     answer.warm_up()
@@ -172,4 +172,5 @@ def _confine(descriptor: int, server: int) -> None:
 
 
 if __name__ == "__main__":
+    kernel.end_if_dumpable()
     main()

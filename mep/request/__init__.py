@@ -1,4 +1,4 @@
-"""The types that travel between the stages of a request: frozen, without behaviour.
+"""The types that travel between the stages of a request: frozen values.
 
 PROCESS
   Every one of ours.
@@ -13,6 +13,7 @@ FILES
   start_endpoint.py   what the service asks for
   mapped_identity.py  whom the requester becomes, and by which rule
   account.py          a local account
+  group_rule.py       which groups may have user endpoints
   mapping_program.py  a mapping program that is to be asked, and its failure
   rendered_config.py  the configuration of a user endpoint
   launch_plan.py      one user endpoint to be started

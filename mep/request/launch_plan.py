@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mep.request.account import Account
+from mep.request.group_rule import GroupRule
 
 CREDENTIALS_FD = 3
 """Where the program finds its credential file; the number that the public package uses."""
@@ -23,7 +24,7 @@ class LaunchPlan:
 
     handover: the JSON object that it reads from standard input, but for what concerns descriptors. Holds passwords.
     pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
-    umask: of the program; None leaves it to PAM, or means 077.
+    umask: of the program; None leaves it to PAM, or means 077. group_rule: by which the account was admitted.
     configuration: the beginning of the digest of the profile that it was made from.
     """
 
@@ -36,3 +37,4 @@ class LaunchPlan:
     audited: bool
     configuration: str
     umask: int | None = None
+    group_rule: GroupRule = field(default_factory=GroupRule)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mep.request.group_rule import GroupRule
+
 
 @dataclass(frozen=True)
 class LaunchSpec:
@@ -21,9 +23,13 @@ class LaunchSpec:
     pam: the PAM service through which the account must go, with a session for as long as the program lives; None for
         none, and then nothing that the program executes can gain any right.
     home: the account's home, when the program is to be the account with all that it has; None for helpers of ours.
+    shell: its login shell, by which it was admitted; None for one that was not.
+    group_rule: what its groups must keep to.
     umask: of the program; None means 077. A PAM module that sets one has the last word.
     login_uid_required: nothing is executed where the kernel does not let the account's uid be made the login uid.
     rlimits: resource (resource.RLIMIT_*) -> limit, soft and hard. A lower hard limit that is in force stays.
+    program: an open file that is executed in the place of argv[0], which the account may execute and must not read:
+        nobody of its uid can then look into the process, from its exec on.
     """
 
     argv: tuple[str, ...]
@@ -36,7 +42,10 @@ class LaunchSpec:
     log: tuple[str, str] | None
     descriptors: Mapping[int, int]
     home: str | None = None
+    shell: str | None = None
+    group_rule: GroupRule = field(default_factory=GroupRule)
     pam: str | None = None
     umask: int | None = None
     login_uid_required: bool = False
     rlimits: Mapping[int, int] = field(default_factory=dict)
+    program: int | None = None

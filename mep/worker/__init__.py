@@ -1,7 +1,7 @@
 """The manager's side of the broker: start commands in, heartbeats and failure notices out.
 
 PROCESS
-  A program as `render_account`, without rights; all that it reads was written by the service. The monitor starts a new
+  A program as `worker_account`, without rights; all that it reads was written by the service. The monitor starts a new
   one when it dies or hangs. `mep check` probes as who types it.
 
 CALLED BY

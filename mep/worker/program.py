@@ -227,4 +227,5 @@ def _ended(session: asyncio.Future[None]) -> None:
 
 
 if __name__ == "__main__":
+    kernel.end_if_dumpable()
     main()

@@ -154,7 +154,12 @@ def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[P
         assert run(f"systemctl is-enabled {unit}").stdout.strip() == "disabled"
         assert ok(f"systemd-analyze verify {unit} 2>&1") == ""
     assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/bin/mep version").startswith("mep 0.")
-    for file in ("/etc/pam.d/mep", "/usr/lib/tmpfiles.d/mep.conf", "/usr/share/man/man8/mep.8.gz"):
+    for file in (
+        "/etc/pam.d/mep",
+        "/usr/lib/tmpfiles.d/mep.conf",
+        "/usr/lib/sysusers.d/mep.conf",
+        "/usr/share/man/man8/mep.8.gz",
+    ):
         assert Path(file).stat().st_mode & 0o777 == 0o644
     assert Path("/usr/share/bash-completion/completions/mep").read_text()
 

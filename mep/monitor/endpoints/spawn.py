@@ -148,6 +148,8 @@ def _spec(plan: LaunchPlan, descriptors: Mapping[int, int], rlimits: Mapping[int
         log=plan.log,
         descriptors=descriptors,
         home=plan.account.home,
+        shell=plan.account.shell,
+        group_rule=plan.group_rule,
         pam=plan.pam,
         umask=plan.umask,
         login_uid_required=plan.audited,
@@ -210,6 +212,8 @@ def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
         user = f"Your home folder cannot be {what}: {why}."
         if full is not None:
             user = f"Your home folder is {full}: remove files, then submit again."
+    elif failure.step == "admission":
+        user = "Your account may not run tasks on this system. If it should, please ask the system's administrators."
     elif failure.step.startswith("pam"):
         user = f"Your account may not be used on this system now: {why}."
     return Refused("launch", admin, user)

@@ -2,7 +2,8 @@
 
 Pure: the ids of the groups that the policy names are looked up by the caller. How many user endpoints an account may
 have is decided in `limits`, and whether it has to wait, in `breaker`. The rules on root are stated again in
-`mep.privileged.spec`, which does not trust this module.
+`mep.privileged.spec`, which does not trust this module; and what is decided by groups, in the child
+(`mep.privileged.become`), which does not trust the ids that came here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import MappingProxyType
 
 from mep.profile.sections.accounts import AccountPolicy
 from mep.request.account import Account, ShellFault
+from mep.request.group_rule import GroupRule
 from mep.request.refusal import Refused
 
 _NO_LOGIN = ("nologin", "false")
@@ -38,7 +40,7 @@ def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int |
     for_sure = True
     if not reason and group_ids is not None:
         ids = {name: group_ids[name] for name in policy.group_names()}
-        reason = _by_group(account, policy, ids)
+        reason = group_rule(policy).objection({account.gid, *account.groups}, ids)
         for_sure = None not in ids.values()  # else a slip of the pen, or half an answer, would end everybody's work
     if not reason:
         reason = _by_shell(account, policy)
@@ -51,6 +53,11 @@ def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int |
             "please ask the system's administrators.",
             ends_right=for_sure,
         )
+
+
+def group_rule(policy: AccountPolicy) -> GroupRule:
+    """What is decided by groups; for the child, which decides it once more."""
+    return GroupRule(policy.deny_groups, policy.allow_groups)
 
 
 def mapped_elsewhere(endpoint: str, account: str, now: str) -> Refused:
@@ -93,20 +100,6 @@ def _by_name(account: Account, policy: AccountPolicy) -> str | None:
     if policy.allow_users is not None and account.name not in policy.allow_users:
         return f"it is not among the accounts that are allowed {_key('allow_users')}"
     return None
-
-
-def _by_group(account: Account, policy: AccountPolicy, ids: Mapping[str, int | None]) -> str | None:
-    member_of = {account.gid, *account.groups}
-    for name in policy.deny_groups:
-        if ids[name] is None:  # whom it was meant to keep out cannot be known, so nobody comes in
-            return f"the name service knows no group {name!r}, so nobody is admitted; mend it {_key('deny_groups')}"
-        if ids[name] in member_of:
-            return f"it is in group {name!r}, which is denied {_key('deny_groups')}"
-    if policy.allow_groups is None or any(ids[name] in member_of for name in policy.allow_groups):
-        return None
-    unknown = [name for name in policy.allow_groups if ids[name] is None]
-    also = f"; of these the name service does not know {', '.join(map(repr, unknown))}" if unknown else ""
-    return f"it is in none of the groups that are allowed {_key('allow_groups')}{also}"
 
 
 def _key(name: str) -> str:

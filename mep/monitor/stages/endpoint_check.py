@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mep.processes.bounded_output import BoundedOutput
+from mep.processes.helper import MARK
 from mep.processes.printable import escaped
 from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
@@ -90,7 +91,7 @@ async def _start(
         stack.callback(err.started)
         spec = LaunchSpec(
             argv=tuple(argv),
-            environment=environment,
+            environment={**environment, MARK: "1"},
             username=account.name,
             uid=account.uid,
             gid=account.gid,

@@ -6,7 +6,7 @@ In the monitor, and in commands of root. `mapper.mapping` gets `run` handed in, 
 document names one.
 
 A program never runs as root: it is launched like everything else that is not the monitor, as the account that its
-document names (`run_as`), or as the one of the helpers (`render_account`). What its command executes must be root's
+document names (`run_as`), or as `mapping_account`. What its command executes must be root's
 alone (`profile.command_trust`). It runs in its own session, in `/`, with a fixed environment.
 Standard input is a file in memory, so a program that never reads cannot block us. When its main process has ended
 nobody waits for children that it left behind: the whole group is killed.
@@ -28,6 +28,7 @@ from typing import Any
 from mep.monitor.stages.shared_runs import SharedRuns
 from mep.processes import forked
 from mep.processes.bounded_output import BoundedOutput
+from mep.processes.helper import MARK
 from mep.processes.printable import escaped, quoted
 from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
@@ -55,7 +56,7 @@ LIMITS = {
     resource.RLIMIT_CORE: 0,
 }
 """Seconds of processor time, and bytes of memory, of a file and of a core file, for each process."""
-ENVIRONMENT = {"PATH": programs.PATH, "LANG": "C.UTF-8"}
+ENVIRONMENT = {"PATH": programs.PATH, "LANG": "C.UTF-8", MARK: "1"}
 
 
 class MappingPrograms:

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mep.monitor.stages import admission
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
@@ -35,6 +36,7 @@ def make(
         audited=profile.config.high_assurance,
         configuration=profile.digest[:12],
         umask=profile.config.umask,
+        group_rule=admission.group_rule(profile.config.accounts),
     )
 
 

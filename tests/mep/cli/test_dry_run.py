@@ -35,8 +35,8 @@ def asks(profile_directory: Path) -> Iterator[Profile]:
         yield loader.load(profile_directory)
 
 
-def test_a_mapping_program_is_asked_as_the_render_account(asks: Profile) -> None:
-    assert asyncio.run(dry_run.decide(asks, [RECORD])).account == "nobody"
+def test_a_mapping_program_is_asked_as_the_mapping_account(asks: Profile) -> None:
+    assert asyncio.run(dry_run.decide(asks, [RECORD])).account == "mep-map"
 
 
 def test_whoever_is_not_root_is_told_to_be(asks: Profile) -> None:

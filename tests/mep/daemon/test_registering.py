@@ -15,6 +15,7 @@ from mep.daemon.registering import MOST, Registrar
 from mep.processes import forked
 from mep.processes.forked import ChildLost
 from mep.profile.client_credentials import ClientCredentials
+from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
 from mep.registration.errors import RegistrationError
 from tests.mep.commands import MANAGER, UEP, URL, target
@@ -24,12 +25,12 @@ CREDENTIALS = ClientCredentials(UEP, "the secret")
 
 
 def registrar(profile: Profile, folder: Path) -> Registrar:
-    account = helper_account.find("nobody")
+    account = helper_account.find(ManagerConfig()).worker
     return Registrar(profile, account, CREDENTIALS, folder / "state", folder / "run")
 
 
 def ask(work: Callable[[], bytes]) -> bytes:
-    return asyncio.run(forked.ask(work, helper_account.find("nobody"), 30, MOST))
+    return asyncio.run(forked.ask(work, helper_account.find(ManagerConfig()).worker, 30, MOST))
 
 
 def test_what_the_service_says_is_read_and_remembered(
@@ -91,13 +92,13 @@ def test_it_has_no_rights(root: None, tmp_path: Path) -> None:
         lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         return json.dumps([os.getresuid(), os.getgroups(), lines["CapBnd"], lines["NoNewPrivs"], can_read]).encode()
 
-    nobody = helper_account.find("nobody")
-    assert json.loads(ask(look)) == [[nobody.uid] * 3, [nobody.gid], "0" * 16, "1", False]
+    account = helper_account.find(ManagerConfig()).worker
+    assert json.loads(ask(look)) == [[account.uid] * 3, [account.gid], "0" * 16, "1", False]
 
 
 def test_nobody_of_its_account_can_look_into_it(root: None) -> None:
     """Its memory has the client's secret. It is forked and not executed, so it can be traced at no moment."""
-    nobody = helper_account.find("nobody")
+    account = helper_account.find(ManagerConfig()).worker
 
     def attack(pid: int) -> bytes:
         try:
@@ -115,7 +116,7 @@ def test_nobody_of_its_account_can_look_into_it(root: None) -> None:
         os.wait()
         return os.read(reading, 8)
 
-    assert os.getuid() != nobody.uid
+    assert os.getuid() != account.uid
     assert ask(victim) == b"no"
 
 

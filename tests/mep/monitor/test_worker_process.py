@@ -28,6 +28,7 @@ from mep.processes.channel import HEADER
 from mep.processes.helper import HelperUnavailable
 from mep.processes.sealed_file import sealed
 from mep.processes.worker_protocol import FromWorker, read_command, read_rejection, write_command
+from mep.profile.config import ManagerConfig
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 from mep.request.unwanted import EndpointUnwanted
@@ -97,7 +98,7 @@ class Site:
         self.renewals: list[Any] = []
         self.hold: asyncio.Event | None = None
         self.worker = WorkerProcess(
-            helper_account.find("nobody"), MANAGER, None, service.addresses, self.renew, debug=False
+            helper_account.find(ManagerConfig()).worker, MANAGER, None, service.addresses, self.renew, debug=False
         )
 
     async def renew(self) -> Mapping[str, Any]:
@@ -171,14 +172,14 @@ def test_commands_come_and_are_acknowledged_when_they_are_finished(broker: Priva
     run(broker, test)
 
 
-def test_it_is_nobody_and_has_no_rights(broker: PrivateBroker) -> None:
+def test_it_is_its_own_account_and_has_no_rights(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         await site.connect()
         status = dict(
             line.split(":\t", 1) for line in Path(f"/proc/{site.pid}/status").read_text().splitlines() if ":\t" in line
         )
-        nobody = helper_account.find("nobody").uid
-        assert status["Uid"].split() == [str(nobody)] * 4
+        own = helper_account.find(ManagerConfig()).worker.uid
+        assert status["Uid"].split() == [str(own)] * 4
         assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
         assert status["NoNewPrivs"] == "1"
         environment = Path(f"/proc/{site.pid}/environ").read_bytes() + Path(f"/proc/{site.pid}/cmdline").read_bytes()

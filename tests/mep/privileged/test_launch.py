@@ -20,6 +20,7 @@ import pytest
 from lab.accounts import LocalAccount
 from mep.privileged import become, kernel, launch
 from mep.privileged.spec import LaunchRefused, check
+from mep.request.group_rule import GroupRule
 from mep.request.launch_spec import LaunchSpec
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -330,6 +331,7 @@ def test_a_pipe_in_place_of_the_log_does_not_hang(spec: LaunchSpec, account: Loc
         ({"groups": (4242,)}, "does not belong"),
         ({"groups": ()}, "does not belong"),
         ({"home": "/tmp/prepared"}, "another home"),
+        ({"shell": "/bin/prepared"}, "another shell"),
         ({"groups": (4242,), "home": None}, "does not belong"),
     ],
 )
@@ -337,6 +339,32 @@ def test_what_the_name_service_does_not_confirm(spec: LaunchSpec, changes: dict[
     failure, code = run(dataclasses.replace(spec, **changes))  # type: ignore[arg-type]
     assert failure is not None
     assert (failure.step, code) == ("account", 127)
+    assert names in failure.text
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        (GroupRule(), None),
+        (GroupRule(deny=("users",)), None),
+        (GroupRule(allow=("users", "games")), None),
+        (GroupRule(allow=("meptest_nosuch", "meptest_launch")), None),
+        (GroupRule(deny=("games",)), "in group 'games', which is denied"),
+        (GroupRule(deny=("meptest_launch",), allow=("games",)), "in group 'meptest_launch', which is denied"),
+        (GroupRule(deny=("meptest_nosuch",)), "knows no group 'meptest_nosuch'"),
+        (GroupRule(allow=("users", "meptest_nosuch")), "in none of the groups that are allowed"),
+        (GroupRule(allow=()), "in none of the groups that are allowed"),
+    ],
+)
+def test_the_child_asks_for_the_groups_of_the_policy_itself(
+    spec: LaunchSpec, rule: GroupRule, names: str | None
+) -> None:
+    failure, code = run(dataclasses.replace(spec, group_rule=rule))
+    if names is None:
+        assert (failure, code) == (None, 0)
+        return
+    assert failure is not None
+    assert (failure.step, code) == ("admission", 127)
     assert names in failure.text
 
 

@@ -10,7 +10,6 @@ import math
 import os
 import pwd
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ import pytest
 import yaml
 
 from lab.waiting import aiountil
-from mep.daemon import helper_account
+from mep.accounts import look_up
 from mep.monitor.stages import render_answer, render_server, renderer
+from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.renderer import Renderer
-from mep.processes import render_protocol
+from mep.processes import helper, render_protocol
 from mep.profile.profile import Profile
 from mep.reader import loader
 from mep.request.account import Account
@@ -155,7 +155,12 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
 
     def call(test: Callable[[Site], Awaitable[None]]) -> None:
         async def work() -> None:
-            site = Site(Renderer(helper_account.find("nobody")), profile_directory, command, identity_of_alice)
+            site = Site(
+                Renderer(of_exactly_that_name("nobody", look_up.account("nobody"))),
+                profile_directory,
+                command,
+                identity_of_alice,
+            )
             await site.server.start()
             prefer(site.server_pid())
             try:
@@ -173,16 +178,14 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
 @pytest.fixture
 def patient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Render servers whose children have less processor time, and all the time that a busy machine takes to give it."""
-    program = folder / "patient"
+    program = folder / "patient.py"
     program.write_text(
-        f"#!{sys.executable} -I\n"
         "from mep.processes import render_protocol\n"
         "render_protocol.CPU, render_protocol.WALL = 3, 600.0\n"
         "from mep.renderer import server\n"
         "server.main()\n"
     )
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(helper, "_ARGUMENTS", ("-I", str(program)))
     monkeypatch.setattr(renderer, "ANSWER_LIMIT", 600.0)
 
 

@@ -11,7 +11,6 @@ import os
 import pwd
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,9 +20,9 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.waiting import aiountil
 from mep.accounts import look_up, server
-from mep.daemon import helper_account
 from mep.monitor.stages import name_service, name_service_client
 from mep.monitor.stages.name_service import NameService
+from mep.processes import helper
 from mep.processes.helper import HelperUnavailable
 from mep.request.account import Account
 from mep.request.refusal import Refusal, Refused
@@ -37,7 +36,7 @@ def find(username: str) -> Account:
     return name_service.of_exactly_that_name(username, look_up.account(username))
 
 
-NOBODY = helper_account.find("nobody")
+NOBODY = find("nobody")
 
 
 def test_an_account_has_all_its_groups() -> None:
@@ -227,12 +226,11 @@ def liar(root: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     """Puts a program in the helper's place that answers the first request with this, whatever it was."""
 
     def install(reply: str) -> None:
-        program = folder / "liar"
-        program.write_text(f"#!{sys.executable} -I\nimport os\nos.read(0, 9999)\nos.write(0, {reply.encode()!r})\n")
+        program = folder / "liar.py"
+        program.write_text(f"import os\nos.read(0, 9999)\nos.write(0, {reply.encode()!r})\n")
         with program.open("a") as f:
             f.write("while os.read(0, 9999): pass\n")
-        program.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(program))
+        monkeypatch.setattr(helper, "_ARGUMENTS", ("-I", str(program)))
 
     return install
 
@@ -336,9 +334,10 @@ def test_an_account_that_cannot_be_is_named() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_a_program_that_cannot_be_executed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/no/such/program")
-    with pytest.raises(HelperUnavailable, match="step exec"):
-        asyncio.run(NameService(NOBODY).start())
+    with Path("/dev/null").open("rb") as nothing:
+        monkeypatch.setattr(helper, "interpreter", nothing.fileno)
+        with pytest.raises(HelperUnavailable, match="step program: not proven: the account can read its program"):
+            asyncio.run(NameService(NOBODY).start())
 
 
 @pytest.mark.usefixtures("root")

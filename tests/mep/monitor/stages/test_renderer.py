@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from lab.waiting import aiountil
-from mep.daemon import helper_account
+from mep.accounts import look_up
+from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.renderer import Renderer
 from mep.reader import loader
 from mep.request.account import Account
@@ -42,7 +43,7 @@ def render(
             (profile_directory / f"{name}.j2").write_text(text)
 
         async def work() -> str:
-            renderer = Renderer(helper_account.find("nobody"))
+            renderer = Renderer(of_exactly_that_name("nobody", look_up.account("nobody")))
             try:
                 request = dataclasses.replace(command, user_options=json.dumps(options))
                 return (await renderer.render(loader.load(profile_directory), request, identity_of_alice, alice)).text
@@ -148,7 +149,7 @@ def test_a_server_that_died_is_replaced(
     request = dataclasses.replace(command, user_options='{"WORKERS": 1}')
 
     async def work() -> tuple[int, int]:
-        pool = Renderer(helper_account.find("nobody"))
+        pool = Renderer(of_exactly_that_name("nobody", look_up.account("nobody")))
         await pool.start()
         assert pool._server is not None
         first = pool._server.process.pid
