@@ -39,7 +39,7 @@ class Site:
             "GLOBUS_SDK_ENVIRONMENT": "local",
             "GLOBUS_SDK_SERVICE_URL_AUTH": "http://localhost:1/",
         }
-        command = [sys.executable, "-c", program, *arguments]
+        command = [sys.executable, "-I", "-c", program, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -184,8 +184,10 @@ def test_code_of_ours_that_others_can_change(site: Site) -> None:
     added = site.profile.parent / "added"
     added.mkdir()
     added.chmod(0o1777)
-    program = f"import sys; sys.path.append({str(added)!r}); from mep.cli.main import main; main()"
-    for command in (("start", "prod"), ("check", "--files", "prod")):
+    looks_there = f"import sys; sys.path.append({str(added)!r}); "
+    daemon = f"{looks_there}from mep.daemon.main import main; main(sys.argv[2:])"
+    check = f"{looks_there}from mep.cli.main import main; main()"
+    for program, command in ((daemon, ("start", "prod")), (check, ("check", "--files", "prod"))):
         done = site.mep(*command, program=program)
         assert done.returncode == os.EX_CONFIG, done.stderr
         assert f"our own code: {added}: others than root may put files there" in done.stdout + done.stderr

@@ -22,7 +22,7 @@ ID = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
 
 def run(folder: Path, *arguments: str, program: str = COMMAND) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/bin:/bin", "MEP_CONFIG_DIR": str(folder), "MEP_RUN_DIR": str(folder / "run")}
-    command = [sys.executable, "-c", program, *arguments]
+    command = [sys.executable, "-I", "-c", program, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
