@@ -195,7 +195,7 @@ class Manager:
             await self._look_at_containment()
             await _look_at_login_uid()
             if told := self._containment.note():
-                log.warning("%s", told)
+                log.info("%s", told)
             log.info("identity mapping with digest %.12s is in force", self._in_force.profile.mapping.digest)
             for endpoint in self._table.adopt():
                 self._events.adopted(endpoint)

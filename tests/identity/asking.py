@@ -67,7 +67,7 @@ def fails(path: Path, match: str | None = None) -> str:
 
 def start(*records: dict[str, object]) -> StartEndpoint:
     """A request of the first of these identities."""
-    return StartEndpoint("r1", f"uep.{MANAGER}", MANAGER, {}, {}, {}, ALICE, "alice", list(records))
+    return StartEndpoint("r1", f"uep.{MANAGER}", MANAGER, "{}", "{}", {}, ALICE, "alice", list(records))
 
 
 def identify(command: StartEndpoint, mapping: str) -> MappedIdentity:

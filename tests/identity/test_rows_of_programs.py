@@ -89,7 +89,13 @@ def test_row_30_environment(program: Write, tmp_path: Path, monkeypatch: pytest.
     run(program(f"(pwd; umask; env) > {seen}"))
     assert not re.search("SECRET|HOME|USER", seen.read_text())
     assert seen.read_text().splitlines()[:2] == ["/", "0077"]
-    assert {line.split("=")[0] for line in seen.read_text().splitlines() if "=" in line} <= {"LANG", "PATH", "PWD", "_"}
+    assert {line.split("=")[0] for line in seen.read_text().splitlines() if "=" in line} <= {
+        "LANG",
+        "PATH",
+        "PWD",
+        "MEP_HELPER",
+        "_",
+    }
     assert "LANG=C.UTF-8\n" in seen.read_text()
     for command in ("map", "./map", "bin/map"):
         with pytest.raises(DocumentError, match="absolute"):

@@ -32,11 +32,13 @@ runpy.run_module(sys.argv[1], run_name="__main__")
 """
 """Tells the truth about accounts, and that each group of the policy is the one of whoever asks."""
 PROGRAM = """
+import sys
 from mep.cli.main import main
+from mep.daemon.main import main as daemon
 from mep.processes import helper
 
 helper._ARGUMENTS = ("-I", {liar!r})
-main()
+daemon(sys.argv[2:]) if sys.argv[1] == "start" else main()
 """
 
 

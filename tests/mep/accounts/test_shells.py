@@ -9,7 +9,7 @@ import pytest
 
 from lab.accounts import LocalAccount
 from mep.accounts import look_up, shells
-from mep.cli import known_names
+from mep.daemon import known_names
 from mep.profile.sections.accounts import AccountPolicy
 from mep.request.account import ShellFault
 

@@ -32,8 +32,9 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 
 def writers() -> list[psutil.Process]:
-    """Children of this process that are no zombies; there is no other child in these tests."""
-    return [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    """Children of this process that are writers and no zombies: other tests may have left children of other kinds."""
+    found = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in found if Path(f"/proc/{each.pid}/comm").read_text().strip() == "mep-audit"]
 
 
 def run(trail: AuditTrail, story: Callable[[], Awaitable[None]]) -> None:
