@@ -24,9 +24,11 @@ from mep.processes.supervised import SupervisedProcess
 from mep.processes.time_limit import within
 from mep.processes.worker_protocol import (
     FILES_FROM_WORKER,
-    MOST_LOG,
+    MOST_COMMANDS,
+    MOST_TEXT,
     FromWorker,
     ToWorker,
+    cut,
     read_command,
     read_rejection,
 )
@@ -107,6 +109,7 @@ class WorkerProcess:
         self._commands: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._finishing = False
+        self._renewing = False
         self._heard = 0.0
         self._born = 0.0
         self._pause = FIRST_PAUSE
@@ -119,7 +122,7 @@ class WorkerProcess:
             FromWorker.START: self._start_command,
             FromWorker.REJECT: self._rejected,
             FromWorker.NOTICED: self._noticed,
-            FromWorker.RENEW: lambda *_: self._do(self._renew_addresses()),
+            FromWorker.RENEW: lambda *_: self._begin_renewal(),
             FromWorker.FINISHED: lambda *_: self._answer(FromWorker.FINISHED),
             FromWorker.CLOSED: lambda *_: self._answer(FromWorker.CLOSED),
             FromWorker.LOG: _log,
@@ -194,6 +197,9 @@ class WorkerProcess:
             file = json.dumps({"credentials": credentials, "text": text}).encode()
             self._tell(ToWorker.NOTICE, number, file=file, request_id=request_id, again=again)
             return bool(await delivered)
+        except OSError as e:  # no descriptor or memory to be had
+            log.error("failure notice not sent: %s", e)
+            return False
         finally:
             self._notices.pop(number, None)
 
@@ -223,9 +229,7 @@ class WorkerProcess:
 
     def _lost(self, why: str) -> None:
         """It has ended, or must: nothing that it says counts any more."""
-        self._channel = None
-        if self._process is not None:
-            self._process.kill()
+        self._drop()
         for notice in self._notices.values():
             if not notice.done():
                 notice.set_result(False)
@@ -237,6 +241,13 @@ class WorkerProcess:
         self._listener.not_connected(f"the worker was lost: {why}")
         self._do(self._again())
 
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            self._process.kill()
+
     async def _again(self) -> None:
         loop = asyncio.get_running_loop()
         self._pause = FIRST_PAUSE if loop.time() - self._born > SILENCE else self._pause
@@ -245,8 +256,9 @@ class WorkerProcess:
             self._pause = min(LONGEST_PAUSE, 2 * self._pause)
             try:
                 await self._begin()
-            except HelperUnavailable as e:
+            except (HelperUnavailable, OSError) as e:
                 log.error("the worker cannot be started: %s", e)
+                self._drop()
                 continue
             self._tell(ToWorker.CONSUME)
             return
@@ -258,16 +270,13 @@ class WorkerProcess:
             before = self._heard
             await asyncio.sleep(SILENCE / 4)
             if self._channel is not None and before == self._heard and loop.time() - self._heard > SILENCE:
-                self._channel.close()
                 self._lost(f"it said nothing for {SILENCE:g} s")
 
     async def _end(self) -> None:
         self._finishing = True
         for task in self._tasks:
             task.cancel()
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        self._drop()
         if self._process is not None:
             await self._process.end()
 
@@ -286,8 +295,8 @@ class WorkerProcess:
         self._begin_command(number, lambda requests: requests.reject(refusal, request_id, credentials))
 
     def _begin_command(self, number: int, handle: Callable[[Requests], Coroutine[Any, Any, None]]) -> None:
-        if self._listener is None:
-            raise ValueError("a command before it was to consume any")
+        if self._listener is None or len(self._commands) >= MOST_COMMANDS:
+            raise ValueError("a command before it was to consume any, or more than it may hold")
         channel = self._channel
         if self._finishing and channel is not None:
             channel.send(ToWorker.GIVEN_BACK, number)
@@ -315,19 +324,26 @@ class WorkerProcess:
         else:
             self._listener.not_connected(why)
 
+    def _begin_renewal(self) -> None:
+        """One at a time, however often the worker asks; a worker that came meanwhile gets the answer, too."""
+        if self._listener is None:
+            raise ValueError("new addresses before it was to use any")
+        if not self._renewing:
+            self._renewing = True
+            self._do(self._renew_addresses())
+
     async def _renew_addresses(self) -> None:
-        channel = self._channel
         try:
             self._addresses = await self._renew()
         except NotNow as e:
-            if channel is not None:
-                channel.send(ToWorker.NOT_NOW, why=str(e)[:1000])
+            self._tell(ToWorker.NOT_NOW, why=cut(str(e)))
         except EndpointUnwanted as e:
             if not self._unwanted.done():
                 self._unwanted.set_exception(e)
         else:
-            if channel is not None:
-                channel.send(ToWorker.ADDRESSES, file=json.dumps(self._addresses).encode())
+            self._tell(ToWorker.ADDRESSES, file=json.dumps(self._addresses).encode())
+        finally:
+            self._renewing = False
 
     def _tell_period(self) -> None:
         """The profile may have been changed."""
@@ -362,7 +378,7 @@ def _text(said: object) -> str:
 
 
 def _log(_number: int, body: Mapping[str, Any], _file: bytes) -> None:
-    level, name, text = body["level"], str(body["name"]), str(body["text"])[:MOST_LOG]
+    level, name, text = body["level"], str(body["name"]), str(body["text"])[:MOST_TEXT]
     if type(level) is not int:
         raise ValueError("no level of a log")
     known = name if _LOGGERS.fullmatch(name) and (name in _seen or len(_seen) < _MOST_LOGGERS) else "mep.worker"

@@ -40,8 +40,10 @@ PULSE = 2.0
 MOST_COMMAND = 8 * 2**20
 """Bytes of a command, written as JSON of plain ASCII: up to three times its size on the wire."""
 MOST_ADDRESSES = 64 * 2**10
-MOST_LOG = 3000
-"""Characters of a line of the log."""
+MOST_TEXT = 3500
+"""Bytes of a text in a body, as JSON."""
+MOST_COMMANDS = 10_000
+"""Commands under way, of several workers that were lost one after the other; one holds 2000 (`worker.consumer`)."""
 
 
 class ToWorker(enum.IntEnum):
@@ -83,6 +85,13 @@ FILES_TO_WORKER: Mapping[int, int] = {
 }
 FILES_FROM_WORKER: Mapping[int, int] = {FromWorker.START: MOST_COMMAND, FromWorker.REJECT: MOST_COMMAND}
 """The messages that come with a file, and its greatest size."""
+
+
+def cut(text: str) -> str:
+    """As much of the text as fits into a body."""
+    while len(json.dumps(text)) > MOST_TEXT:
+        text = text[: len(text) * 3 // 4]
+    return text
 
 
 def write_command(command: StartEndpoint) -> bytes:
@@ -132,7 +141,7 @@ _FORMS = {
     "requester_name": re.compile(r"(?s).{0,1024}"),
 }
 _STAGES = ("command", "options", "manager")
-_MOST_TEXT = 8000
+_MOST_REASON = 8000
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -143,6 +152,6 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _text(said: object) -> str:
-    if not isinstance(said, str) or len(said) > _MOST_TEXT:
+    if not isinstance(said, str) or len(said) > _MOST_REASON:
         raise ValueError("no text, or too long")
     return said

@@ -22,10 +22,10 @@ from mep.processes.channel import Channel
 from mep.processes.worker_protocol import (
     FILES_TO_WORKER,
     MOST_COMMAND,
-    MOST_LOG,
     PULSE,
     FromWorker,
     ToWorker,
+    cut,
     write_command,
     write_rejection,
 )
@@ -100,7 +100,7 @@ class Program:
 
     def not_connected(self, reason: str) -> None:
         """Commands cannot come."""
-        self._channel.send(FromWorker.NOT_CONNECTED, why=reason[:1000])
+        self._channel.send(FromWorker.NOT_CONNECTED, why=cut(reason))
 
     async def _handed_over(self, kind: FromWorker, file: bytes) -> None:
         number, finished = next(self._numbers), asyncio.get_running_loop().create_future()
@@ -108,6 +108,9 @@ class Program:
         try:
             self._channel.send(kind, number, file=file)
             await finished
+        except OSError:  # no descriptor or memory to be had: the command comes again to another worker
+            log.exception("a command cannot be passed on")
+            os._exit(os.EX_OSERR)
         finally:
             del self._commands[number]
 
@@ -130,7 +133,7 @@ class Program:
         try:
             await self._worker.probe()
         except BrokerError as e:
-            self._channel.send(FromWorker.PROBED, error=str(e)[:2000])
+            self._channel.send(FromWorker.PROBED, error=cut(str(e)))
         else:
             self._channel.send(FromWorker.PROBED, error="")
 
@@ -209,9 +212,7 @@ class _LogToMonitor(logging.Handler):
         self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        text = text.encode("ascii", "backslashreplace").decode()[:MOST_LOG]
-        self._channel.send(FromWorker.LOG, level=record.levelno, name=record.name[:100], text=text)
+        self._channel.send(FromWorker.LOG, level=record.levelno, name=record.name[:100], text=cut(self.format(record)))
 
 
 def _read(addresses: bytes) -> Addresses:

@@ -24,10 +24,10 @@ from lab.waiting import aiountil
 from mep.daemon import helper_account
 from mep.monitor import worker_process
 from mep.monitor.worker_process import NotNow, WorkerProcess
-from mep.processes.channel import HEADER
+from mep.processes.channel import BODY, HEADER
 from mep.processes.helper import HelperUnavailable
 from mep.processes.sealed_file import sealed
-from mep.processes.worker_protocol import FromWorker, read_command, read_rejection, write_command
+from mep.processes.worker_protocol import FromWorker, cut, read_command, read_rejection, write_command
 from mep.profile.config import ManagerConfig
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
@@ -383,6 +383,55 @@ def test_a_command_with_a_field_that_is_none(field: str, value: object) -> None:
     spoiled = dataclasses.replace(command, **{field: value})
     with pytest.raises(ValueError, match=field):
         read_command(write_command(spoiled))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "plain", '"' * 5000, "\\" * 5000, "\u00e9" * 5000, "\n" * 5000, "\U0001f600" * 5000]
+)
+def test_a_text_is_cut_to_what_a_body_holds(text: str) -> None:
+    kept = cut(text)
+    assert text.startswith(kept)
+    assert len(json.dumps({"level": 10, "name": "x" * 100, "text": kept})) <= BODY
+    assert kept == text or len(json.dumps(kept)) > BODY // 2
+
+
+def test_however_often_it_asks_for_new_addresses_the_service_is_asked_once_at_a_time(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.connect()
+        asked, go_on = 0, asyncio.Event()
+
+        async def renew() -> Mapping[str, Any]:
+            nonlocal asked
+            asked += 1
+            await go_on.wait()
+            return service.addresses
+
+        site.worker._renew = renew
+        for _ in range(100):
+            site.worker._take(FromWorker.RENEW, 0, {}, None)
+        await asyncio.sleep(0)
+        assert asked == 1
+        go_on.set()
+
+    run(broker, test)
+
+
+def test_a_worker_that_sends_commands_without_end_is_replaced(
+    broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "MOST_COMMANDS", 5)
+
+    async def test(site: Site, service: Service) -> None:
+        await site.connect()
+        site.hold = asyncio.Event()
+        before = site.pid
+        for n in range(6):
+            service.send(service.command(n))
+        await aiountil(lambda: site.pid != before, "another one")
+        assert len(set(site.names)) == 5
+        site.hold.set()
+
+    run(broker, test)
 
 
 def test_a_rejection_of_a_stage_that_it_cannot_be_of() -> None:
