@@ -5,12 +5,12 @@ For `accounts.server`, which may wait, and for commands, which have nothing else
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 from collections.abc import Iterable
 
 from mep.accounts import shells
+from mep.privileged.become import group_id
 from mep.request.account import Account
 
 
@@ -38,12 +38,4 @@ def account(username: str) -> Account | None:
 
 def group_ids(names: Iterable[str]) -> dict[str, int | None]:
     """The id of each group; None for a name that no group has."""
-    return {name: _group_id(name) for name in names}
-
-
-def _group_id(name: str) -> int | None:
-    try:
-        entry = grp.getgrnam(name)
-    except (KeyError, ValueError):
-        return None
-    return entry.gr_gid if entry.gr_name == name else None
+    return {name: group_id(name) for name in names}

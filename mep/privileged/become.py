@@ -94,12 +94,13 @@ def prove_admitted(groups: tuple[int, ...], rule: GroupRule) -> None:
     Raises:
         NotProven: they may not.
     """
-    objection = rule.objection(groups, {name: _group_id(name) for name in rule.names()})
+    objection = rule.objection(groups, {name: group_id(name) for name in rule.names()})
     if objection is not None:
         raise NotProven(objection)
 
 
-def _group_id(name: str) -> int | None:
+def group_id(name: str) -> int | None:
+    """The id that the name service has for a group; None when no group has exactly this name."""
     try:
         entry = grp.getgrnam(name)
     except (KeyError, ValueError):
