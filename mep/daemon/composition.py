@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Mapping
@@ -150,10 +151,7 @@ async def _serve(
     mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, accounts.mapping).run)
     renderer = Renderer(accounts.render)
     reader = _Reader(renderer, accounts.render, folders.state, endpoint_id)
-
-    async def renew() -> Mapping[str, Any]:
-        return await _renewed(registrar)
-
+    renew = functools.partial(_renewed, registrar)
     addresses, debug = _addresses(registration), logging.getLogger().isEnabledFor(logging.DEBUG)
     worker = WorkerProcess(accounts.worker, endpoint_id, amqp_port, addresses, renew, debug=debug)
     neighbours = Neighbours(name_service, mapper, renderer, worker, reader)

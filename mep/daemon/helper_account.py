@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mep.accounts import look_up
 from mep.monitor.stages import admission
+from mep.processes.forked import NOBODY
 from mep.processes.helper import MARK, HelperUnavailable
 from mep.profile.config import ManagerConfig
 from mep.request.account import Account
@@ -23,7 +24,6 @@ TITLE = "mep: manager of "
 """How the title of a manager begins; what it forks has it, too."""
 MAKE = "useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin"
 """The command that makes an account, but for its name."""
-_NOBODY = 65534
 _LOOKS, _PAUSE = 20, 0.1
 """So often, and seconds between: a process that another manager starts has no mark before its exec."""
 
@@ -67,7 +67,7 @@ def _missing(missing: dict[str, str]) -> str:
 
 def _objection(account: Account, config: ManagerConfig) -> str | None:
     other = f"make one of its own, for example: {MAKE} mep-render, and name that"
-    if account.uid in (_NOBODY, _overflow_uid()) or account.name in ("nobody", "nfsnobody"):
+    if account.uid in (NOBODY, _overflow_uid()) or account.name in ("nobody", "nfsnobody"):
         return f"whatever else has no owner runs as this one, and could end the helpers; {other}"
     if _is_admitted(account, config):
         return f"it may have user endpoints; put it into accounts.deny_users, or {other}"

@@ -148,8 +148,7 @@ class WorkerProcess:
         for good (EndpointUnwanted)."""
         self._listener = listener
         self._unwanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tell_period()
-        self._tell(ToWorker.CONSUME)
+        self._consume()
         self._do(self._watch())
         return [self._unwanted]
 
@@ -217,15 +216,18 @@ class WorkerProcess:
         self._process = process
         self._heard = self._born = asyncio.get_running_loop().time()
         self._channel = Channel(ours, FILES_FROM_WORKER, self._take, self._lost)
-        self._period = 0.0 if self._listener is None else self._listener.heartbeat_period()
+        self._period = 0.0
         self._tell(
             ToWorker.BEGIN,
             file=json.dumps(self._addresses).encode(),
             endpoint_id=self._endpoint_id,
             amqp_port=self._amqp_port,
-            period=self._period,
             debug=self._debug,
         )
+
+    def _consume(self) -> None:
+        self._tell_period()
+        self._tell(ToWorker.CONSUME)
 
     def _lost(self, why: str) -> None:
         """It has ended, or must: nothing that it says counts any more."""
@@ -260,7 +262,7 @@ class WorkerProcess:
                 log.error("the worker cannot be started: %s", e)
                 self._drop()
                 continue
-            self._tell(ToWorker.CONSUME)
+            self._consume()
             return
 
     async def _watch(self) -> None:

@@ -35,6 +35,9 @@ END_TIMEOUT = 5.0
 """Seconds that a child has to be gone once it has answered; after that it is reaped whenever it ends."""
 
 
+_NO_ANSWER = "the process that was to do it ended without an answer"
+
+
 class ChildLost(OSError):
     """The child ended without an answer, or did not end in time."""
 
@@ -73,17 +76,8 @@ async def ask(work: Callable[[], bytes], account: Account | None, within: float,
         ChildLost: the child ended without an answer, or could not become the account.
         OSError: no process or descriptor to be had.
     """
-    last_capability = kernel.last_capability()
-
-    def answer() -> bytes:
-        if account is not None:
-            _become(account.uid, account.gid, last_capability)
-        return work()
-
-    said = await _answer_of(answer, within, most)
-    if not said:
-        raise ChildLost("the process that was to do it ended without an answer")
-    return said
+    answer = work if account is None else _as(account.uid, account.gid, work)
+    return _some(await _answer_of(answer, within, most))
 
 
 def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
@@ -93,13 +87,7 @@ def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
         ChildLost: the child ended without an answer, took too long, or could not give up its rights.
         OSError: no process or descriptor to be had.
     """
-    last_capability = kernel.last_capability()
-
-    def answer() -> bytes:
-        if os.geteuid() == 0:
-            _become(NOBODY, NOBODY, last_capability)
-        return work()
-
+    answer = work if os.geteuid() != 0 else _as(NOBODY, NOBODY, work)
     said, until = bytearray(), time.monotonic() + within
     with _fork(answer) as (pid, pidfd, reading):
         try:
@@ -114,9 +102,7 @@ def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
             send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
             os.waitpid(pid, 0)
-    if not said:
-        raise ChildLost("the process that was to do it ended without an answer")
-    return bytes(said[:most])
+    return _some(bytes(said[:most]))
 
 
 async def _answer_of(answer: Callable[[], bytes], within: float | None, most: int | None = None) -> bytes:
@@ -135,9 +121,23 @@ async def _answer_of(answer: Callable[[], bytes], within: float | None, most: in
     return said
 
 
-def _become(uid: int, gid: int, last_capability: int) -> None:
-    take_login_uid(uid, required=False)
-    become(uid, gid, (gid,), last_capability, login_uid=kernel.login_uid())
+def _as(uid: int, gid: int, work: Callable[[], bytes]) -> Callable[[], bytes]:
+    """The work, done as an account without rights."""
+    last_capability = kernel.last_capability()
+
+    def answer() -> bytes:
+        take_login_uid(uid, required=False)
+        become(uid, gid, (gid,), last_capability, login_uid=kernel.login_uid())
+        return work()
+
+    return answer
+
+
+def _some(said: bytes) -> bytes:
+    """What a child has said. Raises ChildLost: it has died and said nothing."""
+    if not said:
+        raise ChildLost(_NO_ANSWER)
+    return said
 
 
 def start(work: Callable[[], None], keeping: int) -> tuple[int, int]:
@@ -212,7 +212,7 @@ def _opened(answer: bytes) -> Any:
     try:
         value, error = pickle.loads(answer)  # noqa: S301 - of our own child, which reads only what root trusts
     except Exception:  # noqa: BLE001 - half of a pickle can raise anything
-        raise ChildLost("the process that was to do it ended without an answer") from None
+        raise ChildLost(_NO_ANSWER) from None
     if error is not None:
         raise error
     return value

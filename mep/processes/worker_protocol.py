@@ -1,9 +1,9 @@
 """What the monitor and the worker say to each other, over a `Channel`. What the worker says is read as a stranger's.
 
-to the worker    BEGIN          {endpoint_id, amqp_port, period, debug}, file: addresses
+to the worker    BEGIN          {endpoint_id, amqp_port, debug}, file: addresses
                  PROBE          asks whether the broker can be reached
-                 CONSUME        takes commands and sends heartbeats from now on
                  PERIOD         {period}: seconds between two heartbeats
+                 CONSUME        takes commands and sends heartbeats from now on
                  DONE           n: the command with that number has come to its end; it is acknowledged
                  GIVEN_BACK     n: it has not; it comes again to the next manager
                  NOTICE         n {request_id, again}, file: {credentials, text}
@@ -33,7 +33,7 @@ from typing import Any
 
 from mep.processes.printable import escaped
 from mep.request.refusal import Refusal
-from mep.request.start_endpoint import StartEndpoint
+from mep.request.start_endpoint import MAX_REQUESTER, NAME, StartEndpoint
 
 PULSE = 2.0
 """Seconds between two signs of life."""
@@ -131,14 +131,15 @@ def read_rejection(data: bytes) -> tuple[Refusal, str, Mapping[str, Any] | None]
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(StartEndpoint))
+_WHO = re.compile(rf"(?s).{{0,{MAX_REQUESTER}}}")
 _FORMS = {
     "request_id": re.compile(r"[A-Za-z0-9_.:-]{1,64}"),
-    "name": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"),
+    "name": NAME,
     "endpoint_id": re.compile(r"[A-Za-z0-9-]{1,64}"),
     "user_options": re.compile(r"(?s)\{.*\}"),
     "user_runtime": re.compile(r"(?s)\{.*\}"),
-    "requester": re.compile(r"(?s).{0,1024}"),
-    "requester_name": re.compile(r"(?s).{0,1024}"),
+    "requester": _WHO,
+    "requester_name": _WHO,
 }
 _STAGES = ("command", "options", "manager")
 _MOST_REASON = 8000

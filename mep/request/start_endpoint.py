@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""The form of a user endpoint's name: it becomes a folder name and an argument."""
+MAX_REQUESTER = 1024
+"""Characters of an identity, and of its user name; Globus allows fewer."""
 MAX_OPTIONS = 2**20
 """Bytes of the user options, as JSON."""
 

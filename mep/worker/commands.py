@@ -8,12 +8,11 @@ argument, must be a plain one.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mep.request.refusal import Refused
-from mep.request.start_endpoint import MAX_OPTIONS, StartEndpoint
+from mep.request.start_endpoint import MAX_OPTIONS, MAX_REQUESTER, NAME, StartEndpoint
 from wire.consumer import Delivery
 from wire.queues import QueueInfoError, credentials_at_port, read_credentials
 
@@ -25,11 +24,8 @@ MAX_PART = 64 * 2**10
 """Bytes, as JSON, of each part that is kept but for the user options: user_runtime, credentials, identity set."""
 MAX_DEPTH = 128
 """Levels of objects and lists in a command. Far more would be deeper than the stack of who writes it anew."""
-MAX_NAME = 1024
-"""Characters of an identity, and of its user name; Globus allows fewer."""
 
 _COMMAND = "cmd_start_endpoint"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOR_USER = "This endpoint received a start command that it cannot use; please tell its administrators."
 
 
@@ -151,7 +147,7 @@ def _optional_object(owner: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _endpoint_name(kwargs: dict[str, Any]) -> str:
     name: str = _member(kwargs, "name", str)
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise _refused(f"field 'name': {name[:140]!r} is not a plain name (letters, digits, '.', '_', '-')")
     return name
 
@@ -159,8 +155,8 @@ def _endpoint_name(kwargs: dict[str, Any]) -> str:
 def _name_of_somebody(body: dict[str, Any], key: str) -> str:
     """It goes into the log, the audit trail, and texts for users."""
     name: str = _member(body, key, str)
-    if len(name) > MAX_NAME:
-        raise _refused(f"field {key!r}: has {len(name)} characters; the limit is {MAX_NAME}")
+    if len(name) > MAX_REQUESTER:
+        raise _refused(f"field {key!r}: has {len(name)} characters; the limit is {MAX_REQUESTER}")
     return name
 
 

@@ -121,11 +121,8 @@ class Program:
 
     def _begin(self, _number: int, body: Mapping[str, Any], file: bytes) -> None:
         self._log_to_monitor(logging.DEBUG if body["debug"] else logging.INFO)
-        amqp_port, self._period = body["amqp_port"], body["period"]
-        consumer, heartbeats = (
-            CommandConsumer(amqp_port, self),
-            Heartbeats(body["endpoint_id"], lambda: self._period),
-        )
+        amqp_port = body["amqp_port"]
+        consumer, heartbeats = CommandConsumer(amqp_port, self), Heartbeats(body["endpoint_id"], lambda: self._period)
         self._notices = Notices(amqp_port)
         self._worker = Worker(_read(file), self._renew, consumer, heartbeats)
 
