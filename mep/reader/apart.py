@@ -15,6 +15,7 @@ from mep.processes import forked
 from mep.processes.forked import ChildLost
 from mep.processes.printable import escaped
 from mep.profile.errors import ConfigError
+from mep.reader import plain
 from mep.reader.parsers import Unreadable
 
 WITHIN = 60.0
@@ -32,21 +33,26 @@ def parse(path: Path, parser: Callable[..., Any], *arguments: Any) -> Any:
     try:
         said = json.loads(forked.ask_and_wait(functools.partial(_do, parser, arguments), WITHIN, MOST))
         problems = [escaped(str(each)) for each in said["problems"]]
-        answer = said["answer"]
+        answer = plain.value(said["answer"])
     except ChildLost as e:
         raise ConfigError(path, [f"cannot be parsed: {e}; is it very large, or very deep?"]) from None
     except OSError as e:
         raise ConfigError(path, [f"cannot be parsed: {e.strerror}"]) from None
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise ConfigError(path, ["cannot be parsed: the process that was to do it makes no sense"]) from None
+        raise senseless(path) from None
     if problems:
         raise ConfigError(path, problems)
     return answer
 
 
+def senseless(path: Path) -> ConfigError:
+    """The answer for a text that was read from `path` is none."""
+    return ConfigError(path, ["cannot be parsed: the process that was to do it makes no sense"])
+
+
 def _do(parser: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
     try:
-        said = {"problems": [], "answer": parser(*arguments)}
+        said = {"problems": [], "answer": plain.plain(parser(*arguments))}
     except Unreadable as e:
         said = {"problems": list(e.args), "answer": None}
     except (ImportError, RecursionError, MemoryError) as e:

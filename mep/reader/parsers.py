@@ -1,7 +1,7 @@
 """What others' parsers (YAML, Jinja, JSON Schema) say of a text. Run in a process without rights: `apart` has it so.
 
-Everything here takes texts and returns values that JSON knows. These libraries are loaded here, and nowhere in the
-process that asks.
+Everything here takes texts and returns values that `plain` can carry. These libraries are loaded here, and nowhere in
+the process that asks.
 """
 
 from __future__ import annotations
@@ -10,23 +10,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mep.reader.plain import plain
-
 
 def yaml_value(text: str) -> Any:
-    """The value of YAML text, `plain`. Raises Unreadable."""
-    return plain(_load(text))
+    """The value of YAML text. Raises Unreadable."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise Unreadable(f"not valid YAML: {' '.join(str(e).split())}") from None
+    except RecursionError:
+        raise Unreadable("not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        # What its constructors do with a date that is none, digits without end, and the like.
+        raise Unreadable(f"not valid YAML: a value cannot be read ({type(e).__name__}: {e})") from None
 
 
-def yaml_entries(text: str) -> list[tuple[str, int, Any]]:
-    """The keys of YAML text, in their order, with their lines and values (`plain`); none for a text that says nothing.
+def yaml_entries(text: str) -> list[list[Any]]:
+    """The keys of YAML text, in their order, with their lines and values; none for a text that says nothing.
 
     Raises:
         Unreadable: not YAML, no keys and values, or a key that is there twice.
     """
     import yaml
 
-    data = _load(text)
+    data = yaml_value(text)
     if data is None:
         return []
     top = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -35,18 +43,16 @@ def yaml_entries(text: str) -> list[tuple[str, int, Any]]:
     if problems := _twice(top, len(data)):
         raise Unreadable(*problems)
     keys = [key for key, _ in top.value]
-    return [
-        (str(key.value), key.start_mark.line + 1, plain(value)) for key, value in zip(keys, data.values(), strict=True)
-    ]
+    return [[str(key.value), key.start_mark.line + 1, value] for key, value in zip(keys, data.values(), strict=True)]
 
 
-def template_problem(templates: Mapping[str, str]) -> tuple[str, str] | None:
+def template_problem(templates: Mapping[str, str]) -> list[str] | None:
     """The first of these templates that is none, and what is wrong with it."""
     from mep.renderer.template import syntax_problem
 
     for name in templates:
         if wrong := syntax_problem(templates, name):
-            return name, wrong
+            return [name, wrong]
     return None
 
 
@@ -66,20 +72,6 @@ def schema_problem(text: str) -> str | None:
 
 class Unreadable(Exception):
     """The text is not what it must be; `args` are the problems."""
-
-
-def _load(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise Unreadable(f"not valid YAML: {' '.join(str(e).split())}") from None
-    except RecursionError:
-        raise Unreadable("not valid YAML: nested too deeply") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        # What its constructors do with a date that is none, digits without end, and the like.
-        raise Unreadable(f"not valid YAML: a value cannot be read ({type(e).__name__}: {e})") from None
 
 
 def _twice(top: Any, number: int) -> list[str]:

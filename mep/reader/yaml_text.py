@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mep.profile.errors import ConfigError
-from mep.reader import apart, parsers, plain
+from mep.reader import apart, parsers
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,7 @@ class Entry:
 
 def load_yaml(path: Path, text: str) -> Any:
     """The value of YAML text, which was read from `path`. Raises ConfigError."""
-    carried = apart.parse(path, parsers.yaml_value, text)
-    try:
-        return plain.value(carried)
-    except _SENSELESS:
-        raise _senseless(path) from None
+    return apart.parse(path, parsers.yaml_value, text)
 
 
 def load_entries(path: Path, text: str) -> list[Entry]:
@@ -34,15 +29,7 @@ def load_entries(path: Path, text: str) -> list[Entry]:
     Raises:
         ConfigError: not YAML, no keys and values, or a key that is there twice.
     """
-    carried = apart.parse(path, parsers.yaml_entries, text)
     try:
-        return [Entry(str(key), int(line), plain.value(value)) for key, line, value in carried]
-    except _SENSELESS:
-        raise _senseless(path) from None
-
-
-_SENSELESS = (ValueError, TypeError, RecursionError)
-
-
-def _senseless(path: Path) -> ConfigError:
-    return ConfigError(path, ["cannot be parsed: the process that was to do it makes no sense"])
+        return [Entry(str(key), int(line), value) for key, line, value in apart.parse(path, parsers.yaml_entries, text)]
+    except (ValueError, TypeError):
+        raise apart.senseless(path) from None

@@ -1,8 +1,7 @@
-"""The manager's event loop: looks host names up without a lasting thread.
+"""The worker's event loop: a look-up of a host name that hangs holds up no other one.
 
-asyncio would keep a pool of threads for host names, and a process that forks should have none. An address needs no
-look-up; for a name a thread lives as long as the look-up: at each new connection, one for a failure notice included. A
-child that is forked meanwhile may hang in a lock of the C library; its start is then given up, and its user told.
+asyncio would keep a pool of a few threads for host names: hosts of failure notices, which commands name, could take all
+of them. An address needs no look-up; for a name a thread lives as long as the look-up, at each new connection.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def test_a_value_that_no_key_takes_comes_back_by_its_look() -> None:
 
 @pytest.mark.parametrize("carried", [["odd", 1], ["list"], [], ["list", 5], ["dict", [[["list", []], 1]]], {"a": 1}])
 def test_an_answer_of_another_form_is_refused(carried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mep.reader.parsers.yaml_value", lambda _: carried)
+    said = json.dumps({"problems": [], "answer": carried}).encode()
+    monkeypatch.setattr(apart, "_do", lambda *_: said)
     with pytest.raises(ConfigError, match="makes no sense"):
         yaml_text.load_yaml(PATH, "a: 1")
 
@@ -47,7 +48,7 @@ def test_it_has_no_rights(root: None, tmp_path: Path) -> None:
     secret.chmod(0o600)
 
     def look() -> list[Any]:
-        return [os.getresuid(), os.getresgid(), os.getgroups(), os.access(secret, os.R_OK)]
+        return [list(os.getresuid()), list(os.getresgid()), os.getgroups(), os.access(secret, os.R_OK)]
 
     nobody = forked.NOBODY
     assert apart.parse(PATH, look) == [[nobody] * 3, [nobody] * 3, [nobody], False]
