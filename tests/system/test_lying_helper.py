@@ -17,7 +17,7 @@ from tests.system.sites import site_of
 pytestmark = pytest.mark.system
 
 LIAR = """
-import runpy, sys
+import runpy, sys, time
 from mep.accounts import look_up
 
 found, honest = [], look_up.account
@@ -26,8 +26,14 @@ def account(username):
     found.append(honest(username))
     return found[-1]
 
+def group_ids(names):
+    until = time.monotonic() + 5  # it is asked for both at the same time; a review of rights asks for groups alone
+    while names and not found and time.monotonic() < until:
+        time.sleep(0.01)
+    return {name: found[-1].gid if found else 0 for name in names}
+
 look_up.account = account
-look_up.group_ids = lambda names: {name: found[-1].gid if found else 0 for name in names}
+look_up.group_ids = group_ids
 runpy.run_module(sys.argv[1], run_name="__main__")
 """
 """Tells the truth about accounts, and that each group of the policy is the one of whoever asks."""
