@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from mep.processes import helper
-from mep.processes.channel import Channel
+from mep.processes.channel import Channel, Files
 from mep.processes.helper import HelperUnavailable
 from mep.processes.printable import escaped
+from mep.processes.sealed_file import SealedFile
 from mep.processes.supervised import SupervisedProcess
 from mep.processes.time_limit import within
 from mep.processes.worker_protocol import (
@@ -114,11 +115,11 @@ class WorkerProcess:
         self._born = 0.0
         self._pause = FIRST_PAUSE
         self._period = 0.0
-        self._hears: Mapping[int, Callable[[int, Mapping[str, Any], bytes], None]] = {
+        self._hears: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             FromWorker.ALIVE: lambda *_: self._tell_period(),
-            FromWorker.PROBED: lambda _number, body, _file: self._answer(FromWorker.PROBED, _text(body["error"])),
+            FromWorker.PROBED: lambda _number, body, _files: self._answer(FromWorker.PROBED, _text(body["error"])),
             FromWorker.CONNECTED: lambda *_: self._is_connected(None),
-            FromWorker.NOT_CONNECTED: lambda _number, body, _file: self._is_connected(_text(body["why"])),
+            FromWorker.NOT_CONNECTED: lambda _number, body, _files: self._is_connected(_text(body["why"])),
             FromWorker.START: self._start_command,
             FromWorker.REJECT: self._rejected,
             FromWorker.NOTICED: self._noticed,
@@ -284,16 +285,16 @@ class WorkerProcess:
 
     # What it says
 
-    def _take(self, kind: int, number: int, body: Mapping[str, Any], file: bytes | None) -> None:
+    def _take(self, kind: int, number: int, body: Mapping[str, Any], files: Files) -> None:
         self._heard = asyncio.get_running_loop().time()
-        self._hears[kind](number, body, file or b"")
+        self._hears[kind](number, body, files)
 
-    def _start_command(self, number: int, _body: Mapping[str, Any], file: bytes) -> None:
-        command = read_command(file)
+    def _start_command(self, number: int, _body: Mapping[str, Any], files: Files) -> None:
+        command = read_command(files[0].read())
         self._begin_command(number, lambda requests: requests.handle(command))
 
-    def _rejected(self, number: int, _body: Mapping[str, Any], file: bytes) -> None:
-        refusal, request_id, credentials = read_rejection(file)
+    def _rejected(self, number: int, _body: Mapping[str, Any], files: Files) -> None:
+        refusal, request_id, credentials = read_rejection(files[0].read())
         self._begin_command(number, lambda requests: requests.reject(refusal, request_id, credentials))
 
     def _begin_command(self, number: int, handle: Callable[[Requests], Coroutine[Any, Any, None]]) -> None:
@@ -313,7 +314,7 @@ class WorkerProcess:
 
         task.add_done_callback(ended)
 
-    def _noticed(self, number: int, body: Mapping[str, Any], _file: bytes) -> None:
+    def _noticed(self, number: int, body: Mapping[str, Any], _files: Files) -> None:
         notice = self._notices.get(number)
         if notice is not None and not notice.done():
             notice.set_result(body["delivered"] is True)
@@ -355,7 +356,7 @@ class WorkerProcess:
 
     def _tell(self, kind: ToWorker, number: int = 0, *, file: bytes | None = None, **body: object) -> None:
         if self._channel is not None:
-            self._channel.send(kind, number, file=file, **body)
+            self._channel.send(kind, number, files=[] if file is None else [SealedFile.of(file)], **body)
 
     def _expect(self, kind: FromWorker) -> asyncio.Future[str]:
         expected: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -379,7 +380,7 @@ def _text(said: object) -> str:
     return escaped(said)
 
 
-def _log(_number: int, body: Mapping[str, Any], _file: bytes) -> None:
+def _log(_number: int, body: Mapping[str, Any], _files: Files) -> None:
     level, name, text = body["level"], str(body["name"]), str(body["text"])[:MOST_TEXT]
     if type(level) is not int:
         raise ValueError("no level of a log")

@@ -31,6 +31,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mep.processes.channel import Limits
 from mep.processes.printable import escaped
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import MAX_REQUESTER, NAME, StartEndpoint
@@ -78,12 +79,12 @@ class FromWorker(enum.IntEnum):
     LOG = 111
 
 
-FILES_TO_WORKER: Mapping[int, int] = {
-    ToWorker.BEGIN: MOST_ADDRESSES,
-    ToWorker.ADDRESSES: MOST_ADDRESSES,
-    ToWorker.NOTICE: MOST_COMMAND,
+FILES_TO_WORKER: Limits = {
+    ToWorker.BEGIN: [MOST_ADDRESSES],
+    ToWorker.ADDRESSES: [MOST_ADDRESSES],
+    ToWorker.NOTICE: [MOST_COMMAND],
 }
-FILES_FROM_WORKER: Mapping[int, int] = {FromWorker.START: MOST_COMMAND, FromWorker.REJECT: MOST_COMMAND}
+FILES_FROM_WORKER: Limits = {FromWorker.START: [MOST_COMMAND], FromWorker.REJECT: [MOST_COMMAND]}
 """The messages that come with a file, and its greatest size."""
 
 

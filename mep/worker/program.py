@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mep.privileged import kernel
-from mep.processes.channel import Channel
+from mep.processes.channel import Channel, Files
+from mep.processes.sealed_file import SealedFile
 from mep.processes.worker_protocol import (
     FILES_TO_WORKER,
     MOST_COMMAND,
@@ -63,7 +64,7 @@ class Program:
         self._addresses: asyncio.Future[Addresses] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._period = 1.0
-        self._does: Mapping[int, Callable[[int, Mapping[str, Any], bytes], None]] = {
+        self._does: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             ToWorker.BEGIN: self._begin,
             ToWorker.PROBE: lambda *_: self._do(self._probe()),
             ToWorker.CONSUME: lambda *_: self._consume(),
@@ -73,8 +74,8 @@ class Program:
             ToWorker.NOTICE: self._notice,
             ToWorker.ADDRESSES: self._renewed,
             ToWorker.NOT_NOW: self._not_renewed,
-            ToWorker.FINISH: lambda _number, body, _file: self._do(self._finish(body["timeout"])),
-            ToWorker.CLOSE: lambda _number, body, _file: self._do(self._close(body["timeout"])),
+            ToWorker.FINISH: lambda _number, body, _files: self._do(self._finish(body["timeout"])),
+            ToWorker.CLOSE: lambda _number, body, _files: self._do(self._close(body["timeout"])),
         }
 
     async def run(self, connection: socket.socket) -> None:
@@ -106,7 +107,7 @@ class Program:
         number, finished = next(self._numbers), asyncio.get_running_loop().create_future()
         self._commands[number] = finished
         try:
-            self._channel.send(kind, number, file=file)
+            self._channel.send(kind, number, files=[SealedFile.of(file)])
             await finished
         except OSError:  # no descriptor or memory to be had: the command comes again to another worker
             log.exception("a command cannot be passed on")
@@ -116,15 +117,15 @@ class Program:
 
     # What the monitor says
 
-    def _take(self, kind: int, number: int, body: Mapping[str, Any], file: bytes | None) -> None:
-        self._does[kind](number, body, file or b"")
+    def _take(self, kind: int, number: int, body: Mapping[str, Any], files: Files) -> None:
+        self._does[kind](number, body, files)
 
-    def _begin(self, _number: int, body: Mapping[str, Any], file: bytes) -> None:
+    def _begin(self, _number: int, body: Mapping[str, Any], files: Files) -> None:
         self._log_to_monitor(logging.DEBUG if body["debug"] else logging.INFO)
         amqp_port = body["amqp_port"]
         consumer, heartbeats = CommandConsumer(amqp_port, self), Heartbeats(body["endpoint_id"], lambda: self._period)
         self._notices = Notices(amqp_port)
-        self._worker = Worker(_read(file), self._renew, consumer, heartbeats)
+        self._worker = Worker(_read(files[0].read()), self._renew, consumer, heartbeats)
 
     async def _probe(self) -> None:
         try:
@@ -138,21 +139,21 @@ class Program:
         for session in self._worker.start(self):
             session.add_done_callback(_ended)
 
-    def _set_period(self, _number: int, body: Mapping[str, Any], _file: bytes) -> None:
+    def _set_period(self, _number: int, body: Mapping[str, Any], _files: Files) -> None:
         self._period = body["period"]
 
-    def _done(self, number: int, _body: Mapping[str, Any], _file: bytes) -> None:
+    def _done(self, number: int, _body: Mapping[str, Any], _files: Files) -> None:
         finished = self._commands.get(number)
         if finished is not None and not finished.done():
             finished.set_result(None)
 
-    def _given_back(self, number: int, _body: Mapping[str, Any], _file: bytes) -> None:
+    def _given_back(self, number: int, _body: Mapping[str, Any], _files: Files) -> None:
         finished = self._commands.get(number)
         if finished is not None:
             finished.cancel()
 
-    def _notice(self, number: int, body: Mapping[str, Any], file: bytes) -> None:
-        self._do(self._send_notice(number, body["request_id"], json.loads(file), again=body["again"]))
+    def _notice(self, number: int, body: Mapping[str, Any], files: Files) -> None:
+        self._do(self._send_notice(number, body["request_id"], json.loads(files[0].read()), again=body["again"]))
 
     async def _send_notice(self, number: int, request_id: str, notice: Mapping[str, Any], *, again: bool) -> None:
         if again:
@@ -167,11 +168,11 @@ class Program:
         self._channel.send(FromWorker.RENEW)
         return await self._addresses
 
-    def _renewed(self, _number: int, _body: Mapping[str, Any], file: bytes) -> None:
+    def _renewed(self, _number: int, _body: Mapping[str, Any], files: Files) -> None:
         if self._addresses is not None and not self._addresses.done():
-            self._addresses.set_result(_read(file))
+            self._addresses.set_result(_read(files[0].read()))
 
-    def _not_renewed(self, _number: int, body: Mapping[str, Any], _file: bytes) -> None:
+    def _not_renewed(self, _number: int, body: Mapping[str, Any], _files: Files) -> None:
         if self._addresses is not None and not self._addresses.done():
             self._addresses.set_exception(Unreachable(body["why"]))
 

@@ -18,7 +18,7 @@ import pytest
 
 from lab.waiting import aiountil
 from mep.processes.channel import BODY, HEADER, MOST_WAITING, Channel
-from mep.processes.sealed_file import sealed
+from mep.processes.sealed_file import SealedFile, sealed
 
 LIMIT = 1000
 
@@ -26,21 +26,23 @@ LIMIT = 1000
 class Kind(enum.IntEnum):
     PLAIN = 1
     WITH_FILE = 2
+    WITH_TWO = 3
 
 
 class Monitor:
     """One end, which keeps what comes; the other is a bare socket."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[int, int, Any, bytes | None]] = []
+        self.taken: list[tuple[int, int, Any, list[bytes]]] = []
         self.lost: list[str] = []
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel = Channel(ours, {Kind.WITH_FILE: LIMIT}, self._take, self.lost.append)
+        self.channel = Channel(ours, {Kind.WITH_FILE: [LIMIT], Kind.WITH_TWO: [LIMIT, 5]}, self._take, self.lost.append)
 
     def _take(self, *message: Any) -> None:
         if message[2].get("odd"):
             raise KeyError("odd")
-        self.taken.append(message)
+        *said, files = message
+        self.taken.append((*said, [file.read() for file in files]))
 
     def send(self, data: bytes, *descriptors: int) -> None:
         fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
@@ -74,7 +76,23 @@ def test_messages_and_files_come_in_their_order() -> None:
         monitor.send(message(Kind.WITH_FILE, 8), content)
         os.close(content)
         await aiountil(lambda: len(monitor.taken) == 2, "both")
-        assert monitor.taken == [(1, 7, {"a": 1}, None), (2, 8, {}, b"content")]
+        assert monitor.taken == [(1, 7, {"a": 1}, []), (2, 8, {}, [b"content"])]
+
+    run(test)
+
+
+def test_files_are_passed_on_unread() -> None:
+    async def test(monitor: Monitor) -> None:
+        monitor.channel.send(Kind.WITH_TWO, 9, files=[SealedFile.of(b"x" * LIMIT), SealedFile.of(b"y")])
+        await asyncio.sleep(0)
+        _, fds, _, _ = socket.recv_fds(monitor.theirs, 10_000, 4)
+        monitor.send(message(Kind.WITH_TWO), *fds)
+        monitor.send(message(Kind.WITH_TWO), *reversed(fds))  # the second one is too large
+        assert [os.pread(descriptor, 2, 0) for descriptor in fds] == [b"xx", b"y"]
+        for descriptor in fds:
+            os.close(descriptor)
+        await aiountil(lambda: bool(monitor.lost), "the end")
+        assert [taken[3] for taken in monitor.taken] == [[b"x" * LIMIT, b"y"]]
 
     run(test)
 
@@ -82,7 +100,7 @@ def test_messages_and_files_come_in_their_order() -> None:
 def test_what_is_sent_waits_until_it_is_read() -> None:
     async def test(monitor: Monitor) -> None:
         for n in range(2000):
-            monitor.channel.send(Kind.WITH_FILE, n, file=b"f" * 100, text="x" * 1000)
+            monitor.channel.send(Kind.WITH_FILE, n, files=[SealedFile.of(b"f" * 100)], text="x" * 1000)
         monitor.theirs.setblocking(False)
         found = 0
 
@@ -217,17 +235,17 @@ def test_garbage_of_every_kind() -> None:
             if monitor.lost:
                 break
             length = draw.choice([0, 3, HEADER.size, HEADER.size + 2, BODY, BODY * 2])
-            form = message(draw.choice([0, 1, 2, 65535]), body=draw.choice(bodies))
+            form = message(draw.choice([0, 1, 2, 3, 65535]), body=draw.choice(bodies))
             data = draw.choice([form, draw.randbytes(length)])
-            made = [draw.choice(makers)() for _ in range(draw.choice([0, 0, 1, 3]))]
+            made = [draw.choice(makers)() for _ in range(draw.choice([0, 0, 1, 2, 3]))]
             with contextlib.suppress(OSError):  # it may have ended meanwhile
                 monitor.send(data, *made)
             for descriptor in made:
                 os.close(descriptor)
             await asyncio.sleep(0)
-        for kind, _, body, file in monitor.taken:
+        for kind, _, body, files in monitor.taken:
             assert isinstance(body, dict), seed
-            assert (file is not None) == (kind == Kind.WITH_FILE), seed
+            assert len(files) == {int(Kind.WITH_FILE): 1, int(Kind.WITH_TWO): 2}.get(kind, 0), seed
 
     for _ in range(300):
         run(one)
