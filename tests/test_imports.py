@@ -51,7 +51,7 @@ THIRD_PARTY = {
     "registration": {"globus_sdk"},
     "worker": set[str](),
     "monitor": {"cryptography", "jeepney"},
-    "daemon": {"daemon", "setproctitle"},
+    "daemon": {"daemon"},
 }
 """What rooms import that is neither of ours nor of the standard library."""
 

@@ -28,6 +28,7 @@ from mep.privileged import become, session
 from mep.processes import forked
 from mep.processes.helper import HelperUnavailable
 from mep.profile import command_trust, own_code, places
+from mep.profile.accepted import file as accepted_file
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
 from mep.profile.profile import ENVIRONMENT, REGISTERED, Profile
@@ -126,7 +127,7 @@ def _commands(commands: list[tuple[str, ...]]) -> Iterator[Line]:
 def _written(profile: Profile, paths: Paths, directory: Path) -> list[Path]:
     """The files that a manager writes, wherever they lie."""
     audit, run, kept = profile.config.audit_log_path, paths.run / profile.name, paths.kept(profile.name)
-    accepted_profile = paths.state / accepted.FOLDER / f"{profile.name}.json"
+    accepted_profile = accepted_file(paths.state, profile.name)
     files = [paths.log_file(directory), run / "manager.pid", accepted_profile, kept / "ENDPOINT.json"]
     return [*files, *([audit] if audit else [])]
 

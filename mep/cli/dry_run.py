@@ -17,11 +17,11 @@ from typing import Any
 from identity.decision import Decision
 from mep.accounts import look_up
 from mep.cli import home_probe
-from mep.daemon import helper_account, trial
+from mep.daemon import endpoint_check, helper_account, rehearsal, trial
+from mep.daemon.endpoint_check import Verdict
 from mep.mapper.mapping import IdentityMapper
 from mep.monitor.endpoints import record
-from mep.monitor.stages import admission, endpoint_check, plan, rehearsal
-from mep.monitor.stages.endpoint_check import Verdict
+from mep.monitor.stages import admission, plan
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.quota import Quota

@@ -1,22 +1,28 @@
-"""What `mep start` becomes: puts the manager together and runs it.
+"""What `mep start` becomes: prepares a manager, executes it, and does for it what takes readers and clients.
 
 PROCESS
-  The manager, root. `failed`, `helper_account`, `known_names`, `trial` also in commands.
+  `main` and `anew`: short, root, end before a request or have seen none. `serve`: the manager, root for months.
+  `choice`, `failed`, `helper_account`, `known_names`, `trial`, `rehearsal`, `endpoint_check` also in commands.
 
 CALLED BY
-  cli: `run.start` executes `main`; others use what finds and tries things.
+  cli: `run.start` executes `main`, which executes `serve`, which has `anew` executed; others use what tries things.
 
 IMPORTS
   accounts, mapper, monitor, monitor.stages, privileged, processes, profile, profile.sections, reader, registration,
-  request; setproctitle, wire
+  request; wire
 
 FILES
-  main.py            the order of a start: profile, lock, registration, log, manager
-  composition.py     puts the manager together: the only place that knows the monitor and its neighbours
+  main.py            the order of a start: profile, lock, registration, and the manager in its place
+  serve.py           the manager: puts the monitor and its neighbours together, and runs it
+  anew.py            does once more what the start has done: reads the profile or the mapping, registers
+  handed.py          what these hand to each other
+  choice.py          the edited profile, or the one that was accepted last
   registering.py     has the endpoint registered by a process of its own
   trial.py           tries what a profile starts
+  rehearsal.py       a profile tried before it is in force
+  endpoint_check.py  asks the user endpoint's program whether it takes a configuration
   known_names.py     names in `accounts` that the name service does not know
-  helper_account.py  the account that helpers run as, looked up once
+  helper_account.py  the accounts that helpers run as, looked up once
   logs.py            where the log goes
   failed.py          how a program fails: a text, and an exit code
 """

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from mep.accounts import look_up
+from mep.daemon.handed import HelperAccounts
 from mep.monitor.stages import admission
 from mep.processes.forked import NOBODY
 from mep.processes.helper import MARK, HelperUnavailable
@@ -20,22 +20,10 @@ from mep.request.account import Account
 from mep.request.refusal import Refused
 
 KEYS = ("worker_account", "render_account", "name_service_account", "mapping_account")
-TITLE = "mep: manager of "
-"""How the title of a manager begins; what it forks has it, too."""
 MAKE = "useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin"
 """The command that makes an account, but for its name."""
 _LOOKS, _PAUSE = 20, 0.1
 """So often, and seconds between: a process that another manager starts has no mark before its exec."""
-
-
-@dataclass(frozen=True)
-class HelperAccounts:
-    """What runs as which, by the keys of config.yaml."""
-
-    worker: Account
-    render: Account
-    name_service: Account
-    mapping: Account
 
 
 def find(config: ManagerConfig) -> HelperAccounts:
@@ -110,8 +98,6 @@ def _other(folder: Path, uid: int) -> str | None:
         if b"%d" % uid not in facts[b"Uid"].split() or facts[b"State"].startswith((b"Z", b"X")):
             return None
         if b"%s=1" % MARK.encode() in (folder / "environ").read_bytes().split(b"\0"):
-            return None
-        if (folder / "cmdline").read_bytes().startswith(TITLE.encode()):  # a registration, which a manager has forked
             return None
     except OSError:  # it has ended
         return None

@@ -1,28 +1,33 @@
-"""The program that `mep start` becomes: reads and tries the profile, registers the endpoint, and is the manager.
+"""The program that `mep start` becomes: reads and tries the profile, registers the endpoint, and becomes the manager.
 
-A program of its own, so that the process that is root for months has loaded nothing that only a command line needs.
+It ends there: the manager (`serve`) is executed in its place, with what it begins with (`handed`).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import gc
+import json
 import logging
 import os
+import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from mep.daemon import composition, helper_account, logs
+from mep.daemon import choice, helper_account, logs
 from mep.daemon.failed import Failed, check_name, exit_codes, need_root, running_once
+from mep.daemon.handed import Folders, Handed, LogTo
 from mep.daemon.registering import Registrar
 from mep.monitor import last_run, run_lock
-from mep.monitor.audit_file import AuditError
 from mep.privileged import kernel
 from mep.processes.helper import HelperUnavailable
+from mep.processes.sealed_file import SealedFile
 from mep.profile import places
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths, find_paths
@@ -66,39 +71,67 @@ def _paths(config_dir: Path | None) -> Paths:
     return find_paths(config_dir)
 
 
-def _start(paths: Paths, call: _Call) -> None:
+def _start(paths: Paths, call: _Call) -> NoReturn:
+    """Executes the manager, in our place."""
     name, directory, run_directory = call.name, paths.config / call.name, paths.run / call.name
     os.umask(0o077)
-    kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
+    kernel.set_dumpable(False)  # it holds the client's secret: no core file, whatever the limits say
     logs.send_to([logging.StreamHandler()], call.debug)
-    with exit_codes(), _exit_codes_of_the_manager():
+    with exit_codes(), _exit_codes_of_a_start():
         places.check_profile(paths, directory)
-        chosen = composition.choose(directory, paths.state)
+        chosen = choice.choose(directory, paths.state)
     profile = chosen.profile
     debug, form = call.debug or profile.config.debug, profile.config.log_format
     logs.send_to([logging.StreamHandler()], debug, form)
-    folders = composition.Folders(run_directory, paths.kept(name), paths.state)
+    folders = Folders(run_directory, paths.kept(name), paths.state)
     with running_once(run_directory, name):
-        with exit_codes(), _exit_codes_of_the_manager():
+        with exit_codes(), _exit_codes_of_a_start():
             accounts = helper_account.find(profile.config)
             given = client_credentials.find(None) if profile.config.client_credentials_path is None else None
             registrar = Registrar(profile, accounts.worker, given, folders.state, folders.run)
             registration = asyncio.run(registrar.register())
         if form == "text":  # else what reads the log would meet a line that is no JSON
             print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
-        handlers = [logs.file(paths.log_file(directory))]
-        if call.log_to_console or not call.detach:
-            handlers.append(logging.StreamHandler())
+        if not chosen.refused:
+            choice.keep(folders.state, profile, registration.endpoint_id)
+        log_to = LogTo(paths.log_file(directory), debug, form, console=call.log_to_console or not call.detach)
+        logs.file(log_to.path).close()  # one that cannot be written is told here
         if call.detach:
-            _detach(handlers)
-        logs.send_to(handlers, debug, form)
-        with _exit_codes_of_the_manager():
-            composition.run(chosen, registrar, registration, folders, accounts)
+            _detach()
+        with _exit_codes_of_a_start():
+            (lock,) = run_lock.descriptors()
+            addresses = SealedFile.of(registration.addresses())
+            secret = None if given is None else SealedFile.of(json.dumps(dataclasses.astuple(given)).encode())
+            handed = Handed(
+                profile=profile,
+                refused=chosen.refused,
+                endpoint_id=registration.endpoint_id,
+                folders=folders,
+                accounts=accounts,
+                log=log_to,
+                lock=lock,
+                addresses=addresses.descriptor,
+                credentials=None if secret is None else secret.descriptor,
+            )
+            _execute(handed)
+
+
+def _execute(handed: Handed) -> NoReturn:
+    """Becomes the manager. Raises OSError."""
+    begins_with = SealedFile.of(pickle.dumps(handed))
+    for descriptor in (begins_with.descriptor, handed.lock, handed.addresses, handed.credentials):
+        if descriptor is not None:
+            os.set_inheritable(descriptor, True)
+    of_the_manager = (handed.profile.name, handed.endpoint_id, str(begins_with.descriptor))
+    program = [sys.executable, "-I", "-m", "mep.daemon.serve", *of_the_manager]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, program)  # noqa: S606 - no shell, as meant
 
 
 @contextmanager
 def _remembered(paths: Paths, name: str) -> Iterator[None]:
-    """Has `mep status` know of the end; not when another manager runs, whose end that is not."""
+    """Has `mep status` know of a failure; not when another manager runs, whose end that is not."""
     run_directory = paths.run / name
 
     def may_write() -> bool:
@@ -115,29 +148,24 @@ def _remembered(paths: Paths, name: str) -> Iterator[None]:
         if may_write():
             last_run.failed(run_directory, reason)
         raise
-    if may_write():
-        last_run.stopped(run_directory)
 
 
 @contextmanager
-def _exit_codes_of_the_manager() -> Iterator[None]:
-    """Raises Failed in place of what ends a manager that has started."""
+def _exit_codes_of_a_start() -> Iterator[None]:
+    """Raises Failed in place of what keeps a manager from starting."""
     try:
         yield
     except (HelperUnavailable, EndpointUnwanted) as e:
         raise Failed(e.exit_code, str(e)) from None
-    except AuditError as e:
-        raise Failed(os.EX_CONFIG, str(e)) from None
     except OSError as e:
         raise Failed(os.EX_OSERR, str(e)) from None
 
 
-def _detach(handlers: list[logging.Handler]) -> None:
+def _detach() -> None:
     import daemon  # the package python-daemon
 
     gc.collect()  # what is garbage closes its descriptors now, not when their numbers belong to somebody else
-    kept = [handler.stream for handler in handlers if isinstance(handler, logging.StreamHandler)]
-    daemon.DaemonContext(detach_process=True, umask=0o077, files_preserve=[*kept, *run_lock.descriptors()]).open()
+    daemon.DaemonContext(detach_process=True, umask=0o077, files_preserve=run_lock.descriptors()).open()
     run_lock.moved()
 
 

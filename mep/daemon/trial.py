@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from mep.daemon import helper_account
-from mep.monitor.stages import rehearsal
-from mep.monitor.stages.rehearsal import Findings
+from mep.daemon import helper_account, rehearsal
+from mep.daemon.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -19,7 +18,11 @@ async def rehearse(profile: Profile) -> Findings:
     Raises:
         HelperUnavailable: no render server can be started.
     """
-    account = helper_account.find(profile.config).render
+    return await rehearse_as(profile, helper_account.find(profile.config).render)
+
+
+async def rehearse_as(profile: Profile, account: Account) -> Findings:
+    """The same with an account of the helpers that is known. Raises HelperUnavailable."""
     async with rendering(account) as renderer:
         return await rehearsal.rehearse(profile, renderer, account)
 

@@ -5,7 +5,7 @@ PROCESS
   what strangers wrote, is asked of other processes. Commands come from `worker`, decoded, and are checked again.
 
 CALLED BY
-  daemon.composition makes a `Manager` with its neighbours and calls `serve`. `run_lock`, `requests`, `endpoints` and
+  daemon.serve makes a `Manager` with its neighbours and calls `serve`. `run_lock`, `requests`, `endpoints` and
   `containment` serve commands of `cli` too.
 
 IMPORTS
@@ -26,6 +26,7 @@ FILES
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
   status_socket.py     the socket on which `mep status` asks for it
+  mapping_file.py      waits until the mapping file changes
   last_run.py          how the last run ended, for `mep status`
   log_file.py          the log, which may be on a full disk
   notify.py            a word to systemd

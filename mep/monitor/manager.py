@@ -1,6 +1,6 @@
 """One run of the manager: one thread, one event loop, woken by messages, child exits, timers and signals.
 
-`cli.composition` puts the parts together and calls `serve`, which returns when the manager has been stopped.
+`daemon.serve` puts the parts together and calls `serve`, which returns when the manager has been stopped.
 
     SIGTERM, SIGINT   stop; user endpoints are ended, unless `on_stop: keep`
     SIGUSR1           stop and leave them to the next manager: systemd sends it for a restart (RestartKillSignal)

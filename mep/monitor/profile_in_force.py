@@ -1,8 +1,8 @@
 """The profile that requests are served by, and how an edited one takes its place: as a whole or not at all.
 
-Files are read in a forked child (`processes.forked`): they may lie on a file system that hangs, and then the profile in
-force stays, and requests go on. What has been read is tried (`stages.rehearsal`) before it is in force, and kept for
-the next start once it is. Whoever asked for the reload is told what it came to (`reload_answer`).
+Files are read and tried by a program of its own (`daemon.anew`): they may lie on a file system that hangs, and then the
+profile in force stays, and requests go on. What is in force is kept for the next start. Whoever asked for the reload is
+told what it came to (`reload_answer`).
 """
 
 from __future__ import annotations
@@ -15,40 +15,50 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from mep.monitor import mapping_file
 from mep.monitor.reload_answer import Answers
-from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.status import Status
 from mep.privileged import session
 from mep.processes import forked
+from mep.processes.helper import HelperUnavailable
 from mep.profile.config import reloaded
-from mep.profile.errors import ConfigError, ConfigErrors
-from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
+from mep.profile.errors import ConfigError
+from mep.profile.mapping_documents import NEVER_SEEN, MappingDocuments, Stamp
 from mep.profile.profile import Profile
 
 log = logging.getLogger(__name__)
 
-RELOAD_LIMIT = 60.0
-"""Seconds in which an edited profile must be read; then the reload is given up, loudly."""
+KEEP_LIMIT = 60.0
+"""Seconds in which a profile must be kept; then that is given up, loudly."""
 WATCH_LIMIT = 120.0
 """Seconds in which whoever watches the mapping file has looked at it several times and said so; later, it hangs."""
 PAUSE = 5.0
 """Seconds until the mapping file is looked at again after no process could be had for it."""
 
 
+class Tried(Protocol):
+    """A profile that can be put in force."""
+
+    @property
+    def profile(self) -> Profile:
+        """The profile."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of it."""
+
+
 class Reader(Protocol):
-    """Who reads the files, in the child: `reader`. And who tries what has been read, beside the loop."""
+    """Who reads the files, and tries what has been read: `daemon.serve` has a fresh program do it."""
 
-    def load(self, directory: Path) -> Profile:
-        """The profile in a folder; what it relies on outside of the folder is in order, too. Raises ConfigError."""
+    async def profile(self, directory: Path) -> Tried:
+        """The profile in a folder. Raises ConfigError: something is wrong with it, or with what it relies on."""
 
-    async def rehearse(self, profile: Profile) -> Findings:
-        """What is wrong with, or worth knowing of, what would be started."""
+    async def mapping(self, path: Path) -> MappingDocuments:
+        """The mapping documents in a file. Raises ConfigError."""
 
     def keep(self, profile: Profile) -> None:
-        """Keeps an accepted profile for the next start, in the child. Raises ConfigError and OSError."""
-
-    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook | None:
-        """Waits until the mapping file differs from what was seen, and reads it; None when it did not for a while."""
+        """Keeps a profile for the next start, in a forked child. Raises ConfigError and OSError."""
 
 
 class ProfileInForce:
@@ -100,7 +110,7 @@ class ProfileInForce:
         request = self._answers.requested()
         try:
             edited = await self._accepted()
-        except (ConfigError, session.PamError, OSError) as e:
+        except (ConfigError, HelperUnavailable, session.PamError, OSError) as e:
             log.error("the edited profile is refused, the old one stays in force:\n%s", e)
             self._refuse(request, str(e))
             return
@@ -123,15 +133,12 @@ class ProfileInForce:
 
     async def _accepted(self) -> Profile:
         """The edited profile, when all that can be tried works. Raises whatever does not."""
-        edited = await forked.run(lambda: self._reader.load(self.profile.directory), RELOAD_LIMIT)
-        if edited.config.pam.enable:
+        tried = await self._reader.profile(self.profile.directory)
+        if tried.profile.config.pam.enable:
             session.load()
-        findings = await self._reader.rehearse(edited)
-        if findings.problems:
-            raise ConfigErrors(findings.problems)
-        for note in findings.notes:
+        for note in tried.notes:
             log.info("%s", note)
-        return edited
+        return tried.profile
 
     def _refuse(self, request: str, why: str) -> None:
         self._status.mapping("")  # told again if it is not what has just been read
@@ -143,7 +150,7 @@ class ProfileInForce:
         async with self._keeping:
             profile = self.profile
             try:
-                await forked.run(lambda: self._reader.keep(profile), RELOAD_LIMIT)
+                await forked.run(functools.partial(self._reader.keep, profile), KEEP_LIMIT)
             except (ConfigError, OSError) as e:
                 log.error("the profile in force cannot be kept for the next start: %s", e)
 
@@ -153,7 +160,7 @@ class ProfileInForce:
         self._mapping_refused = ""
         while True:
             try:
-                look = await forked.run(functools.partial(self._reader.next_mapping, path, seen), WATCH_LIMIT)
+                seen, found = await self._look(path, seen)
             except forked.GivenUp as e:
                 if not hangs:
                     log.error(
@@ -176,25 +183,31 @@ class ProfileInForce:
                 log.warning("the identity mapping %s can be looked at again", path)
                 hangs = fails = False
                 self._status.mapping(self._mapping_refused)
-            if look is None:
-                continue
-            seen = look.stamp
-            if self._take(look):
+            if isinstance(found, ConfigError):
+                log.error("the edited identity mapping is refused, the old one stays in force: %s", found)
+                self._mapping_refused = f"edited mapping refused, the old one is in force: {found}"
+                self._status.mapping(self._mapping_refused)
+            elif found is not None and self._take(found):
                 await self._keep()
 
-    def _take(self, look: MappingLook) -> bool:
+    async def _look(self, path: Path, seen: Stamp) -> tuple[Stamp, MappingDocuments | ConfigError | None]:
+        """The stamp of the file, and what is in it if it is not the one that was seen. Returns now and then."""
+        now = await forked.run(functools.partial(mapping_file.changed, path, seen), WATCH_LIMIT)
+        if now == seen:
+            return seen, None
+        try:
+            return now, await self._reader.mapping(path)
+        except ConfigError as e:
+            return now, e
+
+    def _take(self, documents: MappingDocuments) -> bool:
         """Whether other documents are in force now."""
-        if look.documents is None:
-            log.error("the edited identity mapping is refused, the old one stays in force: %s", look.problem)
-            self._mapping_refused = f"edited mapping refused, the old one is in force: {look.problem}"
-            self._status.mapping(self._mapping_refused)
-            return False
         self._mapping_refused = ""
         self._status.mapping("")
-        if look.documents.digest == self.profile.mapping.digest:
+        if documents.digest == self.profile.mapping.digest:
             return False
         before = self.profile
-        self.profile = replace(before, mapping=look.documents)
+        self.profile = replace(before, mapping=documents)
         self._changed(before)
-        log.info("identity mapping %s is in force (digest %.12s)", look.documents.path, look.documents.digest)
+        log.info("identity mapping %s is in force (digest %.12s)", documents.path, documents.digest)
         return True

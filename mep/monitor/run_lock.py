@@ -83,6 +83,12 @@ def _locked(path: Path) -> int | None:
     return None
 
 
+def take_over(descriptor: int) -> None:
+    """Holds the lock for as long as this process lives: whoever executed us held it by that descriptor."""
+    os.set_inheritable(descriptor, False)
+    _held.append(descriptor)
+
+
 def moved() -> None:
     """Writes our pid into the lock files: at first, and after the daemon has forked away. Raises OSError."""
     process = Process.of(os.getpid(), os.getuid())

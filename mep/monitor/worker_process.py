@@ -51,8 +51,8 @@ MARGIN = 5.0
 
 NotNow = ConnectionError
 """What `Renew` raises when there are no new addresses yet."""
-Renew = Callable[[], Awaitable[Mapping[str, Any]]]
-"""Asks the service for new addresses, as JSON. Raises NotNow, or EndpointUnwanted, which ends the manager."""
+Renew = Callable[[], Awaitable[SealedFile]]
+"""Asks the service for new addresses. Raises NotNow, or EndpointUnwanted, which ends the manager."""
 
 
 class Requests(Protocol):
@@ -83,14 +83,14 @@ class Listener(Protocol):
 
 
 class WorkerProcess:
-    """Keeps one worker. account: what it runs as. addresses: of the broker, as JSON; they hold passwords."""
+    """Keeps one worker. account: what it runs as. addresses: of the broker, which only the worker reads."""
 
     def __init__(
         self,
         account: Account,
         endpoint_id: str,
         amqp_port: int | None,
-        addresses: Mapping[str, Any],
+        addresses: SealedFile,
         renew: Renew,
         *,
         debug: bool,
@@ -195,7 +195,7 @@ class WorkerProcess:
         self._notices[number] = delivered
         try:
             file = json.dumps({"credentials": credentials, "text": text}).encode()
-            self._tell(ToWorker.NOTICE, number, file=file, request_id=request_id, again=again)
+            self._tell(ToWorker.NOTICE, number, files=[SealedFile.of(file)], request_id=request_id, again=again)
             return bool(await delivered)
         except OSError as e:  # no descriptor or memory to be had
             log.error("failure notice not sent: %s", e)
@@ -220,7 +220,7 @@ class WorkerProcess:
         self._period = 0.0
         self._tell(
             ToWorker.BEGIN,
-            file=json.dumps(self._addresses).encode(),
+            files=[self._addresses],
             endpoint_id=self._endpoint_id,
             amqp_port=self._amqp_port,
             debug=self._debug,
@@ -344,7 +344,7 @@ class WorkerProcess:
             if not self._unwanted.done():
                 self._unwanted.set_exception(e)
         else:
-            self._tell(ToWorker.ADDRESSES, file=json.dumps(self._addresses).encode())
+            self._tell(ToWorker.ADDRESSES, files=[self._addresses])
         finally:
             self._renewing = False
 
@@ -354,9 +354,9 @@ class WorkerProcess:
             self._period = period
             self._tell(ToWorker.PERIOD, period=period)
 
-    def _tell(self, kind: ToWorker, number: int = 0, *, file: bytes | None = None, **body: object) -> None:
+    def _tell(self, kind: ToWorker, number: int = 0, *, files: Files = (), **body: object) -> None:
         if self._channel is not None:
-            self._channel.send(kind, number, files=[] if file is None else [SealedFile.of(file)], **body)
+            self._channel.send(kind, number, files=files, **body)
 
     def _expect(self, kind: FromWorker) -> asyncio.Future[str]:
         expected: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -15,6 +15,7 @@ FILES
   helper.py           a program of ours that runs so, with a socket
   bounded_output.py   what a child writes into a pipe, up to a limit
   forked.py           work on files in a forked child with our rights, when a disk may hang
+  executed.py         work for a fresh program with our rights, which has nothing of our memory
   report.py           the wait for a child's report: at the gate, executed, failed
   reaping.py          reaps children by their pidfds
   pidfd.py            signals and ends by pidfd

@@ -35,6 +35,8 @@ END_TIMEOUT = 5.0
 """Seconds that a child has to be gone once it has answered; after that it is reaped whenever it ends."""
 
 
+Begin = Callable[[int], int]
+"""Begins a child that writes its answer to that descriptor; its pid."""
 _NO_ANSWER = "the process that was to do it ended without an answer"
 
 
@@ -62,7 +64,7 @@ async def run(work: Callable[[], T], within: float | None = None) -> T:
         ChildLost: the child was killed, or its answer cannot be read.
         OSError: no process or descriptor to be had.
     """
-    result: T = _opened(await _answer_of(lambda: _answer(work), within))
+    result: T = opened(await answer_of(_forking(lambda: pickled(work)), within))
     return result
 
 
@@ -77,7 +79,7 @@ async def ask(work: Callable[[], bytes], account: Account | None, within: float,
         OSError: no process or descriptor to be had.
     """
     answer = work if account is None else _as(account.uid, account.gid, work)
-    return _some(await _answer_of(answer, within, most))
+    return _some(await answer_of(_forking(answer), within, most))
 
 
 def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
@@ -89,7 +91,7 @@ def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
     """
     answer = work if os.geteuid() != 0 else _as(NOBODY, NOBODY, work)
     said, until = bytearray(), time.monotonic() + within
-    with _fork(answer) as (pid, pidfd, reading):
+    with _answering(_forking(answer)) as (pid, pidfd, reading):
         try:
             while len(said) < most:
                 readable, _, _ = select.select([reading], [], [], max(0, until - time.monotonic()))
@@ -105,9 +107,9 @@ def ask_and_wait(work: Callable[[], bytes], within: float, most: int) -> bytes:
     return _some(bytes(said[:most]))
 
 
-async def _answer_of(answer: Callable[[], bytes], within: float | None, most: int | None = None) -> bytes:
-    """The bytes that a forked child answers with; none when it died."""
-    with _fork(answer) as (pid, pidfd, reading):
+async def answer_of(begin: Begin, within: float | None, most: int | None = None) -> bytes:
+    """The bytes that a child answers with; none when it died. Raises GivenUp, OSError."""
+    with _answering(begin) as (pid, pidfd, reading):
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         reaping.when_ended(pid, pidfd, lambda _code, _usage: ended.set_result(None))
         try:
@@ -170,15 +172,20 @@ def _pidfd(pid: int) -> int:
         raise
 
 
+def _forking(answer: Callable[[], bytes]) -> Begin:
+    """Begins a fork of ours that makes the answer."""
+    parent = os.getpid()
+    return lambda writing: _begin(lambda: _child(answer, writing, parent))
+
+
 @contextlib.contextmanager
-def _fork(answer: Callable[[], bytes]) -> Iterator[tuple[int, int, int]]:
+def _answering(begin: Begin) -> Iterator[tuple[int, int, int]]:
     """A child that makes the answer: its pid, its pidfd, and the end of a pipe that its answer comes through."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         os.set_blocking(reading, False)
-        parent = os.getpid()
         try:
-            pid = _begin(lambda: _child(answer, writing, parent))
+            pid = begin(writing)
         finally:
             os.close(writing)
         yield pid, _pidfd(pid), reading
@@ -208,7 +215,8 @@ async def _read(descriptor: int, most: int | None) -> bytes:
     return bytes(data[:most])
 
 
-def _opened(answer: bytes) -> Any:
+def opened(answer: bytes) -> Any:
+    """What `pickled` has put into the answer: returned, or raised. Raises ChildLost when it is none."""
     try:
         value, error = pickle.loads(answer)  # noqa: S301 - of our own child, which reads only what root trusts
     except Exception:  # noqa: BLE001 - half of a pickle can raise anything
@@ -224,7 +232,7 @@ def _child(answer: Callable[[], bytes], writing: int, parent: int) -> NoReturn:
         kernel.end_with_parent()
         if os.getppid() == parent:
             _let_go(writing)
-            _write(writing, answer())
+            write(writing, answer())
     finally:
         os._exit(0)
 
@@ -252,7 +260,8 @@ def _let_go(writing: int) -> None:
     kernel.close_from(max(3, writing + 1))
 
 
-def _answer(work: Callable[[], object]) -> bytes:
+def pickled(work: Callable[[], object]) -> bytes:
+    """What the work returns, or raises, for `opened`."""
     try:
         return pickle.dumps((work(), None))
     except Exception as e:  # noqa: BLE001 - whatever it was, the parent raises it
@@ -269,7 +278,8 @@ def _error(error: Exception) -> bytes:
     return data
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def write(descriptor: int, data: bytes) -> None:
+    """Writes all of it. Raises OSError."""
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]

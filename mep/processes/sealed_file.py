@@ -45,6 +45,15 @@ class SealedFile:
         """A new one with that content. Raises OSError."""
         return cls(sealed("mep", data))
 
+    @classmethod
+    def empty(cls) -> SealedFile:
+        """A new one that somebody has yet to fill, before `seal`. Raises OSError."""
+        return cls(os.memfd_create("mep", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+
+    def seal(self) -> None:
+        """From here on nobody can change it. Raises OSError."""
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+
     @property
     def size(self) -> int:
         """Bytes of the content."""

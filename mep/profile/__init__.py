@@ -16,6 +16,7 @@ FILES
   sections/              the keys that have keys of their own: accounts, limits, resources, pam
   client_credentials.py  `ClientCredentials`: what registers an endpoint when nobody has logged in
   mapping_documents.py   the identity mapping as text that is known to be in order
+  accepted.py           the profile that was accepted last, as it is kept
   errors.py              what is wrong with files of a profile
   places.py              whether anybody but root could put something where we write
   paths.py               where profiles, state, run folders and logs lie

@@ -32,12 +32,3 @@ class MappingDocuments:
     text: str = field(repr=False)
     digest: str
     hints: tuple[MappingHint, ...] = ()
-
-
-@dataclass(frozen=True)
-class MappingLook:
-    """One look at the mapping file: its documents, or what is wrong with them."""
-
-    stamp: Stamp
-    documents: MappingDocuments | None
-    problem: str | None = None

@@ -5,7 +5,7 @@ PROCESS
   root (processes.forked), since files may lie on a network that hangs. Others' parsers run in one without rights.
 
 CALLED BY
-  cli: commands that need a profile, and composition, which hands it to monitor.profile_in_force.
+  cli: commands that need a profile, and daemon, which hands it to the manager.
 
 IMPORTS
   processes, profile, renderer; identity, jsonschema, yaml
@@ -24,6 +24,5 @@ FILES
   client_credentials.py  the credentials that config.yaml or the environment names
   outside.py             what a profile relies on: programs, PAM's files, the audit trail's folder, credentials
   accepted.py            the profile that was accepted last, kept for the next start
-  mapping_watch.py       waits until the mapping file changes
   environment.py         /etc/mep/environment
 """

@@ -1,6 +1,6 @@
 """The files of a profile but for config.yaml, each checked as a whole: template, schema, environment, mapping.
 
-`loader` reads a profile with these, when the manager starts and whenever it reloads; `mapping_watch` rereads a mapping.
+`loader` reads a profile with these, when the manager starts and whenever it reloads; `daemon.anew` rereads a mapping.
 """
 
 from __future__ import annotations

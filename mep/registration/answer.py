@@ -5,6 +5,8 @@ Read by the daemon, which is root, so it is read as a stranger's; `globus_sdk` i
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import uuid
 from dataclasses import dataclass
@@ -28,6 +30,12 @@ class Registration:
     heartbeats: Target
     broker: str
     as_told: Source
+
+    def addresses(self) -> bytes:
+        """Where commands come from and heartbeats go, as JSON for the worker; with passwords."""
+        return json.dumps(
+            {name: dataclasses.asdict(getattr(self, name)) for name in ("commands", "heartbeats")}
+        ).encode()
 
 
 def read(answer: Any, port: int | None, known: str | None = None) -> Registration:

@@ -20,12 +20,14 @@ import pytest
 from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from lab.waiting import aiountil
+from mep.monitor import mapping_file
 from mep.monitor.profile_in_force import ProfileInForce
 from mep.monitor.reload_answer import Answers
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
+from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
-from mep.reader import files, mapping_watch
+from mep.reader import files
 
 from .asking import Write, ask, refused
 from .samples import decide, expression, external, record, text
@@ -80,13 +82,17 @@ def test_row_34_file_replaced_while_running(
     tmp_path: Path, root: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(mapping_watch, "PERIOD", 0.01)
+    monkeypatch.setattr(mapping_file, "PERIOD", 0.01)
     path = tmp_path / "mapping.json"
     path.write_text(text(expression({"output": "old"})))
     loaded = Profile("prod", tmp_path, ManagerConfig(), "", {}, "t", None, {}, files.read_mapping(path))
     said = [""]
     status: Any = SimpleNamespace(mapping=said.append)
-    reader: Any = SimpleNamespace(next_mapping=mapping_watch.next_mapping, keep=lambda _profile: None)
+
+    async def read(edited: Path) -> MappingDocuments:
+        return files.read_mapping(edited)
+
+    reader: Any = SimpleNamespace(mapping=read, keep=lambda _profile: None)
     in_force = ProfileInForce(loaded, reader, status, Answers(tmp_path), lambda _before: None)
 
     async def edits() -> None:

@@ -40,11 +40,12 @@ runpy.run_module(sys.argv[1], run_name="__main__")
 PROGRAM = """
 import sys
 from mep.cli.main import main
-from mep.daemon.main import main as daemon
+from mep.daemon import main as daemon, serve
 from mep.processes import helper
 
 helper._ARGUMENTS = ("-I", {liar!r})
-daemon(sys.argv[2:]) if sys.argv[1] == "start" else main()
+daemon._execute = serve.run  # in this process, whose helpers lie
+daemon.main(sys.argv[2:]) if sys.argv[1] == "start" else main()
 """
 
 

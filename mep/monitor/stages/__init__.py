@@ -30,7 +30,5 @@ FILES
   renderer.py             options to configuration: asks the program `renderer.server`
   render_server.py        one such program: its process, and the jobs that it has
   render_answer.py        what it has answered, checked as a stranger's words
-  rehearsal.py            a profile tried before it is in force
-  endpoint_check.py       asks the user endpoint's program whether it takes a configuration
   plan.py                 what to launch: argv, environment, hand-over. Pure
 """

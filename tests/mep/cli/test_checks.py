@@ -19,8 +19,8 @@ from lab.accounts import LocalAccount
 from mep.accounts import look_up
 from mep.cli import checks, dry_run
 from mep.cli.checks import FAIL, NOTE
+from mep.daemon.endpoint_check import Verdict
 from mep.monitor.stages import plan
-from mep.monitor.stages.endpoint_check import Verdict
 from mep.profile.paths import Paths
 from mep.reader import loader
 from mep.request.launch_plan import LaunchPlan

@@ -13,7 +13,7 @@ from globus_compute_sdk.sdk.batch import create_user_runtime
 
 from mep.cli import checks
 from mep.daemon import trial
-from mep.monitor.stages.rehearsal import Findings
+from mep.daemon.rehearsal import Findings
 from mep.profile.paths import Paths
 from mep.reader import loader
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.mep.loading import loaded_by
+from tests.mep.loading import loaded_by, rooms
 
 OTHERS = {
     "typer",
@@ -20,13 +20,21 @@ OTHERS = {
     "jsonschema",
 }
 """A command line's, the service's client's, and the parsers of the profile's files: each is in a process of its own."""
-PACKAGES = {"cryptography", "jeepney", "setproctitle", "_cffi_backend"}
+PACKAGES = {"cryptography", "jeepney", "_cffi_backend"}
 """What there is still of other people's."""
 OURS = {"mep", "identity", "wire"}
 
 
-def test_the_daemon_loads_no_command_line_no_client_and_no_parser() -> None:
-    loaded = {name.split(".")[0] for name in loaded_by("mep.daemon.main")}
+def test_the_manager_loads_no_command_line_no_client_no_parser_and_no_reader() -> None:
+    modules = loaded_by("mep.daemon.serve")
+    loaded = {name.split(".")[0] for name in modules}
     assert not loaded & OTHERS
     foreign = {name for name in loaded - sys.stdlib_module_names - OURS if not name.startswith("_")}
     assert foreign <= PACKAGES, foreign - PACKAGES
+    assert not rooms(modules) & {"reader", "registration", "cli", "renderer"}
+
+
+def test_what_is_done_before_and_beside_it_loads_no_more_than_it_must() -> None:
+    for program in ("mep.daemon.main", "mep.daemon.anew"):
+        loaded = {name.split(".")[0] for name in loaded_by(program)}
+        assert not loaded & OTHERS, program

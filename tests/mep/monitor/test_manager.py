@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from typing import Any
 import pytest
 
 from lab.waiting import aiountil
+from mep.daemon.handed import Tried
 from mep.monitor import status_socket
 from mep.monitor.endpoints import record
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.manager import Manager, Neighbours
-from mep.monitor.stages.rehearsal import Findings
-from mep.profile.mapping_documents import MappingLook, Stamp
+from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
-from mep.reader import loader
+from mep.reader import files, loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.start_endpoint import StartEndpoint
@@ -31,20 +30,16 @@ from tests.mep.monitor.stubs import StubMapper, StubNameService, StubNotices, St
 
 
 class StubReader:
-    """The files as they are; the mapping never changes."""
+    """The files as they are."""
 
-    def load(self, directory: Path) -> Profile:
-        return loader.load(directory)
+    async def profile(self, directory: Path) -> Tried:
+        return Tried(loader.load(directory), ())
 
-    async def rehearse(self, profile: Profile) -> Findings:
-        return Findings()
+    async def mapping(self, path: Path) -> MappingDocuments:
+        return files.read_mapping(path)
 
     def keep(self, profile: Profile) -> None:
         pass
-
-    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook:
-        time.sleep(3600)
-        raise AssertionError("nobody waits so long")
 
 
 class StubWorker:

@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from lab.waiting import aiountil
+from mep.daemon.handed import Tried
+from mep.monitor import mapping_file
 from mep.monitor.profile_in_force import ProfileInForce
 from mep.monitor.reload_answer import Answers
-from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.status import Status
-from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
+from mep.processes import forked
+from mep.profile.errors import ConfigErrors
+from mep.profile.mapping_documents import NEVER_SEEN, MappingDocuments, Stamp
 from mep.profile.profile import Profile
-from mep.reader import loader, mapping_watch
+from mep.reader import files, loader
 from tests.hanging import hang
 from tests.own_children import own_children
 
@@ -35,32 +38,49 @@ WRONG = "wrong"
 
 
 class Reader:
-    """As the manager's; the mapping is looked at more often."""
+    """As the manager's, but forked."""
 
-    def load(self, directory: Path) -> Profile:
-        self._stumble(directory)
-        if (directory / BREAKS).exists():
-            raise ZeroDivisionError
-        return loader.load(directory)
+    async def profile(self, directory: Path) -> Tried:
+        profile: Profile = await forked.run(lambda: self._load(directory), 60)
+        if (directory / WRONG).exists():
+            raise ConfigErrors(["the engine is wrong"])
+        return Tried(profile, ())
 
-    async def rehearse(self, profile: Profile) -> Findings:
-        return Findings(["the engine is wrong"]) if (profile.directory / WRONG).exists() else Findings()
+    async def mapping(self, path: Path) -> MappingDocuments:
+        found: MappingDocuments = await forked.run(lambda: self._read_mapping(path), 60)
+        return found
 
     def keep(self, profile: Profile) -> None:
         (profile.directory.parent / "kept").write_text(profile.config_text + profile.mapping.text)
 
-    def next_mapping(self, path: Path, seen: Stamp) -> MappingLook | None:
-        mapping_watch.PERIOD = 0.01  # in the child only
-        if seen != NEVER_SEEN:
-            self._stumble(path.parent)
-        return mapping_watch.next_mapping(path, seen)
+    def _load(self, directory: Path) -> Profile:
+        stumble(directory)
+        if (directory / BREAKS).exists():
+            raise ZeroDivisionError
+        return loader.load(directory)
 
-    def _stumble(self, directory: Path) -> None:
-        if (directory / LOST).exists():
-            os._exit(1)
-        if (directory / HANGS).exists():
-            (directory / HANGS).unlink()
-            time.sleep(3600)
+    def _read_mapping(self, path: Path) -> MappingDocuments:
+        stumble(path.parent)
+        return files.read_mapping(path)
+
+
+def changed(path: Path, seen: Stamp) -> Stamp:
+    """As the manager's, but more often, and in trouble when that is wanted. In the child."""
+    if seen != NEVER_SEEN:
+        stumble(path.parent)
+    mapping_file.PERIOD = 0.01
+    return LOOK(path, seen)
+
+
+LOOK = mapping_file.changed
+
+
+def stumble(directory: Path) -> None:
+    if (directory / LOST).exists():
+        os._exit(1)
+    if (directory / HANGS).exists():
+        (directory / HANGS).unlink()
+        time.sleep(3600)
 
 
 class Site:
@@ -89,7 +109,11 @@ class Site:
 
 
 @pytest.fixture
-def run(profile_directory: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
+def run(
+    profile_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
+    monkeypatch.setattr(mapping_file, "changed", changed)
+
     def run(story: Callable[[Site], Awaitable[None]]) -> None:
         async def told() -> None:
             site, before = Site(profile_directory), own_children()

@@ -26,7 +26,7 @@ from mep.monitor import worker_process
 from mep.monitor.worker_process import NotNow, WorkerProcess
 from mep.processes.channel import BODY, HEADER
 from mep.processes.helper import HelperUnavailable
-from mep.processes.sealed_file import sealed
+from mep.processes.sealed_file import SealedFile, sealed
 from mep.processes.worker_protocol import FromWorker, cut, read_command, read_rejection, write_command
 from mep.profile.config import ManagerConfig
 from mep.request.refusal import Refusal
@@ -86,6 +86,10 @@ class Service:
         self._connection.close()
 
 
+def in_a_file(addresses: Mapping[str, Any]) -> SealedFile:
+    return SealedFile.of(json.dumps(addresses).encode())
+
+
 class Site:
     """Who listens, and takes the commands."""
 
@@ -98,14 +102,19 @@ class Site:
         self.renewals: list[Any] = []
         self.hold: asyncio.Event | None = None
         self.worker = WorkerProcess(
-            helper_account.find(ManagerConfig()).worker, MANAGER, None, service.addresses, self.renew, debug=False
+            helper_account.find(ManagerConfig()).worker,
+            MANAGER,
+            None,
+            in_a_file(service.addresses),
+            self.renew,
+            debug=False,
         )
 
-    async def renew(self) -> Mapping[str, Any]:
+    async def renew(self) -> SealedFile:
         answer = self.renewals.pop(0) if self.renewals else NotNow("nobody knows")
         if isinstance(answer, Exception):
             raise answer
-        return dict(answer)
+        return in_a_file(answer)
 
     async def handle(self, command: StartEndpoint) -> None:
         self.names.append(command.name)
@@ -261,10 +270,8 @@ def test_commands_that_are_given_back_come_again(broker: PrivateBroker) -> None:
 
 def test_a_broker_that_is_not_there_is_told_at_the_start(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
-        site.worker._addresses = {
-            **service.addresses,
-            "commands": {"connection_url": "amqp://u:hunter2@127.0.0.1:1/", "queue": "q"},
-        }
+        commands = {"connection_url": "amqp://u:hunter2@127.0.0.1:1/", "queue": "q"}
+        site.worker._addresses = in_a_file({**service.addresses, "commands": commands})
         with pytest.raises(HelperUnavailable, match=r"the broker that the service names: .*refused") as caught:
             await site.worker.probe()
         assert "hunter2" not in str(caught.value)
@@ -400,15 +407,15 @@ def test_however_often_it_asks_for_new_addresses_the_service_is_asked_once_at_a_
         await site.connect()
         asked, go_on = 0, asyncio.Event()
 
-        async def renew() -> Mapping[str, Any]:
+        async def renew() -> SealedFile:
             nonlocal asked
             asked += 1
             await go_on.wait()
-            return service.addresses
+            return in_a_file(service.addresses)
 
         site.worker._renew = renew
         for _ in range(100):
-            site.worker._take(FromWorker.RENEW, 0, {}, None)
+            site.worker._take(FromWorker.RENEW, 0, {}, [])
         await asyncio.sleep(0)
         assert asked == 1
         go_on.set()

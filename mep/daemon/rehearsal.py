@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mep.monitor.stages import endpoint_check, plan
+from mep.daemon import endpoint_check
+from mep.monitor.stages import plan
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity

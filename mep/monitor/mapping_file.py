@@ -8,9 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from mep.profile.errors import ConfigError
-from mep.profile.mapping_documents import NEVER_SEEN, MappingLook, Stamp
-from mep.reader.files import read_mapping
+from mep.profile.mapping_documents import NEVER_SEEN, Stamp
 
 PERIOD = 5.0
 """Seconds between two looks."""
@@ -18,18 +16,15 @@ LOOKS = 12
 """After so many it says that nothing has changed: whoever hears nothing at all knows that it hangs."""
 
 
-def next_mapping(path: Path, seen: Stamp) -> MappingLook | None:
-    """Returns once the file differs from `seen`, with its documents or what is wrong with them; None after LOOKS."""
+def changed(path: Path, seen: Stamp) -> Stamp:
+    """Returns once the file's stamp is not `seen`, or after LOOKS; the stamp."""
     for _ in range(LOOKS):
         if seen != NEVER_SEEN:  # the first look is at once: a reload may have read an older text than was in force
             time.sleep(PERIOD)
         stamp = _stamp(path)
         if stamp != seen:
-            try:
-                return MappingLook(stamp, read_mapping(path))
-            except ConfigError as e:
-                return MappingLook(stamp, None, str(e))
-    return None
+            return stamp
+    return seen
 
 
 def _stamp(path: Path) -> Stamp:
