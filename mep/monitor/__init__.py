@@ -22,11 +22,12 @@ FILES
   reload_answer.py     what a reload came to, for `mep reload`
   audit.py             the audit trail: what a line says
   audit_file.py        its file
-  audit_writer.py      the process that writes it
+  audit_writer.py      hands it over to the process that writes it
+  audit_program.py     that process
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
   status_socket.py     the socket on which `mep status` asks for it
-  mapping_file.py      waits until the mapping file changes
+  mapping_file.py      the mapping file as it is looked at again and again
   last_run.py          how the last run ended, for `mep status`
   log_file.py          the log, which may be on a full disk
   notify.py            a word to systemd

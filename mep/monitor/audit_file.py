@@ -39,24 +39,29 @@ _REMEDIES = {
 }
 
 
+_warn = functools.partial(log.warning, "%s")
+
+
 class AuditError(OSError):
     """The audit trail cannot be kept. The text names the file, the reason and the remedy."""
 
 
 class AuditFile:
     """Appends to `path`. lost: lines that were not written since the last one that was; the next one tells it.
-    tell: hears what admins should read.
+
+    tell: hears what admins should read. opened: at once, and not with the first line.
 
     Raises AuditError from the constructor: `path` cannot be opened or is not trusted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], object] = _warn, *, opened: bool = True) -> None:
         self.path = path
         self.lost = 0
-        self.tell: Callable[[str], object] = functools.partial(log.warning, "%s")
+        self._tell = tell
         self._file: int | None = None
         self._torn = False
-        self._current()
+        if opened:
+            self._current()
 
     def write(self, line: bytes, *, of_task: bool = False) -> None:
         """Adds a line, a JSON object. Raises AuditError; the line is lost then, and counted."""
@@ -115,7 +120,7 @@ class AuditFile:
         """Says, in trail and log, that the file has other names: harmless, and not how it was made."""
         if (names := os.fstat(file).st_nlink) > 1:
             reason = f"{self.path} {_has_names(self.path, names)}"
-            self.tell(reason)
+            self._tell(reason)
             with contextlib.suppress(OSError):  # what cannot be written is told of the next line
                 self._append(file, line_of({"event": "hard link", "reason": reason}) + b"\n")
 

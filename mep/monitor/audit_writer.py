@@ -1,25 +1,22 @@
-"""The process that writes the audit trail, so that a slow disk holds up only who must wait for it.
+"""The audit trail as the monitor hands it over: to a process that writes it, so that a slow disk holds up only who must
+wait for it.
 
-The monitor hands lines over through a socket and goes on. The process takes what has come, appends line by line, waits
-once for the disk for all of them, and confirms them in their order. It is a fork of the monitor, and root as it is, for
-after a rotation the trail is opened anew; it has one socket. It ends when its monitor is gone and what came from it is
-written. One that dies is replaced, and what was not confirmed is written again, with `again`: it may be there twice.
+The program is `audit_program`. One that dies is replaced, and what was not confirmed is written again, with `again`: it
+may be there twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from mep.monitor.audit_file import AuditError, AuditFile
-from mep.processes import forked, reaping
+from mep.monitor.audit_file import AuditFile
+from mep.monitor.audit_program import ANSWER, LINE, NOTICE
+from mep.processes import executed, reaping
 
 log = logging.getLogger("mep.audit")
 
@@ -28,15 +25,7 @@ MOST_WAITING = 16 << 20
 SLOW = 5.0
 """Seconds for which lines wait before `mep status` says so."""
 _RESTART_PAUSE = 1.0
-_NAME = Path("/proc/self/comm")
-"""What it is called in ps."""
-_AT_ONCE = 1 << 18
-_LINE = struct.Struct("!QBIL")
-"""Before a line: its number, whether it is of a task, how many before it were not sent, its bytes."""
-_ANSWER = struct.Struct("!QH")
-"""Before a text: the number of the line, and the bytes of the text: why it was not written, if any."""
-_NOTICE = 0
-"""In place of a number: the text is for the log."""
+_PROGRAM = "mep.monitor.audit_program"
 
 
 @dataclass
@@ -54,7 +43,7 @@ class _Waiting:
         """What is sent; from the second time on with a mark."""
         line = self.line[:-1] + b', "again": true}' if self.sent else self.line
         self.sent = True
-        return _LINE.pack(number, self.of_task, self.missing, len(line)) + line
+        return LINE.pack(number, self.of_task, self.missing, len(line)) + line
 
 
 class AuditWriter:
@@ -124,7 +113,7 @@ class AuditWriter:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with theirs:
-            pid, pidfd = forked.start(lambda: _serve(theirs, self._file, self._sync), keeping=theirs.fileno())
+            pid, pidfd = executed.start(_PROGRAM, theirs.fileno(), str(self._file.path), str(int(self._sync)))
         self._ended = ended = loop.create_future()
         reaping.when_ended(pid, pidfd, lambda _code, _usage: ended.set_result(None))
         ours.setblocking(False)
@@ -133,9 +122,9 @@ class AuditWriter:
             for number, waiting in self._waiting.items():
                 self._stream.write(waiting.frame(number))
             while True:
-                number, length = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
+                number, length = ANSWER.unpack(await reader.readexactly(ANSWER.size))
                 text = (await reader.readexactly(length)).decode(errors="replace")
-                if number == _NOTICE:
+                if number == NOTICE:
                     log.warning("%s", text)
                 else:
                     self._answered(number, text)
@@ -149,51 +138,3 @@ class AuditWriter:
         self._told(why)
         if not waiting.outcome.done():  # whoever waited may have been cancelled
             waiting.outcome.set_result(why)
-
-
-def _serve(connection: socket.socket, file: AuditFile, sync: bool) -> None:
-    """The process: writes what comes until nobody is left to send anything."""
-    _NAME.write_text("mep-audit")
-    notices: list[str] = []
-    file.tell = notices.append
-    came = bytearray()
-    while chunk := connection.recv(_AT_ONCE):
-        came += chunk
-        outcomes = _write(list(_lines(came)), file, sync)
-        told = [(_NOTICE, text) for text in notices]
-        notices.clear()
-        with contextlib.suppress(OSError):  # the monitor is gone; what it has sent is written all the same
-            connection.sendall(b"".join(_packed(*answer) for answer in [*told, *outcomes.items()]))
-
-
-def _lines(came: bytearray) -> Iterator[tuple[int, bool, int, bytes]]:
-    """Takes whole lines from what has come."""
-    while len(came) >= _LINE.size:
-        number, of_task, missing, size = _LINE.unpack_from(came)
-        if len(came) < _LINE.size + size:
-            return
-        yield number, bool(of_task), missing, bytes(came[_LINE.size : _LINE.size + size])
-        del came[: _LINE.size + size]
-
-
-def _write(lines: list[tuple[int, bool, int, bytes]], file: AuditFile, sync: bool) -> dict[int, str]:
-    """Writes lines, and waits once for the disk. Returns by number why each was not written, or nothing."""
-    outcomes: dict[int, str] = {}
-    for number, of_task, missing, line in lines:
-        file.lost += missing
-        try:
-            file.write(line, of_task=of_task)
-            outcomes[number] = ""
-        except AuditError as e:
-            outcomes[number] = str(e)
-    if sync and any(not of_task for _, of_task, _, _ in lines):
-        try:
-            file.sync(sum(not why for why in outcomes.values()))
-        except AuditError as e:
-            return {number: why or str(e) for number, why in outcomes.items()}
-    return outcomes
-
-
-def _packed(number: int, text: str) -> bytes:
-    said = text.encode(errors="replace")[:4000]
-    return _ANSWER.pack(number, len(said)) + said

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 KEEP_LIMIT = 60.0
 """Seconds in which a profile must be kept; then that is given up, loudly."""
-WATCH_LIMIT = 120.0
-"""Seconds in which whoever watches the mapping file has looked at it several times and said so; later, it hangs."""
+WATCH_LIMIT = 60.0
+"""Seconds for one look at the mapping file; later, its file system hangs."""
 PAUSE = 5.0
 """Seconds until the mapping file is looked at again after no process could be had for it."""
 
@@ -191,8 +191,10 @@ class ProfileInForce:
                 await self._keep()
 
     async def _look(self, path: Path, seen: Stamp) -> tuple[Stamp, MappingDocuments | ConfigError | None]:
-        """The stamp of the file, and what is in it if it is not the one that was seen. Returns now and then."""
-        now = await forked.run(functools.partial(mapping_file.changed, path, seen), WATCH_LIMIT)
+        """Looks after a while; the stamp of the file, and what is in it if it is not the one that was seen."""
+        if seen != NEVER_SEEN:  # the first look is at once: a reload may have read an older text than was in force
+            await asyncio.sleep(mapping_file.PERIOD)
+        now = await forked.run(functools.partial(mapping_file.stamp, path), WATCH_LIMIT)
         if now == seen:
             return seen, None
         try:

@@ -14,7 +14,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from mep.privileged import kernel
@@ -49,12 +49,23 @@ async def run(module: str, question: object, within: float, files: Sequence[int]
         asked.close()
 
 
+def start(module: str, connection: int, *arguments: str) -> tuple[int, int]:
+    """A program that may outlive us, with `connection` as its descriptor 0; its pid and pidfd. Raises OSError."""
+    pid = _execute(module, {connection: 0}, *arguments)
+    return pid, forked.pidfd_of(pid)
+
+
 def _spawn(module: str, files: Sequence[int], writing: int) -> int:
-    program = [sys.executable, *_ARGUMENTS, module, str(os.getpid())]
-    numbers = [0, *range(FILES, FILES + len(files) - 1), ANSWER]
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH) for descriptor in (*files, writing)]
+    numbers = [0, *range(FILES, FILES + len(files) - 1)]
+    return _execute(module, {**dict(zip(files, numbers, strict=True)), writing: ANSWER})
+
+
+def _execute(module: str, moved: Mapping[int, int], *arguments: str) -> int:
+    """The pid of `module`, executed with these descriptors of ours under other numbers, and no others."""
+    program = [sys.executable, *_ARGUMENTS, module, str(os.getpid()), *arguments]
+    high = {fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _HIGH): number for ours, number in moved.items()}
     try:
-        moves = [(os.POSIX_SPAWN_DUP2, descriptor, number) for descriptor, number in zip(high, numbers, strict=True)]
+        moves = [(os.POSIX_SPAWN_DUP2, descriptor, number) for descriptor, number in high.items()]
         return os.posix_spawn(program[0], program, os.environ, file_actions=moves, setsigmask=[], setsigdef=_handled())
     finally:
         for descriptor in high:

@@ -142,15 +142,6 @@ def _some(said: bytes) -> bytes:
     return said
 
 
-def start(work: Callable[[], None], keeping: int) -> tuple[int, int]:
-    """A child that does the work, however long that takes: its pid, and its pidfd. It outlives its parent.
-
-    keeping: the one descriptor that it has besides standard input, output and error. Raises OSError.
-    """
-    pid = _begin(lambda: _lasting(work, keeping))
-    return pid, _pidfd(pid)
-
-
 def _begin(child: Callable[[], NoReturn]) -> int:
     # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -163,7 +154,8 @@ def _begin(child: Callable[[], NoReturn]) -> int:
     return pid
 
 
-def _pidfd(pid: int) -> int:
+def pidfd_of(pid: int) -> int:
+    """A pidfd of a child of ours, which is killed when there is none to be had. Raises OSError."""
     try:
         return os.pidfd_open(pid)
     except OSError:  # no descriptor to be had: nobody could ever reap this child
@@ -188,7 +180,7 @@ def _answering(begin: Begin) -> Iterator[tuple[int, int, int]]:
             pid = begin(writing)
         finally:
             os.close(writing)
-        yield pid, _pidfd(pid), reading
+        yield pid, pidfd_of(pid), reading
     finally:
         os.close(reading)
 
@@ -233,17 +225,6 @@ def _child(answer: Callable[[], bytes], writing: int, parent: int) -> NoReturn:
         if os.getppid() == parent:
             _let_go(writing)
             write(writing, answer())
-    finally:
-        os._exit(0)
-
-
-def _lasting(work: Callable[[], None], keeping: int) -> NoReturn:
-    """Never returns into the caller's code. Whoever ends the parent from a terminal, or as a group, does not end it."""
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)
-        _let_go(keeping)
-        work()
     finally:
         os._exit(0)
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import psutil
 import pytest
 
 from lab.waiting import aiountil, until
-from mep.monitor import audit_writer
+from mep.monitor import audit_program, audit_writer
 from mep.monitor.audit import AuditTrail, Line
 from mep.monitor.audit_file import AuditError, AuditFile
+from mep.processes import executed
 from mep.request.account import Account
 from tests.hanging import hang
 
@@ -81,7 +83,17 @@ def test_what_is_confirmed_is_on_the_disk_and_one_wait_is_for_all(
         with synced.open("a") as file:
             file.write(f"{len(events(path))}\n")
 
-    monkeypatch.setattr(os, "fdatasync", fdatasync)  # in the writer, too, which is a fork
+    def start(_program: str, connection: int, file: str, sync: str) -> tuple[int, int]:
+        pid = os.fork()
+        if pid == 0:  # the writer, in which the disk is watched
+            os.dup2(connection, 0)
+            os.closerange(3, 4096)
+            audit_program.serve(socket.socket(fileno=0), Path(file), sync=sync == "1")
+            os._exit(0)
+        return pid, os.pidfd_open(pid)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(executed, "start", start)
     trail = AuditTrail(path, required=True)
 
     async def story() -> None:

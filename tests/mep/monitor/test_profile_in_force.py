@@ -19,7 +19,7 @@ from mep.monitor.reload_answer import Answers
 from mep.monitor.status import Status
 from mep.processes import forked
 from mep.profile.errors import ConfigErrors
-from mep.profile.mapping_documents import NEVER_SEEN, MappingDocuments, Stamp
+from mep.profile.mapping_documents import MappingDocuments, Stamp
 from mep.profile.profile import Profile
 from mep.reader import files, loader
 from tests.hanging import hang
@@ -64,15 +64,13 @@ class Reader:
         return files.read_mapping(path)
 
 
-def changed(path: Path, seen: Stamp) -> Stamp:
-    """As the manager's, but more often, and in trouble when that is wanted. In the child."""
-    if seen != NEVER_SEEN:
-        stumble(path.parent)
-    mapping_file.PERIOD = 0.01
-    return LOOK(path, seen)
+def stamp(path: Path) -> Stamp:
+    """As the manager's, and in trouble when that is wanted. In the child."""
+    stumble(path.parent)
+    return LOOK(path)
 
 
-LOOK = mapping_file.changed
+LOOK = mapping_file.stamp
 
 
 def stumble(directory: Path) -> None:
@@ -112,7 +110,8 @@ class Site:
 def run(
     profile_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
-    monkeypatch.setattr(mapping_file, "changed", changed)
+    monkeypatch.setattr(mapping_file, "stamp", stamp)
+    monkeypatch.setattr(mapping_file, "PERIOD", 0.01)
 
     def run(story: Callable[[Site], Awaitable[None]]) -> None:
         async def told() -> None:

@@ -1,0 +1,92 @@
+"""The program that writes the audit trail: appends what the monitor hands over, and confirms what is on the disk.
+
+PROCESS: root, since after a rotation the trail is opened anew. It has one socket, on descriptor 0, and nothing of the
+monitor's memory. `audit_writer` starts it.
+
+It takes what has come, appends line by line, waits once for the disk for all of them, and confirms them in their order.
+It ends when its monitor is gone and what came from it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mep.monitor.audit_file import AuditError, AuditFile
+from mep.privileged import kernel
+
+LINE = struct.Struct("!QBIL")
+"""Before a line: its number, whether it is of a task, how many before it were not sent, its bytes."""
+ANSWER = struct.Struct("!QH")
+"""Before a text: the number of the line, and the bytes of the text: why it was not written, if any."""
+NOTICE = 0
+"""In place of a number: the text is for the log."""
+_NAME = Path("/proc/self/comm")
+"""What it is called in ps."""
+_AT_ONCE = 1 << 18
+
+
+def main(path: str, sync: str) -> None:
+    """Writes the trail. sync: 1 when decisions are waited for on the disk."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # of a terminal, or of a whole group: its end is that of the monitor
+    kernel.set_dumpable(False)
+    _NAME.write_text("mep-audit")
+    with socket.socket(fileno=0) as connection:
+        serve(connection, Path(path), sync=sync == "1")
+
+
+def serve(connection: socket.socket, path: Path, *, sync: bool) -> None:
+    """Writes what comes through the connection until its end."""
+    notices: list[str] = []
+    file = AuditFile(path, tell=notices.append, opened=False)
+    came = bytearray()
+    while chunk := connection.recv(_AT_ONCE):
+        came += chunk
+        outcomes = _write(list(_lines(came)), file, sync)
+        told = [(NOTICE, text) for text in notices]
+        notices.clear()
+        with contextlib.suppress(OSError):  # the monitor is gone; what it has sent is written all the same
+            connection.sendall(b"".join(_packed(*answer) for answer in [*told, *outcomes.items()]))
+
+
+def _lines(came: bytearray) -> Iterator[tuple[int, bool, int, bytes]]:
+    """Takes whole lines from what has come."""
+    while len(came) >= LINE.size:
+        number, of_task, missing, size = LINE.unpack_from(came)
+        if len(came) < LINE.size + size:
+            return
+        yield number, bool(of_task), missing, bytes(came[LINE.size : LINE.size + size])
+        del came[: LINE.size + size]
+
+
+def _write(lines: list[tuple[int, bool, int, bytes]], file: AuditFile, sync: bool) -> dict[int, str]:
+    """Writes lines, and waits once for the disk. Returns by number why each was not written, or nothing."""
+    outcomes: dict[int, str] = {}
+    for number, of_task, missing, line in lines:
+        file.lost += missing
+        try:
+            file.write(line, of_task=of_task)
+            outcomes[number] = ""
+        except AuditError as e:
+            outcomes[number] = str(e)
+    if sync and any(not of_task for _, of_task, _, _ in lines):
+        try:
+            file.sync(sum(not why for why in outcomes.values()))
+        except AuditError as e:
+            return {number: why or str(e) for number, why in outcomes.items()}
+    return outcomes
+
+
+def _packed(number: int, text: str) -> bytes:
+    said = text.encode(errors="replace")[:4000]
+    return ANSWER.pack(number, len(said)) + said
+
+
+if __name__ == "__main__":
+    main(*sys.argv[2:])
