@@ -20,7 +20,7 @@ OTHERS = {
     "jsonschema",
 }
 """A command line's, the service's client's, and the parsers of the profile's files: each is in a process of its own."""
-PACKAGES = {"cryptography", "jeepney", "_cffi_backend"}
+PACKAGES = {"cryptography", "_cffi_backend"}
 """What there is still of other people's."""
 OURS = {"mep", "identity", "wire"}
 
