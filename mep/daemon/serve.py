@@ -6,6 +6,9 @@ nothing of what that took, neither in its memory nor loaded.
 
 from __future__ import annotations
 
+import mep.monitor.without_libraries  # noqa: F401 - first: what comes below imports them
+
+# isort: split
 import asyncio
 import logging
 import os
