@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "reader": {"jsonschema", "yaml"},
     "registration": {"globus_sdk"},
     "worker": set[str](),
-    "monitor": {"cryptography", "jeepney"},
+    "monitor": {"cryptography"},
     "daemon": {"daemon"},
 }
 """What rooms import that is neither of ours nor of the standard library."""

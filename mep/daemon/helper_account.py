@@ -23,7 +23,7 @@ KEYS = ("worker_account", "render_account", "name_service_account", "mapping_acc
 MAKE = "useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin"
 """The command that makes an account, but for its name."""
 _LOOKS, _PAUSE = 20, 0.1
-"""So often, and seconds between: a process that another manager starts has no mark before its exec."""
+"""So often, and seconds between: one that a command such as `mep check` starts has no mark before its exec."""
 
 
 def find(config: ManagerConfig) -> HelperAccounts:
@@ -97,6 +97,7 @@ def _other(folder: Path, uid: int) -> str | None:
         facts = dict(line.split(b":\t", 1) for line in lines if b":\t" in line)
         if b"%d" % uid not in facts[b"Uid"].split() or facts[b"State"].startswith((b"Z", b"X")):
             return None
+        # A manager has the mark as well, and with it what it has forked: its command line and environment.
         if b"%s=1" % MARK.encode() in (folder / "environ").read_bytes().split(b"\0"):
             return None
     except OSError:  # it has ended

@@ -6,6 +6,9 @@ nothing of what that took, neither in its memory nor loaded.
 
 from __future__ import annotations
 
+import mep.monitor.without_libraries  # noqa: F401 - first: what comes below imports them
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -37,6 +40,8 @@ from mep.request.unwanted import EndpointUnwanted
 
 log = logging.getLogger(__name__)
 
+_NAME = Path("/proc/self/comm")
+"""What this process is called where its command line is not shown."""
 ANEW = "mep.daemon.anew"
 READING = 180.0
 """Seconds in which an edited profile must have been read and tried, or the mapping read."""
@@ -49,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
 
     arguments: its name and id, for people, and the descriptor of a sealed `Handed`.
     """
+    _NAME.write_text("mep-manager")
     kernel.set_dumpable(False)  # it will hold passwords: no core file, whatever the limits say
     _name, _endpoint_id, descriptor = arguments
     with open(int(descriptor), "rb") as given:  # noqa: PTH123 - a descriptor

@@ -87,7 +87,7 @@ def load() -> None:
         raise PamError(f"PAM cannot be loaded ({e}): install libpam and the package pamela, or disable `pam`") from None
     _conversation = pamela.CONV_FUNC(_converse)
     _pam = pamela
-    # Modules log by syslog(3), which else takes for our name a piece of the title that the manager has in ps.
+    # Modules log by syslog(3), which else takes the interpreter's name for ours.
     syslog.openlog("mep", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from mep.processes.pidfd import has_ended
 
+_NO_SESSION = 2**32 - 1
+"""What the kernel says of a process that has no login uid."""
+
 
 class Invisible(OSError):
     """There is a process, and /proc does not show it to us. Nothing can be said about it."""
@@ -84,6 +87,16 @@ def _stat(pid: int) -> list[bytes]:
     """The fields from the third on (proc(5)); the second, the program's name, may hold whatever bytes it likes."""
     line = Path(f"/proc/{pid}/stat").read_bytes()
     return line[line.rindex(b")") + 2 :].split()
+
+
+def audit_session_of(pid: int) -> int | None:
+    """The session that the kernel's audit has a process in: given with its login uid, inherited, and never changed by
+    who has no right to. None without one, without audit, and when there is no such process."""
+    try:
+        number = int(Path(f"/proc/{pid}/sessionid").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return None if number == _NO_SESSION else number
 
 
 def real_uid(pid: int) -> int:

@@ -19,8 +19,10 @@ from lab.waiting import until
 from mep.monitor.containment import containment, limits_met, systemd
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
-from mep.processes.process import Process
+from mep.privileged.kernel import login_uid, set_login_uid
+from mep.processes.process import Process, audit_session_of
 from mep.profile.sections.resources import Resources
+from tests.conftest import need
 
 LIMITS = Resources(memory_max=128 * 2**20, tasks_max=40, cpu_quota=1.5)
 V1 = Path("/sys/fs/cgroup")
@@ -63,6 +65,39 @@ if os.fork() == 0:
 while not os.path.exists(sys.argv[1]):
     time.sleep(0.01)
 """
+GRACEFUL = """
+import os, signal, sys, time
+note = sys.argv[1]
+def end(*_):
+    time.sleep(0.5)
+    open(note, "w").write("ended")
+    sys.exit()
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, end)
+    os.setsid()
+    with open(note + ".new", "w") as f:
+        f.write(str(os.getpid()))
+    os.rename(note + ".new", note)
+    time.sleep(600)
+while not os.path.exists(note):
+    time.sleep(0.01)
+"""
+LEAVER = """
+import os, subprocess, sys, time
+note, unit = sys.argv[1:]
+if os.fork() == 0:
+    os.setsid()
+    name = "org.freedesktop.systemd1"
+    call = ["busctl", "call", name, "/org/freedesktop/systemd1", name + ".Manager", "AttachProcessesToUnit", "ssau"]
+    subprocess.run([*call, unit, "/", "1", str(os.getpid())], check=True)
+    with open(note + ".new", "w") as f:
+        f.write(str(os.getpid()))
+    os.rename(note + ".new", note)
+    time.sleep(600)
+while not os.path.exists(note):
+    time.sleep(0.01)
+"""
+"""Its child has systemd move it, and it ends. Nothing but a login uid is left that says whose it is."""
 SERVICE = """\
 [Service]
 Type=exec
@@ -101,6 +136,7 @@ class Child:
                 os.setsid()
                 if not os.read(gate, 1):
                     os._exit(0)
+                set_login_uid(account.uid)
                 os.setgroups([])
                 os.setresgid(account.gid, account.gid, account.gid)
                 os.setresuid(account.uid, account.uid, account.uid)
@@ -237,6 +273,49 @@ def test_limits_of_an_existing_slice_are_changed(alice: LocalAccount) -> None:
     again, unit = started(alice, SLEEP)
     assert kernel("pids", "pids.max", alice) == "40"
     end(again, unit)
+
+
+@pytest.fixture
+def own_systemd(alice: LocalAccount) -> Iterator[str]:
+    """The unit of alice's own systemd, which runs."""
+    need(login_uid() is not None, "the kernel has no audit")
+    unit = f"user@{alice.uid}.service"
+    systemctl("start", unit)
+    yield unit
+    systemctl("stop", unit)
+
+
+@pytest.mark.parametrize("way", ["killed", "ends"])
+def test_what_has_left_its_scope_does_not_outlive_its_user_endpoint(
+    alice: LocalAccount, own_systemd: str, way: str
+) -> None:
+    """S13: a process moves itself into the systemd of its user, by one call to the system's."""
+    note = alice.home / f"left-{way}"
+    child, unit = started(alice, LEAVER, str(note), own_systemd)
+    until(note.exists, "it to leave")
+    left = int(note.read_text())
+    session = audit_session_of(left)
+    assert session is not None
+    assert unit not in Path(f"/proc/{left}/cgroup").read_text()
+    assert own_systemd in Path(f"/proc/{left}/cgroup").read_text()
+    assert child.wait() == 0
+    end_it = Containment.kill if way == "killed" else Containment.stop
+    run(lambda one: end_it(one, child.process, unit))
+    assert psutil.pid_exists(left), "the scope knows nothing of it"
+    run(lambda one: end_it(one, child.process, unit, session))
+    until(lambda: not psutil.pid_exists(left), "its end")
+    assert systemctl("is-active", own_systemd).strip() == "active", "which nobody else is touched for"
+
+
+def test_what_is_in_its_scope_has_time_to_end(alice: LocalAccount) -> None:
+    """Though it has an audit session, and its user endpoint has ended."""
+    note = alice.home / "graceful"
+    child, unit = started(alice, GRACEFUL, str(note))
+    until(note.exists, "its child")
+    session = audit_session_of(int(note.read_text()))
+    assert child.wait() == 0
+    run(lambda one: one.stop(child.process, unit, session))
+    assert note.read_text() == "ended"
 
 
 def test_a_slice_is_gone_with_its_last_scope(alice: LocalAccount) -> None:

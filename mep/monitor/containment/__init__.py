@@ -7,11 +7,12 @@ CALLED BY
   monitor.endpoints.table puts a held child into its scope, and kills; monitor.manager and cli.checks probe what holds.
 
 IMPORTS
-  processes, profile.sections; jeepney
+  processes, profile.sections
 
 FILES
   containment.py   contain, kill, stop, probe; with systemd and without
   systemd.py       systemd over D-Bus: units
+  dbus.py          messages of D-Bus as bytes
   cgroups.py       the limits as the kernel has them
   limits.py        the limits of a profile: in words, for processes, compared with the kernel's
   limits_met.py    which limits a user endpoint has met, as the kernel counts

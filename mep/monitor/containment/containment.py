@@ -16,21 +16,25 @@ were read back from the kernel. The scope is not part of the manager's service a
 systemd stops it as it does the service, before network and file systems go. Limits of memory do not count swap space.
 
 Not in the scope is what another service starts for the user: cron, at, a user's own systemd where the site has that.
+What the user endpoint itself has started may move there. Where the kernel has audit it is found all the same: by the
+audit session, which came with the login uid and is inherited by whatever a process starts.
 
 Without systemd there are limits for each process (`rlimits`), and `kill_tree` finds what belongs together.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mep.monitor.containment import cgroups, user_services
 from mep.monitor.containment.limits import describe, differences, without_systemd
-from mep.monitor.containment.process_tree import kill_tree
+from mep.monitor.containment.process_tree import in_audit_session, kill_tree
 from mep.monitor.containment.systemd import ContainmentError, Properties, Systemd, SystemdRefused
 from mep.monitor.containment.unit_names import escape
 from mep.processes.process import Process
@@ -41,6 +45,8 @@ STOP_TIMEOUT = 10.0
 
 _INFINITY = 2**64 - 1
 """What systemd calls `infinity`."""
+_PAUSE = 0.25
+"""Seconds between looks at what is still there."""
 _EXISTS, _UNKNOWN_PROPERTY = "UnitExists", "PropertyReadOnly"
 """What systemd calls its refusals."""
 
@@ -88,33 +94,40 @@ class Containment:
         await _enforce(self._systemd, slice_, lambda: cgroups.cgroups_of(pid), resources)
         return scope
 
-    async def kill(self, process: Process, unit: str | None) -> None:
+    async def kill(self, process: Process, unit: str | None, audit_session: int | None = None) -> None:
         """SIGKILL to a user endpoint and all that it started. `unit` is what `contain` returned.
+
+        audit_session: the kernel's number for all that it started, wherever that is now: it may have left its scope.
 
         Harmless when all have ended. When systemd cannot be asked, raises ContainmentError after `kill_tree`.
         """
         if self._systemd is None or unit is None:
-            await kill_tree(process)
+            await kill_tree(process, audit_session)
             return
         try:
             await self._systemd.kill(unit, signal.SIGKILL)
         except ContainmentError:
-            await kill_tree(process)
+            await kill_tree(process, audit_session)
             raise
+        if audit_session is not None and await in_audit_session(process.uid, audit_session):
+            await kill_tree(process, audit_session)
 
-    async def stop(self, process: Process, unit: str | None) -> None:
+    async def stop(self, process: Process, unit: str | None, audit_session: int | None = None) -> None:
         """Ends what a user endpoint left that has ended itself: SIGTERM, and SIGKILL after STOP_TIMEOUT.
 
-        Does not wait for it. Without a scope, SIGKILL at once. Raises as `kill` does.
+        Does not wait for it, but for what has an audit session. Without a scope, and once something has left it,
+        SIGKILL at once. Raises as `kill` does.
         """
         if self._systemd is None or unit is None:
-            await kill_tree(process)
+            await kill_tree(process, audit_session)
             return
         try:
             await self._systemd.stop(unit)
         except ContainmentError:
-            await kill_tree(process)
+            await kill_tree(process, audit_session)
             raise
+        if audit_session is not None:
+            await _until_gone(process, unit, audit_session)
 
     async def probe(self, resources: Resources) -> str:
         """A sentence for log and `mep check`: what holds, tried out with a slice that is gone afterwards.
@@ -163,6 +176,25 @@ _OOM: Properties = [("OOMPolicy", ("s", "continue"))]
 not know this of scopes, it does not end them."""
 _SLICE_STAYS: Properties = [("CollectMode", ("s", "inactive-or-failed"))]
 _SLICE: Properties = [*_SLICE_STAYS, ("StopWhenUnneeded", ("b", True))]
+
+
+async def _until_gone(process: Process, unit: str, audit_session: int) -> None:
+    """Waits for the end of an audit session, and kills what is there of it once systemd's patience with its scope is
+    over, or as soon as one has left that scope."""
+    until = time.monotonic() + STOP_TIMEOUT
+    while pids := await in_audit_session(process.uid, audit_session):
+        if time.monotonic() > until or not all(_is_in(unit, pid) for pid in pids):
+            await kill_tree(process, audit_session)
+            return
+        await asyncio.sleep(_PAUSE)
+
+
+def _is_in(unit: str, pid: int) -> bool:
+    """Whether a process is in a unit's control group. What has ended is not elsewhere."""
+    try:
+        return any(unit in path.split("/") for path in cgroups.cgroups_of(pid).values())
+    except OSError:
+        return True
 
 
 def _limits(resources: Resources) -> Properties:

@@ -18,7 +18,8 @@ def without_systemd(resources: Resources) -> str:
         "cpu": (resources.cpu_quota, "cpu_quota is not enforced"),
     }
     said = [words for limit, words in weaker.values() if limit is not None]
-    said.append("a process that changes its session and loses its parent outlives its user endpoint")
+    outlives = "a process that changes its session and loses its parent outlives its user endpoint"
+    said.append(f"where the kernel has no audit, {outlives}")
     return f"{text}: {'; '.join(said)}"
 
 

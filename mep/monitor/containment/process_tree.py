@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mep.processes.pidfd import send_signal
-from mep.processes.process import Invisible, Process, Stat, real_uid
+from mep.processes.process import Invisible, Process, Stat, audit_session_of, real_uid
 
 T = TypeVar("T")
 
@@ -22,20 +22,21 @@ _SLICE = 32
 """Processes that are looked at before others have their turn: that takes a millisecond or two."""
 
 
-async def kill_tree(process: Process) -> int:
+async def kill_tree(process: Process, audit_session: int | None = None) -> int:
     """SIGKILL to a process and all that belongs to it; how many that were. Harmless when there is none.
 
-    What belongs to it: its session and its process group, also when it has ended itself; its descendants; and their
-    sessions and groups. Not found is what was started by one that has ended, in a session of its own (a daemon), and
-    what forks and ends faster than /proc can be read. Only what has the real uid `process.uid` ever gets a signal: not
-    a child that is still root, nor another account. Others have their turn all the time.
+    What belongs to it: its session and its process group, also when it has ended itself; its descendants; their
+    sessions and groups; and what is in `audit_session`, which is the process's own. Not found without that is what was
+    started by one that has ended, in a session of its own (a daemon); and with it what forks and ends faster than
+    /proc can be read. Only what has the real uid `process.uid` ever gets a signal: not a child that is still root, nor
+    another account. Others have their turn all the time.
     """
-    if _has_gone_to_another(process):
-        return 0
-    family, stopped = {process.pid}, set[Process]()
-    for _ in range(_ROUNDS):
+    family, stopped = set[int](), set[Process]()
+    if not _has_gone_to_another(process):
+        family.add(process.pid)
+    for _ in range(_ROUNDS if family or audit_session is not None else 0):
         # Stopped first: what is killed makes room for new ones below RLIMIT_NPROC, what is stopped does not.
-        new = await _members(family, process.uid) - stopped
+        new = await _members(family, process.uid, audit_session) - stopped
         if not new:
             break
         async for member in _in_slices(new):
@@ -44,6 +45,15 @@ async def kill_tree(process: Process) -> int:
     async for member in _in_slices(stopped):
         _signal(member, signal.SIGKILL)
     return len(stopped)
+
+
+async def in_audit_session(uid: int, audit_session: int) -> set[int]:
+    """The processes of an account in a session of the kernel's audit."""
+    found = set()
+    async for pid in _in_slices(_pids()):
+        if audit_session_of(pid) == audit_session and _is_of(uid, pid) and not _has_ended(pid):
+            found.add(pid)
+    return found
 
 
 def _has_gone_to_another(process: Process) -> bool:
@@ -63,20 +73,25 @@ async def _in_slices(items: Collection[T]) -> AsyncIterator[T]:
     await asyncio.sleep(0)
 
 
-async def _members(family: set[int], uid: int) -> set[Process]:
-    """All processes of an account whose pid, parent, session or group is in `family`, which grows by their pids."""
+async def _members(family: set[int], uid: int, audit_session: int | None) -> set[Process]:
+    """All processes of an account whose pid, parent, session or group is in `family`, which grows by their pids.
+
+    Those in the audit session belong to it, too.
+    """
     start_times: dict[int, int] = {}
+    numbers = list(family)
     related: dict[int, list[int]] = defaultdict(list)
     """The processes that have this number as pid, parent, session or group."""
-    async for pid in _in_slices([int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]):
+    async for pid in _in_slices(_pids()):
         with contextlib.suppress(OSError):  # it has just ended
             stat = Stat.of(pid)
             if not stat.is_zombie:
                 start_times[pid] = stat.start_time
                 for number in {pid, stat.parent, stat.group, stat.session}:
                     related[number].append(pid)
+                if audit_session is not None and audit_session_of(pid) == audit_session:
+                    numbers.append(pid)
     found: set[Process] = set()
-    numbers = list(family)
     while numbers:
         async for pid in _in_slices(related.pop(numbers.pop(), [])):
             if pid in start_times and _is_of(uid, pid):
@@ -84,6 +99,17 @@ async def _members(family: set[int], uid: int) -> set[Process]:
                 numbers.append(pid)
     family |= {process.pid for process in found}
     return found
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return Stat.of(pid).is_zombie
+    except OSError:
+        return True
 
 
 def _is_of(uid: int, pid: int) -> bool:

@@ -8,14 +8,13 @@ It belongs to the event loop: nothing here blocks, polls, starts a process, or w
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, Message, MessageType, new_method_call
-from jeepney.auth import BEGIN, Authenticator
-from jeepney.io.asyncio import DBusConnection
-from jeepney.wrappers import unwrap_msg
-
+from mep.monitor.containment import dbus
+from mep.monitor.containment.dbus import Call, Malformed, Message
 from mep.processes.time_limit import within
 
 SOCKET = "/run/systemd/private"
@@ -28,7 +27,7 @@ Properties = list[tuple[str, tuple[str, Any]]]
 """Of a unit: name, and (D-Bus type, value)."""
 
 _NAME = "org.freedesktop.systemd1"
-_MANAGER = DBusAddress("/org/freedesktop/systemd1", _NAME, f"{_NAME}.Manager")
+_PATH, _INTERFACE = "/org/freedesktop/systemd1", f"{_NAME}.Manager"
 T = TypeVar("T")
 
 
@@ -39,10 +38,9 @@ class ContainmentError(Exception):
 class SystemdRefused(ContainmentError):
     """systemd answered with an error; `kind` is its D-Bus name without what comes before the last dot."""
 
-    def __init__(self, what: str, error: DBusErrorResponse) -> None:
-        self.kind = str(error.name).rpartition(".")[2]
-        text = error.data[0] if error.data else error.name
-        super().__init__(f"{what}: systemd says: {text}")
+    def __init__(self, what: str, error: _Refusal) -> None:
+        self.kind = error.name.rpartition(".")[2]
+        super().__init__(f"{what}: systemd says: {error}")
 
 
 class Systemd:
@@ -54,9 +52,9 @@ class Systemd:
 
     async def version(self) -> str:
         """For example `252`."""
-        get = _properties_get(_MANAGER.object_path, _MANAGER.interface, "Version")
-        ((_, text),) = await self._do("its version", lambda bus: bus.call(get))
-        return str(text).partition(" ")[0].partition(".")[0]
+        get = _properties_get(_PATH, _INTERFACE, "Version")
+        text = await self._do("its version", lambda bus: bus.ask(get, "v"))
+        return text.partition(" ")[0].partition(".")[0]
 
     async def start(self, unit: str, properties: Properties, also: Sequence[tuple[str, Properties]] = ()) -> None:
         """Makes a transient unit, with others that it needs, and waits until it is started.
@@ -73,15 +71,14 @@ class Systemd:
         request = _call("SetUnitProperties", "sba(sv)", unit, True, properties)
         await self._do(f"change {unit}", lambda bus: bus.call(request))
         # systemd answers first, and writes to the kernel before it takes the next message.
-        ping = DBusAddress(_MANAGER.object_path, _NAME, "org.freedesktop.DBus.Peer")
-        await self._do(f"change {unit}", lambda bus: bus.call(new_method_call(ping, "Ping")))
+        ping = Call(_PATH, _NAME, "org.freedesktop.DBus.Peer", "Ping")
+        await self._do(f"change {unit}", lambda bus: bus.call(ping))
 
     async def control_group(self, slice_: str) -> str:
         """The path of a slice's cgroup, as in /proc/PID/cgroup."""
-        (path,) = await self._do(f"find {slice_}", lambda bus: bus.call(_call("GetUnit", "s", slice_)))
+        path = await self._do(f"find {slice_}", lambda bus: bus.ask(_call("GetUnit", "s", slice_), "o"))
         get = _properties_get(path, f"{_NAME}.Slice", "ControlGroup")
-        ((_, group),) = await self._do(f"find {slice_}", lambda bus: bus.call(get))
-        return str(group)
+        return await self._do(f"find {slice_}", lambda bus: bus.ask(get, "v"))
 
     async def kill(self, unit: str, signal: int) -> None:
         """Sends a signal to every process in a unit. Harmless when there is none."""
@@ -92,11 +89,11 @@ class Systemd:
         await self._if_there(f"stop {unit}", _call("StopUnit", "ss", unit, "replace"))
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection; the next request makes another one."""
         if self._bus is not None:
             self._bus.close()
 
-    async def _if_there(self, what: str, request: Message) -> None:
+    async def _if_there(self, what: str, request: Call) -> None:
         try:
             await self._do(what, lambda bus: bus.call(request))
         except SystemdRefused as refused:
@@ -114,7 +111,10 @@ class Systemd:
             raise ContainmentError(f"{what}: no answer from systemd within {TIMEOUT:g} s") from None
         except _Lost as error:
             raise ContainmentError(f"{what}: no connection to systemd at {SOCKET}: {error}") from None
-        except DBusErrorResponse as error:
+        except Malformed as error:
+            self.close()
+            raise ContainmentError(f"{what}: {error}") from None
+        except _Refusal as error:
             raise SystemdRefused(what, error) from None
 
     async def _on_bus(self, operation: Callable[[_Bus], Awaitable[T]]) -> T:
@@ -129,16 +129,25 @@ class _Lost(Exception):
     """There is no connection, or no longer."""
 
 
-class _Bus:
-    """One connection, and the task that reads from it."""
+class _Refusal(Exception):
+    """An error in place of a reply. `name` is its D-Bus name."""
 
-    def __init__(self, connection: DBusConnection) -> None:
-        self.lost = False
-        self._connection = connection
+    def __init__(self, error: Message) -> None:
+        self.name = error.error
+        super().__init__(error.values("s")[0] if error.signature == "s" else error.error)
+
+
+class _Bus:
+    """One connection, and the task that reads from it. lost: why there is none any more; empty while there is."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.lost = ""
+        self._from, self._to = reader, writer
+        self._serials = itertools.count(1)
         self._replies: dict[int, asyncio.Future[Message | None]] = {}
-        self._listeners: set[asyncio.Queue[Message | None]] = set()
-        self._reader = asyncio.create_task(self._read())
-        self._reader.add_done_callback(self._end)
+        self._listeners: set[asyncio.Queue[tuple[str | int, ...] | None]] = set()
+        self._reading = asyncio.create_task(self._read())
+        self._reading.add_done_callback(self._end)
 
     @classmethod
     async def open(cls) -> _Bus:
@@ -151,65 +160,75 @@ class _Bus:
             await _authenticate(reader, writer)
         except BaseException as error:
             writer.close()
-            if isinstance(error, OSError | EOFError | ValueError):
+            if isinstance(error, OSError | EOFError | ValueError | asyncio.LimitOverrunError):
                 raise _Lost(str(error) or type(error).__name__) from None
             raise
-        return cls(DBusConnection(reader, writer))
+        return cls(reader, writer)
 
     def close(self) -> None:
-        self._reader.cancel()
+        self._reading.cancel()
 
-    async def call(self, request: Message) -> tuple[Any, ...]:
-        """The reply's values. Raises _Lost, DBusErrorResponse."""
-        return tuple(unwrap_msg(await self._reply(request)))
+    async def call(self, request: Call) -> None:
+        """Waits for the reply, whatever it says. Raises _Lost, _Refusal, Malformed."""
+        await self._reply(request)
 
-    async def job(self, request: Message) -> str:
-        """How the job ended that a request started: `done`, or what went wrong. Raises _Lost, DBusErrorResponse."""
-        removed: asyncio.Queue[Message | None] = asyncio.Queue()
+    async def ask(self, request: Call, signature: str) -> str:
+        """The text in the reply. Raises _Lost, _Refusal, Malformed."""
+        (text,) = (await self._reply(request)).values(signature)
+        return str(text)
+
+    async def job(self, request: Call) -> str:
+        """How the job ended that a request started: `done`, or what went wrong. Raises _Lost, _Refusal, Malformed."""
+        removed: asyncio.Queue[tuple[str | int, ...] | None] = asyncio.Queue()
         self._listeners.add(removed)  # before the request: the job may have ended when its reply is looked at
         try:
-            (job,) = unwrap_msg(await self._reply(request))
+            job = await self.ask(request, "o")
             while signal := await removed.get():
-                if signal.body[1] == job:
-                    return str(signal.body[3])
+                if signal[1] == job:
+                    return str(signal[3])
         finally:
             self._listeners.discard(removed)
-        raise _Lost("closed by the other side")
+        raise _Lost(self.lost)
 
-    async def _reply(self, request: Message) -> Message:
+    async def _reply(self, request: Call) -> Message:
         if self.lost:
-            raise _Lost("closed")
-        serial = next(self._connection.outgoing_serial)
-        future = self._replies[serial] = asyncio.get_running_loop().create_future()
+            raise _Lost(self.lost)
+        serial = next(self._serials)
+        data = request.encode(serial)
+        future: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
+        self._replies[serial] = future
         try:
-            await self._connection.send(request, serial=serial)
+            self._to.write(data)
+            await self._to.drain()
             reply = await future
         except OSError as error:
             raise _Lost(str(error)) from None
         finally:
             del self._replies[serial]
         if reply is None:
-            raise _Lost("closed by the other side")
+            raise _Lost(self.lost)
+        if reply.kind == dbus.ERROR:
+            raise _Refusal(reply)
         return reply
 
     async def _read(self) -> None:
         while True:
-            message = await self._connection.receive()
-            fields, kind = message.header.fields, message.header.message_type
-            if kind in (MessageType.method_return, MessageType.error):
-                future = self._replies.get(fields[HeaderFields.reply_serial])
+            prefix = await self._from.readexactly(dbus.PREFIX)
+            message = dbus.decode(prefix + await self._from.readexactly(dbus.rest_of(prefix)))
+            if message.kind in (dbus.REPLY, dbus.ERROR):
+                future = self._replies.get(message.reply_to)
                 if future is not None and not future.done():
                     future.set_result(message)
-            elif fields.get(HeaderFields.member) == "JobRemoved":
+            elif message.kind == dbus.SIGNAL and message.member == "JobRemoved":
+                values = message.values("uoss")
                 for listener in self._listeners:
-                    listener.put_nowait(message)
+                    listener.put_nowait(values)
 
-    def _end(self, reader: asyncio.Task[None]) -> None:
+    def _end(self, reading: asyncio.Task[None]) -> None:
         """Whatever ended the reader, nobody waits any longer."""
-        if not reader.cancelled():
-            reader.exception()  # mostly EOFError; taken, so that asyncio does not complain about it
-        self.lost = True
-        self._connection.writer.close()
+        error = None if reading.cancelled() else reading.exception()
+        self.lost = f"systemd has sent {error}" if isinstance(error, Malformed) else "closed by the other side"
+        self._to.close()
         for future in self._replies.values():
             if not future.done():
                 future.set_result(None)
@@ -223,15 +242,16 @@ async def _authenticate(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     BEGIN goes before the answer, as `systemctl` sends it: a request that systemd reads together with BEGIN lies there
     until another one comes.
     """
-    authenticator = Authenticator()
-    writer.write(authenticator.data_to_send() + BEGIN)
-    authenticator.feed(await reader.readuntil(b"\r\n"))
+    uid = str(os.geteuid()).encode().hex()
+    writer.write(f"\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n".encode())
+    answer = await reader.readuntil(b"\r\n")
+    if not answer.startswith(b"OK "):
+        raise Malformed(f"systemd has answered {answer[:80]!r} to a client with uid {os.geteuid()}")
 
 
-def _call(method: str, signature: str = "", *values: Any) -> Message:
-    return new_method_call(_MANAGER, method, signature, values)
+def _call(method: str, signature: str = "", *values: Any) -> Call:
+    return Call(_PATH, _NAME, _INTERFACE, method, signature, values)
 
 
-def _properties_get(path: str, interface: str, name: str) -> Message:
-    address = DBusAddress(path, _NAME, "org.freedesktop.DBus.Properties")
-    return new_method_call(address, "Get", "ss", (interface, name))
+def _properties_get(path: str, interface: str, name: str) -> Call:
+    return Call(path, _NAME, "org.freedesktop.DBus.Properties", "Get", "ss", (interface, name))

@@ -2,8 +2,8 @@
 
 A user's systemd (`user@UID.service`, started by logind at a login, or for good with lingering) has a part of the
 cgroups to itself, and systemd moves the user's own processes there at the user's word (AttachProcessesToUnit), from any
-scope. What has been moved is held to none of our limits, and outlives its user endpoint. We cannot forbid it, so it is
-said.
+scope. What has been moved is held to none of our limits, and is ended with its user endpoint only where the kernel has
+audit (`containment`). We cannot forbid it, so it is said.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def note(folders: Sequence[Path] = _FOLDERS) -> str:
         return ""
     return (
         "while a user's own systemd runs (user@.service: a login at the same time, or lingering), tasks of this user"
-        " can move themselves out of their scope, where `resources` do not hold and a stop does not end them; limit"
+        " can move themselves out of their scope, where `resources` do not hold, and a stop finds them only where the"
+        " kernel has audit; limit"
         " user-.slice too, and where nobody needs user@.service: systemctl mask user@.service"
     )
 

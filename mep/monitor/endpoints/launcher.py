@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.spawn import Place, spawn
 from mep.monitor.endpoints.termination import Termination
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.processes.process import audit_session_of
 from mep.profile.config import ManagerConfig
 from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused
@@ -62,6 +64,7 @@ class Launcher:
 
     async def _hold(self, endpoint: UserEndpoint, config: ManagerConfig) -> None:
         """What has to be before its program may be executed. Limits that the profile asks for are not optional."""
+        endpoint.audit_session = _own_audit_session(endpoint.pid)
         endpoint.scope = self._containment.scope(endpoint.name, endpoint.pid)  # also if what follows succeeds half-way
         try:
             await self._containment.contain(endpoint.pid, endpoint.name, endpoint.account.uid, config.resources)
@@ -71,3 +74,9 @@ class Launcher:
                 raise Refused("containment", reason, _UNCONTAINED) from None
             log.warning("%s has no scope of its own: %s", endpoint.name, e)
         await self._held(endpoint)
+
+
+def _own_audit_session(pid: int) -> int | None:
+    """The audit session of a child; None when it is the manager's, who has been started by hand, and so of others."""
+    session = audit_session_of(pid)
+    return None if session == audit_session_of(os.getpid()) else session

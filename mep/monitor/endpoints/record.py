@@ -57,6 +57,7 @@ def save(endpoint: UserEndpoint) -> None:
         "started": endpoint.started,
         "executed": endpoint.executed,
         "scope": endpoint.scope,
+        "audit_session": endpoint.audit_session,
         "worked": endpoint.worked,
         "configuration": endpoint.configuration,
         "state": endpoint.state.value,
@@ -84,7 +85,8 @@ def load(folder: Path) -> UserEndpoint:
             pipe=None,
             started=_of(float, facts["started"]),
             executed=_of(bool, facts["executed"]),
-            scope=None if facts.get("scope") is None else _of(str, facts["scope"]),
+            scope=_maybe(str, facts.get("scope")),
+            audit_session=_maybe(int, facts.get("audit_session")),
             worked=_of(bool, facts.get("worked", False)),
             configuration=_of(str, facts.get("configuration", "")),
             state=_state(facts),
@@ -132,12 +134,16 @@ def owners(run_directory: Path) -> dict[str, int]:
     return found
 
 
-def whose(folder: Path) -> tuple[Process, str | None]:
-    """The process that is on record in `folder`, and the scope that it was put into. Raises RecordError."""
+def whose(folder: Path) -> tuple[Process, str | None, int | None]:
+    """The process that is on record in `folder`, the scope that it was put into, and its audit session.
+
+    Raises:
+        RecordError: nobody can tell.
+    """
     try:
         facts = json.loads((folder / "state.json").read_bytes())
-        scope = facts.get("scope")
-        return Process(**facts["process"]), None if scope is None else _of(str, scope)
+        scope, session = _maybe(str, facts.get("scope")), _maybe(int, facts.get("audit_session"))
+        return Process(**facts["process"]), scope, session
     except _GARBAGE as e:
         raise RecordError(f"{folder}: cannot be understood: {type(e).__name__}: {e}") from None
 
@@ -170,6 +176,10 @@ def texts_of_user(command: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a start command, of which an earlier version kept the user's as objects, not as JSON text."""
     old = {name: value for name, value in command.items() if name.startswith("user_") and not isinstance(value, str)}
     return {**command, **{name: json.dumps(value) for name, value in old.items()}}
+
+
+def _maybe(kind: type[T], value: object) -> T | None:
+    return None if value is None else _of(kind, value)
 
 
 def _of(kind: type[T], value: object) -> T:

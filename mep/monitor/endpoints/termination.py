@@ -38,7 +38,7 @@ class Termination:
 
         async def kill() -> None:
             try:
-                await self._containment.kill(endpoint.process, endpoint.scope)
+                await self._containment.kill(endpoint.process, endpoint.scope, endpoint.audit_session)
             finally:
                 if endpoint.pidfd is not None:
                     send_signal(endpoint.pidfd, signal.SIGKILL)
@@ -47,13 +47,13 @@ class Termination:
 
     def undo(self, endpoint: UserEndpoint) -> None:
         """Kills one whose launch has failed or was not finished; its pidfd may be closed afterwards."""
-        self._start(self._containment.kill(endpoint.process, endpoint.scope))
+        self._start(self._containment.kill(endpoint.process, endpoint.scope, endpoint.audit_session))
         if endpoint.pidfd is not None:
             send_signal(endpoint.pidfd, signal.SIGKILL)
 
     def clear(self, endpoint: UserEndpoint) -> None:
         """Ends what one that has ended itself has left."""
-        self._start(self._containment.stop(endpoint.process, endpoint.scope))
+        self._start(self._containment.stop(endpoint.process, endpoint.scope, endpoint.audit_session))
 
     async def finish(self, timeout: float) -> None:
         """Waits until all this is done, at most `timeout` seconds."""

@@ -50,6 +50,7 @@ class UserEndpoint:
     remembered_until: monotonic seconds; until then the newest command that came while it ran is remembered.
     checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
     scope: the unit of systemd that holds it and all that it starts; None without systemd.
+    audit_session: the kernel's number for it and all that it starts; None where the kernel gave it none of its own.
     worked: it has delivered a result. configuration: of the plan that it was started by.
     said: the words that it has said to this manager. reason, detail: why it ends, for its user and the admin, and what
     only the admin gets; its own last words, and at its end what the manager knows of it.
@@ -70,6 +71,7 @@ class UserEndpoint:
     audit: int | None = None
     executed: bool = False
     scope: str | None = None
+    audit_session: int | None = None
     worked: bool = False
     configuration: str = ""
     state: State = State.STARTING

@@ -158,8 +158,10 @@ def test_an_error_of_one_spares_no_other(tmp_path: Path, orphan: Orphan, monkeyp
     """As when systemd does not answer for the first: the others end all the same."""
     kill = unmanaged.Containment.kill
 
-    async def fail_for_the_first(self: unmanaged.Containment, process: Process, unit: str | None) -> None:
-        await kill(self, process, unit)
+    async def fail_for_the_first(
+        self: unmanaged.Containment, process: Process, unit: str | None, audit_session: int | None
+    ) -> None:
+        await kill(self, process, unit, audit_session)
         if process.pid == running[0].pid:
             raise ContainmentError("systemd does not answer")
 

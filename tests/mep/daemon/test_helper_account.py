@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lab.accounts import LocalAccount
 from mep.accounts import look_up
 from mep.daemon import helper_account
 from mep.monitor.stages.name_service import NameService
+from mep.processes import helper
 from mep.processes.helper import HelperUnavailable
 from mep.profile.config import ManagerConfig
 from mep.profile.sections.accounts import AccountPolicy
@@ -120,6 +122,36 @@ def test_those_that_a_manager_has_started_are_no_others(own: LocalAccount, quick
             await service.stop()
 
     asyncio.run(beside())
+
+
+FORKS = """
+import os, sys, time
+uid = int(sys.argv[1])
+child = os.fork()
+if child == 0:
+    os.setresuid(uid, uid, uid)
+    print(1, flush=True)
+    time.sleep(600)
+os.waitpid(child, 0)
+"""
+
+
+def test_what_a_manager_has_forked_is_no_other(own: LocalAccount, quick: None) -> None:
+    """It has the command line and the environment of the manager: nothing else tells that it is one's."""
+    program = [sys.executable, "-I", "-c", FORKS, str(own.uid)]
+    for marked in (True, False):
+        environment = {helper.MARK: "1"} if marked else {}
+        with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE) as parent:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == b"1\n"
+            try:
+                if marked:
+                    assert helper_account.find(dataclasses.replace(CONFIG, worker_account=own.name))
+                else:
+                    assert "has other processes" in refused(worker_account=own.name)
+            finally:
+                for pid in own.processes():
+                    os.kill(pid, 9)
 
 
 def test_one_account_for_two_of_them_is_refused(own: LocalAccount) -> None:

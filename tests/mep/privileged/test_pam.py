@@ -360,10 +360,8 @@ def test_credentials_add_groups_to_those_of_the_account(
 
 LISTENER = """
 import os, socket, sys
-import setproctitle
 from mep.privileged import session
 
-setproctitle.setproctitle("mep: manager of prod (an-id)")
 listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 listening.bind("/dev/log")
 session.load()
@@ -375,9 +373,7 @@ assert held.close() == []
 """
 
 
-def test_modules_log_under_our_name_and_no_piece_of_a_title(
-    service: Callable[[str], str], account: LocalAccount
-) -> None:
+def test_modules_log_under_our_name(service: Callable[[str], str], account: LocalAccount) -> None:
     """In a /dev of its own, whose log nobody else writes to."""
     name = service("account required pam_permit.so\nsession required pam_unix.so\n")
     own_dev = "mount -t tmpfs none /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9; mknod /dev/random c 1 8"

@@ -7,8 +7,10 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import psutil
@@ -18,12 +20,16 @@ from lab.accounts import LocalAccount
 from lab.waiting import until
 from mep.monitor.containment import limits, process_tree
 from mep.monitor.containment.containment import Containment
-from mep.processes.process import Process
+from mep.privileged import kernel
+from mep.processes.process import Process, audit_session_of
 from mep.profile.sections.resources import Resources
+from tests.conftest import need
+
+PROJECT = Path(__file__).parents[4]
 
 
-def kill_tree(process: Process) -> int:
-    return asyncio.run(process_tree.kill_tree(process))
+def kill_tree(process: Process, audit_session: int | None = None) -> int:
+    return asyncio.run(process_tree.kill_tree(process, audit_session))
 
 
 TREE = """
@@ -152,6 +158,56 @@ def test_the_rest_of_a_tree_is_killed(account: LocalAccount) -> None:
     assert (len(account.processes()), len(escaped)) == (4, 2)
     asyncio.run(Containment("prod").kill(tree.process, None))
     until(lambda: set(account.processes()) == escaped, "all others to end")
+
+
+ESCAPES = """
+import os, sys, time
+from mep.privileged import kernel
+kernel.set_login_uid(int(sys.argv[1]))
+os.setresgid(int(sys.argv[2]), int(sys.argv[2]), int(sys.argv[2]))
+os.setresuid(int(sys.argv[1]), int(sys.argv[1]), int(sys.argv[1]))
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        os.write(1, b"%d\\n" % os.getpid())
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+"""
+"""As a user endpoint is started, with a login uid; a task of it becomes a daemon and belongs to nobody any more."""
+
+
+class Escaped:
+    """Of a user endpoint that has ended itself, a daemon that is left."""
+
+    def __init__(self, account: LocalAccount) -> None:
+        program = [sys.executable, "-c", ESCAPES, str(account.uid), str(account.gid)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, start_new_session=True, cwd=PROJECT) as root:
+            assert root.stdout is not None
+            self.process = Process.of(root.pid, account.uid)
+            self.pid = int(root.stdout.readline())
+        found = audit_session_of(self.pid)
+        assert found is not None
+        self.session = found
+
+
+def needs_audit() -> None:
+    need(kernel.login_uid() is not None, "the kernel has no audit")
+
+
+def test_a_daemon_that_belongs_to_nobody_is_found_by_its_audit_session(account: LocalAccount) -> None:
+    needs_audit()
+    one, other = Escaped(account), Escaped(account)
+    assert one.session not in (other.session, audit_session_of(os.getpid()))
+    assert kill_tree(one.process) == 0, "it has left its session, and lost its parent"
+    assert asyncio.run(process_tree.in_audit_session(account.uid, one.session)) == {one.pid}
+    assert kill_tree(one.process, one.session) == 1
+    are_these(account, {other.pid})
+    assert kill_tree(replace(other.process, uid=account.uid + 1), other.session) == 0, "another account's"
+    asyncio.run(Containment("prod").kill(other.process, None, other.session))
+    until(lambda: not account.processes(), "all of them to end")
+    assert kill_tree(one.process, one.session) == 0
 
 
 def test_others_have_their_turn_while_many_are_looked_at(account: LocalAccount) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,47 @@ def test_a_connection_that_was_lost_is_made_anew(socket: Path) -> None:
     run(socket, {"StopUnit": nothing_more}, work)
 
 
-@pytest.mark.parametrize("first", [None, b"", b"REJECTED\r\n"], ids=repr)
+def with_length(message: Message, length: int) -> bytes:
+    data = message.serialise(serial=9)
+    return data[:4] + struct.pack("<I", length) + data[8:]
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (lambda request: b"HTTP/1.1 400 Bad Request\r\n", "systemd has sent no D-Bus message begins with 48545450"),
+        (lambda request: with_length(new_method_return(request), 2**31), "of more than 1048576 bytes"),
+        (lambda request: with_length(new_method_return(request), 3) + b"abc", "a body without signature"),
+        (lambda request: removed(JOB, "done").serialise(serial=9).replace(b"/job/7", b"/job//"), "is not of type o"),
+    ],
+    ids=["no message", "too long", "no signature", "bad signal"],
+)
+def test_what_is_no_message_ends_the_connection(socket: Path, sent: Callable[[Message], bytes], why: str) -> None:
+    async def rubbish(service: Service, request: Message) -> None:
+        service.connection.writer.write(sent(request))
+
+    async def work(asked: Systemd, service: Service) -> None:
+        with pytest.raises(ContainmentError, match=why):
+            await asked.kill("x.scope", 9)
+        assert service.calls == ["KillUnit", "KillUnit"], "once more on a connection of its own"
+        await asked.stop("x.scope")
+
+    run(socket, {"KillUnit": rubbish, "StopUnit": nothing_more}, work)
+
+
+def test_an_answer_of_another_type_ends_the_connection(socket: Path) -> None:
+    async def number(service: Service, request: Message) -> None:
+        await service.reply(request, "u", 7)
+
+    async def work(asked: Systemd, service: Service) -> None:
+        with pytest.raises(ContainmentError, match=r"start x\.scope: a body of type 'u' where 'o' belongs"):
+            await asked.start("x.scope", [])
+        await asked.stop("x.scope")
+
+    run(socket, {"StartTransientUnit": number, "StopUnit": nothing_more}, work)
+
+
+@pytest.mark.parametrize("first", [None, b"", b"REJECTED\r\n", b"x" * 2**18], ids=lambda first: repr(first)[:20])
 def test_without_systemd_it_is_said(socket: Path, first: bytes | None) -> None:
     """first: what whoever listens there says; None: nobody does."""
 

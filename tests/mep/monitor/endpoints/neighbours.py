@@ -37,10 +37,10 @@ class NoScopes:
             raise self.refuses
         return None
 
-    async def kill(self, process: Process, unit: str | None) -> None:
-        await kill_tree(process)
+    async def kill(self, process: Process, unit: str | None, audit_session: int | None) -> None:
+        await kill_tree(process, audit_session)
 
-    async def stop(self, process: Process, unit: str | None) -> None:
+    async def stop(self, process: Process, unit: str | None, audit_session: int | None) -> None:
         self.cleared.append(process.pid)
 
 

@@ -66,6 +66,7 @@ def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
     endpoint.state = State.RUNNING_ASKED
     endpoint.remembered_until = 99.25
     endpoint.scope = "mep-prod-uep.scope"
+    endpoint.audit_session = 4711
     endpoint.worked = True
     record.save(endpoint)
     found = loaded(endpoint.folder)
@@ -76,6 +77,7 @@ def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
     assert found.adopted
     assert found.pidfd is not None, "this process runs"
     assert found.pid == os.getpid()
+    assert record.whose(endpoint.folder) == (endpoint.process, endpoint.scope, endpoint.audit_session)
 
 
 def test_of_one_that_has_ended_there_is_no_descriptor(endpoint: UserEndpoint) -> None:
@@ -296,11 +298,12 @@ def test_descriptors_are_not_inherited_by_accident(saved: Path, endpoint: UserEn
 
 def test_what_an_earlier_version_wrote_is_read(saved: Path) -> None:
     facts = json.loads((saved / "state.json").read_text())
-    del facts["scope"], facts["worked"]
+    del facts["scope"], facts["worked"], facts["audit_session"]
     facts["command"] |= {"user_options": {"WORKERS": 2}, "user_runtime": {}}
     (saved / "state.json").write_text(json.dumps({**facts, "format": 1}))
     found = loaded(saved)
-    assert (found.scope, found.worked) == (None, False)
+    assert (found.scope, found.worked, found.audit_session) == (None, False, None)
+    assert record.whose(saved)[1:] == (None, None)
     assert (found.command.user_options, found.command.user_runtime) == ('{"WORKERS": 2}', "{}")
 
 

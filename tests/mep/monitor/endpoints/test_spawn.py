@@ -11,6 +11,7 @@ import pwd
 import resource
 import select
 import signal
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
@@ -25,8 +26,10 @@ from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages import quota
+from mep.privileged import kernel
 from mep.privileged.launch import LaunchFailure
 from mep.processes.pidfd import has_ended
+from mep.processes.process import audit_session_of
 from mep.profile.config import ManagerConfig
 from mep.profile.sections.limits import Limits
 from mep.profile.sections.resources import Resources
@@ -34,6 +37,7 @@ from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
+from tests.conftest import need
 from tests.hanging import hang
 from tests.mep.monitor.endpoints.neighbours import Heard, NoScopes
 from tests.own_children import own_children
@@ -472,6 +476,35 @@ def test_what_cannot_be_contained_is_not_started(
         assert len(list(table)) == (0 if refused else 1)
 
     launched(tmp_path, story, resources=resources, require_scope=require_scope)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_its_audit_session_is_on_record_if_it_is_its_own(
+    plan: Plan, tmp_path: Path, command: StartEndpoint, by_hand: bool
+) -> None:
+    """by_hand: the manager has the login uid, and with it the session, of whoever has started it."""
+    need(kernel.login_uid() is not None, "the kernel has no audit")
+
+    async def story(table: EndpointTable, heard: Heard, containment: NoScopes) -> None:
+        planned = plan("sleep 3600")
+        if by_hand:
+            kernel.set_login_uid(planned.account.uid)
+        endpoint = await table.launch(planned, command)
+        found, ours = audit_session_of(endpoint.pid), audit_session_of(os.getpid())
+        assert found is not None
+        assert (found == ours) == by_hand
+        assert record.whose(endpoint.folder)[2] == (None if by_hand else found)
+
+    forked = os.fork()  # what it has of the login uid is for good
+    if forked == 0:
+        try:
+            BEFORE.clear()
+            launched(tmp_path, story)
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitpid(forked, 0)[1] == 0
 
 
 async def nothing(_: UserEndpoint) -> None:
