@@ -165,5 +165,5 @@ def _command(identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, An
         credentials={},
         requester=str(requester.get("id")),
         requester_name=str(requester.get("username")),
-        identity_set=list(identity_set),
+        identity_set=json.dumps(list(identity_set)),
     )

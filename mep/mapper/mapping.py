@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from identity.decision import Decision
@@ -53,7 +54,7 @@ class IdentityMapper:
     async def _decide(self, command: StartEndpoint, documents: MappingDocuments, run: Runner | None) -> Decision:
         try:
             return await self._mapper(documents).amap(
-                command.identity_set, requester=command.requester, gateway_id=self._endpoint_id, run=run
+                json.loads(command.identity_set), requester=command.requester, gateway_id=self._endpoint_id, run=run
             )
         except MapperError as e:
             raise Refused(

@@ -35,7 +35,7 @@ class Site:
         self.profile = profile
         self.ended: list[str] = []
         identities = [{"id": ALICE, "username": "alice@example.org", "status": "used"}]
-        command = dataclasses.replace(command, requester=ALICE, identity_set=identities)
+        command = dataclasses.replace(command, requester=ALICE, identity_set=json.dumps(identities))
         self.endpoint: Any = SimpleNamespace(
             name=command.name, account=alice, command=command, state=State.RUNNING, facts=lambda: {"account": "alice"}
         )
