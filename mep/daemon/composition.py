@@ -19,9 +19,9 @@ from mep import __version__
 from mep.daemon import helper_account, known_names, trial
 from mep.daemon.helper_account import HelperAccounts
 from mep.daemon.registering import Registrar
-from mep.mapper.mapping import IdentityMapper
 from mep.monitor.manager import Manager, Neighbours
 from mep.monitor.stages import rehearsal
+from mep.monitor.stages.identification import Identification
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.rehearsal import Findings
@@ -148,7 +148,8 @@ async def _serve(
     profile = chosen.profile
     endpoint_id, amqp_port = registration.endpoint_id, profile.config.amqp_port
     name_service = NameService(accounts.name_service)
-    mapper = IdentityMapper(endpoint_id, MappingPrograms(name_service.look_up, accounts.mapping).run)
+    programs = MappingPrograms(name_service.look_up, accounts.mapping)
+    mapper = Identification(accounts.mapping, endpoint_id, programs.ask)
     renderer = Renderer(accounts.render)
     reader = _Reader(renderer, accounts.render, folders.state, endpoint_id)
     renew = functools.partial(_renewed, registrar)

@@ -25,6 +25,12 @@ class StubMapper:
     waits: asyncio.Event | None = None
     asked: list[str] = field(default_factory=list)
 
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
     async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
         self.asked.append(command.request_id)
         if self.waits is not None:
