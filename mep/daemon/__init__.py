@@ -7,8 +7,8 @@ CALLED BY
   cli: `run.start` executes `main`; others use what finds and tries things.
 
 IMPORTS
-  accounts, mapper, monitor, monitor.stages, privileged, processes, profile, profile.sections, reader, registration,
-  request; setproctitle, wire
+  accounts, monitor, monitor.stages, privileged, processes, profile, profile.sections, reader, registration, request;
+  setproctitle, wire
 
 FILES
   main.py            the order of a start: profile, lock, registration, log, manager

@@ -22,11 +22,13 @@ OTHERS = {
 """A command line's, the service's client's, and the parsers of the profile's files: each is in a process of its own."""
 PACKAGES = {"cryptography", "jeepney", "setproctitle", "_cffi_backend"}
 """What there is still of other people's."""
-OURS = {"mep", "identity", "wire"}
+OURS = {"mep", "wire"}
+"""Not `identity`: who looks at what strangers wrote, and at the site's patterns, has no rights."""
 
 
 def test_the_daemon_loads_no_command_line_no_client_and_no_parser() -> None:
     loaded = {name.split(".")[0] for name in loaded_by("mep.daemon.main")}
     assert not loaded & OTHERS
+    assert "identity" not in loaded
     foreign = {name for name in loaded - sys.stdlib_module_names - OURS if not name.startswith("_")}
     assert foreign <= PACKAGES, foreign - PACKAGES
