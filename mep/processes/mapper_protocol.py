@@ -7,7 +7,8 @@ to the mapper    DOCUMENTS  n {source, endpoint_id}, file: text; n: the number o
                  RAN        n, file: what the program has written, after RUN
                  NOT_RAN    n {why}
 from the mapper  READY      once, before everything else
-                 RUN        n {program}, file: the question; program: its number among those that the documents name
+                 RUN        n {program}, file: the question, not much longer than the identity set; program: its number
+                            among those that the documents name
                  MAPPED     n, file: whom the request is mapped to
                  NOBODY     n {why}
                  FAILED     n {why}: there is no answer now

@@ -76,11 +76,13 @@ _NOBODY_WAITS = "nobody waits for the answer any more"
 class _Request:
     """A request that is owed an answer.
 
-    programs: how many it may want to be run. asked: it is the mapper's turn to speak. wanted: somebody waits for it.
+    programs: how many it may want to be run. most: bytes of what one is to read: the records of the set, written anew.
+    asked: it is the mapper's turn to speak. wanted: somebody waits for it.
     """
 
-    def __init__(self, programs: int) -> None:
+    def __init__(self, programs: int, identity_set: str) -> None:
         self.programs = programs
+        self.most = 2 * len(identity_set) + 1024
         self.runs = 0
         self.asked = False
         self.wanted = True
@@ -140,8 +142,8 @@ class MapperClient:
             Lost: the mapper says nothing any more.
             OSError: no descriptor or memory to be had.
         """
-        number, request = next(self._numbers), _Request(len(documents.programs) if run is not None else 0)
-        self._owed[number] = request
+        number, programs = next(self._numbers), len(documents.programs) if run is not None else 0
+        self._owed[number] = request = _Request(programs, command.identity_set)
         try:
             async with place():
                 self._ask(number, command, documents, programs=run is not None)
@@ -258,5 +260,7 @@ def _wanted(request: _Request, body: Mapping[str, Any], files: Files) -> Wanted:
     program = body["program"]
     if type(program) is not int or not 0 <= program < request.programs or request.runs >= request.programs:
         raise ValueError("no program of these documents, or more runs than there are programs")
+    if files[0].size > request.most:
+        raise ValueError("a question that is longer than the identities that it is about")
     request.runs += 1
     return Wanted(program, files[0].read())

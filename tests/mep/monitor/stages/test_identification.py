@@ -461,7 +461,7 @@ RUN = FromMapper.RUN
             for number in (3, -1, 10**30, "0", "/bin/sh", True, None, [0], 0.0)
         ],
         (RUN, b"{}", [b"{}"]),
-        (RUN, b'{"program": 0}', [b" " * (2**21 + 1)]),
+        *[(RUN, b'{"program": 0}', [b" " * size]) for size in (2**11, 2**21 + 1)],
         (0, b"{}", []),
         (65535, b"[]", []),
     ],
@@ -533,7 +533,7 @@ def test_one_that_says_what_it_likes(played: Played, monkeypatch: pytest.MonkeyP
     ends: list[Any] = []
 
     async def requests(asked: Identification) -> None:
-        for n in range(60):
+        for n in range(40):
             who = command(f"{draw.randrange(16**8):08x}-0001-4000-8000-00000000000a", number=n)
             identify = draw.choice([asked.identify, asked.identify, asked.identify_without_programs])
             try:
@@ -541,27 +541,36 @@ def test_one_that_says_what_it_likes(played: Played, monkeypatch: pytest.MonkeyP
             except (Refused, asyncio.TimeoutError) as e:
                 ends.append(e)
 
-    async def play(asked: Identification) -> None:
+    def message(owed: list[int]) -> tuple[int, int, bytes, list[bytes]]:
+        """What a mapper would say, or nearly so, or anything."""
+        kind, number = draw.choice([RUN, RUN, *FromMapper]), draw.choice(owed) if owed else 0
+        if draw.random() < 0.7:
+            said = json.dumps({"program": draw.randrange(3), "why": "because"}).encode()
+            return kind, number, said, {RUN: [b"{}"], FromMapper.MAPPED: [mapped_file()]}.get(kind, [])
+        kind = draw.choice([kind, kind, 0, 1, 65535])
+        number = number if draw.random() < 0.8 else draw.randrange(2**32)
+        return kind, number, body(), [file()] if kind in (RUN, FromMapper.MAPPED) or draw.random() < 0.1 else []
+
+    async def play() -> None:
         owed: list[int] = []
-        heard_of = 0
+        of = 0
         while True:
-            if heard_of != len(played.theirs):
-                heard_of, owed = len(played.theirs), []
-            if played.theirs:
-                owed += [number for _, number in played.hear()]
-                for _ in range(draw.choice([0, 1, 1, 1, 300 if draw.random() < 0.01 else 1])):
-                    kind = draw.choice([RUN, RUN, *FromMapper, *([0, 1, 65535] if draw.random() < 0.05 else [])])
-                    number = draw.choice(owed) if owed and draw.random() < 0.97 else draw.randrange(2**32)
-                    files = [file()] if kind in (RUN, FromMapper.MAPPED) or draw.random() < 0.02 else []
-                    if not played.send(kind, number, body(), *files):
-                        break
+            if of != len(played.theirs):
+                of, owed = len(played.theirs), []
+            owed += [number for kind, number in played.hear() if kind != ToMapper.DOCUMENTS]
+            flood = 300 if draw.random() < 0.005 else 1
+            for _ in range(flood if owed else 0):
+                kind, number, said, files = message(owed)
+                if number in owed:
+                    owed.remove(number)
+                played.send(kind, number, said, *files)
             await asyncio.sleep(0.1 if draw.random() < 0.005 else 0)
 
     async def whole() -> None:
         asked = Identification(account(), MANAGER, runs.ask)
         await asked.start()
         before = len(os.listdir("/proc/self/fd"))
-        playing = asyncio.ensure_future(play(asked))
+        playing = asyncio.ensure_future(play())
         await asyncio.wait_for(asyncio.gather(*(requests(asked) for _ in range(30))), 600)
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)
@@ -569,9 +578,10 @@ def test_one_that_says_what_it_likes(played: Played, monkeypatch: pytest.MonkeyP
         assert len(os.listdir("/proc/self/fd")) - len(played.theirs) <= before, seed
 
     asyncio.run(whole())
-    assert len(ends) == 30 * 60, seed
+    assert len(ends) == 30 * 40, seed
     assert set(runs.programs) <= set(THREE.programs), seed
-    assert runs.programs and len(played.theirs) > 50, seed
+    assert set(runs.programs) == set(THREE.programs) and len(played.theirs) > 50, seed
+    assert {MappedIdentity, Refused} <= set(map(type, ends)), seed
     for end in ends:
         if isinstance(end, MappedIdentity):
             assert is_name(end.username) and end.rule.isprintable(), seed
