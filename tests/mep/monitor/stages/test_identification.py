@@ -18,7 +18,7 @@ import pytest
 from lab.waiting import aiountil
 from mep.accounts import look_up
 from mep.daemon import helper_account
-from mep.monitor.stages import mapper_client
+from mep.monitor.stages import mapper_client, mapping_programs
 from mep.monitor.stages.identification import Identification
 from mep.monitor.stages.mapper_client import MapperClient
 from mep.monitor.stages.mapping_programs import MappingPrograms
@@ -38,6 +38,13 @@ from tests.identity.samples import ALICE, BOB, answer, entry, expression, extern
 from tests.mep.commands import MANAGER, UEP
 
 pytestmark = pytest.mark.usefixtures("root")
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs here wait for a file; how long one may take is tested elsewhere."""
+    monkeypatch.setattr(mapping_programs, "TIME_LIMIT", 120.0)
+
 
 PATH = Path("/etc/mep/prod/mapping.json")
 BOBS = expression({"match": "(bob)@example\\.org"})
@@ -192,7 +199,7 @@ def test_many_are_decided_at_once_and_by_their_own_documents(program: Callable[.
 
 
 def test_programs_that_take_long_hold_up_nobody_who_needs_none(program: Callable[..., Path], public: Path) -> None:
-    waits = program(f"[ -e {public}/go ] || sleep 4; {says('alice')}")
+    waits = program(f"while [ ! -e {public}/go ]; do sleep 0.05; done; {says('alice')}")
 
     async def story(asked: Identification) -> None:
         await asked.start()
@@ -249,12 +256,12 @@ def test_one_that_dies_or_hangs_is_replaced_and_what_it_owed_is_asked_once_more(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(asked: Identification) -> None:
-        for _ in range(2):
+        for _ in range(2 if number == signal.SIGKILL else 1):
             await asked.identify(command(), of(expression()))
             before = client(asked).process
             os.kill(before.pid, signal.SIGSTOP)
             with monkeypatch.context() as patch:
-                patch.setattr(mapper_client, "ANSWER_LIMIT", 1.0 if number == signal.SIGSTOP else 120.0)
+                patch.setattr(mapper_client, "ANSWER_LIMIT", 4.0 if number == signal.SIGSTOP else 120.0)
                 owed = [asyncio.ensure_future(asked.identify(command(number=n), of(expression()))) for n in range(40)]
                 await aiountil(lambda: bool(client(asked)._owed), "the questions to be asked")
                 os.kill(before.pid, number)
