@@ -11,7 +11,7 @@ FILES
   privileged/    fork, drop, exec: all that uses root's power                      root, until the child is the user
   worker/        the broker: commands in, heartbeats and failure notices out       worker_account, no rights
   registration/  login and one REST call, in a process of its own                  worker_account, no rights
-  mapper/        identity set to account name                                      root today, to be the account mep-map
+  mapper/        identity set to account name                                      mapping_account, no rights
   reader/        the files of a profile become values                              root, in a forked child while it runs
   renderer/      user options meet the template                                    render_account
   accounts/      look-ups of the name service                                      name_service_account
@@ -19,8 +19,9 @@ FILES
   profile/       a profile once it is read: values                                 everywhere
   request/       the types that travel between the stages of a request: values     everywhere
 
-In the order of a request: worker.consumer, worker.commands, monitor.stages.pipeline, mapper.mapping,
-monitor.stages.name_service, .admission, .renderer, .plan, monitor.endpoints.table, .spawn, privileged.launch.
+In the order of a request: worker.consumer, worker.commands, monitor.stages.pipeline, .identification,
+mapper.server, monitor.stages.name_service, .admission, .renderer, .plan, monitor.endpoints.table, .spawn,
+privileged.launch.
 ARCHITECTURE.md has the picture.
 """
 

@@ -29,7 +29,7 @@ ROOMS = {
     "processes": {"request", "privileged"},
     "accounts": {"request", "privileged"},
     "renderer": {"request", "privileged", "processes"},
-    "mapper": {"request", "profile", "identity"},
+    "mapper": {"request", "privileged", "processes", "identity"},
     "reader": {"request", "processes", "profile", "renderer", "identity"},
     "registration": {"request", "profile", "wire"},
     "worker": {"request", "processes", "privileged", "wire"},

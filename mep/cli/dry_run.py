@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
 import uuid
@@ -15,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from identity.decision import Decision
+from identity.runner import MapperError
 from mep.accounts import look_up
 from mep.cli import home_probe
 from mep.daemon import endpoint_check, helper_account, rehearsal, trial
 from mep.daemon.endpoint_check import Verdict
-from mep.mapper.mapping import IdentityMapper
+from mep.mapper.mapping import IdentityMapper, mapped
 from mep.monitor.endpoints import record
 from mep.monitor.stages import admission, plan
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.quota import Quota
 from mep.profile.profile import Profile
+from mep.request import mapped_identity
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
 from mep.request.mapped_identity import MappedIdentity
@@ -49,7 +50,7 @@ async def decide(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) ->
     Raises:
         Refused: at stage `identity`; a mapping program failed.
     """
-    return await _mapper(profile).decide(_command(identity_set, {}), profile.mapping)
+    return await _decide(profile, _command(identity_set, {}))
 
 
 async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) -> tuple[MappedIdentity, Account]:
@@ -58,7 +59,11 @@ async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) 
     Raises:
         Refused: at stage `identity`, `account` or `admission`.
     """
-    identity = await _mapper(profile).identify(_command(identity_set, {}), profile.mapping)
+    command = _command(identity_set, {})
+    decision = await _decide(profile, command)
+    identity = mapped(decision)
+    if identity is None:
+        raise mapped_identity.nobody(command, str(decision.refusal))
     owner = _account(identity.username)
     policy = profile.config.accounts
     admission.admit(owner, policy, look_up.group_ids(policy.group_names()))
@@ -123,11 +128,20 @@ async def render(profile: Profile, username: str, options: Mapping[str, Any]) ->
     return await _render(profile, _command([record], options), identity, owner)
 
 
-def _mapper(profile: Profile) -> IdentityMapper:
-    return IdentityMapper(_NOBODY, functools.partial(_run_program, profile))
+async def _decide(profile: Profile, command: StartEndpoint) -> Decision:
+    """As the mapper decides. Raises Refused."""
+
+    async def run(number: int, question: bytes) -> bytes:
+        return await _run_program(profile, number, question)
+
+    mapper = IdentityMapper(profile.mapping.text, str(profile.mapping.path), _NOBODY)
+    try:
+        return await mapper.decide(command.identity_set, command.requester, run)
+    except MapperError as e:
+        raise mapped_identity.undecided(command, str(e)) from None
 
 
-async def _run_program(profile: Profile, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
+async def _run_program(profile: Profile, number: int, question: bytes) -> bytes:
     """As the manager runs it. Raises ProgramFailed."""
     if os.geteuid() != 0:
         raise ProgramFailed("mapping programs run as another account; be root to have them asked")
@@ -136,7 +150,7 @@ async def _run_program(profile: Profile, argv: Sequence[str], stdin: bytes, acco
         return look_up.account(username)
 
     usual = helper_account.find(profile.config).mapping
-    return await MappingPrograms(find, usual).run(argv, stdin, account)
+    return await MappingPrograms(find, usual).ask(profile.mapping.programs[number], _NOBODY, question)
 
 
 def _account(username: str) -> Account:
@@ -165,5 +179,5 @@ def _command(identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, An
         credentials={},
         requester=str(requester.get("id")),
         requester_name=str(requester.get("username")),
-        identity_set=list(identity_set),
+        identity_set=json.dumps(list(identity_set)),
     )

@@ -8,7 +8,7 @@ CALLED BY
   cli: `run.start` executes `main`, which executes `serve`, which has `anew` executed; others use what tries things.
 
 IMPORTS
-  accounts, mapper, monitor, monitor.stages, privileged, processes, profile, profile.sections, reader, registration,
+  accounts, monitor, monitor.stages, privileged, processes, profile, profile.sections, reader, registration,
   request; wire
 
 FILES

@@ -237,5 +237,5 @@ def _command(options: Mapping[str, Any]) -> StartEndpoint:
         credentials={},
         requester=_NOBODY,
         requester_name="rehearsal",
-        identity_set=[],
+        identity_set="[]",
     )

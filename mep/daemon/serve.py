@@ -21,10 +21,10 @@ from typing import NoReturn
 from mep.daemon import logs
 from mep.daemon.failed import Failed
 from mep.daemon.handed import Handed, ReadMapping, ReadProfile, Register, Tried
-from mep.mapper.mapping import IdentityMapper
 from mep.monitor import last_run, run_lock
 from mep.monitor.audit_file import AuditError
 from mep.monitor.manager import Manager, Neighbours
+from mep.monitor.stages.identification import Identification
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.renderer import Renderer
@@ -109,7 +109,8 @@ def _served(handed: Handed) -> tuple[int, str]:
 async def _serve(handed: Handed) -> None:
     profile, folders, accounts = handed.profile, handed.folders, handed.accounts
     name_service = NameService(accounts.name_service)
-    mapper = IdentityMapper(handed.endpoint_id, MappingPrograms(name_service.look_up, accounts.mapping).run)
+    programs = MappingPrograms(name_service.look_up, accounts.mapping)
+    mapper = Identification(accounts.mapping, handed.endpoint_id, programs.ask)
     anew = _Anew(handed)
     worker = WorkerProcess(
         accounts.worker,

@@ -74,7 +74,13 @@ class Worker(Protocol):
 
 
 class AnyMapper(Mapper, DocumentMapper, Protocol):
-    """Who maps identities: `mapper.mapping`."""
+    """Who maps identities: `stages.identification`."""
+
+    async def start(self) -> None:
+        """Returns when there is one that can be asked. Raises HelperUnavailable."""
+
+    async def stop(self) -> None:
+        """From now on nobody is mapped."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ class Manager:
             patience=lambda: self._in_force.profile.config.start_patience,
         )
         self._name_service = neighbours.name_service
+        self._mapper = neighbours.mapper
         self._renderer = neighbours.renderer
         self._containment = Containment(profile.name)
         self._decisions = decisions = Decisions(
@@ -190,6 +197,7 @@ class Manager:
             self._audit.start()
             await self._answer_questions()
             await self._name_service.start()
+            await self._mapper.start()
             await self._renderer.start()
             await worker.probe()  # one that is not there is told at the start
             await self._look_at_containment()
@@ -205,6 +213,7 @@ class Manager:
         finally:
             await self._kept.flush()
             await self._renderer.stop()
+            await self._mapper.stop()
             await self._name_service.stop()
             self._containment.close()
             self._decisions.close()

@@ -15,6 +15,7 @@ IMPORTS
 FILES: what runs as root, and why
   spec.py     what root refuses to launch, whoever asks: every `LaunchSpec` is checked before anything happens.
   kernel.py   the kernel calls that Python has no function for (prctl, capset, keyctl), through ctypes.
+  network.py  a helper gives up the network for good: takes no right, and is here because it is a call of the kernel.
   become.py   become one account for good, and prove it. Only root can do the first; nobody may undo it.
   session.py  account, credentials and session of PAM, for sites that enable it; and the process that stays root to
               close the session at the end. Only root can do that for others.

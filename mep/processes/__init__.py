@@ -23,6 +23,8 @@ FILES
   sealed_file.py      a file in memory that nobody can change: what a program reads on descriptor 0
   printable.py        text of other processes, for logs and people
   channel.py          messages between the monitor and a process of its own, and files with them
+  replaceable.py      a helper of which there is one at a time, started anew when it is lost
+  mapper_protocol.py  what the monitor and the mapper say to each other
   worker_protocol.py  what the monitor and the worker say to each other
   render_protocol.py  what the monitor and the render server say to each other, and the limits of both
 """

@@ -1,7 +1,7 @@
 """A Python module of ours that runs as a process of its own, under an account without rights.
 
-The monitor has two: `accounts.server` and `renderer.server`. Each is reached through one socket, which is its
-descriptor 0; what it says on its standard output and error goes to the monitor's.
+The monitor has four: `worker.program`, `mapper.server`, `accounts.server` and `renderer.server`. Each is reached
+through one socket, which is its descriptor 0; what it says on its standard output and error goes to the monitor's.
 
 Its interpreter is a copy of ours in memory that its account may execute and not read. So the kernel lets no other
 process of that account attach to it, from its exec on (`privileged.become.prove_unreadable`).

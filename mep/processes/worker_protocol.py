@@ -139,6 +139,7 @@ _FORMS = {
     "endpoint_id": re.compile(r"[A-Za-z0-9-]{1,64}"),
     "user_options": re.compile(r"(?s)\{.*\}"),
     "user_runtime": re.compile(r"(?s)\{.*\}"),
+    "identity_set": re.compile(r"\[[ -~]*\]"),
     "requester": _WHO,
     "requester_name": _WHO,
 }

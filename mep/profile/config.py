@@ -95,7 +95,9 @@ class ManagerConfig:
         "as the next two",
     )
     name_service_account: str = key("mep-accounts", Takes.TEXT, "the account under which accounts are looked up")
-    mapping_account: str = key("mep-map", Takes.TEXT, "the account of mapping programs without `run_as`")
+    mapping_account: str = key(
+        "mep-map", Takes.TEXT, "the account of the mapper and of mapping programs without `run_as`"
+    )
     allowed_functions: tuple[str, ...] | None = key(
         None, Takes.UUIDS, "UUIDs of the only functions that may run", shown="all"
     )

@@ -1,6 +1,6 @@
 """`MappingDocuments`: the identity mapping of a profile as text that is known to be in order.
 
-`reader.files` reads and checks it, `mapper.mapping` parses it and decides by it.
+`reader.files` reads and checks it; `mapper` parses it and decides by it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,22 @@ class MappingHint:
 
 
 @dataclass(frozen=True)
+class MappingProgram:
+    """A program that a document names. run_as: the account that it runs as; None for `mapping_account`."""
+
+    argv: tuple[str, ...]
+    run_as: str | None = None
+
+
+@dataclass(frozen=True)
 class MappingDocuments:
-    """The documents of one file. digest: SHA-256 of the text, for the log and the audit trail."""
+    """The documents of one file. digest: SHA-256 of the text, for the log and the audit trail.
+
+    programs: those that the documents name, in their order. Who wants one to be run says its number, from 0 on.
+    """
 
     path: Path
     text: str = field(repr=False)
     digest: str
     hints: tuple[MappingHint, ...] = ()
+    programs: tuple[MappingProgram, ...] = ()

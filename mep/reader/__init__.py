@@ -2,13 +2,13 @@
 
 PROCESS
   `mep` commands, and the manager before its loop, with their rights. While the manager runs: a forked child of it, as
-  root (processes.forked), since files may lie on a network that hangs. Others' parsers run in one without rights.
+  root (processes.forked), since files may lie on a network that hangs. Parsers run in one without rights.
 
 CALLED BY
   cli: commands that need a profile, and daemon, which hands it to the manager.
 
 IMPORTS
-  processes, profile, renderer; identity, jsonschema, yaml
+  processes, profile, renderer, request; identity, jsonschema, yaml
 
 FILES
   loader.py              the folder as a whole: `Profile`
@@ -17,7 +17,7 @@ FILES
   values.py              what each kind of key takes, and how a wrong value is told
   yaml_text.py           YAML to plain values, with lines; no key twice
   apart.py               has a text parsed by a process without rights
-  parsers.py             what runs there: YAML, templates, JSON Schema
+  parsers.py             what runs there: YAML, templates, JSON Schema, mapping documents
   plain.py               values as JSON can carry them between the two
   files.py               template, schema, environment, mapping
   registered.py          endpoint.json, and how the manager logs in at the broker

@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pwd
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from identity.documents import ExternalDocument
-from identity.jsontext import DocumentError
-from identity.mapper import Mapper
-from identity.printable import shown
-from mep.processes.printable import escaped
+from mep.processes.printable import escaped, quoted
 from mep.profile import command_trust, programs
 from mep.profile.errors import ConfigError
-from mep.profile.mapping_documents import MappingDocuments, MappingHint
+from mep.profile.mapping_documents import MappingDocuments, MappingHint, MappingProgram
 from mep.reader import apart, parsers
 from mep.reader.trusted import read_trusted
 from mep.reader.yaml_text import load_yaml
@@ -99,34 +97,65 @@ def parse_mapping(path: Path, text: str) -> MappingDocuments:
     Raises:
         ConfigError: it is not in order.
     """
+    found = apart.parse(path, parsers.mapping_documents, text, str(path))
     try:
-        mapper = Mapper.parse(text, source=str(path))
-    except DocumentError as e:
-        where = "" if e.line is None else f"line {e.line}: "
-        raise ConfigError(path, [f"{where}{e.path + ': ' if e.path else ''}{e.problem}; {e.remedy}"]) from None
-    for document in mapper.programs:
-        if document.run_as is not None and not _is_account(document.run_as):
-            where = f"line {document.rule.line}: document {document.rule.document}: run_as"
-            raise ConfigError(path, [f"{where}: there is no account {shown(document.run_as)}; name a local account"])
-        try:
-            command_trust.check(document.command)
-            command_trust.check_packages(document.command)
-        except ConfigError as e:
-            raise ConfigError(path, [f"mapping program {e}"]) from None
-    hints = [MappingHint(str(each.where), each.text, each.suggestion) for each in mapper.hints]
-    hints += [hint for document in mapper.programs for hint in _hints(document)]
-    return MappingDocuments(path, text, mapper.digest, tuple(hints))
+        hints = [MappingHint(*map(_said, each)) for each in found["hints"]]
+        named = [_read_program(each) for each in found["programs"]]
+    except (KeyError, TypeError, ValueError):
+        raise apart.senseless(path) from None
+    for each in named:
+        _check_program(path, each)
+        hints += _hints(each)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return MappingDocuments(path, text, digest, tuple(hints), tuple(each.program for each in named))
 
 
-def _hints(document: ExternalDocument) -> Iterator[MappingHint]:
+@dataclass(frozen=True)
+class _Named:
+    """A program, the rule that names it, and where it stands."""
+
+    program: MappingProgram
+    rule: str
+    where: str
+
+
+def _read_program(said: Any) -> _Named:
+    """What the process that parsed says of a program. Raises KeyError, TypeError, ValueError: it makes no sense."""
+    argv = tuple(map(_said, said["argv"]))
+    if not argv or not argv[0].startswith("/") or any("\0" in word for word in argv):
+        raise ValueError("no command")
+    run_as = None if said["run_as"] is None else _said(said["run_as"])
+    return _Named(
+        MappingProgram(argv, run_as), _said(said["rule"]), f"line {said['line']:d}: document {said['document']:d}"
+    )
+
+
+def _said(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError("no text")
+    return text
+
+
+def _check_program(path: Path, named: _Named) -> None:
+    argv, run_as = named.program.argv, named.program.run_as
+    if run_as is not None and not _is_account(run_as):
+        raise ConfigError(path, [f"{named.where}: run_as: there is no account {quoted(run_as)}; name a local account"])
+    try:
+        command_trust.check(argv)
+        command_trust.check_packages(argv)
+    except ConfigError as e:
+        raise ConfigError(path, [f"mapping program {e}"]) from None
+
+
+def _hints(named: _Named) -> Iterator[MappingHint]:
     """What keeps an ordinary account, which the program runs as unless `run_as` names one, from executing it; and what
     nobody has looked at."""
-    obstacle = programs.obstacle(Path(document.command[0])) if document.run_as is None else None
-    where = str(document.rule)
+    argv, run_as = named.program.argv, named.program.run_as
+    obstacle = programs.obstacle(Path(argv[0])) if run_as is None else None
     if obstacle is not None:
-        yield MappingHint(where, obstacle, "mend that, or set run_as to an account that can execute it")
-    for argument in command_trust.unfollowed(document.command):
-        yield MappingHint(where, command_trust.unfollowed_text(argument), command_trust.UNFOLLOWED_REMEDY)
+        yield MappingHint(named.rule, obstacle, "mend that, or set run_as to an account that can execute it")
+    for argument in command_trust.unfollowed(argv):
+        yield MappingHint(named.rule, command_trust.unfollowed_text(argument), command_trust.UNFOLLOWED_REMEDY)
 
 
 def _is_account(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""What others' parsers (YAML, Jinja, JSON Schema) say of a text. Run in a process without rights: `apart` has it so.
+"""What parsers (YAML, Jinja, JSON Schema, mapping documents) say of a text; run in a process without rights (`apart`).
 
-Everything here takes texts and returns values that `plain` can carry. These libraries are loaded here, and nowhere in
-the process that asks.
+Everything here takes texts and returns values that `plain` can carry. What parses is loaded here, and nowhere in the
+process that asks.
 """
 
 from __future__ import annotations
@@ -68,6 +68,36 @@ def schema_problem(text: str) -> str | None:
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:  # a "$schema" that names nothing
         return f"not a JSON schema: {type(e).__name__}: {e}"
     return None
+
+
+def mapping_documents(text: str, source: str) -> dict[str, Any]:
+    """What mapping documents, which were read from `source`, name and hint at.
+
+    hints: [where, text, suggestion] of each. programs: of each its `argv`, `run_as`, the `rule` as people know it, its
+        `line`, and the number of its `document`.
+
+    Raises:
+        Unreadable: they are not in order.
+    """
+    from identity.jsontext import DocumentError
+    from identity.mapper import Mapper
+
+    try:
+        mapper = Mapper.parse(text, source)
+    except DocumentError as e:
+        where = "" if e.line is None else f"line {e.line}: "
+        raise Unreadable(f"{where}{e.path + ': ' if e.path else ''}{e.problem}; {e.remedy}") from None
+    programs = [
+        {
+            "argv": list(document.command),
+            "run_as": document.run_as,
+            "rule": str(document.rule),
+            "line": document.rule.line,
+            "document": document.rule.document,
+        }
+        for document in mapper.programs
+    ]
+    return {"hints": [[str(each.where), each.text, each.suggestion] for each in mapper.hints], "programs": programs}
 
 
 class Unreadable(Exception):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from identity import account_name
-from identity.printable import shown
+from mep.processes.printable import quoted
 from mep.profile.keys import Takes
+from mep.request import account
 
 LEAST_MEMORY = 64 * 2**20
 LEAST_TASKS = 8
@@ -130,14 +130,19 @@ def _names(problem: Callable[[str], str | None], least: int = 0) -> Callable[[An
 
 def _user_problem(name: str) -> str | None:
     """An account of another name is never mapped to, so it need not be denied, and cannot be allowed."""
-    return None if name == "root" else account_name.problem(name)
+    if name == "root" or account.is_name(name):
+        return None
+    return (
+        f"{quoted(name, 40)} is not the name of an account: 1 to 32 lower case letters, digits, '_', '.' and '-', the"
+        " first of them a letter or '_'"
+    )
 
 
 def _group_problem(name: str) -> str | None:
     """Directories have groups with spaces and capital letters in their names; patterns and marks there are none."""
     if _GROUP.fullmatch(name) and name == name.strip() and _is_unicode(name):
         return None
-    return f"{shown(name)} is not a group's plain name"
+    return f"{quoted(name)} is not a group's plain name"
 
 
 _GROUP = re.compile(r"[^!%+@#-][^\0-\x1f\x7f*?:,/]*")

@@ -4,7 +4,7 @@ User options are hostile until proven otherwise: a schema's pattern may backtrac
 driven by an option, the sandbox may have a hole. So this runs as an account that owns nothing, in two kinds of process:
 
   server  imports what is needed, once, and forks. It handles no byte of a request or an answer, so none is in its
-          memory, where it would live on and be inherited by the next child.
+          memory, where it would live on and be inherited by the next child. It has given up the network.
   child   takes its limits, then reads its request, has `answer` answer it, and ends. Descriptor 0 is all it has and
           it can get no other, so it opens no file and no socket, and it starts no process. PARALLEL run at a time.
 
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from mep.privileged import kernel
+from mep.privileged import kernel, network
 from mep.processes.pidfd import send_signal
 from mep.processes.render_protocol import CPU, ENDED, JOB, MEMORY, OUT_OF_MEMORY, PARALLEL, WALL
 
@@ -36,6 +36,7 @@ Handler = Callable[[bytes], bytes]
 def main() -> None:
     """Serves requests until the other end of the socket closes; the children then end with this process."""
     kernel.set_dumpable(False)  # as it is since its exec; but the kernel may have been told to dump for root
+    network.forbid()
     from mep.renderer import answer
 
     answer.warm_up()

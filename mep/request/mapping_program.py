@@ -1,9 +1,17 @@
-"""A mapping program of the site, between who wants it asked (`mapper.mapping`) and who runs it (the monitor)."""
+"""A mapping program of the site, between who wants it asked (`mapper`) and who runs it (the monitor)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+
+POSIX_CONNECTOR = "145812c8-decc-41f1-83cf-bb2a85a2a70b"
+"""The connector id that mapping programs are told: local accounts."""
+
+
+def command_line(argv: Sequence[str], endpoint_id: str) -> tuple[str, ...]:
+    """The whole command of a program that a document names. endpoint_id: the manager's."""
+    return (*argv, "-c", POSIX_CONNECTOR, "-s", endpoint_id, "-a")
 
 
 class ProgramFailed(Exception):
@@ -11,12 +19,12 @@ class ProgramFailed(Exception):
 
 
 class RunProgram(Protocol):
-    """Runs one program under limits: `monitor.stages.mapping_programs`."""
+    """Has one program run, under limits, by whoever may: never by who wants it asked."""
 
-    async def __call__(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
-        """The standard output of a program that ended well; `argv` begins with its absolute path.
+    async def __call__(self, number: int, question: bytes, /) -> bytes:
+        """The standard output of a program that ended well.
 
-        account: the name of the account that it runs as, or None for the one that helpers run as.
+        number: which of the programs that the documents name, in their order, from 0 on.
 
         Raises:
             ProgramFailed: not to be trusted, not startable, failed, too slow, or too much output.

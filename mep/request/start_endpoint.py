@@ -26,7 +26,7 @@ class StartEndpoint:
     credentials: `amqp_creds` as they came, passed on to the user endpoint, and good for a failure notice; they hold
         passwords.
     requester, requester_name: Globus identity that made the request (UUID, user name).
-    identity_set: that identity and those linked to it, not yet checked.
+    identity_set: that identity and those linked to it, a list as JSON text; `mapper` alone looks into it.
     """
 
     request_id: str
@@ -37,4 +37,4 @@ class StartEndpoint:
     credentials: Mapping[str, Any] = field(repr=False)
     requester: str
     requester_name: str
-    identity_set: object
+    identity_set: str

@@ -48,8 +48,7 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
     runtime = _text("user_runtime", _optional_object(kwargs, "user_runtime"), MAX_PART, stage="options")
     credentials = _member(kwargs, "amqp_creds", dict)
     _text("amqp_creds", credentials, MAX_PART)
-    identity_set = _member(body, "globus_identity_set", list)
-    _text("globus_identity_set", identity_set, MAX_PART)
+    identity_set = _text("globus_identity_set", _member(body, "globus_identity_set", list), MAX_PART)
     try:
         queues = read_credentials(credentials, amqp_port)
     except QueueInfoError as e:

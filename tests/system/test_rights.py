@@ -98,3 +98,24 @@ def test_a_repeat_that_is_refused_touches_nothing_that_runs(hub: HubProcess, sit
         started["pid"]
     ]
     assert "pid" in submit(hub, site, "bob", {"RUN": "afterwards"})[0], "there is another helper"
+
+
+def test_a_mapper_that_is_killed_takes_nobodys_right(hub: HubProcess, site: ManagerProcess) -> None:
+    """While who runs is looked at after an edit of the mapping, too; the next task finds another mapper."""
+
+    def mapper() -> psutil.Process:
+        (found,) = [each for each in psutil.Process(site.pid).children() if "mep.mapper.server" in each.cmdline()]
+        return found
+
+    pid, before = submit(hub, site, "bob", {"RUN": "mapped"})[0]["pid"], mapper()
+    withdrawn = len(site.audit("withdrawn"))
+    before.kill()
+    before.wait()
+    assert submit(hub, site, "bob", {"RUN": "mapped"})[0]["pid"] == pid
+    assert mapper().pid != before.pid
+    mapper().kill()
+    documents = site.profile / "example_identity_mapping_config.json"
+    documents.write_text(f"{documents.read_text()}\n")
+    site.reload()
+    assert submit(hub, site, "bob", {"RUN": "mapped"})[0]["pid"] == pid
+    assert len(site.audit("withdrawn")) == withdrawn

@@ -38,8 +38,8 @@ LONGEST = 14 * 24 * 3600.0
 """Seconds after which a file is of no use any more: the service has forgotten the tasks."""
 WRITE_TIMEOUT = 60.0
 """Seconds for the child that writes."""
-_FORMAT = 2
-_READABLE = (1, 2)
+_FORMAT = 3
+_READABLE = (1, 2, 3)
 _GARBAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError)
 """What reading a file that is not ours, or not whole, may end in."""
 

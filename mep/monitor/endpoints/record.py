@@ -25,15 +25,16 @@ from mep.profile import whole_file
 from mep.request.account import Account, ShellFault
 from mep.request.start_endpoint import StartEndpoint
 
-_FORMAT = 4
+_FORMAT = 5
 """Of state.json. Whoever changes what is written raises it, and goes on reading what the version before wrote."""
-_READABLE = (1, 2, 3, 4)
+_READABLE = (1, 2, 3, 4, 5)
 _ASKED_BEFORE_3 = {
     State.STARTING: State.STARTING_ASKED,
     State.RUNNING: State.RUNNING_ASKED,
     State.STOPPING: State.STOPPING_ASKED,
 }
 """The states that were told apart by `remembered_until` alone."""
+_TEXTS = ("user_options", "user_runtime", "identity_set")
 _COMMAND = tuple(f.name for f in dataclasses.fields(StartEndpoint) if f.name != "credentials")
 
 _GARBAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, OSError)
@@ -173,8 +174,8 @@ def _command(facts: Mapping[str, Any], credentials: Mapping[str, Any]) -> StartE
 
 
 def texts_of_user(command: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a start command, of which an earlier version kept the user's as objects, not as JSON text."""
-    old = {name: value for name, value in command.items() if name.startswith("user_") and not isinstance(value, str)}
+    """The fields of a start command, of which earlier versions kept some as objects, not as JSON text."""
+    old = {name: value for name, value in command.items() if name in _TEXTS and not isinstance(value, str)}
     return {**command, **{name: json.dumps(value) for name, value in old.items()}}
 
 

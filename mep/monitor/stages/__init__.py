@@ -20,6 +20,8 @@ FILES
   rights.py               ends what runs, and may not any more
   fair_queue.py           places for work that takes time, in turn
   keyed_lock.py           one request at a time for each user endpoint
+  identification.py       identity set to name: asks the program `mapper.server`
+  mapper_client.py        one such program: its process, and the requests that it owes an answer
   mapping_programs.py     runs mapping programs of the site, as ordinary accounts
   shared_runs.py          one run for all who ask the same at a time
   name_service.py         name to account: asks the program `accounts.server`

@@ -2,8 +2,8 @@
 
     await MappingPrograms(look_up, account).run(["/opt/site/map", "-a"], b"...", None) -> b"..."   (its standard output)
 
-In the monitor, and in commands of root. `mapper.mapping` gets `run` handed in, and asks for a program when a mapping
-document names one.
+In the monitor, and in commands of root. `identification` calls `ask` when the mapper wants a program asked, which it
+names by its number alone.
 
 A program never runs as root: it is launched like everything else that is not the monitor, as the account that its
 document names (`run_as`), or as `mapping_account`. What its command executes must be root's
@@ -34,9 +34,10 @@ from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.profile import command_trust, programs
 from mep.profile.errors import ConfigError
+from mep.profile.mapping_documents import MappingProgram
 from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
-from mep.request.mapping_program import ProgramFailed
+from mep.request.mapping_program import ProgramFailed, command_line
 from mep.request.refusal import Refused
 
 START_LIMIT = 20.0
@@ -73,8 +74,14 @@ class MappingPrograms:
         self._checks: dict[tuple[str, ...], asyncio.Future[None]] = {}
         self._stuck: dict[tuple[str, ...], asyncio.Future[Any]] = {}
 
+    async def ask(self, program: MappingProgram, endpoint_id: str, question: bytes) -> bytes:
+        """What the program answers to a question. endpoint_id: the manager's. Raises ProgramFailed, as `run`."""
+        return await self.run(command_line(program.argv, endpoint_id), question, program.run_as)
+
     async def run(self, argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
-        """The standard output of a successful run (see `RunProgram`), which began after this was called.
+        """The standard output of a successful run, which began after this was called.
+
+        argv: begins with the program's absolute path. account: the name of what it runs as; None for the usual one.
 
         Raises:
             ProgramFailed: not trustworthy, not startable, failed, too slow, or too much output.

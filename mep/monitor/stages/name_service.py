@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from mep.monitor.stages import name_service_client
-from mep.monitor.stages.name_service_client import Client, Decode, LookUpFailed, Lost
+from mep.monitor.stages.name_service_client import Client, Decode, LookUpFailed
 from mep.processes.helper import HelperUnavailable
+from mep.processes.replaceable import Lost, Replaceable, Stopped
 from mep.processes.time_limit import within
 from mep.request.account import Account
 from mep.request.refusal import Refused
@@ -55,11 +56,8 @@ class NameService:
     """
 
     def __init__(self, account: Account) -> None:
-        self._account = account
-        self._starting = asyncio.Lock()
-        self._client: Client | None = None
+        self._helper = Replaceable(lambda: Client.start(account))
         self._under_way: dict[tuple[str, object], asyncio.Task[Any]] = {}
-        self._stopped = False
 
     async def start(self) -> None:
         """Starts the helper and waits until it answers; the name service has no part in that.
@@ -70,7 +68,7 @@ class NameService:
         try:
             await within(TIMEOUT, self._ask("group_ids", (), name_service_client.ids))
         except (asyncio.TimeoutError, Lost, LookUpFailed) as e:
-            await self._end_helper()
+            await self._helper.end()
             reason = str(e) or f"no answer within {TIMEOUT:g} s"
             raise HelperUnavailable(
                 f"the name service helper does not work: {reason}; its own words are in the log"
@@ -107,8 +105,7 @@ class NameService:
 
     async def stop(self) -> None:
         """Ends the helper for good. Look-ups under way, and any later ones, are refused."""
-        self._stopped = True
-        await self._end_helper()
+        await self._helper.stop()
 
     async def _once(self, kind: str, what: str | tuple[str, ...], decode: Decode) -> Any:
         """The look-up that is under way, or a new one. It goes on when the caller is cancelled: others may wait."""
@@ -129,8 +126,8 @@ class NameService:
         try:
             return await within(TIMEOUT, self._ask(kind, what, decode))
         except asyncio.TimeoutError:
-            if self._client is not None and self._client.last_answer < began:
-                self._client.give_up(f"it answered nothing for {TIMEOUT:g} s")
+            if (client := self._helper.current) is not None and client.last_answer < began:
+                client.give_up(f"it answered nothing for {TIMEOUT:g} s")
             reason = (
                 f"the name service does not answer: {what!r} was looked up for {TIMEOUT:g} s; "
                 "see whether its servers, and sssd or nslcd, are up"
@@ -143,23 +140,8 @@ class NameService:
             raise Refused("account", reason, _TRY_LATER) from None
         except HelperUnavailable as e:
             raise Refused("account", str(e), _BROKEN) from None
+        except Stopped:
+            raise Refused("account", "the manager is being stopped", _STOPPING) from None
 
     async def _ask(self, kind: str, what: str | tuple[str, ...], decode: Decode) -> Any:
-        try:
-            return await (await self._running()).ask(kind, what, decode)
-        except Lost:  # what it died of may be another request
-            return await (await self._running()).ask(kind, what, decode)
-
-    async def _running(self) -> Client:
-        async with self._starting:
-            if self._stopped:
-                raise Refused("account", "the manager is being stopped", _STOPPING)
-            if self._client is None or self._client.lost is not None:
-                self._client = await Client.start(self._account)
-            return self._client
-
-    async def _end_helper(self) -> None:
-        async with self._starting:
-            client, self._client = self._client, None
-        if client is not None:
-            await client.end()
+        return await self._helper.ask(lambda client: client.ask(kind, what, decode))

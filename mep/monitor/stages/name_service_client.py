@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mep.processes import helper
+from mep.processes.replaceable import Lost
 from mep.processes.supervised import SupervisedProcess
 from mep.request.account import Account, ShellFault
 
@@ -25,10 +26,6 @@ _NO_ID = 2**32 - 1
 
 Decode = Callable[[Any, Any], Any]
 """What was asked and what came -> the answer. Raises ValueError when it cannot be the answer to that."""
-
-
-class Lost(Exception):
-    """The helper that was asked has ended, or had to be ended. The text says why."""
 
 
 class LookUpFailed(Exception):

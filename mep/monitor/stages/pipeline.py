@@ -47,7 +47,7 @@ PAUSE = 2.0
 
 
 class Mapper(Protocol):
-    """Who maps identities: `mapper.mapping`."""
+    """Who maps identities: `identification`."""
 
     async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
         """Maps the requester. Raises Refused."""

@@ -29,9 +29,12 @@ from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 16
+"""User endpoints that are looked at at a time: their answers come one after the other, and nobody waits for each."""
+
 
 class DocumentMapper(Protocol):
-    """Who maps identities by documents alone: `mapper.mapping`."""
+    """Who maps identities by documents alone: `identification`."""
 
     async def identify_without_programs(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
         """Maps the requester. Raises Refused; without `ends_right` when a mapping program would have to say."""
@@ -102,15 +105,28 @@ class Rights:
         try:
             profile = self._profile()
             ids = await self._group_ids(profile)
-            for endpoint in list(self._table):
-                refusal = await self._lost(endpoint, profile, ids)
-                if refusal is not None:
-                    self.withdraw(endpoint, refusal)
-                elif (later := self._grace.pop(id(endpoint), None)) is not None:
-                    later.cancel()
-                    log.info("%s has the right to run again", endpoint.name)
+            waiting = list(self._table)
+
+            async def take() -> None:
+                while waiting:
+                    await self._look(waiting.pop(), profile, ids)
+
+            await asyncio.gather(*(take() for _ in range(AT_ONCE)))
         except Exception:
             log.exception("the right to run could not be reviewed")
+
+    async def _look(self, endpoint: UserEndpoint, profile: Profile, ids: dict[str, int | None] | None) -> None:
+        """Looks at one; what goes wrong with it is nobody else's."""
+        try:
+            refusal = await self._lost(endpoint, profile, ids)
+        except Exception:
+            log.exception("the right of %s to run could not be reviewed", endpoint.name)
+            return
+        if refusal is not None:
+            self.withdraw(endpoint, refusal)
+        elif (later := self._grace.pop(id(endpoint), None)) is not None:
+            later.cancel()
+            log.info("%s has the right to run again", endpoint.name)
 
     async def _group_ids(self, profile: Profile) -> dict[str, int | None] | None:
         """Asks for the groups of the policy. None: no answer, so nothing is decided by groups."""

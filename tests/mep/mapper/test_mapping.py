@@ -1,53 +1,75 @@
+"""Documents, identity set and requester become a decision; programs are wanted by their numbers."""
+
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
-from mep.mapper.mapping import IdentityMapper
-from mep.profile.mapping_documents import MappingDocuments
-from mep.request.mapped_identity import MappedIdentity
+from identity.decision import Decision
+from identity.runner import MapperError
+from mep.mapper.mapping import IdentityMapper, mapped
 from mep.request.mapping_program import ProgramFailed
-from mep.request.refusal import Refused
-from mep.request.start_endpoint import StartEndpoint
-from tests.mep.commands import ALICE, MANAGER, MAPPING
+from tests.identity.samples import ALICE, BOB, answer, entry, expression, external, record, text
+
+ENDPOINT = BOB
 
 
-async def no_program(argv: Sequence[str], stdin: bytes, account: str | None) -> bytes:
-    """Stands for the monitor, whose mapping programs all fail."""
-    raise ProgramFailed(f"{argv[0]} ended with status 3")
+class Programs:
+    """Stands for the monitor. says: what each program answers, by its number; one that is not among them fails."""
+
+    def __init__(self, **says: str) -> None:
+        self._says = {int(number.strip("_")): said for number, said in says.items()}
+        self.asked: list[int] = []
+
+    async def run(self, number: int, question: bytes) -> bytes:
+        self.asked.append(number)
+        assert json.loads(question)["identities"][0]["id"] == ALICE
+        if number not in self._says:
+            raise ProgramFailed("it ended with status 3")
+        return self._says[number].encode()
 
 
-def mapped(command: StartEndpoint, documents: object, source: str = "mapping.json") -> MappedIdentity:
-    found = MappingDocuments(Path(source), json.dumps(documents, indent=1), "a digest")
-    return asyncio.run(IdentityMapper(MANAGER, no_program).identify(command, found))
+def decided(documents: str, programs: Programs | None = None, identity_set: str | None = None) -> Decision:
+    asked = json.dumps([record()]) if identity_set is None else identity_set
+    mapper = IdentityMapper(documents, "mapping.json", ENDPOINT)
+    return asyncio.run(mapper.decide(asked, ALICE, None if programs is None else programs.run))
 
 
-def test_the_name_comes_with_the_rule_that_decided(command: StartEndpoint) -> None:
-    found = mapped(command, MAPPING)
+def test_the_name_comes_with_the_rule_that_decided() -> None:
+    found = mapped(decided(text(expression())))
+    assert found is not None
     assert (found.username, found.identity) == ("alice", ALICE)
-    assert found.rule.startswith("mapping.json:")
+    assert found.rule.startswith("mapping.json:1, document 1, mapping 1: ")
     assert found.candidates == [[{ALICE: ["alice"]}]]
 
 
-def test_nobody_is_refused_and_told_which_identity_it_was(command: StartEndpoint) -> None:
-    nobody = [{**MAPPING[0], "mappings": [{"source": "{username}", "match": "bob", "output": "bob"}]}]
-    with pytest.raises(Refused) as caught:
-        mapped(command, nobody)
-    refusal = caught.value.refusal
-    assert refusal.stage == "identity"
-    assert ALICE in refusal.reason_for_admin
-    assert "alice@example.org is not mapped" in refusal.reason_for_user
+def test_nobody() -> None:
+    decision = decided(text(expression({"match": "(bob)"})))
+    assert mapped(decision) is None
+    assert "no mapping gives an account" in str(decision.refusal)
 
 
-def test_a_failing_program_is_a_temporary_refusal(command: StartEndpoint) -> None:
-    program = "/opt/site/map"
-    document = [{"DATA_TYPE": "external_identity_mapping#1.0.0", "command": [program]}]
-    with pytest.raises(Refused) as caught:
-        mapped(command, [*document, *MAPPING])
-    assert "status 3" in caught.value.refusal.reason_for_admin
-    assert "temporary" in caught.value.refusal.reason_for_user
-    assert program not in caught.value.refusal.reason_for_user
+@pytest.mark.parametrize("identity_set", ["", "[", "null", '"x"', "[" * 100_000, "NaN"])
+def test_what_is_no_identity_set_is_nobody(identity_set: str) -> None:
+    decision = decided(text(expression()), identity_set=identity_set)
+    assert mapped(decision) is None
+    assert "not a list" in str(decision.refusal)
+
+
+def test_programs_are_wanted_by_their_numbers() -> None:
+    """Those of the documents that name one, in their order, whatever else is between them."""
+    programs = Programs(_0="", _1=answer(entry("carol")))
+    documents = text(external("/bin/a"), expression({"match": "(bob)"}), external("/bin/a", "x", run_as="daemon"))
+    found = mapped(decided(documents, programs))
+    assert found is not None and found.username == "carol"
+    assert programs.asked == [0, 1]
+
+
+def test_a_program_that_fails_or_may_not_be_asked_leaves_it_open() -> None:
+    documents = text(external("/bin/a"), expression())
+    with pytest.raises(MapperError, match="status 3"):
+        decided(documents, Programs())
+    with pytest.raises(MapperError, match="cannot be asked"):
+        decided(documents)

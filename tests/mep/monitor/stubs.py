@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from identity.runner import MapperError
+from mep.mapper.mapping import IdentityMapper, mapped
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
+from mep.request import mapped_identity
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
@@ -25,6 +28,12 @@ class StubMapper:
     waits: asyncio.Event | None = None
     asked: list[str] = field(default_factory=list)
 
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
     async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
         self.asked.append(command.request_id)
         if self.waits is not None:
@@ -35,6 +44,21 @@ class StubMapper:
 
     async def identify_without_programs(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
         return await self.identify(command, documents)
+
+
+class MapperHere:
+    """Decides by documents alone, as the mapper does, without its process."""
+
+    async def identify_without_programs(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+        mapper = IdentityMapper(documents.text, str(documents.path), command.endpoint_id)
+        try:
+            decision = await mapper.decide(command.identity_set, command.requester, None)
+        except MapperError as e:
+            raise mapped_identity.undecided(command, str(e)) from None
+        identity = mapped(decision)
+        if identity is None:
+            raise mapped_identity.nobody(command, str(decision.refusal))
+        return identity
 
 
 @dataclass

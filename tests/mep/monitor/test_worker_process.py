@@ -322,7 +322,7 @@ def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
         return Process()
 
     monkeypatch.setattr(worker_process.helper, "start", start)
-    command = StartEndpoint("r1", "uep.x", UEP, "{}", "{}", {}, "me", "me@x", [])
+    command = StartEndpoint("r1", "uep.x", UEP, "{}", "{}", {}, "me", "me@x", "[]")
     good = json.loads(write_command(command))
 
     def file() -> bytes:
@@ -379,13 +379,14 @@ def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
         *[("name", name) for name in ("../x", "", "x" * 200, "a b", 5, None)],
         ("user_options", "[]"),
         ("user_runtime", {}),
+        *[("identity_set", value) for value in ([], "{}", None)],
         ("credentials", None),
         ("request_id", "r\n1"),
         ("requester", "x" * 2000),
     ],
 )
 def test_a_command_with_a_field_that_is_none(field: str, value: object) -> None:
-    command = StartEndpoint("r1", "uep.x", UEP, "{}", "{}", {}, "me", "me@x", [])
+    command = StartEndpoint("r1", "uep.x", UEP, "{}", "{}", {}, "me", "me@x", "[]")
     assert read_command(write_command(command)) == command
     spoiled = dataclasses.replace(command, **{field: value})
     with pytest.raises(ValueError, match=field):

@@ -137,7 +137,7 @@ def test_one_that_others_could_trace_does_not_begin(account: Account, monkeypatc
             asyncio.run(NameService(account).start())
 
 
-@pytest.mark.parametrize("module", ["mep.accounts.server", "mep.renderer.server"])
+@pytest.mark.parametrize("module", ["mep.accounts.server", "mep.mapper.server", "mep.renderer.server"])
 def test_a_helper_that_was_started_otherwise_ends(account: Account, module: str) -> None:
     command = ["/usr/bin/setpriv", *ids(account), sys.executable, "-I", "-m", module]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

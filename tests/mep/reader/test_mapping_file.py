@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from identity import account_name
 from identity.mapper import Mapper
 from mep.profile.errors import ConfigError
+from mep.profile.mapping_documents import MappingProgram
+from mep.reader import apart
 from mep.reader.files import read_mapping
+from mep.request import account
 from tests.identity.samples import expression, external, text, write_program
 
 
@@ -58,7 +64,70 @@ def test_an_account_that_does_not_exist_is_refused_at_load(path: Path, tmp_path:
     path.write_text(text(expression(), external(program, run_as=name)).replace("[", "[\n", 1))
     assert f"line 2: document 2: run_as: there is no account {name!r}; name" in refusal(path)
     path.write_text(text(external(program, run_as="nobody")))
-    assert Mapper.parse(read_mapping(path).text).programs[0].run_as == "nobody"
+    assert read_mapping(path).programs == (MappingProgram((str(program),), "nobody"),)
+
+
+def test_programs_are_listed_in_the_order_of_their_documents(path: Path, tmp_path: Path) -> None:
+    first, second = write_program(tmp_path, "", name="one"), write_program(tmp_path, "", name="two")
+    path.write_text(text(external(first, "x y"), expression(), external(second, run_as="nobody"), external(first)))
+    found = read_mapping(path).programs
+    assert found == (
+        MappingProgram((str(first), "x y")),
+        MappingProgram((str(second),), "nobody"),
+        MappingProgram((str(first),)),
+    )
+
+
+PROGRAM = {"argv": ["/bin/true"], "run_as": None, "rule": "", "line": 1, "document": 1}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        {"hints": [], "programs": 5},
+        {"hints": [["a", "b"]], "programs": []},
+        {"hints": [["a", "b", 5]], "programs": []},
+        *[
+            {"hints": [], "programs": [{**PROGRAM, key: value}]}
+            for key, value in [
+                ("argv", []),
+                ("argv", ["relative"]),
+                ("argv", ["/bin/true", 5]),
+                ("argv", ["/bin/true", "a\0b"]),
+                ("run_as", 0),
+                ("line", "x"),
+                ("rule", []),
+            ]
+        ],
+        {"hints": [], "programs": [{}]},
+    ],
+)
+def test_what_the_parsing_process_says_is_read_as_a_strangers(
+    path: Path, said: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(text(expression()))
+    monkeypatch.setattr(apart, "parse", lambda *_: said)
+    assert "makes no sense" in refusal(path)
+
+
+def test_whoever_reads_documents_has_not_loaded_what_parses_them(path: Path) -> None:
+    path.write_text(text(expression(), external("/bin/true")))
+    script = (
+        "import pathlib, sys; from mep.reader.files import read_mapping; read_mapping(pathlib.Path(sys.argv[1]));"
+        " print(*(name for name in sys.modules if name.partition('.')[0] == 'identity'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alice", "root", "", "_", "a" * 32, "a" * 33, "Alice", "-a", "a-b.c_9", "9a", "a\n", "a$", "é", "a b"],
+)
+def test_the_form_of_a_name_is_one(name: str) -> None:
+    """It is stated twice: where it is decided by, and where the answer is read."""
+    assert account.is_name(name) == (account_name.problem(name) is None)
 
 
 def test_a_program_that_ordinary_accounts_cannot_execute_is_hinted_at(path: Path, tmp_path: Path) -> None:

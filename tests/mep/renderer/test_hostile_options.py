@@ -485,7 +485,8 @@ def test_a_child_has_its_limits_and_no_descriptor_but_one(run: Any) -> None:
 
 
 def test_neither_server_nor_child_may_be_looked_into_by_their_account(patient: None, run: Any) -> None:
-    """What belongs to root in /proc is closed to the process's own account: neither memory nor ptrace."""
+    """What belongs to root in /proc is closed to the process's own account: neither memory nor ptrace. And neither can
+    talk to a network: the kernel asks a filter at each of its calls."""
 
     async def test(site: Site) -> None:
         async with site.busy() as (pid, _):
@@ -493,6 +494,7 @@ def test_neither_server_nor_child_may_be_looked_into_by_their_account(patient: N
                 status = Path(f"/proc/{process}/status").read_text()
                 assert f"Uid:\t{pwd.getpwnam('nobody').pw_uid}\t" in status
                 assert Path(f"/proc/{process}/environ").stat().st_uid == 0
+                assert "Seccomp:\t2\n" in status
 
     run(test)
 

@@ -80,7 +80,7 @@ def outcome(delivered: Delivery, port: int | None = None, now: float | None = No
     assert command.endpoint_id == str(uuid.UUID(command.endpoint_id))
     assert isinstance(command.requester, str)
     assert isinstance(command.requester_name, str)
-    assert isinstance(command.identity_set, list)
+    assert isinstance(json.loads(command.identity_set), list)
     for objects in (json.loads(command.user_options), json.loads(command.user_runtime), command.credentials):
         assert isinstance(objects, dict)
     look_at_target(notices.address(command.credentials, port).target)

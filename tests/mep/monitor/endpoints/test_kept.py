@@ -86,7 +86,8 @@ def test_what_an_earlier_version_kept_is_read(tmp_path: Path, endpoint: UserEndp
         await files.flush()
         (file,) = (tmp_path / "kept").iterdir()
         facts = json.loads(file.read_text())
-        facts["command"] |= {"user_options": json.loads(endpoint.command.user_options), "user_runtime": {}}
+        objects = {name: json.loads(getattr(endpoint.command, name)) for name in ("user_options", "identity_set")}
+        facts["command"] |= {**objects, "user_runtime": {}}
         file.write_text(json.dumps({**facts, "format": 1}))
         (kept,) = files.left(known=[])
         assert kept.command == dataclasses.replace(endpoint.command, user_runtime="{}")

@@ -157,7 +157,7 @@ GARBAGE: dict[str, bytes | Callable[[dict[str, Any]], object]] = {
     "not UTF-8": b"\xff\xfe\x00",
     "a list": b"[]",
     "null": b"null",
-    "another format": edit(format=5),
+    "another format": edit(format=99),
     "no format": lambda facts: facts.pop("format"),
     "no key": lambda facts: facts.pop("key"),
     "no such state": edit(state="sleeping"),
@@ -299,9 +299,11 @@ def test_descriptors_are_not_inherited_by_accident(saved: Path, endpoint: UserEn
 def test_what_an_earlier_version_wrote_is_read(saved: Path) -> None:
     facts = json.loads((saved / "state.json").read_text())
     del facts["scope"], facts["worked"], facts["audit_session"]
-    facts["command"] |= {"user_options": {"WORKERS": 2}, "user_runtime": {}}
+    before = [{"id": "a", "username": "alice@example.org"}]
+    facts["command"] |= {"user_options": {"WORKERS": 2}, "user_runtime": {}, "identity_set": before}
     (saved / "state.json").write_text(json.dumps({**facts, "format": 1}))
     found = loaded(saved)
+    assert json.loads(found.command.identity_set) == before
     assert (found.scope, found.worked, found.audit_session) == (None, False, None)
     assert record.whose(saved)[1:] == (None, None)
     assert (found.command.user_options, found.command.user_runtime) == ('{"WORKERS": 2}', "{}")

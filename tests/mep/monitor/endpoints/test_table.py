@@ -485,7 +485,7 @@ def test_one_whose_record_cannot_be_read_is_asked_to_stop(
     async def story() -> None:
         pid = earlier.start(command)
         path = earlier.run_directory / command.name / "state.json"
-        path.write_text(path.read_text().replace('"format": 4', '"format": 99'))
+        path.write_text(path.read_text().replace('"format": 5', '"format": 99'))
         assert make_table().adopt() == []
         assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGTERM
         assert "cannot be adopted" in caplog.text
@@ -568,7 +568,7 @@ def test_a_command_that_nobody_can_write_keeps_nobody_from_being_stopped(
         pids = [earlier.start(named(command, name)) for name in ("a", "b")]
         found = make_table()
         first, _ = found.adopt()
-        found.refresh(first, dataclasses.replace(first.command, identity_set=deep))
+        found.refresh(first, dataclasses.replace(first.command, identity_set=deep))  # type: ignore[arg-type]
         await found.stop_all()
         assert [earlier.wait(pid) for pid in pids] == [-signal.SIGTERM] * 2
 

@@ -89,8 +89,8 @@ def with_helper(work: Callable[[NameService], Awaitable[T]]) -> T:
 
 
 def pid_of(accounts: NameService) -> int:
-    assert accounts._client is not None
-    return accounts._client.process.pid
+    assert accounts._helper.current is not None
+    return accounts._helper.current.process.pid
 
 
 async def refusal(look_up: Awaitable[object]) -> Refusal:
@@ -164,8 +164,8 @@ def test_what_is_being_looked_up_is_not_asked_again() -> None:
         os.kill(pid_of(accounts), signal.SIGSTOP)
         given_up, *others = [asyncio.create_task(accounts.find("root")) for _ in range(10)]
         await aiountil(lambda: accounts._under_way, "the question to be under way")
-        assert accounts._client is not None
-        assert len(accounts._client._owed) == 1
+        assert accounts._helper.current is not None
+        assert len(accounts._helper.current._owed) == 1
         given_up.cancel()  # the others still want it
         os.kill(pid_of(accounts), signal.SIGCONT)
         assert [found.uid for found in await asyncio.gather(*others)] == [0] * 9

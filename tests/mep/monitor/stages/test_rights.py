@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mep.mapper.mapping import IdentityMapper
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.stages.decisions import Decisions
@@ -22,7 +21,7 @@ from mep.reader import loader
 from mep.request.account import Account
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
-from tests.mep.monitor.stubs import StubNameService, StubNotices
+from tests.mep.monitor.stubs import MapperHere, StubNameService, StubNotices
 
 ALICE = "d26d2ea1-0a2f-4d30-a1e3-3d0b7a0bd0c5"
 PROGRAM = [{"DATA_TYPE": "external_identity_mapping#1.0.0", "command": ["/bin/true"]}]
@@ -35,7 +34,7 @@ class Site:
         self.profile = profile
         self.ended: list[str] = []
         identities = [{"id": ALICE, "username": "alice@example.org", "status": "used"}]
-        command = dataclasses.replace(command, requester=ALICE, identity_set=identities)
+        command = dataclasses.replace(command, requester=ALICE, identity_set=json.dumps(identities))
         self.endpoint: Any = SimpleNamespace(
             name=command.name, account=alice, command=command, state=State.RUNNING, facts=lambda: {"account": "alice"}
         )
@@ -43,13 +42,14 @@ class Site:
         self.path = folder / "audit.log"
         self.audit = AuditTrail(self.path)
         decisions = Decisions(self.audit, StubNotices(), lambda: "in force")
-        mapper: Any = IdentityMapper(command.endpoint_id, never_run)
+        self.mapper: Any = MapperHere()
         others: Any = (self.names, decisions, self)
-        self.rights = Rights(lambda: self.profile, mapper, *others)
+        self.rights = Rights(lambda: self.profile, self.mapper, *others)
+        self.others: list[Any] = []
         self.map("(.*)@example\\.org")
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self.endpoint])
+        return iter([self.endpoint, *self.others])
 
     def end(self, endpoint: Any, why: str) -> None:
         assert f"(request {endpoint.command.request_id})" in why
@@ -80,10 +80,6 @@ class Site:
         self.rights.review()
         assert self.rights._reviewing is not None
         await self.rights._reviewing
-
-
-async def never_run(*_: object) -> bytes:
-    raise AssertionError("a review runs no program")
 
 
 @pytest.fixture
@@ -197,3 +193,38 @@ def test_documents_are_asked_even_when_they_hold_programs_elsewhere(site: Site) 
     site.documents(PROGRAM)
     run(site.review)
     assert site.ended == [site.endpoint.name], "the policy is sure whatever the mapping would say"
+
+
+class SlowMapper:
+    """Answers none before many are asked, and gives no answer, or a fault of ours, for some."""
+
+    def __init__(self, mapper: Any) -> None:
+        self._mapper = mapper
+        self._waiting: list[asyncio.Event] = []
+        self.most = 0
+
+    async def identify_without_programs(self, command: StartEndpoint, documents: Any) -> Any:
+        mine = asyncio.Event()
+        self._waiting.append(mine)
+        self.most = max(self.most, len(self._waiting))
+        asyncio.get_running_loop().call_later(0.05, mine.set)
+        await mine.wait()
+        self._waiting.remove(mine)
+        number = int(command.name.split(".")[1])
+        if number % 7 == 1:
+            raise Refused("identity", "the mapper was lost", "Try again later.")
+        if number % 7 == 2:
+            raise RuntimeError("a fault")
+        return await self._mapper.identify_without_programs(command, documents)
+
+
+def test_many_are_looked_at_side_by_side_and_an_answer_that_is_lost_ends_nobody(site: Site) -> None:
+    for number in range(1, 200):
+        command = dataclasses.replace(site.endpoint.command, name=f"uep.{number}")
+        site.others.append(SimpleNamespace(**{**vars(site.endpoint), "name": command.name, "command": command}))
+    site.endpoint = site.others.pop()
+    site.rights._mapper = site.mapper = SlowMapper(site.mapper)
+    site.map("(bob)@example\\.org")
+    run(site.review)
+    assert sorted(site.ended) == sorted(f"uep.{n}" for n in range(1, 200) if n % 7 not in (1, 2))
+    assert site.mapper.most > 10
