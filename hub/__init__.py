@@ -4,6 +4,7 @@ It speaks the REST calls that the public client and the manager make, keeps func
 SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio loop, plus one thread that commits.
 
 `cli`, `server`       start and stop
+`setup/`              RabbitMQ, account, files and units of a new hub
 `systemd`             sockets that systemd holds, and readiness
 `config`, `clients`   hub.yaml; who a client credential stands for
 `store`               SQLite: reads on the loop, writes in group commits

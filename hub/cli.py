@@ -1,7 +1,7 @@
-"""`mep-hub serve --config hub.yaml`. Logs to stderr; one line says when it is ready.
+"""The program `mep-hub`. `serve` logs to stderr; one line says when it is ready.
 
-Exit codes: 0 after SIGTERM, 67 for an unknown account, 69 when something that is needed is not there or is not safe
-(broker, address, database, rabbitmqctl), 78 when hub.yaml is wrong.
+Exit codes: 0 after SIGTERM, 69 when something that is needed is not there or is not safe (broker, address, database;
+for `setup` RabbitMQ, systemd), 77 for `setup` without root's rights, 78 when hub.yaml is wrong.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import pwd
 import secrets
 import sys
 import uuid
@@ -20,7 +19,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from hub import config, server
-from hub.amqp import setup
+from hub.setup import host
+from hub.setup.steps import SetupFailed
 from wire.redaction import Redactor
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help="A Globus Compute web service for one site.")
@@ -42,24 +42,22 @@ def serve(
 
 
 @cli.command()
-def broker_setup(
-    url_file: Annotated[Path, typer.Option(help="Where to write the broker's URL: `url_file` of hub.yaml.")],
-    owner: Annotated[str, typer.Option(help="The account that runs the hub; the file is readable by it alone.")],
-    host: Annotated[str, typer.Option(help="Of the broker, in the URL.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Likewise.")] = 5672,
-    rabbitmqctl: Annotated[str, typer.Option(help="RabbitMQ's program.")] = "rabbitmqctl",
+def setup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")] = False,
 ) -> None:
-    """Set up RabbitMQ for the hub, as root on its host; again is harmless, and due after an upgrade."""
+    """Set up this host for a hub, as root, on RabbitMQ as its package makes it.
+
+    Another run changes only what is not right any more, and nothing that was edited; one is due after an upgrade.
+    """
+    if os.geteuid() != 0:
+        _fail("setup: makes an account and units, and reads RabbitMQ's passwords: run it as root", os.EX_NOPERM)
     try:
-        account = pwd.getpwnam(owner)
-    except KeyError:
-        _fail(f"--owner: there is no account {owner!r}", os.EX_NOUSER)
-    try:
-        setup.set_up(url_file, account.pw_uid, account.pw_gid, host, port, rabbitmqctl)
-    except setup.SetupFailed as e:
-        _fail(str(e), os.EX_UNAVAILABLE)
-    typer.echo(f"RabbitMQ has user {setup.USER!r} and virtual host {setup.VHOST!r}, and no user {setup.GUEST!r}")
-    typer.echo(f"{url_file} has their URL, for {owner} only")
+        for step in host.set_up(dry=dry_run):
+            typer.echo(step.line(dry=dry_run))
+    except SetupFailed as e:
+        _fail(f"setup: {e}", os.EX_UNAVAILABLE)
+    if not dry_run:
+        typer.echo(f"Next: clients in {host.CONFIG} (mep-hub new-client), then: systemctl restart mep-hub")
 
 
 @cli.command()

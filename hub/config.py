@@ -27,6 +27,10 @@ QUESTIONS_PORT = 300
 down, because whoever answers there decides who is who."""
 
 
+URL_FILE = "broker.url"
+"""The name by which set-up makes `broker.url_file`."""
+
+
 class ConfigError(Exception):
     """hub.yaml cannot be used; the text says which key and why, never a secret."""
 
@@ -142,7 +146,7 @@ def _broker(value: Any, folder: Path) -> BrokerConfig:
         value, where, required=(), optional=("url", "url_file", "endpoint_host", "endpoint_port", "scheme")
     )
     if ("url" in known) == ("url_file" in known):
-        raise ConfigError("broker: give either url_file (mep-hub broker-setup writes it) or url")
+        raise ConfigError("broker: give either url_file (mep-hub setup writes it) or url")
     url = _text(known, "url", where) if "url" in known else _url_in(folder / _text(known, "url_file", where))
     try:
         parts = urlsplit(url)

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit, urlunsplit
 import uvicorn
 
 from hub import systemd
-from hub.amqp.setup import GUEST
 from hub.app import Hub
 from hub.config import HubConfig
+from hub.setup.rabbitmq import GUEST
 from hub.store import Store
 from wire.connection import Connection
 from wire.errors import BrokerError
@@ -143,7 +143,7 @@ async def _refuse_guest(url: str) -> None:
         await connection.close()
     raise CannotStart(
         f"broker: anybody can log in to it as {GUEST!r} with password {GUEST!r}, and start processes as every mapped"
-        " account; set it up with: mep-hub broker-setup (or: rabbitmqctl delete_user guest)"
+        " account; set it up with: mep-hub setup (or: rabbitmqctl delete_user guest)"
     )
 
 

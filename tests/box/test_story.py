@@ -83,7 +83,7 @@ def first_task(users: dict[str, LocalAccount]) -> Callable[[str], str]:
 
     def call(user: str) -> str:
         (users[user].home / "first.py").write_text(code(INSTALL, "The first task", "python"))
-        return type_as(users[user], code(HUB, "8. The first task"), ENDPOINT_ID=endpoint_id())
+        return type_as(users[user], code(HUB, "7. The first task"), ENDPOINT_ID=endpoint_id())
 
     return call
 
@@ -117,6 +117,11 @@ def shown(name: str) -> str:
 
 def property_of(unit: str, name: str) -> str:
     return ok(f"systemctl show --value --property={name} {unit}").strip()
+
+
+def words(said: str) -> set[str]:
+    """How `mep-hub setup` has found the things that it looked at."""
+    return {line[:6].strip() for line in said.splitlines() if not line.startswith("Next: ")}
 
 
 def listeners() -> dict[str, set[int]]:
@@ -166,13 +171,15 @@ def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[P
 
 def test_a_hub_by_its_page(login: Login, users: dict[str, LocalAccount]) -> None:
     login.follow(HUB, "1. The values of your site")
-    login.follow(HUB, "2. RabbitMQ")
+    ok("systemctl start rabbitmq-server")
     assert ok("rabbitmqctl -q list_users --no-table-headers").startswith("guest"), "a RabbitMQ as it comes"
-    assert "no user 'guest'" in login.follow(HUB, "3. An account for the hub")
-    login.follow(HUB, "4. Who may call")
-    assert "active (running)" in login.follow(HUB, "5. Start")
-    login.follow(HUB, "6. A manager")
-    login.follow(HUB, "7. What a user needs")
+    assert words(ok("touch /root/before; mep-hub setup --dry-run")) == {"to do"}
+    assert ok("find /etc -newer /root/before") == ""
+    assert words(login.follow(HUB, "2. Set up")) == {"done"}
+    login.follow(HUB, "3. Who may call")
+    assert "active (running)" in login.follow(HUB, "4. Start")
+    login.follow(HUB, "5. A manager")
+    login.follow(HUB, "6. What a user needs")
     for user, account in users.items():
         ok(f"install -m 0600 -o {user} /root/{user}@{DOMAIN}.env {account.home}/hub.env")
     status = Path(f"/proc/{property_of('mep-hub', 'MainPID')}/status").read_text()
@@ -183,6 +190,30 @@ def test_a_hub_by_its_page(login: Login, users: dict[str, LocalAccount]) -> None
         assert (Path(path).stat().st_uid, Path(path).stat().st_mode & 0o777) == (uid, 0o600)
     secrets = re.findall(r"^client_secret: (.*)$", Path(f"/root/root@{DOMAIN}.client").read_text(), re.MULTILINE)
     assert secrets and secrets[0] not in Path("/etc/mep-hub/hub.yaml").read_text()
+
+
+def test_another_set_up_changes_nothing_but_what_is_not_right_any_more() -> None:
+    """What an admin has edited is theirs, whatever it is."""
+    pids = [property_of(unit, "MainPID") for unit in ("mep-hub", "rabbitmq-server")]
+    hub_yaml = Path("/etc/mep-hub/hub.yaml").read_text()
+    assert words(ok("mep-hub setup")) == {"ok"}
+    assert [property_of(unit, "MainPID") for unit in ("mep-hub", "rabbitmq-server")] == pids
+    assert Path("/etc/mep-hub/hub.yaml").read_text() == hub_yaml
+    ours = Path("/etc/rabbitmq/conf.d/50-mep-hub.conf")
+    before = ours.read_text()
+    ours.write_text(before.replace("channel_max = 64", "channel_max = 65"))
+    ok("systemctl disable mep-hub; rabbitmqctl -q add_user guest guest")
+    said = ok("mep-hub setup")
+    assert re.search(f"^kept +{ours}; it was edited.*mv {ours} {ours}.old, then mep-hub setup$", said, re.MULTILINE)
+    assert {line.partition(" ")[2].strip() for line in said.splitlines() if line.startswith("done")} == {
+        "rabbitmq-server.service runs with these files",
+        "no user 'guest' in RabbitMQ",
+        "mep-hub.service starts at each boot",
+    }
+    assert "channel_max = 65" in ours.read_text()
+    ours.unlink()
+    ok("mep-hub setup")
+    assert ours.read_text() == before
 
 
 def test_the_port_of_the_hub_is_nobody_elses_while_it_is_down() -> None:
