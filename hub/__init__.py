@@ -8,6 +8,7 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `systemd`             sockets that systemd holds, and readiness
 `config`, `clients`   hub.yaml; who a client credential stands for
 `store`               SQLite: reads on the loop, writes in group commits
+`forwarder`           on a host without the hub: the port that clients ask, and TLS to the hub
 `app`, `web`          all parts put together; what every REST call shares
 `limits`              how many bytes a request may have, and how many requests a client
 `routes/`             the REST calls

@@ -1,7 +1,8 @@
 """The program `mep-hub`. `serve` logs to stderr; one line says when it is ready.
 
 Exit codes: 0 after SIGTERM, 69 when something that is needed is not there or is not safe (broker, address, database;
-for `setup` RabbitMQ, systemd), 77 for `setup` without root's rights, 78 when hub.yaml is wrong.
+for `setup` RabbitMQ, systemd), 77 for `setup` without root's rights, 78 when hub.yaml,
+or for `forward` a setting, is wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import logging
 import os
 import secrets
+import ssl
 import sys
 import uuid
 from pathlib import Path
@@ -18,7 +20,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hub import config, server
+from hub import config, server, systemd
+from hub.forwarder import Destination, Forwarder
 from hub.setup import host
 from hub.setup.steps import SetupFailed
 from wire.redaction import Redactor
@@ -58,6 +61,30 @@ def setup(
         _fail(f"setup: {e}", os.EX_UNAVAILABLE)
     if not dry_run:
         typer.echo(f"Next: clients in {host.CONFIG} (mep-hub new-client), then: systemctl restart mep-hub")
+
+
+@cli.command()
+def forward(
+    to: Annotated[str, typer.Option(envvar="MEP_HUB", help="HOST:PORT of the hub, as its certificate names it.")],
+    ca: Annotated[str, typer.Option(envvar="MEP_HUB_CA", help="File of the authority; else those of the system.")] = "",
+) -> None:
+    """On a host without the hub, pass on to it what clients say to port 5000, with TLS; until SIGTERM.
+
+    systemd holds that port: systemctl enable --now mep-hub-forward.socket.
+    """
+    _log_to_stderr(logging.INFO)
+    name, _, port = to.rpartition(":")
+    name = name.removeprefix("[").removesuffix("]")
+    if not name or not port.isdecimal() or not 0 < int(port) < 65536:
+        _fail(f"forward: MEP_HUB: expected HOST:PORT, got {to!r}", os.EX_CONFIG)
+    try:
+        trust = ssl.create_default_context(cafile=ca or None)
+    except OSError as e:
+        _fail(f"forward: MEP_HUB_CA: {ca}: {getattr(e, 'reason', None) or e.strerror}", os.EX_CONFIG)
+    listening = systemd.given_sockets()
+    if not listening:
+        _fail("forward: has no port from systemd; use: systemctl start mep-hub-forward.socket", os.EX_UNAVAILABLE)
+    asyncio.run(Forwarder(Destination(name, int(port), trust)).run(listening))
 
 
 @cli.command()

@@ -23,6 +23,7 @@ def test_the_example_of_hub_yaml_is_one(tmp_path):
         (tmp_path / name).chmod(0o600)
     loaded = config.load(tmp_path / "hub.yaml")
     assert (loaded.host, loaded.port, loaded.questions) == ("localhost", 5000, config.QUESTIONS_PORT)
+    assert loaded.tls == config.TlsConfig("0.0.0.0", 5443, tmp_path / "hub.pem", tmp_path / "hub.key")
     assert loaded.broker.url_for("a", "b") == "amqps://a:b@amqp.example.org:5671/mep"
 
 

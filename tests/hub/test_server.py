@@ -18,6 +18,7 @@ from globus_sdk import GlobusAPIError
 
 from hub.server import GRACE, _bind, _has_ipv6
 from lab.broker import BrokerFailed, PrivateBroker
+from lab.certificates import Authority
 from lab.hub import HubFailed, HubProcess
 from lab.waiting import until
 
@@ -194,6 +195,20 @@ def test_one_client_has_so_many_requests_under_way(write, broker, hub, free_port
         assert refused.startswith(b"HTTP/1.1 429 ") and b"retry-after: 2" in refused
         under_way[0][0].close()
         until(lambda: b" 100 " in ask(stack)[1], "the place to be free")
+
+
+def test_tls_needs_a_certificate_and_its_key(write, broker, hub, free_port, tmp_path):
+    authority = Authority("a site's CA")
+    for name in ("one", "other"):
+        authority.issue("localhost").write(tmp_path / name)
+    (tmp_path / "key").write_text((tmp_path / "other").read_text().partition("-----END CERTIFICATE-----\n")[2])
+    for certificate, key, said in (("none", "none", "No such file"), ("one", "key", "KEY_VALUES_MISMATCH")):
+        config = write(broker.url, free_port)
+        with config.open("a") as file:
+            file.write(f"tls: {{listen: 'localhost:1', certificate: {certificate}, key: {key}}}\n")
+        done = serve(config)
+        assert done.returncode == os.EX_UNAVAILABLE
+        assert f"mep-hub: tls: {tmp_path / certificate} with {tmp_path / key}: " in done.stderr and said in done.stderr
 
 
 def test_database_not_usable(write, broker, hub, free_port, tmp_path):

@@ -16,7 +16,7 @@ from lab.broker import PrivateBroker
 from lab.waiting import until
 from wire.connection import Connection
 from wire.errors import Unreachable
-from wire.listeners import StrangerListens, check_peer, check_url
+from wire.listeners import StrangerListens, account_of_connection, check_peer, check_url
 
 LISTEN = textwrap.dedent("""
     import os, socket, sys
@@ -109,6 +109,23 @@ def test_a_stranger_on_the_port_of_the_broker_gets_not_a_word(eve: LocalAccount)
     with pytest.raises(Unreachable, match=rf"listened on by an ordinary account \(uid {eve.uid}\)"):
         asyncio.run(Connection.open(f"amqp://hub:s3cret@127.0.0.1:{listener.port}/%2F"))
     assert [line for line in listener.close() if line.startswith("said") and line != "said b''"] == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_whose_a_connection_is(eve: LocalAccount, address: str) -> None:
+    """That of who connects, whoever has accepted it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    connect = "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); sys.stdin.read()"
+    with socket.create_server((address, 0), family=family) as listening:
+        port = str(listening.getsockname()[1])
+        client = subprocess.Popen(
+            [sys.executable, "-c", connect, address, port], stdin=subprocess.PIPE, user=eve.uid, extra_groups=[]
+        )
+        accepted, peer = listening.accept()
+        with accepted:
+            assert account_of_connection(peer, accepted.getsockname()) == eve.uid
+            client.communicate()
+            until(lambda: account_of_connection(peer, accepted.getsockname()) != eve.uid, "it to have gone")
 
 
 @pytest.mark.system
