@@ -17,10 +17,12 @@ import yaml
 from globus_sdk import GlobusAPIError
 
 from hub.server import GRACE, _bind, _has_ipv6
+from lab.accounts import LocalAccount
 from lab.broker import BrokerFailed, PrivateBroker
 from lab.certificates import Authority
 from lab.hub import HubFailed, HubProcess
 from lab.waiting import until
+from tests.strangers import Listener
 
 pytestmark = pytest.mark.system
 
@@ -82,6 +84,17 @@ def test_wrong_broker_password(write, free_port, broker, hub):
     done = serve(write(f"amqp://hub:s3cret@127.0.0.1:{broker.port}/%2F", free_port))
     assert done.returncode == os.EX_UNAVAILABLE
     assert "refuses this user and password" in done.stderr
+
+
+def test_a_stranger_on_the_port_of_the_broker_is_told_no_password(root, write, free_port):
+    """It is an ordinary account's while the broker is down."""
+    with LocalAccount("meptest_hubbroker") as eve:
+        listener = Listener("127.0.0.1", eve.uid)
+        done = serve(write(f"amqp://hub:s3cret@127.0.0.1:{listener.port}/mep", free_port))
+        assert listener.heard() == []
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert f"listened on by an ordinary account (uid {eve.uid})" in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 def test_port_taken(write, hub, broker, tmp_path):

@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.certificates import Authority
 from lab.proxy import Proxy
 from lab.waiting import until
+from tests.strangers import Listener
 from tests.uep import functions
 from tests.uep.in_process import run_endpoint
 from tests.uep.program import THREADS, StartUep, kept_results
@@ -185,6 +187,20 @@ def test_told_to_stop_before_it_could_connect(start_uep: StartUep, service: Serv
     uep = start_uep(amqp_creds=credentials)
     uep.log_says("next attempt")
     assert uep.stop() == 0
+    assert "secret-word" not in uep.log.read_text()
+
+
+def test_a_stranger_on_the_port_of_the_broker_is_told_no_password(
+    root: None, start_uep: StartUep, service: Service
+) -> None:
+    """It is an ordinary account's while the broker is down."""
+    with LocalAccount("meptest_uepbroker") as eve:
+        listener = Listener("127.0.0.1", eve.uid)
+        url = f"amqp://uep:secret-word@127.0.0.1:{listener.port}/mep"
+        uep = start_uep(amqp_creds=service.credentials(url))
+        uep.log_says(f"listened on by an ordinary account (uid {eve.uid})")
+        assert uep.stop() == 0
+        assert listener.heard() == []
     assert "secret-word" not in uep.log.read_text()
 
 
