@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 MOST_OF_ONE_ACCOUNT = 64
 MOST_CONNECTIONS = 1024
+MOST_REFUSED = 128
+"""Connections that are told at the same time why they are refused; more are closed without a word."""
 STEP_TIMEOUT = 10.0
 """Seconds for one attempt to reach the hub: its name, TCP and TLS."""
 PATIENCE = 30.0
@@ -60,6 +62,7 @@ class Forwarder:
     def __init__(self, destination: Destination) -> None:
         self._to = destination
         self._accounts: Counter[int | None] = Counter()
+        self._refused = 0
         self._connections: set[asyncio.Task[None]] = set()
 
     async def run(self, listening: list[socket.socket]) -> None:
@@ -86,23 +89,23 @@ class Forwarder:
         task.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer, own = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
-        account: int | None = None
-        counted = False
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             try:
-                if len(self._connections) > MOST_CONNECTIONS:
-                    return
+                peer, own = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
                 account = await asyncio.to_thread(account_of_connection, peer, own)
                 if self._accounts[account] >= MOST_OF_ONE_ACCOUNT:
-                    await _refuse(writer, reader, 429, f"more than {MOST_OF_ONE_ACCOUNT} connections of this account")
-                    return
-                self._accounts[account] += 1
-                counted = True
-                await self._pass_on(reader, writer)
+                    await self._refuse(
+                        reader, writer, 429, f"more than {MOST_OF_ONE_ACCOUNT} connections of this account"
+                    )
+                elif self._accounts.total() >= MOST_CONNECTIONS:
+                    await self._refuse(reader, writer, 503, f"{MOST_CONNECTIONS} connections are open")
+                else:
+                    self._accounts[account] += 1
+                    try:
+                        await self._pass_on(reader, writer)
+                    finally:
+                        self._accounts[account] -= 1
             finally:
-                if counted:
-                    self._accounts[account] -= 1
                 await _close(writer)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,7 +113,7 @@ class Forwarder:
             from_hub, to_hub = await self._reach()
         except NotReached as e:
             log.error("The hub is not reached: %s", e)
-            await _refuse(writer, reader, 503, f"the hub cannot be reached: {e}")
+            await self._refuse(reader, writer, 503, f"the hub cannot be reached: {e}")
             return
         try:
             moved = _Moved()
@@ -148,6 +151,25 @@ class Forwarder:
                     raise NotReached(f"{host} port {port}: {reason}") from None
             await asyncio.sleep(BETWEEN_ATTEMPTS)
 
+    async def _refuse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, reason: str
+    ) -> None:
+        """Answers in HTTP; the public client tries again later. What it still sends is taken, or it would not read."""
+        if self._refused >= MOST_REFUSED:
+            return
+        self._refused += 1
+        try:
+            body = f"mep-hub forward: {reason}\n".encode()
+            head = (
+                f"HTTP/1.1 {status} Not now\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+            )
+            writer.write(f"{head}\r\n".encode() + body)
+            await within(GRACE, writer.drain())
+            writer.write_eof()
+            await within(GRACE, _end(reader))
+        finally:
+            self._refused -= 1
+
 
 class _Moved:
     """When the last byte of a connection was moved, either way."""
@@ -168,16 +190,6 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, moved:
         sink.write(data)
         await sink.drain()
         moved.at = time.monotonic()
-
-
-async def _refuse(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, status: int, reason: str) -> None:
-    """Answers in HTTP; the public client tries again after this. What it still sends is taken, or it would not read."""
-    body = f"mep-hub forward: {reason}\n".encode()
-    head = f"HTTP/1.1 {status} Not now\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    await within(GRACE, writer.drain())
-    writer.write_eof()
-    await within(GRACE, _end(reader))
 
 
 async def _end(reader: asyncio.StreamReader) -> None:

@@ -51,7 +51,7 @@ refused = set()
 until = time.monotonic() + 60
 while len(refused) < int(sys.argv[2]) and time.monotonic() < until:
     for each in select.select([s for s in opened if s not in refused], [], [], 1)[0]:
-        assert each.recv(20).startswith(b"HTTP/1.1 429 ")
+        assert each.recv(20)[:13] in (b"HTTP/1.1 429 ", b"")
         refused.add(each)
 print(len(refused), flush=True)
 time.sleep(600)
@@ -157,7 +157,7 @@ def test_who_asks_while_the_hub_restarts_waits(forwarding, secure):
 
 
 def test_who_hangs_holds_up_nobody_else(forwarding):
-    more = 6
+    more = 400
     with LocalAccount("meptest_forward") as eve:
         hanging = forwarding.submit(
             subprocess.Popen,
