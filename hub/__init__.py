@@ -4,9 +4,11 @@ It speaks the REST calls that the public client and the manager make, keeps func
 SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio loop, plus one thread that commits.
 
 `cli`, `server`       start and stop
+`setup/`              RabbitMQ, account, files and units of a new hub
 `systemd`             sockets that systemd holds, and readiness
 `config`, `clients`   hub.yaml; who a client credential stands for
 `store`               SQLite: reads on the loop, writes in group commits
+`forwarder`           on a host without the hub: the port that clients ask, and TLS to the hub
 `app`, `web`          all parts put together; what every REST call shares
 `limits`              how many bytes a request may have, and how many requests a client
 `routes/`             the REST calls

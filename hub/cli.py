@@ -1,7 +1,8 @@
-"""`mep-hub serve --config hub.yaml`. Logs to stderr; one line says when it is ready.
+"""The program `mep-hub`. `serve` logs to stderr; one line says when it is ready.
 
-Exit codes: 0 after SIGTERM, 67 for an unknown account, 69 when something that is needed is not there or is not safe
-(broker, address, database, rabbitmqctl), 78 when hub.yaml is wrong.
+Exit codes: 0 after SIGTERM, 69 when something that is needed is not there or is not safe (broker, address, database;
+for `setup` RabbitMQ, systemd), 77 for `setup` without root's rights, 78 when hub.yaml,
+or for `forward` a setting, is wrong.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import hashlib
 import logging
 import os
-import pwd
 import secrets
+import ssl
 import sys
 import uuid
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hub import config, server
-from hub.amqp import setup
+from hub import config, server, systemd
+from hub.forwarder import Destination, Forwarder
+from hub.setup import host
+from hub.setup.steps import SetupFailed
 from wire.redaction import Redactor
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help="A Globus Compute web service for one site.")
@@ -42,24 +45,46 @@ def serve(
 
 
 @cli.command()
-def broker_setup(
-    url_file: Annotated[Path, typer.Option(help="Where to write the broker's URL: `url_file` of hub.yaml.")],
-    owner: Annotated[str, typer.Option(help="The account that runs the hub; the file is readable by it alone.")],
-    host: Annotated[str, typer.Option(help="Of the broker, in the URL.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Likewise.")] = 5672,
-    rabbitmqctl: Annotated[str, typer.Option(help="RabbitMQ's program.")] = "rabbitmqctl",
+def setup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")] = False,
 ) -> None:
-    """Set up RabbitMQ for the hub, as root on its host; again is harmless, and due after an upgrade."""
+    """Set up this host for a hub, as root, on RabbitMQ as its package makes it.
+
+    Another run changes only what is not right any more, and nothing that was edited; one is due after an upgrade.
+    """
+    if os.geteuid() != 0:
+        _fail("setup: makes an account and units, and reads RabbitMQ's passwords: run it as root", os.EX_NOPERM)
     try:
-        account = pwd.getpwnam(owner)
-    except KeyError:
-        _fail(f"--owner: there is no account {owner!r}", os.EX_NOUSER)
+        for step in host.set_up(dry=dry_run):
+            typer.echo(step.line(dry=dry_run))
+    except SetupFailed as e:
+        _fail(f"setup: {e}", os.EX_UNAVAILABLE)
+    if not dry_run:
+        typer.echo(f"Next: clients in {host.CONFIG} (mep-hub new-client), then: systemctl restart mep-hub")
+
+
+@cli.command()
+def forward(
+    to: Annotated[str, typer.Option(envvar="MEP_HUB", help="HOST:PORT of the hub, as its certificate names it.")],
+    ca: Annotated[str, typer.Option(envvar="MEP_HUB_CA", help="File of the authority; else those of the system.")] = "",
+) -> None:
+    """On a host without the hub, pass on to it what clients say to port 5000, with TLS; until SIGTERM.
+
+    systemd holds that port: systemctl enable --now mep-hub-forward.socket.
+    """
+    _log_to_stderr(logging.INFO)
+    name, _, port = to.rpartition(":")
+    name = name.removeprefix("[").removesuffix("]")
+    if not name or not port.isdecimal() or not 0 < int(port) < 65536:
+        _fail(f"forward: MEP_HUB: expected HOST:PORT, got {to!r}", os.EX_CONFIG)
     try:
-        setup.set_up(url_file, account.pw_uid, account.pw_gid, host, port, rabbitmqctl)
-    except setup.SetupFailed as e:
-        _fail(str(e), os.EX_UNAVAILABLE)
-    typer.echo(f"RabbitMQ has user {setup.USER!r} and virtual host {setup.VHOST!r}, and no user {setup.GUEST!r}")
-    typer.echo(f"{url_file} has their URL, for {owner} only")
+        trust = ssl.create_default_context(cafile=ca or None)
+    except OSError as e:
+        _fail(f"forward: MEP_HUB_CA: {ca}: {getattr(e, 'reason', None) or e.strerror}", os.EX_CONFIG)
+    listening = systemd.given_sockets()
+    if not listening:
+        _fail("forward: has no port from systemd; use: systemctl start mep-hub-forward.socket", os.EX_UNAVAILABLE)
+    asyncio.run(Forwarder(Destination(name, int(port), trust)).run(listening))
 
 
 @cli.command()

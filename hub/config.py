@@ -27,6 +27,10 @@ QUESTIONS_PORT = 300
 down, because whoever answers there decides who is who."""
 
 
+URL_FILE = "broker.url"
+"""The name by which set-up makes `broker.url_file`."""
+
+
 class ConfigError(Exception):
     """hub.yaml cannot be used; the text says which key and why, never a secret."""
 
@@ -47,6 +51,16 @@ class BrokerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Where other hosts ask, and the files by which the hub proves its name."""
+
+    host: str
+    port: int
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class HubConfig:
     """All of hub.yaml. `clients` is by client id. `questions` is the port at which the broker asks, on loopback."""
 
@@ -57,6 +71,7 @@ class HubConfig:
     broker: BrokerConfig
     clients: Mapping[str, Client]
     limits: Limits = field(default_factory=Limits)
+    tls: TlsConfig | None = None
 
 
 def load(path: Path) -> HubConfig:
@@ -92,7 +107,7 @@ def _check_private(path: Path) -> None:
 
 
 def _hub(document: Any, folder: Path) -> HubConfig:
-    optional = ("listen", "allow_remote", "questions_port", "limits")
+    optional = ("listen", "allow_remote", "questions_port", "limits", "tls")
     top = _mapping(document, "", required=("database", "broker", "clients"), optional=optional)
     host, port = _listen(_text(top, "listen", "", "localhost:5000"), allow_remote=top.get("allow_remote", False))
     return HubConfig(
@@ -103,6 +118,7 @@ def _hub(document: Any, folder: Path) -> HubConfig:
         broker=_broker(top["broker"], folder),
         clients=_clients(top["clients"]),
         limits=_limits(top.get("limits", {})),
+        tls=_tls(top["tls"], folder) if "tls" in top else None,
     )
 
 
@@ -114,19 +130,30 @@ def _limits(value: Any) -> Limits:
     return Limits(**known)
 
 
-def _listen(text: str, *, allow_remote: Any) -> tuple[str, int]:
+def _tls(value: Any, folder: Path) -> TlsConfig:
+    known = _mapping(value, "tls", required=("listen", "certificate", "key"), optional=())
+    host, port = _address(_text(known, "listen", "tls"), "tls.listen")
+    return TlsConfig(host, port, folder / _text(known, "certificate", "tls"), folder / _text(known, "key", "tls"))
+
+
+def _address(text: str, where: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"listen: expected ADDRESS:PORT, got {text!r}")
+        raise ConfigError(f"{where}: expected ADDRESS:PORT, got {text!r}")
+    return host, int(port)
+
+
+def _listen(text: str, *, allow_remote: Any) -> tuple[str, int]:
+    host, port = _address(text, "listen")
     if not isinstance(allow_remote, bool):
         raise ConfigError("allow_remote: expected true or false")
     if not allow_remote and not _is_loopback(host):
         raise ConfigError(
-            f"listen: {host} is reachable from other machines, and the hub has no TLS of its own;"
-            " listen on localhost behind a TLS proxy, or set 'allow_remote: true'"
+            f"listen: {host} is reachable from other machines, and this address has no TLS;"
+            " set `tls` for them, and listen on localhost, or set 'allow_remote: true'"
         )
-    return host, int(port)
+    return host, port
 
 
 def _is_loopback(host: str) -> bool:
@@ -142,7 +169,7 @@ def _broker(value: Any, folder: Path) -> BrokerConfig:
         value, where, required=(), optional=("url", "url_file", "endpoint_host", "endpoint_port", "scheme")
     )
     if ("url" in known) == ("url_file" in known):
-        raise ConfigError("broker: give either url_file (mep-hub broker-setup writes it) or url")
+        raise ConfigError("broker: give either url_file (mep-hub setup writes it) or url")
     url = _text(known, "url", where) if "url" in known else _url_in(folder / _text(known, "url_file", where))
     try:
         parts = urlsplit(url)

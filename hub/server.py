@@ -12,16 +12,18 @@ import logging
 import signal
 import socket
 import sqlite3
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
 
 from hub import systemd
-from hub.amqp.setup import GUEST
 from hub.app import Hub
-from hub.config import HubConfig
+from hub.config import HubConfig, TlsConfig
+from hub.limits import App
+from hub.setup.rabbitmq import GUEST
 from hub.store import Store
 from wire.connection import Connection
 from wire.errors import BrokerError
@@ -53,6 +55,10 @@ async def serve(config: HubConfig) -> None:
             sockets = [stack.enter_context(s) for s in _bind(config.host, config.port)]
         if config.questions != config.port:
             sockets += [stack.enter_context(s) for s in _bind(LOOPBACK[0], config.questions)]
+        tls_sockets = []
+        if config.tls is not None:
+            _check_certificate(config.tls)
+            tls_sockets = [stack.enter_context(s) for s in _bind(config.tls.host, config.tls.port, "tls.listen")]
         try:
             connection = await Connection.open(config.broker.url)
         except BrokerError as e:
@@ -64,26 +70,21 @@ async def serve(config: HubConfig) -> None:
             raise CannotStart(f"database: {config.database}: {e}") from None
         hub = Hub(config, store)
         loops = asyncio.ensure_future(hub.run(connection))
-        server = _WebServer(
-            uvicorn.Config(
-                hub.app,
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
-        _stop_on_signals(server)
-        loops.add_done_callback(lambda _: server.stop())
+        servers = {_WebServer(_web(hub.app, None)): sockets}
+        if config.tls is not None:
+            servers[_WebServer(_web(hub.app, config.tls))] = tls_sockets
+
+        def stop() -> None:
+            for server in servers:
+                server.stop()
+
+        _stop_on_signals(stop)
+        loops.add_done_callback(lambda _: stop())
         await asyncio.wait({loops, asyncio.ensure_future(hub.connected())}, return_when=asyncio.FIRST_COMPLETED)
         log.info("Ready at http://%s:%d", f"[{config.host}]" if ":" in config.host else config.host, config.port)
         systemd.notify_ready()
         try:
-            await server.serve(sockets)
+            await asyncio.gather(*(server.serve(listening) for server, listening in servers.items()))
         finally:
             await _end(loops)
 
@@ -100,10 +101,40 @@ class _WebServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _stop_on_signals(server: _WebServer) -> None:
+def _web(app: App, tls: TlsConfig | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+
+
+def _check_certificate(tls: TlsConfig) -> None:
+    """Reads certificate and key.
+
+    Raises:
+        CannotStart: they cannot be read, or do not belong together.
+    """
+    try:
+        # A key that needs a password is an error; nobody is there to be asked for it.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except OSError as e:
+        reason = f"not a certificate and its key ({e.reason})" if isinstance(e, ssl.SSLError) else e.strerror
+        raise CannotStart(f"tls: {tls.certificate} with {tls.key}: {reason}") from None
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, stop)
 
 
 async def _end(loops: asyncio.Future[None]) -> None:
@@ -143,7 +174,7 @@ async def _refuse_guest(url: str) -> None:
         await connection.close()
     raise CannotStart(
         f"broker: anybody can log in to it as {GUEST!r} with password {GUEST!r}, and start processes as every mapped"
-        " account; set it up with: mep-hub broker-setup (or: rabbitmqctl delete_user guest)"
+        " account; set it up with: mep-hub setup (or: rabbitmqctl delete_user guest)"
     )
 
 
@@ -167,7 +198,7 @@ def _listed(addresses: set[tuple[str, int]]) -> str:
     return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in sorted(addresses))
 
 
-def _bind(host: str, port: int) -> list[socket.socket]:
+def _bind(host: str, port: int, where: str = "listen") -> list[socket.socket]:
     """Listens on each address of `host`.
 
     Raises:
@@ -187,7 +218,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
     except OSError as e:
         for opened in sockets:
             opened.close()
-        raise CannotStart(f"listen: {host}:{port}: {e.strerror or e}") from None
+        raise CannotStart(f"{where}: {host}:{port}: {e.strerror or e}") from None
     return sockets
 
 

@@ -3,9 +3,10 @@
     with PrivateBroker(folder, hub_port=5000) as broker:
         ...  broker.url
 
-Besides the one internal user of `url`, accounts are the hub's business: the node asks the hub at `hub_port` about them
-(docs/hub.md). The node runs as whoever calls, also as root: the files are then root's as well, nothing listens beyond
-loopback, and a lab needs no account of its own. How it is set up says `lab.rabbitmq`.
+It comes up as its package makes it and is set up as `mep-hub setup` does, with the code of that. Besides the one
+internal user of `url`, accounts are the hub's business: the node asks the hub at `hub_port` about them (docs/hub.md).
+The node runs as whoever calls, also as root: the files are then root's as well, nothing listens beyond loopback, and a
+lab needs no account of its own. Its files are `lab.rabbitmq`'s.
 
 The node's processes carry the folder in their environment; by that mark `stop` verifies that none is left.
 """
@@ -20,13 +21,15 @@ from typing import IO
 import pika
 from pika.exceptions import AMQPError
 
+from hub.setup.rabbitmq import GUEST, VHOST, Node
+from hub.setup.steps import SetupFailed
 from lab.ports import free_ports, is_free
 from lab.process import Running, kill_if
-from lab.rabbitmq import MARK, NodeSettings
+from lab.rabbitmq import MARK, PROGRAMS, NodeSettings
 from lab.waiting import until
 
-PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-"""The node itself. The program of this name in PATH changes to the account `rabbitmq` and to the site's own folders."""
+PROGRAM = PROGRAMS / "rabbitmq-server"
+"""The node itself."""
 
 START_TIMEOUT = 60.0
 """Seconds for the node to accept a login; it takes about 4."""
@@ -69,15 +72,25 @@ class PrivateBroker(Running):
 
     @property
     def url(self) -> str:
-        """The URL of the internal user, who may do everything. Holds the password."""
-        if self._settings.as_it_comes:
-            return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
-        return f"amqp://hub:{self._settings.password}@127.0.0.1:{self.port}/%2F"
+        """The URL of the internal user, who may do everything, of a node that has been started. Holds the password."""
+        if self._settings.url_file.exists():
+            return self._settings.url_file.read_text().strip()
+        return f"amqp://{GUEST}:{GUEST}@127.0.0.1:{self.port}/%2F"
 
     @property
     def tls_url(self) -> str:
         """The same over TLS, by the name that the certificate is for."""
-        return f"amqps://hub:{self._settings.password}@localhost:{self.tls_port}/%2F"
+        return self.url.replace("amqp:", "amqps:").replace(f"127.0.0.1:{self.port}", f"localhost:{self.tls_port}")
+
+    @property
+    def node(self) -> Node:
+        """The node as `hub.setup.rabbitmq` knows it."""
+        return self._settings.node
+
+    @property
+    def vhost(self) -> str:
+        """The virtual host of the hub's user; rabbitmqctl means another when none is named."""
+        return VHOST
 
     @property
     def log(self) -> Path:
@@ -97,6 +110,7 @@ class PrivateBroker(Running):
             )
         if not is_free(self.port):
             raise BrokerFailed(f"port {self.port} of 127.0.0.1, for AMQP, is taken")
+        fresh = not self._settings.url_file.exists()
         self._settings.write()
         self.log.touch(mode=0o600)
         with self.log.open("ab") as log:
@@ -105,6 +119,8 @@ class PrivateBroker(Running):
             self._node = self._spawn([str(PROGRAM)], log)
         try:
             self._wait_for_login()
+            if fresh and not self._settings.as_it_comes:
+                self._set_up()
         except BaseException:
             self.kill()
             self.stop()
@@ -161,6 +177,12 @@ class PrivateBroker(Running):
         if done.returncode != 0:
             raise BrokerFailed(f"rabbitmqctl {arguments[0]}: {done.stderr}")
         return done.stdout
+
+    def _set_up(self) -> None:
+        try:
+            self._settings.set_up()
+        except SetupFailed as e:
+            raise BrokerFailed(f"{e}: {self._log_end()}") from None
 
     def _stop_node(self) -> None:
         if self._node is None:

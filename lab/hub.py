@@ -24,6 +24,7 @@ import yaml
 
 from lab.broker import PrivateBroker
 from lab.files import write_private
+from lab.ports import free_ports
 from lab.process import Running, end
 from lab.waiting import until
 
@@ -70,13 +71,17 @@ class HubProcess(Running):
         users: Iterable[str] | Mapping[str, Iterable[Mapping[str, Any]]],
         *,
         python: str = sys.executable,
+        certificate: Path | None = None,
     ) -> None:
         """`users` are names (each becomes NAME@example.org), or names with their identity records, effective one first.
 
-        `python` is an interpreter that has the hub's dependencies.
+        `python` is an interpreter that has the hub's dependencies. With `certificate`, a file with certificate and key,
+        there is TLS on `tls_port` as well.
         """
         self.folder = folder.absolute()
         self.port = broker.hub_port
+        (self.tls_port,) = free_ports(1)
+        self._certificate = certificate
         self._broker = broker
         self._python = python
         records = users if isinstance(users, Mapping) else {name: [identity(f"{name}@example.org")] for name in users}
@@ -154,7 +159,7 @@ class HubProcess(Running):
     def _write_config(self) -> Path:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / "hub.yaml"
-        document = {
+        document: dict[str, Any] = {
             "listen": f"127.0.0.1:{self.port}",
             "questions_port": self.port,
             "database": str(self.folder / "hub.db"),
@@ -169,6 +174,9 @@ class HubProcess(Running):
                 for user in self.users.values()
             ],
         }
+        if self._certificate is not None:
+            files = {"certificate": str(self._certificate), "key": str(self._certificate)}
+            document["tls"] = {"listen": f"127.0.0.1:{self.tls_port}", **files}
         write_private(path, yaml.safe_dump(document))
         return path
 

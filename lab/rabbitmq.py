@@ -5,13 +5,16 @@ Secrets are in files of mode 0600 in the node's folder, never in argv or in an e
 
 from __future__ import annotations
 
-import json
+import os
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from hub.amqp.setup import definitions
+from hub.setup.rabbitmq import Node, configure, set_up
 from lab.files import write_private
+
+PROGRAMS = Path("/usr/lib/rabbitmq/bin")
+"""RabbitMQ's own programs. Those of these names in PATH change to the account `rabbitmq` and to the site's folders."""
 
 MARK = "LAB_BROKER"
 """The variable by which the processes of a node are known; it has the node's folder."""
@@ -26,8 +29,8 @@ _ERLANG = (
 class NodeSettings:
     """Of one node. With `certificate`, a file with certificate and key for localhost, there is TLS on `tls_port`.
 
-    It is set up as `mep-hub broker-setup` does, with one virtual host less; or not at all, `as_it_comes`, with the
-    account `guest` of a new RabbitMQ.
+    It comes up with the account `guest` of a new RabbitMQ and is set up as `mep-hub setup` does; or not at all,
+    `as_it_comes`.
     """
 
     folder: Path
@@ -38,7 +41,16 @@ class NodeSettings:
     epmd_port: int
     certificate: Path | None
     as_it_comes: bool = False
-    password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+    @property
+    def url_file(self) -> Path:
+        """Where the URL of the hub's user is, once that is set up."""
+        return self.folder / "broker.url"
+
+    @property
+    def node(self) -> Node:
+        """The node as setting up knows it."""
+        return Node("127.0.0.1", self.port, self.folder, PROGRAMS, self.environment())
 
     def environment(self) -> dict[str, str]:
         """The variables that every program of the node is run with; no secret is in them."""
@@ -56,6 +68,7 @@ class NodeSettings:
             "RABBITMQ_LOGS": "-",  # to standard output, our broker.log
             "RABBITMQ_LOG_BASE": folder,
             "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+            "RABBITMQ_CONFIG_FILES": f"{folder}/conf.d/*.conf",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
             "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",  # not the site's
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
@@ -66,10 +79,6 @@ class NodeSettings:
     def write(self) -> None:
         """Makes the folder with the files that the node reads; the cookie of its cluster stays the same."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        paths = "".join(
-            f"auth_http.{question}_path = http://127.0.0.1:{self.hub_port}/broker/{question}\n"
-            for question in ("user", "vhost", "resource", "topic")
-        )
         tls = ""
         if self.certificate is not None:
             tls = (
@@ -77,15 +86,17 @@ class NodeSettings:
                 f"ssl_options.certfile = {self.certificate}\nssl_options.keyfile = {self.certificate}\n"
                 "ssl_options.verify = verify_none\n"  # of clients: they have passwords
             )
-        write_private(
-            self.folder / "rabbitmq.conf",
-            ("" if self.as_it_comes else f"load_definitions = {self.folder}/definitions.json\n")
-            + "auth_backends.1 = internal\nauth_backends.2 = http\nauth_http.http_method = post\n"
-            f"{paths}{tls}"
-            "consumer_timeout = 604800000\n",  # a week: an endpoint may hold a task unacked while it runs
-        )
-        write_private(self.folder / "definitions.json", json.dumps(definitions(self.password, "/")))
-        write_private(self.folder / "enabled_plugins", "[rabbitmq_auth_backend_http].\n")
+        write_private(self.folder / "rabbitmq.conf", tls)
+        if not self.node.plugins.exists():
+            write_private(self.node.plugins, "[].\n")
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
             write_private(cookie, secrets.token_hex(32))
+        (self.folder / "conf.d").mkdir(mode=0o700, exist_ok=True)
+        if not self.as_it_comes:
+            configure(self.node, questions=self.hub_port)
+            self.node.plugins.chmod(0o600)
+
+    def set_up(self) -> None:
+        """Has the running node the hub's user and virtual host, and no `guest`."""
+        set_up(self.node, self.url_file, os.geteuid(), os.getegid())

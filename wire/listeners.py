@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 FIRST_ORDINARY_UID = 1000
@@ -66,6 +67,20 @@ def check_peer(address: str, port: int) -> None:
         )
 
 
+def account_of_connection(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
+    """Returns the uid whose socket is at the other end of a connection over loopback; None when it has gone.
+
+    The addresses are those of the accepted socket, as the socket module gives them.
+    """
+    wanted = f"{_text(peer)} {_text(own)} ".encode()
+    for table in _TABLES:
+        with contextlib.suppress(OSError):
+            for line in table.read_bytes().split(b"\n"):
+                if wanted in line:
+                    return int(line.split()[7])
+    return None
+
+
 def _listeners(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Iterable[int]:
     """Yields the uids of those who listen on a port, at this address or at all."""
     for table in _TABLES:
@@ -80,6 +95,14 @@ def _listeners(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
                 at = _address(host)
                 if int(number, 16) == port and (at == address or at.is_unspecified):
                     yield int(fields[7])
+
+
+def _text(address: tuple[Any, ...]) -> str:
+    """Writes address and port as the kernel does, which `_address` reads."""
+    raw = ipaddress.ip_address(address[0]).packed
+    if sys.byteorder == "little":
+        raw = b"".join(raw[start : start + 4][::-1] for start in range(0, len(raw), 4))
+    return f"{raw.hex().upper()}:{address[1]:04X}"
 
 
 def _address(text: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -4,5 +4,4 @@
 `topology`    the names of exchanges, queues, routing keys and accounts
 `rights`      what an account may do
 `passwords`   how an account logs in
-`setup`       what RabbitMQ must be told once
 """

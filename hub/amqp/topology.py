@@ -30,8 +30,8 @@ CLIENT_QUEUE_LIFE = 14 * 86400
 """Seconds after which the broker drops a result queue that nobody reads; the results stay readable by REST."""
 
 TASK_QUEUE_LIFE = 14 * 86400
-"""Seconds after which the broker drops a task queue that nobody reads and nobody adds to (`hub.amqp.setup`); the hub
-ends its tasks at that time (`hub.sweeper`)."""
+"""Seconds after which the broker drops a task queue that nobody reads and nobody adds to (`hub.setup.rabbitmq`); the
+hub ends its tasks at that time (`hub.sweeper`)."""
 TASK_QUEUES = r"^[0-9a-f-]{36}\.tasks$"
 """The pattern of their names."""
 

@@ -11,17 +11,21 @@ import os
 import pwd
 import re
 import signal
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import psutil
 import pytest
 
 from lab.accounts import LocalAccount
+from lab.certificates import Authority
 from lab.client import ClientFailed
 from lab.waiting import until
 from tests.box.guide import HUB, INSTALL, Login, code, run, type_as
@@ -32,6 +36,20 @@ PROFILE = Path("/etc/mep/prod")
 DOMAIN = "site.example"
 SITE = {"ADMIN": f"root@{DOMAIN}", "USERS": f"alice@{DOMAIN} bob@{DOMAIN}", "DOMAIN": DOMAIN}
 """The values of this site, none of them those of the pages."""
+TAKE = """
+import socket
+for address, port in (("127.0.0.1", 5000), ("::1", 5000), ("0.0.0.0", 5000), ("::", 5000), ("127.0.0.1", 300)):
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, option, 1)
+            try:
+                sock.bind((address, port))
+                sock.listen()
+                print("taken", address, port)
+            except OSError:
+                pass
+"""
+"""Tries to be the hub, or who answers RabbitMQ's questions."""
 TEMPLATE = """\
 heartbeat_period: 5
 idle_heartbeats_soft: 100
@@ -83,7 +101,7 @@ def first_task(users: dict[str, LocalAccount]) -> Callable[[str], str]:
 
     def call(user: str) -> str:
         (users[user].home / "first.py").write_text(code(INSTALL, "The first task", "python"))
-        return type_as(users[user], code(HUB, "8. The first task"), ENDPOINT_ID=endpoint_id())
+        return type_as(users[user], code(HUB, "7. The first task"), ENDPOINT_ID=endpoint_id())
 
     return call
 
@@ -119,6 +137,11 @@ def property_of(unit: str, name: str) -> str:
     return ok(f"systemctl show --value --property={name} {unit}").strip()
 
 
+def words(said: str) -> set[str]:
+    """How `mep-hub setup` has found the things that it looked at."""
+    return {line[:6].strip() for line in said.splitlines() if not line.startswith("Next: ")}
+
+
 def listeners() -> dict[str, set[int]]:
     """Who listens at the hub's port, as the kernel says: uids."""
     return {host: set(_listeners(ip_address(host), 5000)) for host in ("127.0.0.1", "::1")}
@@ -150,9 +173,10 @@ def result(future: Future[Any]) -> dict[str, Any]:
 def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[Path]) -> None:
     assert "mep 0." in login.follow(INSTALL, "1. Install", packages[0].parent)
     assert ok("rpm -V mep") == ""
-    for unit in ("mep@prod.service", "mep-hub.service", "mep-hub.socket"):
+    for unit in ("mep@prod.service", "mep-hub.service", "mep-hub.socket", "mep-hub-forward.socket"):
         assert run(f"systemctl is-enabled {unit}").stdout.strip() == "disabled"
         assert ok(f"systemd-analyze verify {unit} 2>&1") == ""
+    assert ok("systemd-analyze verify mep-hub-forward.service 2>&1") == ""
     assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/bin/mep version").startswith("mep 0.")
     for file in (
         "/etc/pam.d/mep",
@@ -166,13 +190,15 @@ def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[P
 
 def test_a_hub_by_its_page(login: Login, users: dict[str, LocalAccount]) -> None:
     login.follow(HUB, "1. The values of your site")
-    login.follow(HUB, "2. RabbitMQ")
+    ok("systemctl start rabbitmq-server")
     assert ok("rabbitmqctl -q list_users --no-table-headers").startswith("guest"), "a RabbitMQ as it comes"
-    assert "no user 'guest'" in login.follow(HUB, "3. An account for the hub")
-    login.follow(HUB, "4. Who may call")
-    assert "active (running)" in login.follow(HUB, "5. Start")
-    login.follow(HUB, "6. A manager")
-    login.follow(HUB, "7. What a user needs")
+    assert words(ok("touch /root/before; mep-hub setup --dry-run")) == {"to do"}
+    assert ok("find /etc -newer /root/before") == ""
+    assert words(login.follow(HUB, "2. Set up")) == {"done"}
+    login.follow(HUB, "3. Who may call")
+    assert "active (running)" in login.follow(HUB, "4. Start")
+    login.follow(HUB, "5. A manager")
+    login.follow(HUB, "6. What a user needs")
     for user, account in users.items():
         ok(f"install -m 0600 -o {user} /root/{user}@{DOMAIN}.env {account.home}/hub.env")
     status = Path(f"/proc/{property_of('mep-hub', 'MainPID')}/status").read_text()
@@ -185,7 +211,31 @@ def test_a_hub_by_its_page(login: Login, users: dict[str, LocalAccount]) -> None
     assert secrets and secrets[0] not in Path("/etc/mep-hub/hub.yaml").read_text()
 
 
-def test_the_port_of_the_hub_is_nobody_elses_while_it_is_down() -> None:
+def test_another_set_up_changes_nothing_but_what_is_not_right_any_more() -> None:
+    """What an admin has edited is theirs, whatever it is."""
+    pids = [property_of(unit, "MainPID") for unit in ("mep-hub", "rabbitmq-server")]
+    hub_yaml = Path("/etc/mep-hub/hub.yaml").read_text()
+    assert words(ok("mep-hub setup")) == {"ok"}
+    assert [property_of(unit, "MainPID") for unit in ("mep-hub", "rabbitmq-server")] == pids
+    assert Path("/etc/mep-hub/hub.yaml").read_text() == hub_yaml
+    ours = Path("/etc/rabbitmq/conf.d/50-mep-hub.conf")
+    before = ours.read_text()
+    ours.write_text(before.replace("channel_max = 64", "channel_max = 65"))
+    ok("systemctl disable mep-hub; rabbitmqctl -q add_user guest guest")
+    said = ok("mep-hub setup")
+    assert re.search(f"^kept +{ours}; it was edited.*mv {ours} {ours}.old, then mep-hub setup$", said, re.MULTILINE)
+    assert {line.partition(" ")[2].strip() for line in said.splitlines() if line.startswith("done")} == {
+        "rabbitmq-server.service runs with these files",
+        "no user 'guest' in RabbitMQ",
+        "mep-hub.service starts at each boot",
+    }
+    assert "channel_max = 65" in ours.read_text()
+    ours.unlink()
+    ok("mep-hub setup")
+    assert ours.read_text() == before
+
+
+def test_the_port_of_the_hub_is_nobody_elses_while_it_is_down(users: dict[str, LocalAccount]) -> None:
     held = {"127.0.0.1": {0}, "::1": {0}}
     assert listeners() == held
     config = Path("/etc/mep-hub/hub.yaml")
@@ -199,9 +249,37 @@ def test_the_port_of_the_hub_is_nobody_elses_while_it_is_down() -> None:
         hub_version(3)
     wait_for("the start in vain", lambda: "nonsense: unknown key" in ok("journalctl --no-pager -u mep-hub"))
     assert listeners() == held
+    assert type_as(users["alice"], f"python -c '{TAKE}'") == ""
     config.write_text(before)
     assert hub_version(60), "who asks has it started"
     assert listeners() == held
+
+
+def test_on_another_host_the_port_is_the_forwarders(users: dict[str, LocalAccount], tmp_path: Path) -> None:
+    """This host plays the other one for a moment; what listens there does not prove to be the hub."""
+    Authority("nobody's CA").issue("localhost").write(tmp_path / "pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+    with socket.create_server(("127.0.0.1", 5443)) as listening, ThreadPoolExecutor(1) as pool:
+        site = "HUB=localhost:5443 CA=/etc/ssl/certs/ca-certificates.crt"
+        ok(f"{site}\n{code(HUB, 'Other hosts')}")
+        assert listeners() == {"127.0.0.1": {0}, "::1": {0}}
+
+        def take() -> None:
+            with pytest.raises(OSError):
+                context.wrap_socket(listening.accept()[0], server_side=True).recv(1)
+
+        taken = pool.submit(take)
+        with pytest.raises(HTTPError) as said:
+            hub_version(60)
+        assert (said.value.code, b"certificate" in said.value.read()) == (503, True)
+        taken.result()
+    status = Path(f"/proc/{property_of('mep-hub-forward', 'MainPID')}/status").read_text()
+    assert "CapBnd:\t0000000000000000\n" in status and "Uid:\t0" not in status
+    ok("systemctl stop mep-hub-forward")
+    assert type_as(users["alice"], f"python -c '{TAKE}'") == ""
+    ok("systemctl disable --now mep-hub-forward.socket; systemctl stop mep-hub-forward; systemctl start mep-hub")
+    assert hub_version(60)
 
 
 def test_profile_mapping_and_login(login: Login, users: dict[str, LocalAccount]) -> None:

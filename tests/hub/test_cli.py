@@ -1,8 +1,9 @@
-"""`mep-hub new-client`: what it prints is what hub.yaml takes. Its other command is tried in test_server.py."""
+"""`mep-hub new-client`: what it prints is what hub.yaml takes. Other commands are tried elsewhere."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 
 import pytest
@@ -24,3 +25,12 @@ def test_a_new_client_has_an_id_a_secret_and_its_hash(monkeypatch, capsys):
     assert first["client_secret_sha256"] == hashlib.sha256(first["client_secret"].encode()).hexdigest()
     assert first["client_secret"] != second["client_secret"]
     assert len(first["client_secret"]) >= 32
+
+
+def test_set_up_is_roots(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["mep-hub", "setup"])
+    monkeypatch.setattr("os.geteuid", lambda: 1234)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == os.EX_NOPERM
+    assert "run it as root" in capsys.readouterr().err

@@ -109,6 +109,12 @@ def test_secret_as_hash(write):
         (lambda d: d.update(limits=None), "limits: expected a mapping"),
         (lambda d: d.update(listen="0.0.0.0:5000"), "allow_remote: true"),
         (lambda d: d.update(listen="hub.example.org:5000"), "allow_remote: true"),
+        (
+            lambda d: d.update(tls={"listen": "5443", "certificate": "c", "key": "k"}),
+            "tls.listen: expected ADDRESS:PORT",
+        ),
+        (lambda d: d.update(tls={"listen": "localhost:5443", "key": "k"}), "tls.certificate: missing"),
+        (lambda d: d.update(tls=None), "tls: expected a mapping"),
         (lambda d: d["broker"].update(url="http://hub:s3cret@h/"), "broker.url: expected amqp[s]://"),
         (lambda d: d["broker"].update(endpoint_port="x"), "broker.endpoint_port"),
         (lambda d: d.update(clients=[]), "clients: expected a list"),

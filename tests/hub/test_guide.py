@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from hub import config
-from hub.amqp import setup
-from hub.cli import broker_setup
+from hub.cli import cli
+from hub.setup import rabbitmq
 from hub.submission import TASK_BYTES
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "hub.md").read_text()
@@ -23,18 +23,20 @@ def test_the_example_of_hub_yaml_is_one(tmp_path):
         (tmp_path / name).chmod(0o600)
     loaded = config.load(tmp_path / "hub.yaml")
     assert (loaded.host, loaded.port, loaded.questions) == ("localhost", 5000, config.QUESTIONS_PORT)
+    assert loaded.tls == config.TlsConfig("0.0.0.0", 5443, tmp_path / "hub.pem", tmp_path / "hub.key")
     assert loaded.broker.url_for("a", "b") == "amqps://a:b@amqp.example.org:5671/mep"
 
 
-def test_rabbitmq_asks_where_the_hub_answers():
-    asked = re.findall(r"^auth_http\.\w+_path +=? ?= http://127\.0\.0\.1:(\d+)/broker/(\w+)$", GUIDE, re.MULTILINE)
-    assert {int(port) for port, _ in asked} == {config.QUESTIONS_PORT}
-    assert {question for _, question in asked} == {"user", "vhost", "resource", "topic"}
+def test_what_it_says_of_set_up_is_so():
+    assert str(rabbitmq.Node().configuration) in GUIDE
+    assert f"/{rabbitmq.VHOST}" in GUIDE
+    assert f"`max_message_size` is {rabbitmq.MOST_BYTES >> 20} MiB" in GUIDE
+    assert f"at most {rabbitmq.MOST_CHANNELS} channels" in GUIDE
+    assert f"{rabbitmq.MOST_CONNECTIONS:,} connections and {rabbitmq.MOST_QUEUES:,} queues" in GUIDE
+    assert f"{TASK_BYTES // 2**20} MiB of code" in GUIDE
 
 
 def test_the_commands_are_there():
-    (options,) = re.findall(r"^mep-hub broker-setup (.*)$", GUIDE, re.MULTILINE)
-    asked = {word[2:].replace("-", "_") for word in options.split() if word.startswith("--")}
-    assert asked <= set(broker_setup.__annotations__)
-    assert f"/{setup.VHOST}" in GUIDE
-    assert f"{TASK_BYTES // 2**20} MiB of code" in GUIDE
+    named = set(re.findall(r"mep-hub ([a-z]+(?:-[a-z]+)*)(?=[` \n]|$)", GUIDE)) - {"mep-hub"}
+    names = {command.name or command.callback.__name__.replace("_", "-") for command in cli.registered_commands}
+    assert {"setup", "new-client", "serve"} <= named <= names

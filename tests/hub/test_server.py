@@ -17,9 +17,12 @@ import yaml
 from globus_sdk import GlobusAPIError
 
 from hub.server import GRACE, _bind, _has_ipv6
+from lab.accounts import LocalAccount
 from lab.broker import BrokerFailed, PrivateBroker
+from lab.certificates import Authority
 from lab.hub import HubFailed, HubProcess
 from lab.waiting import until
+from tests.strangers import Listener
 
 pytestmark = pytest.mark.system
 
@@ -81,6 +84,17 @@ def test_wrong_broker_password(write, free_port, broker, hub):
     done = serve(write(f"amqp://hub:s3cret@127.0.0.1:{broker.port}/%2F", free_port))
     assert done.returncode == os.EX_UNAVAILABLE
     assert "refuses this user and password" in done.stderr
+
+
+def test_a_stranger_on_the_port_of_the_broker_is_told_no_password(root, write, free_port):
+    """It is an ordinary account's while the broker is down."""
+    with LocalAccount("meptest_hubbroker") as eve:
+        listener = Listener("127.0.0.1", eve.uid)
+        done = serve(write(f"amqp://hub:s3cret@127.0.0.1:{listener.port}/mep", free_port))
+        assert listener.heard() == []
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert f"listened on by an ordinary account (uid {eve.uid})" in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 def test_port_taken(write, hub, broker, tmp_path):
@@ -194,6 +208,20 @@ def test_one_client_has_so_many_requests_under_way(write, broker, hub, free_port
         assert refused.startswith(b"HTTP/1.1 429 ") and b"retry-after: 2" in refused
         under_way[0][0].close()
         until(lambda: b" 100 " in ask(stack)[1], "the place to be free")
+
+
+def test_tls_needs_a_certificate_and_its_key(write, broker, hub, free_port, tmp_path):
+    authority = Authority("a site's CA")
+    for name in ("one", "other"):
+        authority.issue("localhost").write(tmp_path / name)
+    (tmp_path / "key").write_text((tmp_path / "other").read_text().partition("-----END CERTIFICATE-----\n")[2])
+    for certificate, key, said in (("none", "none", "No such file"), ("one", "key", "KEY_VALUES_MISMATCH")):
+        config = write(broker.url, free_port)
+        with config.open("a") as file:
+            file.write(f"tls: {{listen: 'localhost:1', certificate: {certificate}, key: {key}}}\n")
+        done = serve(config)
+        assert done.returncode == os.EX_UNAVAILABLE
+        assert f"mep-hub: tls: {tmp_path / certificate} with {tmp_path / key}: " in done.stderr and said in done.stderr
 
 
 def test_database_not_usable(write, broker, hub, free_port, tmp_path):

@@ -70,7 +70,7 @@ class Site:
         client = f"client_id: {admin.client_id}\nclient_secret: {admin.client_secret}\n"
         self.box.run("/bin/sh", "-ec", 'umask 077; printf %s "$1" >/root/admin.client', "sh", client)
         headings = ("The values of your site", "2. Make a profile", "3. Say who becomes whom", "4. Log in")
-        typed = [code("hub.md", "6. A manager"), *(code("install.md", heading) for heading in headings)]
+        typed = [code("hub.md", "5. A manager"), *(code("install.md", heading) for heading in headings)]
         self.box.run("/bin/bash", "-euc", "\n".join(typed), env={"ADMIN": "admin"})
         keys = f"audit_log_path: {AUDIT}\n"
         engine = "engine: {type: ThreadPoolEngine, max_workers: 1}\n"

@@ -80,7 +80,7 @@ def test_check_says_that_the_broker_does_not_want_the_manager(site: ManagerProce
         assert "restart it" in line
         assert "hunter2" not in line
         known.write_text(right)
-        broker.ctl("delete_queue", topology.command_queue(site.endpoint_id))
+        broker.ctl("delete_queue", "-p", broker.vhost, topology.command_queue(site.endpoint_id))
         line, code = broker_line(site)
         assert code == os.EX_UNAVAILABLE
         assert "FAIL  broker: the queue of our start commands is gone" in line
@@ -90,7 +90,7 @@ def test_check_says_that_the_broker_does_not_want_the_manager(site: ManagerProce
     until(lambda: broker_line(site)[0].startswith("ok"), "the manager to have a new queue")
     site.stop()
     try:
-        broker.ctl("delete_queue", topology.command_queue(site.endpoint_id))
+        broker.ctl("delete_queue", "-p", broker.vhost, topology.command_queue(site.endpoint_id))
         line, code = broker_line(site)
         assert (line[:13], code) == ("note  broker:", 0)
         assert "the next start asks the service" in line
@@ -103,7 +103,7 @@ def test_a_manager_whose_queue_is_removed_registers_anew_and_keeps_user_endpoint
 ) -> None:
     before = run("alice")["pid"]
     seen = len(site.log.read_text())
-    broker.ctl("delete_queue", topology.command_queue(site.endpoint_id))
+    broker.ctl("delete_queue", "-p", broker.vhost, topology.command_queue(site.endpoint_id))
 
     def said() -> str:
         return site.log.read_text()[seen:]

@@ -92,7 +92,7 @@ def test_what_takes_connections_and_never_answers(scheme: str, monkeypatch: pyte
 
 def test_a_loss_names_the_broker(broker: PrivateBroker) -> None:
     async def session(connection: Connection, queue: str) -> None:
-        broker.ctl("close_all_connections", "--vhost", "/", "test")
+        broker.ctl("close_all_connections", "--vhost", broker.vhost, "test")
         await connection.lost.wait()
         assert f"127.0.0.1 port {broker.port}" in str(connection.reason)
 

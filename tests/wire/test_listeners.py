@@ -6,7 +6,6 @@ import asyncio
 import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -14,45 +13,16 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.waiting import until
+from tests.strangers import Listener
 from wire.connection import Connection
 from wire.errors import Unreachable
-from wire.listeners import StrangerListens, check_peer, check_url
-
-LISTEN = textwrap.dedent("""
-    import os, socket, sys
-    sock = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
-    os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
-    sock.close()
-    sock = socket.create_server((sys.argv[1], 0), family=sock.family)
-    print(sock.getsockname()[1], flush=True)
-    while True:
-        peer, _ = sock.accept()
-        peer.settimeout(5)
-        print("came", flush=True)
-        print("said", peer.recv(100), flush=True)
-""")
+from wire.listeners import StrangerListens, account_of_connection, check_peer, check_url
 
 
 @pytest.fixture(scope="module")
 def eve(root: None) -> Iterator[LocalAccount]:
     with LocalAccount("meptest_listener") as account:
         yield account
-
-
-class Listener:
-    """A process of this uid that listens on a free port."""
-
-    def __init__(self, address: str, uid: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", LISTEN, address, str(uid)], stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
-
-    def close(self) -> list[str]:
-        """Ends it; what it got from those who connected."""
-        self._process.kill()
-        return self._process.communicate()[0].splitlines()
 
 
 def refused(address: str, port: int) -> bool:
@@ -108,7 +78,24 @@ def test_a_stranger_on_the_port_of_the_broker_gets_not_a_word(eve: LocalAccount)
     listener = Listener("127.0.0.1", eve.uid)
     with pytest.raises(Unreachable, match=rf"listened on by an ordinary account \(uid {eve.uid}\)"):
         asyncio.run(Connection.open(f"amqp://hub:s3cret@127.0.0.1:{listener.port}/%2F"))
-    assert [line for line in listener.close() if line.startswith("said") and line != "said b''"] == []
+    assert listener.heard() == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_whose_a_connection_is(eve: LocalAccount, address: str) -> None:
+    """That of who connects, whoever has accepted it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    connect = "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); sys.stdin.read()"
+    with socket.create_server((address, 0), family=family) as listening:
+        port = str(listening.getsockname()[1])
+        client = subprocess.Popen(
+            [sys.executable, "-c", connect, address, port], stdin=subprocess.PIPE, user=eve.uid, extra_groups=[]
+        )
+        accepted, peer = listening.accept()
+        with accepted:
+            assert account_of_connection(peer, accepted.getsockname()) == eve.uid
+            client.communicate()
+            until(lambda: account_of_connection(peer, accepted.getsockname()) != eve.uid, "it to have gone")
 
 
 @pytest.mark.system

@@ -11,12 +11,14 @@ import globus_sdk
 import pytest
 from globus_sdk.token_storage import TokenStorageData
 
+from lab.accounts import LocalAccount
 from mep.profile.client_credentials import ClientCredentials
 from mep.profile.config import ManagerConfig
 from mep.registration.errors import RegistrationError, told
 from mep.registration.login import PUBLIC_CLIENT_ID, check_login, login_app, remedy, service_url, try_login
 from mep.registration.version import ask_version
 from tests.mep.service import SCOPES, Service
+from tests.strangers import Listener
 
 CREDENTIALS = ClientCredentials("feef5f81-edd9-5023-9ac5-7510955c05a6", "hunter2")
 
@@ -45,6 +47,20 @@ def test_a_stored_login_that_is_broken(tmp_path: Path) -> None:
     with pytest.raises(RegistrationError, match=f"{tmp_path}/storage.db cannot be used: .*; delete it") as caught:
         login_app(tmp_path, ManagerConfig(), None)
     assert caught.value.exit_code == os.EX_CONFIG
+
+
+@pytest.mark.parametrize(("address", "host"), [("127.0.0.1", "localhost"), ("::1", "[::1]")])
+def test_a_stranger_on_the_port_of_the_service_is_told_no_secret(
+    root: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, host: str
+) -> None:
+    with LocalAccount("meptest_service") as eve:
+        listener = Listener(address, eve.uid)
+        monkeypatch.setenv("GLOBUS_SDK_SERVICE_URL_AUTH", f"http://{host}:{listener.port}/")
+        with pytest.raises(RegistrationError) as caught:
+            login_app(tmp_path, ManagerConfig(), CREDENTIALS)
+        assert listener.close() == []
+    assert f"listened on by an ordinary account (uid {eve.uid})" in str(caught.value)
+    assert caught.value.exit_code == os.EX_TEMPFAIL
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pika
 import psutil
 import pytest
 
+from hub.setup.rabbitmq import MOST_BYTES
 from lab.broker import PrivateBroker
 from lab.waiting import until
 from tests.uep import functions
@@ -110,7 +111,7 @@ def test_a_result_that_the_broker_does_not_take(
             result = service.result(60)
             results[result.task_id] = result
     finally:
-        broker.ctl("eval", f"application:set_env(rabbit, max_message_size, {128 << 20}).")
+        broker.ctl("eval", f"application:set_env(rabbit, max_message_size, {MOST_BYTES}).")
     for task in large:
         error = results[task].error_details
         assert error is not None

@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from lab.accounts import LocalAccount
 from lab.broker import PrivateBroker
 from lab.certificates import Authority
 from lab.proxy import Proxy
 from lab.waiting import until
+from tests.strangers import Listener
 from tests.uep import functions
 from tests.uep.in_process import run_endpoint
 from tests.uep.program import THREADS, StartUep, kept_results
@@ -60,12 +62,12 @@ def test_refreshed_credentials(start_uep: StartUep, service: Service, broker: Pr
     first, second = f"u{uuid.uuid4().hex[:8]}", f"u{uuid.uuid4().hex[:8]}"
     for user in (first, second):
         broker.ctl("add_user", user, "old")
-        broker.ctl("set_permissions", user, ".*", ".*", ".*")
-    url = f"amqp://{first}:old@127.0.0.1:{broker.port}/%2F"
+        broker.ctl("set_permissions", "-p", broker.vhost, user, ".*", ".*", ".*")
+    url = f"amqp://{first}:old@127.0.0.1:{broker.port}/{broker.vhost}"
     uep = start_uep(amqp_creds=service.credentials(url))
     assert service.call(functions.double, 1) == 2
     broker.ctl("change_password", first, "new")
-    broker.ctl("close_all_connections", "--vhost", "/", "rotated")
+    broker.ctl("close_all_connections", "--vhost", broker.vhost, "rotated")
     service.connect()
     uep.log_says("refuses this user and password")
     uep.refresh(service.credentials(url.replace(first, second)))
@@ -79,9 +81,9 @@ def test_password_that_was_revoked_while_the_network_was_away(
     """Each attempt reads the newest credentials; those that are refused are tried again, until there are others."""
     user = f"u{uuid.uuid4().hex[:8]}"
     broker.ctl("add_user", user, "old-word")
-    broker.ctl("set_permissions", user, ".*", ".*", ".*")
+    broker.ctl("set_permissions", "-p", broker.vhost, user, ".*", ".*", ".*")
     with Proxy(broker.port) as network:
-        url = f"amqp://{user}:old-word@127.0.0.1:{network.port}/%2F"
+        url = f"amqp://{user}:old-word@127.0.0.1:{network.port}/{broker.vhost}"
         uep = start_uep(amqp_creds=service.credentials(url))
         task = service.send(functions.sleep, 4)
         uep.log_says("taking tasks")
@@ -147,12 +149,12 @@ def test_different_urls_for_each_queue(start_uep: StartUep, service: Service, br
     for kind in ("task", "result"):
         user = f"{kind}{uuid.uuid4().hex[:8]}"
         broker.ctl("add_user", user, "p")
-        broker.ctl("set_permissions", user, ".*", ".*", ".*")
+        broker.ctl("set_permissions", "-p", broker.vhost, user, ".*", ".*", ".*")
         info = credentials[f"{kind}_queue_info"]
-        info["connection_url"] = f"amqp://{user}:p@127.0.0.1:{broker.port}/%2F"
+        info["connection_url"] = f"amqp://{user}:p@127.0.0.1:{broker.port}/{broker.vhost}"
     uep = start_uep(amqp_creds=credentials)
     assert service.call(functions.double, 1) == 2
-    broker.ctl("close_all_connections", "--vhost", "/", "test")
+    broker.ctl("close_all_connections", "--vhost", broker.vhost, "test")
     service.connect()
     assert service.call(functions.double, 2) == 4
     assert uep.stop() == 0
@@ -185,6 +187,20 @@ def test_told_to_stop_before_it_could_connect(start_uep: StartUep, service: Serv
     uep = start_uep(amqp_creds=credentials)
     uep.log_says("next attempt")
     assert uep.stop() == 0
+    assert "secret-word" not in uep.log.read_text()
+
+
+def test_a_stranger_on_the_port_of_the_broker_is_told_no_password(
+    root: None, start_uep: StartUep, service: Service
+) -> None:
+    """It is an ordinary account's while the broker is down."""
+    with LocalAccount("meptest_uepbroker") as eve:
+        listener = Listener("127.0.0.1", eve.uid)
+        url = f"amqp://uep:secret-word@127.0.0.1:{listener.port}/mep"
+        uep = start_uep(amqp_creds=service.credentials(url))
+        uep.log_says(f"listened on by an ordinary account (uid {eve.uid})")
+        assert uep.stop() == 0
+        assert listener.heard() == []
     assert "secret-word" not in uep.log.read_text()
 
 
