@@ -37,10 +37,11 @@ class StatusServer:
         while True:
             try:
                 connection, _ = await loop.sock_accept(self._listening)
+                peer = named_sockets.peer(connection)
             except OSError:
                 await asyncio.sleep(_PAUSE)
                 continue
-            if len(self._serving) >= MOST or named_sockets.peer(connection).uid not in (0, self._manager):
+            if len(self._serving) >= MOST or peer.uid not in (0, self._manager):
                 connection.close()
                 continue
             task = loop.create_task(self._serve(connection))
