@@ -15,6 +15,7 @@ FILES
   main.py         puts the groups of commands together; --config-dir; version
   run.py          start, reload, stop, list
   inspect.py      the commands that only ask: status, check, map, explain, render
+  asking.py       asks a running manager: how it is, or to reload
   login.py        login, logout, whoami
   configure.py    configure; new_profile.py does it
   common.py       what all share: paths, the profile that is meant, how a command fails

@@ -31,7 +31,8 @@ Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object,
 
 def status(name: Name) -> None:
     """Show how the running manager of an endpoint is doing; ends with 3 when none runs, with 4 when it hangs."""
-    from mep.monitor import last_run, run_lock, status_socket
+    from mep.cli import asking
+    from mep.monitor import last_run, run_lock
 
     directory = profile_directory(name)
     try:
@@ -41,17 +42,26 @@ def status(name: Name) -> None:
             need_profile(directory)
             print(f"Endpoint {name} is not running. {last_run.describe(run_directory)}".rstrip())
             raise typer.Exit(NOT_RUNNING)
-        answer = status_socket.ask(run_directory)
+        answer = asking.status(run_directory)
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to look at a manager") from None
     except run_lock.NoPlace as e:
         raise Failed(os.EX_CONFIG, str(e)) from None
-    except status_socket.NoAnswer as e:
-        print(f"Endpoint {name} hangs: its manager (pid {pid}) {e}.")
+    except asking.NoAnswer as e:
+        print(f"Endpoint {name} hangs: its manager (pid {pid}) {e}. {_last_words(run_directory)}".rstrip())
         raise typer.Exit(HANGS) from None
     line = "" if answer is None else answer["line"]
     said = f"{line[:1].upper()}{line[1:]}" if line else "It is on its way up or down, and serves nobody."
     print(f"Endpoint {name} runs (pid {pid}). {said}")
+
+
+def _last_words(run_directory: Path) -> str:
+    """What the manager wrote down when it last changed."""
+    try:
+        words = (run_directory / "status").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+    return f"It, or its worker, stands still or is being started again; see its log. Its last word was: {words}"
 
 
 def check(

@@ -12,9 +12,6 @@ import typer
 from mep.cli.common import Name, need_profile, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed, exit_codes, running_once
 
-_SHORT = 2.0
-"""Seconds that `mep list` waits for each manager's answer."""
-
 
 def start(
     context: typer.Context,
@@ -38,19 +35,19 @@ def start(
 
 def reload(name: Name) -> None:
     """Have the running manager read its edited profile; says, also by its exit code, whether that is in force now."""
-    from mep.monitor import reload_answer, run_lock
+    from mep.cli import asking
+    from mep.monitor import run_lock
 
     try:
         run_directory = trusted_run_directory(name)
-        pid = run_lock.holder(run_directory)
-        if not pid:
+        if run_lock.holder(run_directory) is None:
             raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
-        answer = reload_answer.ask(run_directory, pid)
+        answer = asking.reload(run_directory)
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to reload a manager") from None
     except run_lock.NoPlace as e:
         raise Failed(os.EX_CONFIG, str(e)) from None
-    except reload_answer.NoAnswer as e:
+    except asking.NoAnswer as e:
         raise Failed(os.EX_TEMPFAIL, str(e)) from None
     if not answer.taken:
         raise Failed(os.EX_CONFIG, f"the edited profile is refused, the old one stays in force:\n{answer.text}")
@@ -124,13 +121,14 @@ def list_() -> None:
 
 def _state(run_directory: Path) -> str:
     """How the manager is, in a word. Raises PermissionError, NoPlace."""
-    from mep.monitor import last_run, run_lock, status_socket
+    from mep.cli import asking
+    from mep.monitor import last_run, run_lock
 
     if run_lock.holder(run_directory) is None:
         return "failed" if last_run.describe(run_directory).startswith("It failed") else "stopped"
     try:
-        return "running" if status_socket.ask(run_directory, _SHORT) is not None else "starting"
-    except status_socket.NoAnswer:
+        return "running" if asking.status(run_directory) is not None else "starting"
+    except asking.NoAnswer:
         return "hangs"
 
 

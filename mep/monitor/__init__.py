@@ -19,14 +19,15 @@ FILES
   manager.py           one run: the parts, signals, the end
   worker_process.py    the worker: its process, what it is told and says
   profile_in_force.py  the profile that requests are served by; reload
-  reload_answer.py     what a reload came to, for `mep reload`
+  reload_requests.py   who waits for what a reload comes to
   audit.py             the audit trail: what a line says
   audit_file.py        its file
   audit_writer.py      hands it over to the process that writes it
   audit_program.py     that process
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
-  status_socket.py     the socket on which `mep status` asks for it
+  status_socket.py     the socket on which `mep status` asks for it, and the answer
+  control_socket.py    the socket on which requests that act come: `mep reload`
   mapping_file.py      the mapping file as it is looked at again and again
   last_run.py          how the last run ended, for `mep status`
   log_file.py          the log, which may be on a full disk

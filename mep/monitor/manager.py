@@ -22,12 +22,13 @@ from mep.monitor import last_run, log_file
 from mep.monitor.audit import AuditTrail
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
+from mep.monitor.control_socket import Answer, ControlSocket
 from mep.monitor.endpoints import record
 from mep.monitor.endpoints.kept import Kept, KeptEndpoints
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
 from mep.monitor.profile_in_force import ProfileInForce, Reader
-from mep.monitor.reload_answer import Answers
+from mep.monitor.reload_requests import ReloadRequests
 from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions, Notices
@@ -40,6 +41,8 @@ from mep.monitor.status import Status
 from mep.monitor.status_socket import StatusSocket
 from mep.privileged import become
 from mep.processes import forked
+from mep.processes.control_protocol import Outcome, Request
+from mep.processes.named_sockets import Peer
 from mep.profile.profile import Profile
 from mep.request.unwanted import EndpointUnwanted
 
@@ -59,8 +62,8 @@ LAST_WORDS_TIMEOUT = 5.0
 class Worker(Protocol):
     """Who takes commands from the broker and sends heartbeats: `worker_process`."""
 
-    async def probe(self) -> None:
-        """Raises when the broker cannot be reached now."""
+    async def probe(self, status: StatusSocket) -> None:
+        """Answers how the manager is from now on. Raises when the broker cannot be reached now."""
 
     def start(self, listener: Manager) -> Sequence[asyncio.Future[None]]:
         """Starts its sessions. The futures end only when the service refuses the endpoint for good
@@ -116,11 +119,13 @@ class Manager:
         self._kept = KeptEndpoints(kept_directory)
         self._stopping = asyncio.Event()
         self._keeps_endpoints = False
+        self._asked_for = 0
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
         self._asked = StatusSocket(run_directory, self._how_it_is)
-        self._answers = Answers(run_directory)
-        self._in_force = ProfileInForce(profile, neighbours.reader, self._status, self._answers, self._profile_changed)
+        self._control = ControlSocket(run_directory, self._act)
+        self._reloads = reloads = ReloadRequests(lambda: self._in_force.reload())
+        self._in_force = ProfileInForce(profile, neighbours.reader, self._status, reloads.tell, self._profile_changed)
         if refused:
             self._status.profile(refused)
         self._audit = AuditTrail(
@@ -195,11 +200,11 @@ class Manager:
         last_run.runs(self._run_directory)
         try:
             self._audit.start()
-            await self._answer_questions()
+            self._answer_questions()
             await self._name_service.start()
             await self._mapper.start()
             await self._renderer.start()
-            await worker.probe()  # one that is not there is told at the start
+            await worker.probe(self._asked)  # one that is not there is told at the start
             await self._look_at_containment()
             await _look_at_login_uid()
             if told := self._containment.note():
@@ -219,9 +224,8 @@ class Manager:
             self._decisions.close()
             await self._audit.stop()
             self._audit.close()
-            self._asked.close()
+            self._close_sockets()
             self._status.remove()
-            self._answers.remove()
         log.info("manager of %s stopped", self._endpoint_id)
 
     async def _run(self, worker: Worker, left: Sequence[Kept]) -> None:
@@ -247,6 +251,7 @@ class Manager:
         await self._leave_endpoints()
         await self.pipeline.close()
         await worker.close(LAST_WORDS_TIMEOUT)
+        self._close_sockets()
         await _cancel(watchdog, mapping, stopping)
         await self._in_force.close()
         if unwanted is not None:
@@ -275,13 +280,31 @@ class Manager:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._in_force.reload)
-        self._answers.ready()
 
-    async def _answer_questions(self) -> None:
-        try:
-            await self._asked.open()
-        except OSError as e:
-            log.error("`mep status` cannot ask this manager: %s", e)
+    def _answer_questions(self) -> None:
+        for command, opened in (("status", self._asked), ("reload", self._control)):
+            try:
+                opened.open()
+            except OSError as e:
+                log.error("`mep %s` cannot ask this manager: %s", command, e)
+
+    def _close_sockets(self) -> None:
+        self._asked.close()
+        self._reloads.close()
+        self._control.close()
+
+    def _act(self, request: Request, caller: Peer, answer: Answer) -> None:
+        """What somebody has asked for who may."""
+        self._asked_for += 1
+        number, what = f"control-{self._asked_for}", request.kind.name.lower()
+        self._decisions.note("asked", number, what=what, by_uid=caller.uid, by_pid=caller.pid)
+
+        def told(taken: bool, text: str) -> None:
+            outcome = Outcome.DONE if taken else Outcome.REFUSED
+            self._decisions.note("answered", number, what=what, outcome=outcome.name.lower())
+            answer(outcome, text)
+
+        self._reloads.ask(told)
 
     def _how_it_is(self) -> dict[str, object]:
         """The answer to `mep status`."""

@@ -2,7 +2,7 @@
 
 Files are read and tried by a program of its own (`daemon.anew`): they may lie on a file system that hangs, and then the
 profile in force stays, and requests go on. What is in force is kept for the next start. Whoever asked for the reload is
-told what it came to (`reload_answer`).
+told what it came to (`reload_requests`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mep.monitor import mapping_file
-from mep.monitor.reload_answer import Answers
+from mep.monitor.reload_requests import Told
 from mep.monitor.status import Status
 from mep.privileged import session
 from mep.processes import forked
@@ -62,20 +62,20 @@ class Reader(Protocol):
 
 
 class ProfileInForce:
-    """Holds the profile. changed: called after each change, with the profile before it."""
+    """Holds the profile. told: of each reload's outcome. changed: called after a change, with the profile before it."""
 
     def __init__(
         self,
         profile: Profile,
         reader: Reader,
         status: Status,
-        answers: Answers,
+        told: Told,
         changed: Callable[[Profile], None],
     ) -> None:
         self.profile = profile
         self._reader = reader
         self._status = status
-        self._answers = answers
+        self._told = told
         self._changed = changed
         self._keeping = asyncio.Lock()
         self._mapping_refused = ""
@@ -107,16 +107,15 @@ class ProfileInForce:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _reload(self) -> None:
-        request = self._answers.requested()
         try:
             edited = await self._accepted()
         except (ConfigError, HelperUnavailable, session.PamError, OSError) as e:
             log.error("the edited profile is refused, the old one stays in force:\n%s", e)
-            self._refuse(request, str(e))
+            self._refuse(str(e))
             return
         except Exception as e:
             log.exception("the edited profile cannot be read, the old one stays in force")
-            self._refuse(request, f"{type(e).__name__}, see the log")
+            self._refuse(f"{type(e).__name__}, see the log")
             return
         before = self.profile
         settings, waiting = reloaded(before.config, edited.config)
@@ -127,7 +126,7 @@ class ProfileInForce:
         self._status.profile(needs)
         await self._keep()
         log.info("profile reloaded%s", f"; a {needs.replace('needed', 'is needed')}" if waiting else "")
-        self._answers.tell(request, taken=True, text=needs)
+        self._told(True, needs)
         if self._following is not None:
             self._following.cancel()  # it may be another file now
 
@@ -140,10 +139,10 @@ class ProfileInForce:
             log.info("%s", note)
         return tried.profile
 
-    def _refuse(self, request: str, why: str) -> None:
+    def _refuse(self, why: str) -> None:
         self._status.mapping("")  # told again if it is not what has just been read
         self._status.profile(f"edited profile refused, the old one is in force: {why}")
-        self._answers.tell(request, taken=False, text=why)
+        self._told(False, why)
 
     async def _keep(self) -> None:
         """Keeps what is in force for the next start. One after the other: the newest is kept last."""

@@ -48,6 +48,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another one is started; each pause is twice the one before, until one has lived for SILENCE."""
 MARGIN = 5.0
 """Seconds more than a worker is given to finish or close: then it hangs."""
+STATUS_PERIOD = 0.1
+"""Seconds between two answers to how the manager is, however often a worker asks."""
 
 NotNow = ConnectionError
 """What `Renew` raises when there are no new addresses yet."""
@@ -63,6 +65,15 @@ class Requests(Protocol):
 
     async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
         """Tells about a message that is no request."""
+
+
+class Status(Protocol):
+    """How the manager is, and where that is asked: `status_socket`."""
+
+    listening: socket.socket | None
+
+    def answer(self) -> bytes:
+        """The answer as it is now."""
 
 
 class Listener(Protocol):
@@ -115,6 +126,9 @@ class WorkerProcess:
         self._born = 0.0
         self._pause = FIRST_PAUSE
         self._period = 0.0
+        self._status: Status | None = None
+        self._status_told = 0.0
+        self._status_asked = False
         self._hears: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             FromWorker.ALIVE: lambda *_: self._tell_period(),
             FromWorker.PROBED: lambda _number, body, _files: self._answer(FromWorker.PROBED, _text(body["error"])),
@@ -127,12 +141,17 @@ class WorkerProcess:
             FromWorker.FINISHED: lambda *_: self._answer(FromWorker.FINISHED),
             FromWorker.CLOSED: lambda *_: self._answer(FromWorker.CLOSED),
             FromWorker.LOG: _log,
+            FromWorker.STATUS: lambda *_: self._asked_how_it_is(),
         }
 
     # For the manager
 
-    async def probe(self) -> None:
-        """Starts the worker, which tries the broker. Raises HelperUnavailable."""
+    async def probe(self, status: Status) -> None:
+        """Starts the worker, which answers how the manager is from now on, and tries the broker.
+
+        Raises HelperUnavailable.
+        """
+        self._status = status
         await self._begin()
         answer = self._expect(FromWorker.PROBED)
         self._tell(ToWorker.PROBE)
@@ -210,7 +229,8 @@ class WorkerProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                process = await helper.start("mep.worker.program", self._account, theirs)
+                more = [] if self._status is None or self._status.listening is None else [self._status.listening]
+                process = await helper.start("mep.worker.program", self._account, theirs, *more)
         except BaseException:
             ours.close()
             raise
@@ -224,6 +244,7 @@ class WorkerProcess:
             endpoint_id=self._endpoint_id,
             amqp_port=self._amqp_port,
             debug=self._debug,
+            status=bool(more),
         )
 
     def _consume(self) -> None:
@@ -347,6 +368,22 @@ class WorkerProcess:
             self._tell(ToWorker.ADDRESSES, files=[self._addresses])
         finally:
             self._renewing = False
+
+    def _asked_how_it_is(self) -> None:
+        """Several questions have one answer, which is not older than any of them."""
+        if self._status is None:
+            raise ValueError("a question how the manager is that nobody can ask it")
+        if not self._status_asked:
+            self._status_asked = True
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(loop.time(), self._status_told + STATUS_PERIOD), self._tell_how_it_is, self._status)
+
+    def _tell_how_it_is(self, status: Status) -> None:
+        self._status_asked, self._status_told = False, asyncio.get_running_loop().time()
+        try:
+            self._tell(ToWorker.STATUS_IS, files=[SealedFile.of(status.answer())])
+        except OSError as e:  # no descriptor or memory to be had
+            log.error("nobody can be told how this manager is: %s", e)
 
     def _tell_period(self) -> None:
         """The profile may have been changed."""

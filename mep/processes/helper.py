@@ -15,6 +15,7 @@ import functools
 import os
 import socket
 import sys
+from collections.abc import Sequence
 
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.request.account import Account
@@ -22,6 +23,7 @@ from mep.request.launch_spec import LaunchSpec
 
 MARK = "MEP_HELPER"
 """A variable, 1 in whatever we start as an account of the helpers: by it other processes of that are told apart."""
+FIRST_MORE = 3
 _ARGUMENTS = ("-I", "-m")
 _NAME = "mep-helper"
 _MODE = 0o711
@@ -38,14 +40,14 @@ class HelperUnavailable(Exception):
         self.exit_code = exit_code
 
 
-async def start(module: str, account: Account, theirs: socket.socket) -> SupervisedProcess:
-    """Runs `module` as the account, with `theirs` as its descriptor 0.
+async def start(module: str, account: Account, theirs: socket.socket, *more: socket.socket) -> SupervisedProcess:
+    """Runs `module` as the account, with `theirs` as its descriptor 0, and `more` from FIRST_MORE on.
 
     Raises:
         HelperUnavailable: the launch was refused, or a step of it failed.
     """
     try:
-        return await SupervisedProcess.start(_spec(module, account, theirs.fileno()))
+        return await SupervisedProcess.start(_spec(module, account, theirs.fileno(), more))
     except NotStarted as e:
         raise HelperUnavailable(f"cannot start {module} as account {account.name!r}: {e}") from None
     except OSError as e:
@@ -94,7 +96,7 @@ def _executable_in_memory() -> int:
     return os.memfd_create(_NAME, flags)
 
 
-def _spec(module: str, account: Account, connection: int) -> LaunchSpec:
+def _spec(module: str, account: Account, connection: int, more: Sequence[socket.socket]) -> LaunchSpec:
     return LaunchSpec(
         argv=(sys.executable, *_ARGUMENTS, module),  # by its name Python finds its packages
         environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/", MARK: "1", **_library_path()},
@@ -104,6 +106,6 @@ def _spec(module: str, account: Account, connection: int) -> LaunchSpec:
         groups=(account.gid,),
         directory="/",
         log=None,
-        descriptors={0: connection, 1: 2, 2: 2},
+        descriptors={0: connection, 1: 2, 2: 2, **{n: each.fileno() for n, each in enumerate(more, FIRST_MORE)}},
         program=interpreter(),
     )

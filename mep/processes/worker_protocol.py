@@ -1,6 +1,7 @@
 """What the monitor and the worker say to each other, over a `Channel`. What the worker says is read as a stranger's.
 
-to the worker    BEGIN          {endpoint_id, amqp_port, debug}, file: addresses
+to the worker    BEGIN          {endpoint_id, amqp_port, debug, status}, file: addresses
+                                status: whether descriptor 3 is the socket of `status_protocol`
                  PROBE          asks whether the broker can be reached
                  PERIOD         {period}: seconds between two heartbeats
                  CONSUME        takes commands and sends heartbeats from now on
@@ -11,6 +12,7 @@ to the worker    BEGIN          {endpoint_id, amqp_port, debug}, file: addresses
                  NOT_NOW        {why}: there are none yet
                  FINISH         {timeout}: takes no more commands
                  CLOSE          {timeout}: sends the last heartbeat
+                 STATUS_IS      file: the answer of `status_protocol`, as it is now; after STATUS
 from the worker  ALIVE          every PULSE seconds
                  PROBED         {error}: nothing, or why not
                  CONNECTED, NOT_CONNECTED {why}
@@ -19,6 +21,7 @@ from the worker  ALIVE          every PULSE seconds
                  NOTICED        n {delivered}
                  RENEW          the broker does not want the manager
                  FINISHED, CLOSED
+                 STATUS         somebody asks how the manager is
                  LOG            {level, name, text}
 """
 
@@ -33,6 +36,7 @@ from typing import Any
 
 from mep.processes.channel import Limits
 from mep.processes.printable import escaped
+from mep.processes.status_protocol import MOST_ANSWER
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import MAX_REQUESTER, NAME, StartEndpoint
 
@@ -61,6 +65,7 @@ class ToWorker(enum.IntEnum):
     NOT_NOW = 9
     FINISH = 10
     CLOSE = 11
+    STATUS_IS = 12
 
 
 class FromWorker(enum.IntEnum):
@@ -77,12 +82,14 @@ class FromWorker(enum.IntEnum):
     FINISHED = 109
     CLOSED = 110
     LOG = 111
+    STATUS = 112
 
 
 FILES_TO_WORKER: Limits = {
     ToWorker.BEGIN: [MOST_ADDRESSES],
     ToWorker.ADDRESSES: [MOST_ADDRESSES],
     ToWorker.NOTICE: [MOST_COMMAND],
+    ToWorker.STATUS_IS: [MOST_ANSWER],
 }
 FILES_FROM_WORKER: Limits = {FromWorker.START: [MOST_COMMAND], FromWorker.REJECT: [MOST_COMMAND]}
 """The messages that come with a file, and its greatest size."""

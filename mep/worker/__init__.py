@@ -11,12 +11,13 @@ IMPORTS
   privileged, processes, request; wire
 
 FILES
-  program.py     the program: what the monitor tells it and is told
-  worker.py      the sessions with the broker, made anew when lost
-  consumer.py    start commands: one task for each, acknowledged when it is finished
-  commands.py    bytes to `StartEndpoint`, every field checked
-  heartbeats.py  tells the service that the manager is there
-  notices.py     tells the service that a start failed
-  probe.py       for `mep check`: would the broker have us?
-  event_loop.py  the loop: host names without a lasting thread
+  program.py        the program: what the monitor tells it and is told
+  worker.py         the sessions with the broker, made anew when lost
+  consumer.py       start commands: one task for each, acknowledged when it is finished
+  commands.py       bytes to `StartEndpoint`, every field checked
+  heartbeats.py     tells the service that the manager is there
+  notices.py        tells the service that a start failed
+  probe.py          for `mep check`: would the broker have us?
+  status_server.py  answers how the manager is, for `mep status`
+  event_loop.py     the loop: host names without a lasting thread
 """

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mep.privileged import kernel
+from mep.processes import helper, named_sockets
 from mep.processes.channel import Channel, Files
 from mep.processes.sealed_file import SealedFile
 from mep.processes.worker_protocol import (
@@ -36,6 +37,7 @@ from mep.worker.consumer import CommandConsumer
 from mep.worker.event_loop import EventLoop
 from mep.worker.heartbeats import Heartbeats
 from mep.worker.notices import Notices
+from mep.worker.status_server import StatusServer
 from mep.worker.worker import Addresses, Worker
 from wire.errors import BrokerError, Unreachable
 from wire.queues import Source, Target
@@ -64,6 +66,7 @@ class Program:
         self._addresses: asyncio.Future[Addresses] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._period = 1.0
+        self._status: asyncio.Future[bytes] | None = None
         self._does: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             ToWorker.BEGIN: self._begin,
             ToWorker.PROBE: lambda *_: self._do(self._probe()),
@@ -76,11 +79,13 @@ class Program:
             ToWorker.NOT_NOW: self._not_renewed,
             ToWorker.FINISH: lambda _number, body, _files: self._do(self._finish(body["timeout"])),
             ToWorker.CLOSE: lambda _number, body, _files: self._do(self._close(body["timeout"])),
+            ToWorker.STATUS_IS: self._status_is,
         }
 
     async def run(self, connection: socket.socket) -> None:
         """Returns when the monitor has gone."""
         gone = asyncio.Event()
+        self._manager = named_sockets.peer(connection).uid
         self._channel = Channel(connection, FILES_TO_WORKER, self._take, lambda _: gone.set())
         self._do(self._pulse())
         await gone.wait()
@@ -126,6 +131,9 @@ class Program:
         consumer, heartbeats = CommandConsumer(amqp_port, self), Heartbeats(body["endpoint_id"], lambda: self._period)
         self._notices = Notices(amqp_port)
         self._worker = Worker(_read(files[0].read()), self._renew, consumer, heartbeats)
+        if body["status"]:
+            listening = socket.socket(fileno=helper.FIRST_MORE)
+            self._do(StatusServer(listening, self._manager, self._how_it_is).serve())
 
     async def _probe(self) -> None:
         try:
@@ -175,6 +183,17 @@ class Program:
     def _not_renewed(self, _number: int, body: Mapping[str, Any], _files: Files) -> None:
         if self._addresses is not None and not self._addresses.done():
             self._addresses.set_exception(Unreachable(body["why"]))
+
+    async def _how_it_is(self) -> bytes:
+        """The monitor's answer, which several may wait for."""
+        if self._status is None or self._status.done():
+            self._status = asyncio.get_running_loop().create_future()
+        self._channel.send(FromWorker.STATUS)
+        return await asyncio.shield(self._status)
+
+    def _status_is(self, _number: int, _body: Mapping[str, Any], files: Files) -> None:
+        if self._status is not None and not self._status.done():
+            self._status.set_result(files[0].read())
 
     async def _finish(self, timeout: float) -> None:
         await self._worker.finish(timeout)

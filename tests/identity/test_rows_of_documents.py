@@ -22,7 +22,6 @@ from identity.mapper import Mapper
 from lab.waiting import aiountil
 from mep.monitor import mapping_file
 from mep.monitor.profile_in_force import ProfileInForce
-from mep.monitor.reload_answer import Answers
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments
@@ -93,7 +92,7 @@ def test_row_34_file_replaced_while_running(
         return files.read_mapping(edited)
 
     reader: Any = SimpleNamespace(mapping=read, keep=lambda _profile: None)
-    in_force = ProfileInForce(loaded, reader, status, Answers(tmp_path), lambda _before: None)
+    in_force = ProfileInForce(loaded, reader, status, lambda _taken, _text: None, lambda _before: None)
 
     async def edits() -> None:
         watching = asyncio.ensure_future(in_force.watch_mapping())

@@ -1,7 +1,8 @@
 """Places for work that takes time, given in turn to those who ask: nobody is held up by somebody else's many requests.
 
 `pipeline` has two: for finding out who a requester is, by requester, and for starting user endpoints, by account. Who
-finds no place waits; the turn goes round among the keys, whatever number of requests each of them has.
+finds no place waits; the turn goes round among the keys, whatever number of requests each of them has. What waits holds
+a command of the broker's window, which all share: so only MOST_WAITING of one key may.
 """
 
 from __future__ import annotations
@@ -11,9 +12,17 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Hashable
 
+MOST_WAITING = 250
+"""Of one key. Each may have a newer command of its name behind it (`keyed_lock`): a quarter of what the broker sends
+ahead (`worker.consumer.PREFETCH`), and more than twice of what one scientist asks for at a time."""
+
 
 class WaitedTooLong(Exception):
     """No place was free in time."""
+
+
+class TooManyWait(Exception):
+    """So many of this key wait that no more may."""
 
 
 class Place:
@@ -68,6 +77,7 @@ class FairQueue:
         """Waits for a place until `deadline`, a time of the loop's clock, and holds it within the block.
 
         Raises:
+            TooManyWait: at once.
             WaitedTooLong: the deadline has passed.
         """
         await self._take(key, deadline)
@@ -85,6 +95,8 @@ class FairQueue:
         if self._free and self._taken[key] < self._share:  # so nobody of this key waits
             self._count(key, 1)
             return
+        if len(self._waiting.get(key, ())) >= MOST_WAITING:
+            raise TooManyWait
         loop = asyncio.get_running_loop()
         place: asyncio.Future[None] = loop.create_future()
         self._waiting.setdefault(key, deque()).append(place)

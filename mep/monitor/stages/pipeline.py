@@ -18,7 +18,7 @@ from mep.monitor.stages import admission, plan
 from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
-from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
+from mep.monitor.stages.fair_queue import MOST_WAITING, FairQueue, TooManyWait, WaitedTooLong
 from mep.monitor.stages.keyed_lock import KeyedLock
 from mep.monitor.stages.name_service import NameService
 from mep.monitor.stages.quota import Quota
@@ -291,6 +291,13 @@ class Pipeline:
                 owner, group_ids = await _both(
                     self._name_service.find(identity.username), self._name_service.group_ids(policy.group_names())
                 )
+        except TooManyWait:
+            raise Refused(
+                "identity",
+                f"{MOST_WAITING} requests of this requester wait for being looked up, and no more may. See whether the "
+                "name service answers",
+                f"{MOST_WAITING} of your requests wait here already, and no more may. Please submit again later.",
+            ) from None
         except WaitedTooLong:
             raise Refused(
                 "identity",

@@ -8,9 +8,10 @@
             ...  # launch; `place` is told when nothing but the account's own can hold it up any more
 
 A limit on numbers refuses. What is only busy waits, in turn with other accounts: for a place among the starts under
-way, and for the minute that `starts_per_minute_per_user` counts in. Only new starts are counted, never refreshes of
-what runs. Nothing here knows a process: what runs is told by the caller with each start, so a user endpoint that an
-earlier manager started counts like any other, and nothing is forgotten when one ends.
+way, and for the minute that `starts_per_minute_per_user` counts in; but not more than `fair_queue.MOST_WAITING` of an
+account. Only new starts are counted, never refreshes of what runs. Nothing here knows a process: what runs is told by
+the caller with each start, so a user endpoint that an earlier manager started counts like any other, and nothing is
+forgotten when one ends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from mep.monitor.stages.fair_queue import FairQueue, Place, WaitedTooLong
+from mep.monitor.stages.fair_queue import MOST_WAITING, FairQueue, Place, WaitedTooLong
 from mep.profile.sections.limits import Limits
 from mep.request.refusal import Refused
 
@@ -80,6 +81,7 @@ class Quota:
         """
         lingering = [uid for uid in self._places.lingering.elements() if isinstance(uid, int)]
         _check_numbers(uid, limits, [*{**running, **self._under_way}.values(), *lingering])
+        _check_waiting(uid, list(self._under_way.values()).count(uid))
         at = self._reserve(uid, limits.starts_per_minute_per_user, deadline)
         self._under_way[name] = uid
         try:
@@ -144,6 +146,18 @@ def _too_slow(uid: int, under_way: int) -> Refused:
         "(key start_patience of config.yaml)",
         "This endpoint is busy with starting other user endpoints. Please submit again later.",
     )
+
+
+def _check_waiting(uid: int, under_way: int) -> None:
+    """`under_way`: the starts of the account that have a place, or wait for one or for their minute."""
+    if under_way >= MOST_WAITING:
+        raise Refused(
+            "admission",
+            f"{under_way} starts of uid {uid} are under way or wait for their turn, and no more may. Can its home be "
+            "reached?",
+            f"{under_way} of your user endpoints are being started or wait for that, and no more may. "
+            "Please submit again later.",
+        )
 
 
 def _check_numbers(uid: int, limits: Limits, owners: Sequence[int]) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from lab.waiting import aiountil
+from mep.cli import asking
 from mep.daemon.handed import Tried
-from mep.monitor import status_socket
 from mep.monitor.endpoints import record
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.manager import Manager, Neighbours
+from mep.monitor.status_socket import StatusSocket
+from mep.processes.status_protocol import MOST_ANSWER
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.reader import files, loader
@@ -53,9 +55,11 @@ class StubWorker:
         self.unreachable: Exception | None = None
         self.meanwhile: signal.Signals | None = None
         self.commands: asyncio.Future[None] | None = None
+        self.status: StatusSocket
 
-    async def probe(self) -> None:
+    async def probe(self, status: StatusSocket) -> None:
         self.told.append("probe")
+        self.status = status
         if self.unreachable is not None:
             raise self.unreachable
 
@@ -155,16 +159,8 @@ def test_a_stop_ends_user_endpoints(site: Site, command: StartEndpoint, number: 
 def test_status_tells_of_jobs_from_which_no_worker_comes(site: Site, command: StartEndpoint, alice: Account) -> None:
     site.earlier.start(command)
 
-    def line() -> str:
-        answer = status_socket.ask(site.run_directory, 60)
-        return "" if answer is None else str(answer["line"])
-
     async def says(text: str, *, there: bool = True) -> None:
-        async def look() -> None:
-            while (text in await asyncio.to_thread(line)) is not there:
-                await asyncio.sleep(0.05)
-
-        await asyncio.wait_for(look(), 60)
+        await aiountil(lambda: (text in json.loads(site.worker.status.answer())["line"]) is there, "the status")
 
     async def story(_: Manager) -> None:
         await site.serves()
@@ -298,6 +294,41 @@ def test_an_edited_profile_is_taken_over(site: Site, profile_directory: Path) ->
         assert manager.heartbeat_period() == 12
         manager.not_connected("for a test")
         assert "not connected (for a test)" in site.status.read_text()
+        send(signal.SIGTERM)
+
+    site.serve(story)
+
+
+def test_who_asks_for_a_reload_is_answered_and_on_record(site: Site, profile_directory: Path) -> None:
+    config = profile_directory / "config.yaml"
+
+    async def story(manager: Manager) -> None:
+        await site.serves()
+        config.write_text(f"{config.read_text()}heartbeat_period: 12\n")
+        answer = await asyncio.to_thread(asking.reload, site.run_directory)
+        assert answer == asking.Reloaded(taken=True, text="restart needed for: audit_log_path")
+        assert manager.heartbeat_period() == 12
+        config.write_text(f"{config.read_text()}nonsense: 1\n")
+        several = [asyncio.to_thread(asking.reload, site.run_directory) for _ in range(3)]
+        for answer in await asyncio.gather(*several):
+            assert not answer.taken and "nonsense" in answer.text
+        send(signal.SIGTERM)
+
+    site.serve(story)
+    asked, answered = site.trail("asked"), site.trail("answered")
+    assert {(line["what"], line["by_uid"], line["by_pid"]) for line in asked} == {("reload", os.getuid(), os.getpid())}
+    assert [line["outcome"] for line in answered] == ["done", *["refused"] * 3]
+    assert [line["request"] for line in asked] == [line["request"] for line in answered]
+    assert not {"control", "status.sock"} & {path.name for path in site.run_directory.iterdir()}
+
+
+def test_a_status_is_never_too_long(site: Site) -> None:
+    async def story(manager: Manager) -> None:
+        await site.serves()
+        manager.not_connected("\u2603" * 10**6)
+        answer = site.worker.status.answer()
+        assert len(answer) <= MOST_ANSWER and answer.endswith(b"\n")
+        assert json.loads(answer)["line"].startswith("endpoint an-endpoint-id: not connected")
         send(signal.SIGTERM)
 
     site.serve(story)

@@ -15,7 +15,6 @@ from lab.waiting import aiountil
 from mep.daemon.handed import Tried
 from mep.monitor import mapping_file
 from mep.monitor.profile_in_force import ProfileInForce
-from mep.monitor.reload_answer import Answers
 from mep.monitor.status import Status
 from mep.processes import forked
 from mep.profile.errors import ConfigErrors
@@ -89,9 +88,12 @@ class Site:
         self._status_file = directory.parent / "status"
         self.before: list[Profile] = []
         profile = loader.load(directory)
-        self.answers = Answers(directory.parent)
+        self.told: list[tuple[bool, str]] = []
         status = Status("id", self._status_file)
-        self.in_force = ProfileInForce(profile, Reader(), status, self.answers, self.before.append)
+        self.in_force = ProfileInForce(profile, Reader(), status, self._tell, self.before.append)
+
+    def _tell(self, taken: bool, text: str) -> None:
+        self.told.append((taken, text))
 
     def status(self) -> str:
         return self._status_file.read_text() if self._status_file.exists() else ""
@@ -143,6 +145,7 @@ def test_a_good_edit_is_in_force(run: Run) -> None:
         assert site.before == [before]
         assert site.in_force.profile.config.heartbeat_period == 12
         assert site.in_force.profile.digest != before.digest
+        await aiountil(lambda: site.told == [(True, "")], "the outcome")
 
     run(story)
 
@@ -155,6 +158,8 @@ def test_a_bad_edit_is_refused_as_a_whole(run: Run) -> None:
         await aiountil(lambda: "edited profile refused" in site.status(), "it is told")
         assert "no_such_key" in site.status()
         assert site.in_force.profile is before and site.before == []
+        ((taken, text),) = site.told
+        assert not taken and "no_such_key" in text
 
     run(story)
 

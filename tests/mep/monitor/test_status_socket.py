@@ -10,22 +10,52 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mep.monitor import last_run, status_socket
+from lab.waiting import until
+from mep.cli import asking
+from mep.monitor import last_run
 from mep.monitor.log_file import LogFile, trouble
+from mep.processes import named_sockets, status_protocol
+from mep.processes.status_protocol import NAME
+from mep.worker import status_server
 
 MANAGER = """
-import asyncio, sys
+import asyncio, json, sys
 from pathlib import Path
+from mep.daemon import helper_account
 from mep.monitor import run_lock
 from mep.monitor.status_socket import StatusSocket
+from mep.monitor.worker_process import NotNow, WorkerProcess
+from mep.processes.sealed_file import SealedFile
+from mep.profile.config import ManagerConfig
 folder = Path(sys.argv[1])
+BROKER = {"connection_url": "amqp://127.0.0.1:1/"}
+ADDRESSES = {
+    "commands": BROKER | {"queue": "q"},
+    "heartbeats": BROKER | {"exchange": "x", "routing_key": "beats", "mandatory": False, "properties": {}},
+}
+class Listener:
+    pipeline = None
+    def heartbeat_period(self):
+        return 30.0
+    def connected(self):
+        pass
+    def not_connected(self, reason):
+        (folder / "status").write_text("endpoint ID: not connected")
+async def renew():
+    raise NotNow("nobody knows")
 async def serve():
     asked = StatusSocket(folder, lambda: {"pid": 1, "line": "endpoint ID: connected"})
-    await asked.open()
+    asked.open()
+    addresses = SealedFile.of(json.dumps(ADDRESSES).encode())
+    worker = WorkerProcess(helper_account.find(ManagerConfig()).worker, "ID", None, addresses, renew, debug=False)
+    worker._status = asked
+    await worker._begin()
+    worker.start(Listener())
     print("serves", flush=True)
     await asyncio.sleep(600)
 with run_lock.hold(folder):
@@ -40,13 +70,24 @@ def folder(profile_directory: Path) -> Path:
 
 
 @pytest.fixture
-def manager(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """What holds the lock and answers as a manager does."""
+def manager(folder: Path, root: None) -> Iterator[subprocess.Popen[bytes]]:
+    """What holds the lock, and has a worker, which answers, as a manager has."""
     with subprocess.Popen([sys.executable, "-c", MANAGER, str(folder)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"serves\n"
         yield process
         process.kill()
+
+
+def worker(manager: subprocess.Popen[bytes]) -> int:
+    """The pid of its worker; it has no other child."""
+    children = Path(f"/proc/{manager.pid}/task/{manager.pid}/children")
+    return until(lambda: int((children.read_text().split() or ["0"])[0]), "a worker")
+
+
+def connect(folder: Path) -> socket.socket:
+    with named_sockets.connected(folder, NAME, socket.SOCK_STREAM, 60) as connection:
+        return connection.dup()
 
 
 def mep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +104,7 @@ def test_a_manager_that_answers(folder: Path, manager: subprocess.Popen[bytes]) 
         f"Endpoint prod runs (pid {manager.pid}). Endpoint ID: connected\n",
     )
     assert mep(folder, "list").stdout.splitlines()[1].split()[:2] == ["prod", "running"]
-    assert (folder / status_socket.NAME).stat().st_mode & 0o777 == 0o600
+    assert (folder / NAME).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_manager_that_stands_still(folder: Path, manager: subprocess.Popen[bytes]) -> None:
@@ -74,31 +115,97 @@ def test_a_manager_that_stands_still(folder: Path, manager: subprocess.Popen[byt
     assert mep(folder, "list").stdout.splitlines()[1].split()[:2] == ["prod", "hangs"]
 
 
+def test_while_the_worker_is_replaced_who_asks_waits_for_the_next_one(
+    folder: Path, manager: subprocess.Popen[bytes]
+) -> None:
+    for _ in range(2):
+        before = worker(manager)
+        os.kill(before, signal.SIGSTOP)  # it has the question, and takes it with it
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(asking.status, folder, 60)
+            until(lambda: waits(folder), "the question to be there")
+            os.kill(before, signal.SIGKILL)
+            assert (answer.result() or {}).get("line") == "endpoint ID: connected"
+        assert worker(manager) != before
+
+
+def waits(folder: Path) -> bool:
+    """Whether a connection has been made that nobody has accepted yet."""
+    named = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(words[7].endswith(f"/{NAME}") and words[5] == "02" for words in named if len(words) > 7)
+
+
+def test_a_worker_that_stands_still_is_told_of(folder: Path, manager: subprocess.Popen[bytes]) -> None:
+    """The manager runs: `mep status` says what it wrote down last."""
+    until((folder / "status").exists, "what it says of the broker")
+    os.kill(worker(manager), signal.SIGSTOP)
+    done = mep(folder, "status", "prod")
+    assert done.returncode == 4
+    assert f"hangs: its manager (pid {manager.pid}) does not answer within 5 s" in done.stdout
+    assert "its worker, stands still" in done.stdout and "endpoint ID: not connected" in done.stdout
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> Iterator[list[bytes]]:
+    """A worker that was taken over: it gives this for an answer, piece by piece, to whoever asks."""
+    pieces = list[bytes]()
+
+    def serve(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection, contextlib.suppress(OSError):
+                    for piece in pieces:
+                        connection.sendall(piece)
+                    connection.recv(1000)
+
+    with named_sockets.listen(tmp_path, NAME, socket.SOCK_STREAM) as listening, ThreadPoolExecutor(1) as pool:
+        listening.setblocking(True)
+        pool.submit(serve, listening)
+        yield pieces
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_what_a_worker_says_steers_no_terminal(tmp_path: Path, liar: list[bytes]) -> None:
+    liar.append(b'{"line": "\\u001b[2J"}\n')
+    assert (asking.status(tmp_path, 60) or {})["line"] == "\\x1b[2J"
+
+
+@pytest.mark.parametrize("answer", [b"x" * 10**6, b"[]\n", b'{"line": 5}\n', b"\xff\n", b""])
+def test_what_is_no_answer(tmp_path: Path, liar: list[bytes], answer: bytes) -> None:
+    liar.append(answer)
+    with pytest.raises(asking.NoAnswer):
+        asking.status(tmp_path, 0.5)
+
+
+def test_an_answer_without_end(tmp_path: Path, liar: list[bytes]) -> None:
+    liar += [b" "] * (status_protocol.MOST_ANSWER * 2)
+    with pytest.raises(asking.NoAnswer):
+        asking.status(tmp_path, 0.5)
+
+
 def test_who_is_slow_holds_up_nobody(folder: Path, manager: subprocess.Popen[bytes]) -> None:
     with contextlib.ExitStack() as silent:
-        for _ in range(status_socket.MOST - 1):
-            connection = silent.enter_context(socket.socket(socket.AF_UNIX))
-            with status_socket._short(folder) as path:
-                connection.connect(path)
-        answer = status_socket.ask(folder, 30)
+        for _ in range(status_server.MOST - 1):
+            silent.enter_context(connect(folder))
+        answer = asking.status(folder, 30)
         assert answer is not None
         assert answer["line"] == "endpoint ID: connected"
 
 
 @pytest.mark.parametrize("question", [b"", b"\n", b"{}\n", b"[" * 3000 + b"\n", b"x" * 100_000, b"\xff\n"])
 def test_what_is_no_question(folder: Path, manager: subprocess.Popen[bytes], question: bytes) -> None:
-    with status_socket._short(folder) as path, socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
+    with connect(folder) as connection:
         with contextlib.suppress(OSError):
             connection.sendall(question)
             connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionError):
             assert b"line" not in connection.recv(1000)
-    assert status_socket.ask(folder, 30) is not None
+    assert asking.status(folder, 30) is not None
 
 
 def test_only_root_may_ask(folder: Path, manager: subprocess.Popen[bytes], root: None) -> None:
-    (folder / status_socket.NAME).chmod(0o666)  # the kernel's word counts, not only the mode
+    (folder / NAME).chmod(0o666)  # the kernel's word counts, not only the mode
     child = os.fork()
     if child == 0:
         folder.chmod(0o755)
@@ -106,7 +213,7 @@ def test_only_root_may_ask(folder: Path, manager: subprocess.Popen[bytes], root:
         os.setgid(65534)
         os.setuid(65534)
         with contextlib.suppress(BaseException), socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(status_socket.NAME)
+            connection.connect(NAME)
             connection.sendall(b'{"ask": "status"}\n')
             os._exit(3 if connection.recv(100) else 0)
         os._exit(4)

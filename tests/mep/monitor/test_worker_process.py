@@ -90,6 +90,19 @@ def in_a_file(addresses: Mapping[str, Any]) -> SealedFile:
     return SealedFile.of(json.dumps(addresses).encode())
 
 
+class NoStatus:
+    """Nobody can ask how the manager is."""
+
+    listening = None
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def answer(self) -> bytes:
+        self.answers += 1
+        return b"{}\n"
+
+
 class Site:
     """Who listens, and takes the commands."""
 
@@ -139,7 +152,7 @@ class Site:
         return self.worker._process.pid
 
     async def connect(self) -> asyncio.Future[None]:
-        await self.worker.probe()
+        await self.worker.probe(NoStatus())
         (unwanted,) = self.worker.start(self)
         await aiountil(lambda: "connected" in self.told, "the connection")
         return unwanted
@@ -273,7 +286,7 @@ def test_a_broker_that_is_not_there_is_told_at_the_start(broker: PrivateBroker) 
         commands = {"connection_url": "amqp://u:hunter2@127.0.0.1:1/", "queue": "q"}
         site.worker._addresses = in_a_file({**service.addresses, "commands": commands})
         with pytest.raises(HelperUnavailable, match=r"the broker that the service names: .*refused") as caught:
-            await site.worker.probe()
+            await site.worker.probe(NoStatus())
         assert "hunter2" not in str(caught.value)
         assert caught.value.exit_code == os.EX_TEMPFAIL
 
@@ -346,7 +359,8 @@ def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
         addresses: Mapping[str, Any] = {}
 
     async def whole() -> None:
-        site = Taker(NoService())  # type: ignore[arg-type]
+        site, status, since = Taker(NoService()), NoStatus(), time.monotonic()  # type: ignore[arg-type]
+        site.worker._status = status
         await site.worker._begin()
         site.worker.start(site)
         before = len(os.listdir("/proc/self/fd"))
@@ -368,6 +382,7 @@ def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
         theirs[-1].close()
         assert len(os.listdir("/proc/self/fd")) <= before + 1, seed
         assert len(theirs) > 100, "it was replaced again and again"
+        assert 0 < status.answers <= (time.monotonic() - since) / worker_process.STATUS_PERIOD + 1
 
     monkeypatch.setattr(worker_process, "MARGIN", 0.1)
     asyncio.run(whole())

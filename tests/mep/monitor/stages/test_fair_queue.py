@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
+from mep.monitor.stages.fair_queue import MOST_WAITING, FairQueue, TooManyWait, WaitedTooLong
 
 LONG = 60.0
 
@@ -20,7 +20,7 @@ async def hold(queue: FairQueue, key: str, release: asyncio.Event, patience: flo
 def test_who_has_many_holds_up_nobody() -> None:
     async def story() -> None:
         queue, release = FairQueue(4, 2), asyncio.Event()
-        many = [asyncio.create_task(hold(queue, "many", release)) for _ in range(300)]
+        many = [asyncio.create_task(hold(queue, "many", release)) for _ in range(200)]
         await asyncio.sleep(0)
         assert queue.taken("many") == 2
         other = asyncio.Event()
@@ -28,6 +28,28 @@ def test_who_has_many_holds_up_nobody() -> None:
         await hold(queue, "other", other, patience=0)
         release.set()
         await asyncio.gather(*many)
+        assert queue._free == 4 and not queue._waiting and not queue._taken
+
+    asyncio.run(story())
+
+
+def test_only_so_many_of_one_key_wait() -> None:
+    async def story() -> None:
+        queue, release = FairQueue(4, 2), asyncio.Event()
+        many = [asyncio.create_task(hold(queue, "many", release)) for _ in range(MOST_WAITING + 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyWait):
+            await hold(queue, "many", release)
+        others = [asyncio.create_task(hold(queue, "other", release)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert queue.taken("other") == 2
+        many[-1].cancel()
+        await asyncio.wait(many[-1:])
+        many.append(asyncio.create_task(hold(queue, "many", release)))
+        await asyncio.sleep(0)
+        assert not many[-1].done()
+        release.set()
+        await asyncio.gather(*many, *others, return_exceptions=True)
         assert queue._free == 4 and not queue._waiting and not queue._taken
 
     asyncio.run(story())

@@ -23,7 +23,8 @@ from mep.monitor.stages import untold
 from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
-from mep.monitor.stages.pipeline import AGREEING, Pipeline
+from mep.monitor.stages.fair_queue import MOST_WAITING
+from mep.monitor.stages.pipeline import AGREEING, SHARE, Pipeline
 from mep.monitor.stages.rights import Rights
 from mep.processes.process import Process
 from mep.profile.profile import Profile
@@ -34,6 +35,7 @@ from mep.request.launch_plan import LaunchPlan
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
+from mep.worker.consumer import PREFETCH
 from tests.mep.monitor.stubs import StubKept, StubMapper, StubNameService, StubNotices, StubRenderer
 
 
@@ -285,13 +287,71 @@ def test_a_name_service_that_knows_nobody_ends_nobody(site: Site, command: Start
 
 
 def test_a_burst_waits_and_is_not_refused(site: Site, command: StartEndpoint) -> None:
-    """300 starts at once; a place is given back with each."""
+    """200 starts at once; a place is given back with each."""
 
     async def story() -> None:
-        await asyncio.gather(*(site.pipeline.handle(numbered(command, n, f"uep.{n}")) for n in range(300)))
+        await asyncio.gather(*(site.pipeline.handle(numbered(command, n, f"uep.{n}")) for n in range(200)))
 
     run(story)
-    assert len(site.table.plans) == 300 and site.notices.sent == []
+    assert len(site.table.plans) == 200 and site.notices.sent == []
+
+
+@pytest.mark.parametrize("where", ["name service", "home"])
+def test_who_floods_is_refused_and_nobody_else_notices(
+    site: Site, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """One account, whose look-up or home hangs, has more commands than the broker sends ahead; another one comes."""
+    bob, hangs = Account("bob", 54322, 54322, "", "/home/bob", "/bin/sh", (54322,)), asyncio.Event()
+
+    async def identify(command: StartEndpoint, documents: object) -> MappedIdentity:
+        assert isinstance(site.mapper.answer, MappedIdentity)
+        return dataclasses.replace(site.mapper.answer, username="bob" if command.requester == "bob" else "alice")
+
+    async def find(username: str) -> Account:
+        if where == "name service" and username != "bob":
+            await hangs.wait()
+        return site.names.accounts[username]
+
+    launch = site.table.launch
+
+    async def hanging(plan: Any, command: StartEndpoint, place: Any) -> UserEndpoint:
+        place.at_own_risk()
+        if plan.account.name != "bob":
+            await hangs.wait()
+        return await launch(plan, command, place)
+
+    site.names.accounts["bob"] = bob
+    monkeypatch.setattr(site.mapper, "identify", identify)
+    monkeypatch.setattr(site.names, "find", find)
+    monkeypatch.setattr(site.table, "launch", hanging)
+
+    async def story() -> None:
+        window = asyncio.Semaphore(PREFETCH)
+
+        async def comes(number: int, requester: str = "me") -> None:
+            try:
+                await site.pipeline.handle(
+                    dataclasses.replace(command, request_id=f"r{number}", name=f"uep.{number}", requester=requester)
+                )
+            finally:
+                window.release()
+
+        tasks = []
+        for number in range(PREFETCH + 100):
+            await window.acquire()  # as the broker sends: no more than it has acknowledgements for
+            tasks.append(asyncio.create_task(comes(number)))
+            await asyncio.sleep(0)
+        await window.acquire()
+        await comes(9999, "bob")
+        assert site.events("r9999")[-1] == "started"
+        await aiountil(lambda: sum(not task.done() for task in tasks) == held, "refusals")
+        hangs.set()
+        await asyncio.gather(*tasks)
+
+    held = MOST_WAITING + (SHARE if where == "name service" else 0)
+    run(story)
+    assert {text for _, text in site.notices.sent if "no more may. Please submit again later." not in text} == set()
+    assert len(site.notices.sent) == PREFETCH + 100 - held
 
 
 def test_wrong_options_are_told_at_once_although_a_start_would_wait(site: Site, command: StartEndpoint) -> None:
