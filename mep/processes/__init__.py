@@ -10,18 +10,21 @@ IMPORTS
   privileged, request
 
 FILES
-  time_limit.py       waits with a time limit
-  supervised.py       a child that runs as another account: started by the one launch, reaped at its end
-  helper.py           a program of ours that runs so, with a socket
-  bounded_output.py   what a child writes into a pipe, up to a limit
-  forked.py           work on files in a forked child with our rights, when a disk may hang
-  report.py           the wait for a child's report: at the gate, executed, failed
-  reaping.py          reaps children by their pidfds
-  pidfd.py            signals and ends by pidfd
-  process.py          one process and no other: pid and start time
-  sealed_file.py      a file in memory that nobody can change: what a program reads on descriptor 0
-  printable.py        text of other processes, for logs and people
-  channel.py          messages between the monitor and a process of its own, and files with them
-  worker_protocol.py  what the monitor and the worker say to each other
-  render_protocol.py  what the monitor and the render server say to each other, and the limits of both
+  time_limit.py             waits with a time limit
+  supervised.py             a child that runs as another account: started by the one launch, reaped at its end
+  helper.py                 a program of ours that runs so, with a socket
+  bounded_output.py         what a child writes into a pipe, up to a limit
+  forked.py                 work on files in a forked child with our rights, when a disk may hang
+  report.py                 the wait for a child's report: at the gate, executed, failed
+  reaping.py                reaps children by their pidfds
+  pidfd.py                  signals and ends by pidfd
+  process.py                one process and no other: pid and start time
+  sealed_file.py            a file in memory that nobody can change: what a program reads on descriptor 0
+  printable.py              text of other processes, for logs and people
+  message.py                one message between the monitor and a process of its own, and files with it
+  channel.py                messages in an event loop
+  answering.py              a helper that answers questions: what it owes, and another one when it is lost
+  worker_protocol.py        what the monitor and the worker say to each other
+  render_protocol.py        what the monitor and the render server say to each other, and the limits of both
+  name_service_protocol.py  what the monitor and the name service helper say to each other
 """

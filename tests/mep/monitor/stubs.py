@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.processes.sealed_file import SealedFile
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -78,7 +79,7 @@ class StubRenderer:
     ) -> RenderedConfig:
         if self.fails is not None:
             raise self.fails
-        return RenderedConfig("engine: {}")
+        return RenderedConfig(SealedFile.of(b"engine: {}"))
 
 
 @dataclass
