@@ -90,7 +90,10 @@ class Client:
         number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
         self._owed[number] = (kind, read, answer)  # owed until it comes, wanted or not
         self._channel.send(kind, number, files=files, **body)
-        return await answer
+        try:
+            return await answer
+        finally:
+            del answer  # it holds what is raised, which refers to this frame: all that it holds would stay open
 
     def give_up(self, why: str) -> None:
         """Ends the helper, and what it has started; whoever waits for it is told."""
