@@ -27,7 +27,7 @@ ROOMS = {
     "profile": set[str](),
     "privileged": {"request"},
     "processes": {"request", "privileged"},
-    "accounts": {"request", "privileged"},
+    "accounts": {"request", "privileged", "processes"},
     "renderer": {"request", "privileged", "processes"},
     "mapper": {"request", "privileged", "processes", "identity"},
     "reader": {"request", "processes", "profile", "renderer", "identity"},

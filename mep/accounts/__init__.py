@@ -9,10 +9,10 @@ CALLED BY
   monitor.stages.name_service starts the program, asks it, and checks each answer as a stranger's. cli.dry_run.
 
 IMPORTS
-  privileged, request
+  privileged, processes, request
 
 FILES
   look_up.py  asks, and waits for the answer
   shells.py   is this a login shell? /etc/shells, and whether the program can be executed
-  server.py   the program: requests as lines on descriptor 0, a few threads, answers in the order in which they come
+  server.py   the program: questions on descriptor 0, threads, answers in the order in which they are there
 """

@@ -121,7 +121,7 @@ def render(
 
     need_root("templates are rendered under another account")
     given = _given_options(options)
-    print(_answer(dry_run.render(load(profile_directory(name)), user, given)).text)
+    print(_answer(dry_run.render(load(profile_directory(name)), user, given)).read())
 
 
 def _show_mapping(profile: Profile, records: list[dict[str, Any]]) -> None:

@@ -118,7 +118,7 @@ async def _rendered(
                 return trial, e.refusal
             trial = trial.with_value(missing[1], _properties(profile.schema or {}).get(missing[1], {}))
         else:
-            return trial, config.text
+            return trial, config.read()
     return trial, Refusal("template", f"{profile.template_name}: needs more than {MOST} options", "")
 
 

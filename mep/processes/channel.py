@@ -1,8 +1,6 @@
-"""Messages between the monitor and a process of its own, over a socket that keeps them apart (SOCK_SEQPACKET).
+"""Messages between the monitor and a process of its own, in an event loop: `message` has their form.
 
-A message is a header of fixed size, a JSON object of at most BODY bytes, and sealed files in memory with what is
-larger, which may be passed on unread. Each kind says how many files it has, and how large each may be. What does not
-fit ends the channel: whoever sent it is not to be trusted, and is replaced.
+What does not fit ends the channel: whoever sent it is not to be trusted, and is replaced.
 """
 
 from __future__ import annotations
@@ -10,36 +8,23 @@ from __future__ import annotations
 import asyncio
 import collections
 import enum
-import json
 import socket
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mep.processes.sealed_file import SealedFile
+from mep.processes import message
+from mep.processes.message import BODY, HEADER, MOST_FILES, Files, Limits, Message, Senseless
 
-HEADER = struct.Struct("!HI")
-"""The kind of the message, and the number of what it is about."""
-BODY = 4096
-"""Bytes of a body."""
+__all__ = ["BODY", "HEADER", "MOST_FILES", "Channel", "Files", "Limits", "Message", "Senseless", "Take"]
+
 AT_ONCE = 64
 """Messages that are taken before everything else has its turn."""
 MOST_WAITING = 20_000
 """Messages that may wait until the other side reads them. It hangs when there are more."""
-MOST_FILES = 8
-"""Files of one message."""
 
-Files = Sequence[SealedFile]
-Message = tuple[int, int, Mapping[str, Any], Files]
 Take = Callable[[int, int, Mapping[str, Any], Files], None]
 """Takes a message: its kind, its number, its body, its files. Raises ValueError, TypeError or KeyError when it makes no
 sense, which ends the channel."""
-Limits = Mapping[int, Sequence[int]]
-"""The kinds of messages that come with files, and how many bytes each of these may have."""
-
-
-class Senseless(ValueError):
-    """A message is not of the form that messages have."""
 
 
 class Channel:
@@ -63,9 +48,7 @@ class Channel:
         """Sends a message, or keeps it until the other side reads. Nothing is sent when the channel has ended."""
         if self._closed:
             return
-        data = HEADER.pack(kind, number) + json.dumps(body).encode()
-        assert len(data) <= HEADER.size + BODY, f"{kind!r} has {len(data)} bytes"
-        self._waiting.append((data, files))
+        self._waiting.append((message.pack(kind, number, body), tuple(files)))
         if len(self._waiting) == 1:
             self._flush()
         elif len(self._waiting) > MOST_WAITING:
@@ -85,7 +68,7 @@ class Channel:
         while self._waiting:
             data, files = self._waiting[0]
             try:
-                socket.send_fds(self._connection, [data], [file.descriptor for file in files])
+                message.send(self._connection, data, files)
             except BlockingIOError:
                 self._loop.add_writer(self._connection, self._flush)
                 return
@@ -100,11 +83,11 @@ class Channel:
             for _ in range(AT_ONCE):
                 if self._closed:
                     return
-                message = _receive(self._connection, self._files)
-                if message is None:
+                came = message.receive(self._connection, self._files)
+                if came is None:
                     self._end("it has ended")
                     return
-                self._take(*message)
+                self._take(*came)
         except BlockingIOError:
             return
         except OSError as e:
@@ -116,23 +99,3 @@ class Channel:
         if not self._closed:
             self.close()
             self._lost(why)
-
-
-def _receive(connection: socket.socket, limits: Limits) -> Message | None:
-    """The next message; None at the end. Raises BlockingIOError, Senseless, ValueError."""
-    data, descriptors, flags, _ = socket.recv_fds(connection, HEADER.size + BODY + 1, MOST_FILES)
-    files = list(map(SealedFile, descriptors))  # from here on they are closed, whatever comes
-    if not data and not files:
-        return None
-    if not HEADER.size <= len(data) <= HEADER.size + BODY or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-        raise Senseless("a message is too short or too long")
-    kind, number = HEADER.unpack_from(data)
-    body = json.loads(data[HEADER.size :])
-    if not isinstance(body, dict):
-        raise Senseless("a body is no object")
-    allowed = limits.get(kind, ())
-    if len(files) != len(allowed):
-        raise Senseless(f"a message of kind {kind} came with {len(files)} descriptors")
-    for file, most in zip(files, allowed, strict=True):
-        file.require(most)
-    return kind, number, body, files

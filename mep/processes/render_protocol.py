@@ -1,26 +1,27 @@
 """What the monitor and the render server say to each other, and the limits that both must know.
 
-The render server's descriptor 0 is a socket that keeps messages apart (SOCK_SEQPACKET):
+                                      is answered once, in any order, by
+by being started  number 0            READY
+to the server     RENDER   n, files   RENDERED, REFUSED or ENDED
+from the server   READY    0
+                  RENDERED n, file: the configuration
+                  REFUSED  n, file: `stage NUL text for the admin NUL text for the user`, stage `options` or `template`
+                  ENDED    n {code, late}: no answer, but the exit code of the child that was to give it, negative for
+                           a signal, and whether it was killed for taking WALL seconds
 
-  to the server    JOB: an id; with it, as a descriptor, one end of a socket pair for that request
-  from the server  ENDED: the id; the exit code of the job's child, negative for a signal; whether it was killed for
-                   taking WALL seconds. Id 0, once, says that the server is ready.
+DIALOGUE says the same; `answering` holds the server to it. Its children have no say in it: each reads the files of one
+question and writes one, which the server seals and passes on unread.
 
-A request is all that comes on its own socket. What its child writes there counts only if the exit code is 0.
-
-Request:  a JSON object {"template", "templates", "schema", "options", "runtime", "identity", "config", "environment"};
-          options and runtime are the user's, as JSON texts
-Answer:   UTF-8: `config NUL text`, or `refused NUL stage NUL admin NUL user`, with stage `options` or `template`
+Files of RENDER, each a JSON object: what is the profile's {template, templates, schema, config, environment}; the
+options and the runtime as the client has sent them; the template variable `mapped_identity`.
 """
 
 from __future__ import annotations
 
-import struct
+import enum
 
-JOB = struct.Struct("!Q")
-ENDED = struct.Struct("!Qi?")
-OUT_OF_MEMORY = 3
-"""Exit code of a child that reached its limit of memory."""
+from mep.processes.message import START, Dialogue, Limits
+from mep.request.start_endpoint import MAX_OPTIONS
 
 PARALLEL = 4
 """Requests handled at a time."""
@@ -34,3 +35,37 @@ MAX_CONFIG = 2**20
 """Characters of a rendered configuration."""
 MAX_REASON = 2000
 """Characters of a text of a refusal."""
+OUT_OF_MEMORY = 3
+"""Exit code of a child that reached its limit of memory."""
+MOST_PROFILE = 64 * 2**20
+MOST_IDENTITY = 2**21
+
+
+class ToRenderer(enum.IntEnum):
+    """Kinds of questions."""
+
+    RENDER = 1
+
+
+class FromRenderer(enum.IntEnum):
+    """Kinds of answers."""
+
+    READY = 101
+    RENDERED = 102
+    REFUSED = 103
+    ENDED = 104
+
+
+FILES_TO_RENDERER: Limits = {ToRenderer.RENDER: [MOST_PROFILE, MAX_OPTIONS, MAX_OPTIONS, MOST_IDENTITY]}
+DIALOGUE = Dialogue(
+    module="mep.renderer.server",
+    answers={
+        START: {FromRenderer.READY: {}},
+        ToRenderer.RENDER: {
+            FromRenderer.RENDERED: {},
+            FromRenderer.REFUSED: {},
+            FromRenderer.ENDED: {"code": int, "late": bool},
+        },
+    },
+    files={FromRenderer.RENDERED: [4 * MAX_CONFIG], FromRenderer.REFUSED: [2 * 4 * MAX_REASON + 100]},
+)

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
+from mep.processes.helper import HelperUnavailable
+
 
 class Lost(Exception):
     """The helper that was asked has ended, or had to be ended. The text says why."""
 
 
-class Stopped(Exception):
+class Stopped(HelperUnavailable):
     """There will be no helper any more."""
 
 
@@ -55,7 +57,7 @@ class Replaceable(Generic[C]):
         """The one that runs. Raises Stopped, HelperUnavailable."""
         async with self._starting:
             if self._stopped:
-                raise Stopped
+                raise Stopped("the manager is being stopped")
             if self.current is None or self.current.lost is not None:
                 self.current = await self._start()
             return self.current

@@ -20,17 +20,32 @@ def sealed(name: str, data: bytes) -> int:
     Raises:
         OSError: no descriptor or memory to be had; nothing stays open.
     """
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = unsealed(name)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        fill(descriptor, data)
+        seal(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def unsealed(name: str) -> int:
+    """A descriptor of an empty file, for `fill` and `seal`. Raises OSError."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def fill(descriptor: int, data: bytes) -> None:
+    """Writes all of it. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def seal(descriptor: int) -> None:
+    """Makes it final, and to be read from its beginning. Raises OSError: somebody else can still write to it."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
 
 
 class SealedFile:

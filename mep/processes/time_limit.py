@@ -26,6 +26,9 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
-    if not in_time and task.cancelled():
-        raise asyncio.TimeoutError
-    return task.result()
+    try:
+        if not in_time and task.cancelled():
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        del task, in_time, work  # what is raised refers to this frame: whatever that holds would stay open

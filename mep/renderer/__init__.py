@@ -2,8 +2,8 @@
 
 PROCESS
   `server`: a program of its own, run as `render_account`: no rights, no secret, no capability, not dumpable. It forks a
-  child for each request, which has one descriptor, and limits of time, memory and output. `templating` runs in that
-  child; and where a profile is read, to find what is wrong with a template.
+  child for each request, which has the files of request and answer, and limits of time, memory and output. `answer`
+  runs in that child; `template` there, and where a profile is read, to find what is wrong with a template.
 
 CALLED BY
   monitor.stages.renderer starts the program and checks what it says; reader.files.

@@ -1,13 +1,13 @@
 """From a request to its answer, in a child of the render server: checks the options, fills in the template.
 
-`server` calls `warm_up` once and `answer` in each child; `processes.render_protocol` has the form of both.
+`server` calls `warm_up` once and `answer` in each child; `processes.render_protocol` has the files that it is given.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mep.processes.render_protocol import MAX_REASON
@@ -39,33 +39,33 @@ def warm_up() -> None:
         "a: 2020-99-99",
     ):
         for schema in (None, {"properties": {"A": {"$ref": "#", "pattern": "^a"}}}, {"required": ["B"]}):
-            request = {"template": "t", "templates": {"t": text}, "schema": schema, "options": '{"A": "a"}'}
-            answer(json.dumps(request | {"runtime": "{}", "identity": {}, "config": {}, "environment": {}}).encode())
+            profile = {"template": "t", "templates": {"t": text}, "schema": schema, "config": {}, "environment": {}}
+            answer([json.dumps(profile).encode(), b'{"A": "a"}', b"{}", b"{}"])
 
 
-def answer(request: bytes) -> bytes:
-    """The answer to a request. Raises MemoryError, and whatever a hostile request provokes."""
+def answer(files: Sequence[bytes]) -> tuple[bool, bytes]:
+    """Whether a request is granted, and the configuration, or the refusal. Raises MemoryError, and whatever a hostile
+    request provokes."""
     try:
-        fields: tuple[str, ...] = ("config", _render(json.loads(request)))
+        profile, given, runtime, identity = map(json.loads, files)
+        return True, _render(profile, given, runtime, identity).encode("utf-8", "replace")
     except (Unacceptable, RecursionError) as e:
         refusal = e if isinstance(e, Unacceptable) else _TOO_DEEP
-        fields = ("refused", refusal.stage, refusal.admin[:MAX_REASON], refusal.user[:MAX_REASON])
-    return "\0".join(fields).encode("utf-8", "replace")
+        fields = (refusal.stage, refusal.admin[:MAX_REASON], refusal.user[:MAX_REASON])
+        return False, "\0".join(fields).encode("utf-8", "replace")
 
 
-def _render(request: Mapping[str, Any]) -> str:
-    given, runtime = json.loads(request["options"]), json.loads(request["runtime"])
+def _render(profile: Mapping[str, Any], given: Any, runtime: Any, identity: Mapping[str, Any]) -> str:
     options.check_values("user_endpoint_config", given)
     options.check_values("user_runtime", runtime)
-    options.check_options(given, request["schema"])
-    identity = request["identity"]
+    options.check_options(given, profile["schema"])
     reserved = {
-        "parent_config": request["config"],
+        "parent_config": profile["config"],
         "mapped_identity": {**identity, "local": encode_account(identity.get("local", {}))},
         "user_runtime": encode(runtime),
-        "env": request["environment"],
+        "env": profile["environment"],
     }
     variables = {key: encode(value) for key, value in given.items()} | reserved | {"_GC": reserved}
-    text = template.fill_in(request["templates"], request["template"], variables)
-    template.check_config(text, request["template"])
+    text = template.fill_in(profile["templates"], profile["template"], variables)
+    template.check_config(text, profile["template"])
     return text

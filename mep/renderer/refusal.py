@@ -1,4 +1,4 @@
-"""What ends a request in the render server; it travels as the answer `refused` (`processes.render_protocol`)."""
+"""What ends a request in the render server; it travels as REFUSED (`processes.render_protocol`)."""
 
 from __future__ import annotations
 

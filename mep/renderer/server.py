@@ -5,32 +5,50 @@ driven by an option, the sandbox may have a hole. So this runs as an account tha
 
   server  imports what is needed, once, and forks. It handles no byte of a request or an answer, so none is in its
           memory, where it would live on and be inherited by the next child. It has given up the network.
-  child   takes its limits, then reads its request, has `answer` answer it, and ends. Descriptor 0 is all it has and
-          it can get no other, so it opens no file and no socket, and it starts no process. PARALLEL run at a time.
+  child   takes its limits, then reads its request, has `answer` answer it, and ends. The files in memory with request
+          and answer are all it has, and it can get no other descriptor, so it opens no file and no socket, and it
+          starts no process. PARALLEL run at a time.
 
-The monitor (`monitor.stages.render_server`) is at the other end of descriptor 0; `processes.render_protocol` has the
+The monitor (`monitor.stages.renderer`) is at the other end of descriptor 0; `processes.render_protocol` has the
 messages.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import resource
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from mep.privileged import kernel, network
+from mep.processes import message
+from mep.processes.message import Files
 from mep.processes.pidfd import send_signal
-from mep.processes.render_protocol import CPU, ENDED, JOB, MEMORY, OUT_OF_MEMORY, PARALLEL, WALL
+from mep.processes.render_protocol import (
+    CPU,
+    DIALOGUE,
+    FILES_TO_RENDERER,
+    MAX_CONFIG,
+    MEMORY,
+    OUT_OF_MEMORY,
+    PARALLEL,
+    WALL,
+    FromRenderer,
+)
+from mep.processes.sealed_file import SealedFile, fill, seal, unsealed
 
-Handler = Callable[[bytes], bytes]
-"""Makes the answer to a request. May raise anything."""
+Handler = Callable[[Sequence[bytes]], tuple[bool, bytes]]
+"""Makes the answer to a request: whether it is granted, and what to say. May raise anything."""
+_REFUSED = 4
+"""The exit code of a child whose answer is a refusal."""
+_SAYS = {0: FromRenderer.RENDERED, _REFUSED: FromRenderer.REFUSED}
 
 
 def main() -> None:
@@ -54,9 +72,10 @@ def main() -> None:
 
 @dataclass
 class _Child:
-    """A child that runs. `deadline` is on the monotonic clock."""
+    """A child that runs, and the file that it writes. `deadline` is on the monotonic clock."""
 
     job: int
+    answer: SealedFile
     pid: int
     pidfd: int
     deadline: float
@@ -74,7 +93,7 @@ class _Server:
         self._open = False
 
     def serve(self) -> None:
-        self._tell(0, 0)
+        self._tell(FromRenderer.READY, 0)
         while True:
             self._listen(len(self._children) < PARALLEL)
             for key, _ in self._selector.select(self._pause()):
@@ -98,23 +117,20 @@ class _Server:
 
     def _take(self) -> bool:
         """Starts the next job. False when there will be none."""
-        message, descriptors, _, _ = socket.recv_fds(self._connection, JOB.size, 1)
-        if not message:
+        question = message.receive(self._connection, FILES_TO_RENDERER)
+        if question is None:
             return False
-        (job,) = JOB.unpack(message)
+        _, job, _, files = question
         server = os.getpid()
         try:
-            pid = os.fork() if descriptors else -1
+            answer = SealedFile(unsealed("answer"))
+            pid = os.fork()
         except OSError:
-            pid = -1
-        if pid == 0:
-            _child(descriptors[0], server, self._handle)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if pid < 0:
-            self._tell(job, os.EX_TEMPFAIL)
+            self._tell(FromRenderer.ENDED, job, code=os.EX_TEMPFAIL, late=False)
             return True
-        child = _Child(job, pid, os.pidfd_open(pid), time.monotonic() + WALL)
+        if pid == 0:
+            _child(files, answer, server, self._handle)
+        child = _Child(job, answer, pid, os.pidfd_open(pid), time.monotonic() + WALL)
         self._children.append(child)
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
         return True
@@ -124,7 +140,12 @@ class _Server:
         os.close(child.pidfd)
         self._children.remove(child)
         _, status = os.waitpid(child.pid, 0)
-        self._tell(child.job, os.waitstatus_to_exitcode(status), child.late)
+        code = os.waitstatus_to_exitcode(status)
+        kind = None if child.late else _SAYS.get(code)
+        if kind is not None and _is_whole(child.answer, DIALOGUE.files[kind][0]):
+            self._tell(kind, child.job, [child.answer])
+        else:
+            self._tell(FromRenderer.ENDED, child.job, code=code, late=child.late)
 
     def _kill_late(self) -> None:
         now = time.monotonic()
@@ -133,38 +154,48 @@ class _Server:
                 child.late = True
                 send_signal(child.pidfd, signal.SIGKILL)
 
-    def _tell(self, job: int, code: int, late: bool = False) -> None:
-        self._connection.send(ENDED.pack(job, code, late))
+    def _tell(self, kind: FromRenderer, job: int, files: Files = (), **body: object) -> None:
+        message.send(self._connection, message.pack(kind, job, body), files)
+
+
+def _is_whole(answer: SealedFile, most: int) -> bool:
+    """Whether the file may be passed on: not too large, and sealed, since its child has ended."""
+    try:
+        seal(answer.descriptor)
+    except OSError:  # the child has sealed something of it itself
+        return False
+    return answer.size <= most
 
 
 # --- a child ----------------------------------------------------------------------------------------------------------
 
 
-def _child(descriptor: int, server: int, handle: Handler) -> NoReturn:
-    """One request, from its socket and back to it. Never returns."""
+def _child(files: Files, answer: SealedFile, server: int, handle: Handler) -> NoReturn:
+    """One request, from its files to that of its answer. Never returns."""
     code = 1
     try:
-        _confine(descriptor, server)
-        with socket.socket(fileno=0) as connection, connection.makefile("rwb") as stream:
-            stream.write(handle(stream.read()))
-        code = 0
+        _confine(sorted(file.descriptor for file in (*files, answer)), server)
+        granted, text = handle([file.read() for file in files])
+        fill(answer.descriptor, text)
+        code = 0 if granted else _REFUSED
     except MemoryError:
         code = OUT_OF_MEMORY
     finally:
         os._exit(code)  # whatever happened: a child must never return into the server's code
 
 
-def _confine(descriptor: int, server: int) -> None:
-    """Leaves this process nothing but `descriptor`, as number 0, and limits that it cannot raise."""
+def _confine(descriptors: Sequence[int], server: int) -> None:
+    """Leaves this process nothing but these descriptors, in their order, and limits that it cannot raise."""
     kernel.end_with_parent()
     if os.getppid() != server:  # it had ended before
         os._exit(1)
-    os.dup2(descriptor, 0)
-    kernel.close_from(1)
+    for before, after in itertools.pairwise([-1, *descriptors]):
+        os.closerange(before + 1, after)
+    kernel.close_from(descriptors[-1] + 1)
     for what, soft, hard in (
-        (resource.RLIMIT_NOFILE, 0, 0),  # the one that is open stays; with a limit of 1 it could be closed for another
+        (resource.RLIMIT_NOFILE, 0, 0),  # what is open stays
         (resource.RLIMIT_NPROC, 0, 0),
-        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_FSIZE, 4 * MAX_CONFIG, 4 * MAX_CONFIG),
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_AS, MEMORY, MEMORY),
         (resource.RLIMIT_CPU, CPU, CPU + 1),

@@ -22,6 +22,7 @@ from mep.accounts import look_up
 from mep.monitor.stages import admission, plan
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.privileged import spec
+from mep.processes.sealed_file import SealedFile
 from mep.profile.config import ManagerConfig
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
@@ -124,7 +125,7 @@ def test_row_37_names_used_by_others() -> None:
         assert problem(bad)
     config = ManagerConfig(uep_command=("/opt/mep/bin/mep-uep",))
     site: Any = SimpleNamespace(config=config, environment={}, digest="")
-    who, rendered = MappedIdentity("alice", ALICE, "", []), RenderedConfig("")
+    who, rendered = MappedIdentity("alice", ALICE, "", []), RenderedConfig(SealedFile.of(b""))
     assert plan.make(site, start(), who, ALICES, rendered).argv == ("/opt/mep/bin/mep-uep", f"uep.{MANAGER}")
     shell = re.compile(r"shell\s*=\s*True|os\.(system|popen)\(|getoutput\(|subprocess_shell\(")
     project = Path(__file__).parents[2]

@@ -11,26 +11,23 @@ IMPORTS
   monitor, monitor.endpoints, processes, profile, profile.sections, request
 
 FILES
-  pipeline.py             the order of the stages
-  decisions.py            puts decisions on record: the one place where a refusal is logged, audited and told
-  requester_lines.py      how many lines of the trail one requester may have in full
-  audit_budget.py         how much of the trail the tasks of one account may fill
-  endpoint_events.py      what follows when a user endpoint starts, works or ends: audit, notices, revivals
-  untold.py               answers that could not be told: told later
-  rights.py               ends what runs, and may not any more
-  fair_queue.py           places for work that takes time, in turn
-  keyed_lock.py           one request at a time for each user endpoint
-  identification.py       identity set to name: asks the program `mapper.server`
-  mapper_client.py        one such program: its process, and the requests that it owes an answer
-  mapping_programs.py     runs mapping programs of the site, as ordinary accounts
-  shared_runs.py          one run for all who ask the same at a time
-  name_service.py         name to account: asks the program `accounts.server`
-  name_service_client.py  one such program: its process, and the look-ups that it owes an answer
-  admission.py            may this account have a user endpoint?
-  breaker.py              holds back who keeps dying
-  quota.py                how many, how often
-  renderer.py             options to configuration: asks the program `renderer.server`
-  render_server.py        one such program: its process, and the jobs that it has
-  render_answer.py        what it has answered, checked as a stranger's words
-  plan.py                 what to launch: argv, environment, hand-over. Pure
+  pipeline.py           the order of the stages
+  decisions.py          puts decisions on record: the one place where a refusal is logged, audited and told
+  requester_lines.py    how many lines of the trail one requester may have in full
+  audit_budget.py       how much of the trail the tasks of one account may fill
+  endpoint_events.py    what follows when a user endpoint starts, works or ends: audit, notices, revivals
+  untold.py             answers that could not be told: told later
+  rights.py             ends what runs, and may not any more
+  fair_queue.py         places for work that takes time, in turn
+  keyed_lock.py         one request at a time for each user endpoint
+  identification.py     identity set to name: asks the program `mapper.server`
+  mapper_client.py      one such program: its process, and the requests that it owes an answer
+  mapping_programs.py   runs mapping programs of the site, as ordinary accounts
+  shared_runs.py        one run for all who ask the same at a time
+  name_service.py       name to account: asks the program `accounts.server`
+  admission.py          may this account have a user endpoint?
+  breaker.py            holds back who keeps dying
+  quota.py              how many, how often
+  renderer.py           options to configuration: asks the program `renderer.server`
+  plan.py               what to launch: argv, environment, hand-over. Pure
 """

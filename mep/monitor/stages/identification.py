@@ -16,7 +16,7 @@ from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
 from mep.monitor.stages.mapper_client import Decided, MapperClient, Nobody
 from mep.processes.helper import HelperUnavailable
 from mep.processes.mapper_protocol import MOST_IDENTITIES
-from mep.processes.replaceable import Lost, Replaceable, Stopped
+from mep.processes.replaceable import Lost, Replaceable
 from mep.profile.mapping_documents import MappingDocuments, MappingProgram
 from mep.request import mapped_identity
 from mep.request.account import Account
@@ -92,8 +92,6 @@ class Identification:
             why = f"the mapper was lost twice; the last time {e}"
         except HelperUnavailable as e:
             why = str(e)
-        except Stopped:
-            why = "the manager is being stopped"
         except WaitedTooLong:
             why = f"{PLACES} requests are being mapped and take long; this one has waited {PATIENCE:g} s for its turn"
         except OSError as e:

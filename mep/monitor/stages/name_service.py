@@ -1,7 +1,7 @@
 """From a user name to a local account, without waiting for the name service in the event loop of the monitor.
 
-A helper asks the name service (`accounts.server`). `name_service_client` talks to one; this sees to it that there
-is one that works. It is trusted less than the monitor: what it says is checked, and all texts are written here.
+A helper asks the name service (`accounts.server`). It is trusted less than the monitor: what it says is checked
+(`processes.name_service_protocol`), and all texts are written here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from mep.monitor.stages import name_service_client
-from mep.monitor.stages.name_service_client import Client, Decode, LookUpFailed
+from mep.processes import name_service_protocol
+from mep.processes.answering import Client
 from mep.processes.helper import HelperUnavailable
+from mep.processes.name_service_protocol import DIALOGUE, MOST_NAME, LookUpFailed, ToNameService
 from mep.processes.replaceable import Lost, Replaceable, Stopped
 from mep.processes.time_limit import within
 from mep.request.account import Account
@@ -56,23 +57,16 @@ class NameService:
     """
 
     def __init__(self, account: Account) -> None:
-        self._helper = Replaceable(lambda: Client.start(account))
-        self._under_way: dict[tuple[str, object], asyncio.Task[Any]] = {}
+        self._helper = Replaceable(lambda: Client.start(DIALOGUE, account))
+        self._under_way: dict[tuple[ToNameService, str], asyncio.Task[Any]] = {}
 
     async def start(self) -> None:
-        """Starts the helper and waits until it answers; the name service has no part in that.
+        """Starts the helper ahead of the first question; the name service has no part in that.
 
         Raises:
             HelperUnavailable: it cannot be started, or does not work.
         """
-        try:
-            await within(TIMEOUT, self._ask("group_ids", (), name_service_client.ids))
-        except (asyncio.TimeoutError, Lost, LookUpFailed) as e:
-            await self._helper.end()
-            reason = str(e) or f"no answer within {TIMEOUT:g} s"
-            raise HelperUnavailable(
-                f"the name service helper does not work: {reason}; its own words are in the log"
-            ) from None
+        await self._helper.running()
 
     async def find(self, username: str) -> Account:
         """The account called `username`.
@@ -88,7 +82,7 @@ class NameService:
         Raises:
             Refused: stage `account`; there is no answer.
         """
-        found: Account | None = await self._once("find", username, name_service_client.account)
+        found: Account | None = await self._once(ToNameService.ACCOUNT, username)
         return found
 
     async def group_ids(self, names: Iterable[str]) -> dict[str, int | None]:
@@ -98,50 +92,50 @@ class NameService:
             Refused: stage `account`; there is no answer.
         """
         asked = tuple(dict.fromkeys(names))
-        if not asked:
-            return {}
-        found: list[int | None] = await self._once("group_ids", asked, name_service_client.ids)
+        found: list[int | None] = await asyncio.gather(*(self._once(ToNameService.GROUP, name) for name in asked))
         return dict(zip(asked, found, strict=True))
 
     async def stop(self) -> None:
         """Ends the helper for good. Look-ups under way, and any later ones, are refused."""
         await self._helper.stop()
 
-    async def _once(self, kind: str, what: str | tuple[str, ...], decode: Decode) -> Any:
+    async def _once(self, kind: ToNameService, name: str) -> Any:
         """The look-up that is under way, or a new one. It goes on when the caller is cancelled: others may wait."""
-        key = (kind, what)
+        if len(name) > MOST_NAME:
+            return None
+        key = (kind, name)
         if key not in self._under_way:
-            task = asyncio.get_running_loop().create_task(self._answer(kind, what, decode))
+            task = asyncio.get_running_loop().create_task(self._answer(kind, name))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
         return await asyncio.shield(self._under_way[key])
 
-    def _done(self, key: tuple[str, object], task: asyncio.Task[Any]) -> None:
+    def _done(self, key: tuple[ToNameService, str], task: asyncio.Task[Any]) -> None:
         del self._under_way[key]
         if not task.cancelled():
             task.exception()  # it has been looked at, even if nobody waits any more
 
-    async def _answer(self, kind: str, what: str | tuple[str, ...], decode: Decode) -> Any:
+    async def _answer(self, kind: ToNameService, name: str) -> Any:
         began = asyncio.get_running_loop().time()
         try:
-            return await within(TIMEOUT, self._ask(kind, what, decode))
+            return await within(TIMEOUT, self._ask(kind, name))
         except asyncio.TimeoutError:
             if (client := self._helper.current) is not None and client.last_answer < began:
                 client.give_up(f"it answered nothing for {TIMEOUT:g} s")
             reason = (
-                f"the name service does not answer: {what!r} was looked up for {TIMEOUT:g} s; "
+                f"the name service does not answer: {name!r} was looked up for {TIMEOUT:g} s; "
                 "see whether its servers, and sssd or nslcd, are up"
             )
             raise Refused("account", reason, _TRY_LATER) from None
         except LookUpFailed as e:
-            raise Refused("account", f"the look-up of {what!r} failed: {e}", _TRY_LATER) from None
+            raise Refused("account", f"the look-up of {name!r} failed: {e}", _TRY_LATER) from None
         except Lost as e:
-            reason = f"the name service helper was lost twice when asked for {what!r}; the last time {e}"
+            reason = f"the name service helper was lost twice when asked for {name!r}; the last time {e}"
             raise Refused("account", reason, _TRY_LATER) from None
+        except Stopped as e:
+            raise Refused("account", str(e), _STOPPING) from None
         except HelperUnavailable as e:
             raise Refused("account", str(e), _BROKEN) from None
-        except Stopped:
-            raise Refused("account", "the manager is being stopped", _STOPPING) from None
 
-    async def _ask(self, kind: str, what: str | tuple[str, ...], decode: Decode) -> Any:
-        return await self._helper.ask(lambda client: client.ask(kind, what, decode))
+    async def _ask(self, kind: ToNameService, name: str) -> Any:
+        return await self._helper.ask(lambda helper: helper.ask(kind, name_service_protocol.read, name=name))

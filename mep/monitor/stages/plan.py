@@ -68,7 +68,7 @@ def _handover(
 ) -> dict[str, Any]:
     handover: dict[str, Any] = {
         "amqp_creds": command.credentials,
-        "config": rendered.text,
+        "config": rendered.read(),
         "ep_info": {
             "globus_candidate_identities": identity.candidates,
             "globus_matched_identity": identity.identity,

@@ -21,6 +21,7 @@ from mep.cli import checks, dry_run
 from mep.cli.checks import FAIL, NOTE
 from mep.daemon.endpoint_check import Verdict
 from mep.monitor.stages import plan
+from mep.processes.sealed_file import SealedFile
 from mep.profile.paths import Paths
 from mep.reader import loader
 from mep.request.launch_plan import LaunchPlan
@@ -191,7 +192,9 @@ def planned(
 ) -> LaunchPlan:
     owner = look_up.account(account.name)
     assert owner is not None
-    return plan.make(loader.load(profile_directory), command, identity_of_alice, owner, RenderedConfig("engine: {}"))
+    return plan.make(
+        loader.load(profile_directory), command, identity_of_alice, owner, RenderedConfig(SealedFile.of(b"engine: {}"))
+    )
 
 
 def launched(directory: Path, planned: LaunchPlan) -> str:

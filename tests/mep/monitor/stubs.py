@@ -10,6 +10,7 @@ from typing import Any
 from identity.runner import MapperError
 from mep.mapper.mapping import IdentityMapper, mapped
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.processes.sealed_file import SealedFile
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request import mapped_identity
@@ -102,7 +103,7 @@ class StubRenderer:
     ) -> RenderedConfig:
         if self.fails is not None:
             raise self.fails
-        return RenderedConfig("engine: {}")
+        return RenderedConfig(SealedFile.of(b"engine: {}"))
 
 
 @dataclass

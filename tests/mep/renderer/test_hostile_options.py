@@ -19,7 +19,7 @@ import yaml
 
 from lab.waiting import aiountil
 from mep.accounts import look_up
-from mep.monitor.stages import render_answer, render_server, renderer
+from mep.monitor.stages import renderer
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.renderer import Renderer
 from mep.processes import helper, render_protocol
@@ -70,7 +70,7 @@ class Site:
     async def ask_as(self, account: Account, profile: Profile, options: dict[str, Any], **runtime: Any) -> str:
         texts = {"user_options": as_json(options), "user_runtime": as_json(runtime)}
         command = dataclasses.replace(self._command, **texts)
-        return (await self.server.render(profile, command, self._identity, account)).text
+        return (await self.server.render(profile, command, self._identity, account)).read()
 
     async def render(self, template: str, options: dict[str, Any], schema: str | None = None, **runtime: Any) -> Any:
         """What alice's rendered YAML says."""
@@ -104,8 +104,8 @@ class Site:
             await asyncio.gather(task, return_exceptions=True)
 
     def server_pid(self) -> int:
-        assert self.server._server is not None
-        return self.server._server.process.pid
+        assert self.server._helper.current is not None
+        return self.server._helper.current.process.pid
 
     def children(self) -> set[int]:
         pid = self.server_pid()
@@ -166,7 +166,7 @@ def run(profile_directory: Path, command: StartEndpoint, identity_of_alice: Mapp
             try:
                 await test(site)
             finally:
-                left = {site.server_pid(), *site.children()} if not site.server._server.lost else set()  # type: ignore[union-attr]
+                left = {site.server_pid(), *site.children()} if not site.server._helper.current.lost else set()  # type: ignore[union-attr]
                 await site.server.stop()
                 await appears(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
 
@@ -472,13 +472,14 @@ def test_a_format_string_from_a_user_reaches_no_attribute(run: Any) -> None:
 def test_a_child_has_its_limits_and_no_descriptor_but_one(run: Any) -> None:
     async def test(site: Site) -> None:
         async with site.busy() as (pid, _):
-            assert os.listdir(f"/proc/{pid}/fd") == ["0"]
-            assert os.readlink(f"/proc/{pid}/fd/0").startswith("socket:")
+            held = [os.readlink(f"/proc/{pid}/fd/{descriptor}") for descriptor in os.listdir(f"/proc/{pid}/fd")]
+            assert sorted(held) == ["/memfd:answer (deleted)", *["/memfd:mep (deleted)"] * 4]
             in_force = limits(pid)
             memory_limit = str(render_protocol.MEMORY)
             assert in_force["Max cpu time"] == ("5", "6")
             assert in_force["Max address space"] == (memory_limit, memory_limit)
-            for name in ("Max file size", "Max processes", "Max core file size", "Max open files"):
+            assert in_force["Max file size"] == (str(4 * render_protocol.MAX_CONFIG),) * 2
+            for name in ("Max processes", "Max core file size", "Max open files"):
                 assert in_force[name] == ("0", "0"), name
 
     run(test)
@@ -609,31 +610,59 @@ def test_at_most_a_few_children_run_at_once_and_the_others_are_served_in_turn(pa
 
 # --- answers of a child that has been taken over ----------------------------------------------------------------------
 
+SEALS_IT = "os.write(answer, b'engine: {}'); fcntl.fcntl(answer, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)"
+
 
 @pytest.mark.parametrize(
-    ("data", "exit_code", "named"),
+    ("does", "named"),
     [
-        (b"", 0, "failed"),
-        (b"\xff\xfe\0\0\0\0", 0, "failed"),
-        (b"config", 1, "exit code 1"),
-        (b"refused\0root\0a\0b", 0, "failed"),
-        (b"refused\0options", 0, "failed"),
-        (b"config\0engine: half of", -signal.SIGSEGV, "signal 11"),
-        (b"config\0" + b"x" * render_server.MAX_ANSWER, 1, "more output than"),
-        (b"refused\0options\0a\0\x1b[2J" + b"x" * 10_000, 0, "\\x1b[2J"),
+        ("os._exit(0)", ""),
+        ("os._exit(4)", "failed"),
+        ("os.write(answer, b'root\\0a\\0b'); os._exit(4)", "failed"),
+        ("os.write(answer, b'options\\0a'); os._exit(4)", "failed"),
+        ("os.write(answer, b'x' * 2**20); os._exit(4)", "exit code 4"),
+        ("os.write(answer, b'options\\0a\\0\\x1b[2J' + b'x' * 9000); os._exit(4)", "\\x1b[2J"),
+        ("os.write(answer, b'engine: half of'); os.kill(os.getpid(), 11)", "signal 11"),
+        ("os.write(answer, b'engine: {}'); os._exit(1)", "exit code 1"),
+        (f"{SEALS_IT}; os._exit(0)", "exit code 0"),
+        ("[os.write(answer, b'x' * 2**20) for _ in range(9)]", "exit code 1"),
+        ("os.lseek(answer, 2**40, 0); os.write(answer, b'x')", "exit code 1"),
+        ("os.ftruncate(answer, 2**40); os._exit(0)", "exit code 1"),
+        ("os.close(answer); os._exit(0)", ""),
+        ("os.dup(answer)", "exit code 1"),
+        ("os.write(5 if answer != 5 else 6, b'x')", "exit code 1"),
     ],
-    ids=range(8),
 )
-def test_what_a_child_says_is_taken_for_nothing_else_than_an_answer(data: bytes, exit_code: int, named: str) -> None:
-    with pytest.raises(Refused) as caught:
-        render_answer.read(render_server.Answer(data, exit_code, late=False))
-    assert named in caught.value.refusal.reason_for_user
-    assert len(caught.value.refusal.reason_for_user) < 4000
+def test_a_child_that_was_taken_over_spoils_its_own_request_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, run: Any, does: str, named: str
+) -> None:
+    """It has what every child has, and does with it what it likes."""
+    program = folder / "taken.py"
+    program.write_text(
+        "import fcntl, os\n"
+        "from mep.renderer import answer as honest, server\n"
+        "answers = honest.answer\n"
+        "def taken(files):\n"
+        "    if b'EVIL' in files[1]:\n"
+        "        held = {d: f'/proc/self/fd/{d}' for d in range(99) if os.path.lexists(f'/proc/self/fd/{d}')}\n"
+        "        (answer,) = [d for d, path in held.items() if 'answer' in os.readlink(path)]\n"
+        f"        {does}\n"
+        "    return answers(files)\n"
+        "honest.answer = taken\n"
+        "server.main()\n"
+    )
+    monkeypatch.setattr(helper, "_ARGUMENTS", ("-I", str(program)))
 
+    async def test(site: Site) -> None:
+        server = site.server_pid()
+        if named:
+            refused = await site.refusal("a: 1", {"EVIL": 1})
+            assert refused.stage == "options"
+            assert named in refused.reason_for_user
+            assert len(refused.reason_for_user) < 4000
+        else:  # a configuration that is none: the user endpoint of whoever asked for it says so
+            assert await site.ask(site.profile(f"{ENGINE}a: 1"), {"EVIL": 1}) == ""
+        await site.serves_bob()
+        assert site.server_pid() == server
 
-def test_a_whole_answer_is_the_configuration() -> None:
-    assert render_answer.read(render_server.Answer(b"config\0engine: \0x", 0, late=False)) == "engine: \0x"
-
-
-def test_the_limit_of_an_answer_has_room_for_the_largest_configuration() -> None:
-    assert 4 * render_protocol.MAX_CONFIG < render_server.MAX_ANSWER
+    run(test)

@@ -20,10 +20,12 @@ import pytest
 from lab.accounts import LocalAccount
 from lab.waiting import aiountil
 from mep.accounts import look_up, server
-from mep.monitor.stages import name_service, name_service_client
+from mep.monitor.stages import name_service
 from mep.monitor.stages.name_service import NameService
 from mep.processes import helper
 from mep.processes.helper import HelperUnavailable
+from mep.processes.message import BODY, HEADER
+from mep.processes.name_service_protocol import MOST_GROUPS, FromNameService
 from mep.request.account import Account
 from mep.request.refusal import Refusal, Refused
 from tests.conftest import need
@@ -133,7 +135,7 @@ def test_the_helper_has_no_rights() -> None:
         assert int(status["CapEff"], 16) == 0
         limits = [line.split()[:5] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()]
         assert ["Max", "core", "file", "size", "0"] in limits
-        assert ["Max", "file", "size", "0", "0"] in limits
+        assert ["Max", "file", "size", str(MOST_GROUPS), str(MOST_GROUPS)] in limits
         look = ["cat", f"/proc/{pid}/environ"]  # for which the kernel asks what it asks for a look at the memory
         other = subprocess.run(
             look, user="nobody", group=pwd.getpwnam("nobody").pw_gid, extra_groups=[], capture_output=True, check=False
@@ -209,57 +211,75 @@ def test_a_helper_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch)
     with_helper(work)
 
 
-ALICE = {
+ALICE: dict[str, Any] = {
     "name": "alice",
     "uid": 5,
     "gid": 6,
     "gecos": "",
     "home": "/",
     "shell": "/bin/sh",
-    "groups": [6],
-    "shell_fault": None,
+    "shell_fault": "",
 }
+SIX = (6).to_bytes(4, "little")
+
+
+def said(kind: int, number: int, body: object) -> bytes:
+    return HEADER.pack(kind, number) + json.dumps(body).encode()
 
 
 @pytest.fixture
-def liar(root: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a program in the helper's place that answers the first request with this, whatever it was."""
+def liar(root: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a program in the helper's place that answers the first question with this, whatever it was. groups: the
+    content of the file that comes with it; None for no file."""
 
-    def install(reply: str) -> None:
+    def install(reply: bytes, groups: bytes | None = None, *, ready: bool = True) -> None:
         program = folder / "liar.py"
-        program.write_text(f"import os\nos.read(0, 9999)\nos.write(0, {reply.encode()!r})\n")
-        with program.open("a") as f:
-            f.write("while os.read(0, 9999): pass\n")
+        program.write_text(
+            "import socket\n"
+            "from mep.processes.sealed_file import sealed\n"
+            "connection = socket.socket(fileno=0)\n"
+            f"if {ready}:\n"
+            f"    connection.send({said(FromNameService.READY, 0, {})!r})\n"
+            "    connection.recv(9999)\n"
+            f"groups = {groups!r}\n"
+            "files = [] if groups is None else [sealed('groups', groups)]\n"
+            f"socket.send_fds(connection, [{reply!r}], files)\n"
+            "while connection.recv(9999): pass\n"
+        )
         monkeypatch.setattr(helper, "_ARGUMENTS", ("-I", str(program)))
 
     return install
 
 
-def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None:
-    liar(json.dumps({"id": 0, "found": ALICE}) + "\n")
+def test_an_honest_answer_passes_the_checks(liar: Callable[..., None]) -> None:
+    liar(said(FromNameService.FOUND, 1, ALICE), SIX)
     assert with_helper(lambda accounts: accounts.find("alice")).groups == (6,)
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "groups"),
     [
-        "nonsense\n",
-        "\xff\n",
-        "\n",
-        "[]\n",
-        "0\n",
-        "[" * 100_000 + "\n",
-        "x" * (name_service_client.MAX_LINE + 1),
-        '{"id": 0}\n',
-        '{"found": null}\n',
-        '{"id": 1, "found": null}\n',
-        '{"id": false, "found": null}\n',
-        '{"id": "0", "found": null}\n',
-        '{"id": {}, "found": null}\n',
-        '{"id": 0, "found": []}\n',
-        '{"id": 0, "failed": null}\n',
+        (b"nonsense", None),
+        (b"\xff", None),
+        (b"x" * 100_000, None),
+        (said(FromNameService.READY, 0, {}), None),
+        (said(FromNameService.READY, 1, {}), None),
+        (said(FromNameService.MISSING, 0, {}), None),
+        (said(FromNameService.MISSING, 2, {}), None),
+        (said(FromNameService.MISSING, 1, []), None),
+        (said(FromNameService.MISSING, 1, {"more": 1}), None),
+        (said(FromNameService.MISSING, 1, {}), SIX),
+        (said(FromNameService.GROUP_ID, 1, {"id": 6}), None),
+        (said(FromNameService.FAILED, 1, {}), None),
+        (said(FromNameService.FAILED, 1, {"reason": None}), None),
+        (said(7, 1, {}), None),
+        (HEADER.pack(FromNameService.MISSING, 1) + b"[" * BODY, None),
+        (said(FromNameService.FOUND, 1, ALICE), None),
+        (said(FromNameService.FOUND, 1, ALICE), b"xyz"),
+        (said(FromNameService.FOUND, 1, ALICE), b"\xff" * 4),
+        (said(FromNameService.FOUND, 1, ALICE), SIX * (MOST_GROUPS // 4 + 1)),
         *(
-            json.dumps({"id": 0, "found": {**ALICE, **change}}) + "\n"
+            (said(FromNameService.FOUND, 1, {**ALICE, **change}), SIX)
             for change in (
                 {"uid": "5"},
                 {"uid": True},
@@ -267,26 +287,25 @@ def test_an_honest_answer_passes_the_checks(liar: Callable[[str], None]) -> None
                 {"uid": -1},
                 {"uid": 2**32 - 1},
                 {"gid": None},
-                {"groups": "6"},
-                {"groups": {"6": 6}},
-                {"groups": [[6]]},
-                {"groups": [-6]},
+                {"groups": [6]},
                 {"home": None},
                 {"shell": "/bin/\0sh"},
                 {"gecos": "x" * 5000},
                 {"shell_fault": "what it likes"},
+                {"shell_fault": None},
                 {"more": 1},
             )
         ),
     ],
+    ids=range(32),
 )
 def test_a_helper_that_answers_nonsense_is_replaced(
-    liar: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, reply: str
+    liar: Callable[..., None], monkeypatch: pytest.MonkeyPatch, reply: bytes, groups: bytes | None
 ) -> None:
     async def work(accounts: NameService) -> None:
-        liar(reply)
+        liar(reply, groups)
         refused = await refusal(accounts.find("alice"))
-        assert "made no sense" in refused.reason_for_admin
+        assert "makes no sense" in refused.reason_for_admin
         assert "try again later" in refused.reason_for_user
         monkeypatch.undo()
         assert (await accounts.find("root")).uid == 0
@@ -294,28 +313,28 @@ def test_a_helper_that_answers_nonsense_is_replaced(
     with_helper(work)
 
 
-def test_a_helper_may_not_answer_for_another_name(liar: Callable[[str], None]) -> None:
-    liar(json.dumps({"id": 0, "found": ALICE}) + "\n")
+def test_a_helper_may_not_answer_for_another_name(liar: Callable[..., None]) -> None:
+    liar(said(FromNameService.FOUND, 1, ALICE), SIX)
     refused = with_helper(lambda accounts: refusal(accounts.find("bob")))
     assert "answers with 'alice'" in refused.reason_for_admin
     assert "alice" not in refused.reason_for_user
 
 
-@pytest.mark.parametrize("ids", ["{}", "[]", "[0, 0]", "[true]", '["0"]', "[-1]"])
-def test_ids_of_groups_are_checked_too(liar: Callable[[str], None], ids: str) -> None:
-    liar(f'{{"id": 0, "found": {ids}}}\n')
-    assert "made no sense" in with_helper(lambda accounts: refusal(accounts.group_ids(["root"]))).reason_for_admin
+@pytest.mark.parametrize("body", [{}, {"id": True}, {"id": "0"}, {"id": -1}, {"id": None}, {"id": 0, "more": 0}])
+def test_ids_of_groups_are_checked_too(liar: Callable[..., None], body: object) -> None:
+    liar(said(FromNameService.GROUP_ID, 1, body))
+    assert "makes no sense" in with_helper(lambda accounts: refusal(accounts.group_ids(["root"]))).reason_for_admin
 
 
-def test_a_look_up_that_fails_is_refused_with_the_reason(liar: Callable[[str], None]) -> None:
-    liar('{"id": 0, "failed": "OSError: out of luck"}\n')
+def test_a_look_up_that_fails_is_refused_with_the_reason(liar: Callable[..., None]) -> None:
+    liar(said(FromNameService.FAILED, 1, {"reason": "OSError: out of \x1bluck"}))
     refused = with_helper(lambda accounts: refusal(accounts.find("alice")))
-    assert "out of luck" in refused.reason_for_admin
+    assert "out of \\x1bluck" in refused.reason_for_admin
     assert "try again later" in refused.reason_for_user
 
 
-def test_a_program_that_does_not_work_is_noticed_at_the_start(liar: Callable[[str], None]) -> None:
-    liar("nonsense\n")
+def test_a_program_that_does_not_work_is_noticed_at_the_start(liar: Callable[..., None]) -> None:
+    liar(b"nonsense", ready=False)
     with pytest.raises(HelperUnavailable, match=r"does not work.*no sense"):
         with_helper(lambda accounts: accounts.start())
 

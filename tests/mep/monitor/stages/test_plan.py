@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mep.monitor.stages import plan
+from mep.processes.sealed_file import SealedFile
 from mep.reader import loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
@@ -18,7 +19,7 @@ def planned(
     profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
 ) -> plan.LaunchPlan:
     site = loader.load(profile_directory)
-    return plan.make(site, command, identity_of_alice, alice, RenderedConfig("engine: {}\n"))
+    return plan.make(site, command, identity_of_alice, alice, RenderedConfig(SealedFile.of(b"engine: {}\n")))
 
 
 def test_the_environment_is_built_from_nothing(planned: plan.LaunchPlan, command: StartEndpoint) -> None:
@@ -36,7 +37,9 @@ def test_versions_that_are_none_stay_out_of_the_environment(
     strange = dataclasses.replace(
         command, user_runtime=r'{"python": {"version": "3\n"}, "globus_compute_sdk_version": ["x"]}'
     )
-    made = plan.make(loader.load(profile_directory), strange, identity_of_alice, alice, RenderedConfig(""))
+    made = plan.make(
+        loader.load(profile_directory), strange, identity_of_alice, alice, RenderedConfig(SealedFile.of(b""))
+    )
     assert not {"GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"} & set(made.environment)
 
 

@@ -46,7 +46,7 @@ def render(
             renderer = Renderer(of_exactly_that_name("nobody", look_up.account("nobody")))
             try:
                 request = dataclasses.replace(command, user_options=json.dumps(options))
-                return (await renderer.render(loader.load(profile_directory), request, identity_of_alice, alice)).text
+                return (await renderer.render(loader.load(profile_directory), request, identity_of_alice, alice)).read()
             finally:
                 await renderer.stop()
 
@@ -151,14 +151,14 @@ def test_a_server_that_died_is_replaced(
     async def work() -> tuple[int, int]:
         pool = Renderer(of_exactly_that_name("nobody", look_up.account("nobody")))
         await pool.start()
-        assert pool._server is not None
-        first = pool._server.process.pid
+        assert pool._helper.current is not None
+        first = pool._helper.current.process.pid
         assert Path(f"/proc/{first}").stat().st_uid == account_of_nobody()
         os.kill(first, signal.SIGKILL)
-        server = pool._server
+        server = pool._helper.current
         await aiountil(lambda: server.lost, "its end to be seen")
-        assert "max_workers: 1" in (await pool.render(profile, request, identity_of_alice, alice)).text
-        second = pool._server.process.pid
+        assert "max_workers: 1" in (await pool.render(profile, request, identity_of_alice, alice)).read()
+        second = pool._helper.current.process.pid
         await pool.stop()
         return first, second
 
