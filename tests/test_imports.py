@@ -49,8 +49,8 @@ THIRD_PARTY = {
     "mapper": set[str](),
     "reader": {"jsonschema", "yaml"},
     "registration": {"globus_sdk"},
-    "worker": set[str](),
-    "monitor": {"cryptography", "jeepney"},
+    "worker": {"cryptography"},
+    "monitor": {"jeepney"},
     "daemon": {"daemon", "setproctitle"},
 }
 """What rooms import that is neither of ours nor of the standard library."""

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import setproctitle
 
@@ -28,6 +27,7 @@ from mep.monitor.stages.rehearsal import Findings
 from mep.monitor.stages.renderer import Renderer
 from mep.monitor.worker_process import NotNow, WorkerProcess
 from mep.privileged import session
+from mep.processes.sealed_file import SealedFile
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingLook, Stamp
 from mep.profile.profile import CONFIG, Profile
@@ -159,12 +159,13 @@ async def _serve(
     await manager.serve(worker)
 
 
-def _addresses(registration: Registration) -> Mapping[str, Any]:
+def _addresses(registration: Registration) -> SealedFile:
     commands, heartbeats = registration.commands, registration.heartbeats
-    return {"commands": dataclasses.asdict(commands), "heartbeats": dataclasses.asdict(heartbeats)}
+    addresses = {"commands": dataclasses.asdict(commands), "heartbeats": dataclasses.asdict(heartbeats)}
+    return SealedFile.of(json.dumps(addresses).encode())
 
 
-async def _renewed(registrar: Registrar) -> Mapping[str, Any]:
+async def _renewed(registrar: Registrar) -> SealedFile:
     """Registers once more.
 
     Raises:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths, find_paths
 from mep.reader import client_credentials, environment
 from mep.request.unwanted import EndpointUnwanted
+
+_DESCRIPTORS = 65536
+"""LimitNOFILE of `mep@.service`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def _paths(config_dir: Path | None) -> Paths:
 def _start(paths: Paths, call: _Call) -> None:
     name, directory, run_directory = call.name, paths.config / call.name, paths.run / call.name
     os.umask(0o077)
-    kernel.set_dumpable(False)  # it will hold everybody's passwords: no core file, whatever the limits say
+    kernel.set_dumpable(False)  # it will hold everybody's keys: no core file, whatever the limits say
+    _allow_descriptors()
     logs.send_to([logging.StreamHandler()], call.debug)
     with exit_codes(), _exit_codes_of_the_manager():
         places.check_profile(paths, directory)
@@ -94,6 +99,12 @@ def _start(paths: Paths, call: _Call) -> None:
         logs.send_to(handlers, debug, form)
         with _exit_codes_of_the_manager():
             composition.run(chosen, registrar, registration, folders, accounts)
+
+
+def _allow_descriptors() -> None:
+    """As many as the unit allows: commands that wait, and each user endpoint, have some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _DESCRIPTORS)), hard))
 
 
 @contextmanager

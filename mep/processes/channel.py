@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mep.processes.sealed_file import SealedFile
+from mep.request.credentials import Unread
 
 HEADER = struct.Struct("!HI")
 """The kind of the message, and the number of what it is about."""
@@ -54,12 +55,12 @@ class Channel:
         self._files = files
         self._take = take
         self._lost = lost
-        self._waiting: collections.deque[tuple[bytes, Files]] = collections.deque()
+        self._waiting: collections.deque[tuple[bytes, Sequence[Unread]]] = collections.deque()
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connection, self._receive)
 
-    def send(self, kind: enum.IntEnum, number: int = 0, *, files: Files = (), **body: object) -> None:
+    def send(self, kind: enum.IntEnum, number: int = 0, *, files: Sequence[Unread] = (), **body: object) -> None:
         """Sends a message, or keeps it until the other side reads. Nothing is sent when the channel has ended."""
         if self._closed:
             return

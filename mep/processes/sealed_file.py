@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _CONTENT = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -20,11 +22,19 @@ def sealed(name: str, data: bytes) -> int:
     Raises:
         OSError: no descriptor or memory to be had; nothing stays open.
     """
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
+
+    def write(descriptor: int) -> None:
         left = memoryview(data)
         while left:
             left = left[os.write(descriptor, left) :]
+
+    return _sealed(name, write)
+
+
+def _sealed(name: str, write: Callable[[int], None]) -> int:
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        write(descriptor)
         os.lseek(descriptor, 0, os.SEEK_SET)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
@@ -44,6 +54,20 @@ class SealedFile:
     def of(cls, data: bytes) -> SealedFile:
         """A new one with that content. Raises OSError."""
         return cls(sealed("mep", data))
+
+    @classmethod
+    def copy(cls, path: Path) -> SealedFile:
+        """A new one with the content of a file, which does not come into our memory. Raises OSError."""
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+        def write(descriptor: int) -> None:
+            while os.sendfile(descriptor, source, None, 2**20):
+                pass
+
+        try:
+            return cls(_sealed("mep", write))
+        finally:
+            os.close(source)
 
     @property
     def size(self) -> int:

@@ -18,9 +18,11 @@ OTHERS = {
     "yaml",
     "jinja2",
     "jsonschema",
+    "cryptography",
 }
-"""A command line's, the service's client's, and the parsers of the profile's files: each is in a process of its own."""
-PACKAGES = {"cryptography", "jeepney", "setproctitle", "_cffi_backend"}
+"""A command line's, the service's client's, the parsers of the profile's files, what reads credentials: each is in a
+process of its own."""
+PACKAGES = {"jeepney", "setproctitle"}
 """What there is still of other people's."""
 OURS = {"mep", "identity", "wire"}
 
