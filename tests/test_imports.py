@@ -49,8 +49,8 @@ THIRD_PARTY = {
     "mapper": set[str](),
     "reader": {"jsonschema", "yaml"},
     "registration": {"globus_sdk"},
-    "worker": set[str](),
-    "monitor": {"cryptography"},
+    "worker": {"cryptography"},
+    "monitor": set[str](),
     "daemon": {"daemon"},
 }
 """What rooms import that is neither of ours nor of the standard library."""

@@ -25,9 +25,11 @@ from mep.monitor.stages import admission, plan
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.quota import Quota
+from mep.processes.sealed_file import SealedFile
 from mep.profile.profile import Profile
 from mep.request import mapped_identity
 from mep.request.account import Account
+from mep.request.credentials import Credentials
 from mep.request.launch_plan import LaunchPlan
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.mapping_program import ProgramFailed
@@ -176,7 +178,7 @@ def _command(identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, An
         endpoint_id=_NOBODY,
         user_options=text,
         user_runtime="{}",
-        credentials={},
+        credentials=Credentials(SealedFile.of(b"{}")),
         requester=str(requester.get("id")),
         requester_name=str(requester.get("username")),
         identity_set=json.dumps(list(identity_set)),

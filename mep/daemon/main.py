@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths, find_paths
 from mep.reader import client_credentials, environment
 from mep.request.unwanted import EndpointUnwanted
+
+_DESCRIPTORS = 65536
+"""LimitNOFILE of `mep@.service`."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
     name, directory, run_directory = call.name, paths.config / call.name, paths.run / call.name
     os.umask(0o077)
     kernel.set_dumpable(False)  # it holds the client's secret: no core file, whatever the limits say
+    _allow_descriptors()
     logs.send_to([logging.StreamHandler()], call.debug)
     with exit_codes(), _exit_codes_of_a_start():
         places.check_profile(paths, directory)
@@ -127,6 +132,12 @@ def _execute(handed: Handed) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, program)  # noqa: S606 - no shell, as meant
+
+
+def _allow_descriptors() -> None:
+    """As many as the unit allows: commands that wait, and each user endpoint, have some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _DESCRIPTORS)), hard))
 
 
 @contextmanager

@@ -19,8 +19,10 @@ from typing import Any, Protocol
 
 from mep.daemon import endpoint_check
 from mep.monitor.stages import plan
+from mep.processes.sealed_file import SealedFile
 from mep.profile.profile import Profile
 from mep.request.account import Account
+from mep.request.credentials import Credentials
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
 from mep.request.rendered_config import RenderedConfig
@@ -234,7 +236,7 @@ def _command(options: Mapping[str, Any]) -> StartEndpoint:
         endpoint_id=_NOBODY,
         user_options=json.dumps(options),
         user_runtime=json.dumps(_RUNTIME),
-        credentials={},
+        credentials=Credentials(SealedFile.of(b"{}")),
         requester=_NOBODY,
         requester_name="rehearsal",
         identity_set="[]",

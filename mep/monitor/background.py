@@ -18,6 +18,11 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def give_up(self) -> None:
+        """Cancels what is under way."""
+        for task in self._tasks:
+            task.cancel()
+
     async def finish(self, timeout: float) -> None:
         """Waits for what is under way; what takes longer than `timeout` seconds is cancelled."""
         if self._tasks:

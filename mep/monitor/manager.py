@@ -24,6 +24,7 @@ from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
 from mep.monitor.control_socket import Answer, ControlSocket
 from mep.monitor.endpoints import record
+from mep.monitor.endpoints.credentials import Sealer
 from mep.monitor.endpoints.kept import Kept, KeptEndpoints
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
@@ -76,6 +77,10 @@ class Worker(Protocol):
         """Waits until the last heartbeat has been sent, at most `timeout` seconds, and closes the connections."""
 
 
+class Passwords(Notices, Sealer, Protocol):
+    """Who reads credentials: `worker_process`."""
+
+
 class AnyMapper(Mapper, DocumentMapper, Protocol):
     """Who maps identities: `stages.identification`."""
 
@@ -93,7 +98,7 @@ class Neighbours:
     name_service: NameService
     mapper: AnyMapper
     renderer: Renderer
-    notices: Notices
+    passwords: Passwords
     reader: Reader
 
 
@@ -138,7 +143,7 @@ class Manager:
         self._renderer = neighbours.renderer
         self._containment = Containment(profile.name)
         self._decisions = decisions = Decisions(
-            self._audit, neighbours.notices, lambda: self._in_force.profile.digest[:12]
+            self._audit, neighbours.passwords, lambda: self._in_force.profile.digest[:12]
         )
         budget = AuditBudget(lambda: self._in_force.profile.config.limits)
         breaker = Breaker()
@@ -156,6 +161,7 @@ class Manager:
             lambda: self._in_force.profile.config,
             self._containment,
             self._events,
+            neighbours.passwords,
             self._status.user_endpoints,
         )
         self._rights = Rights(
@@ -166,6 +172,7 @@ class Manager:
             neighbours.mapper,
             self._name_service,
             self._renderer,
+            neighbours.passwords,
             decisions,
             budget,
             breaker,
@@ -214,7 +221,7 @@ class Manager:
                 self._events.adopted(endpoint)
             self._rights.review()  # what was edited while no manager ran
             known = [folder.name for folder in record.folders(self._run_directory)]
-            await self._run(worker, self._kept.left(known))
+            await self._run(worker, await self._kept.left(known))
         finally:
             await self._kept.flush()
             await self._renderer.stop()

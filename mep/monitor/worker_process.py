@@ -8,24 +8,29 @@ had not acknowledged the broker gives to the next one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-import json
 import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
+from mep.monitor.endpoints.credentials import TOKEN, NotSealed
 from mep.processes import helper
-from mep.processes.channel import Channel, Files
+from mep.processes.channel import Channel, Files, Senseless
 from mep.processes.helper import HelperUnavailable
 from mep.processes.printable import escaped
 from mep.processes.sealed_file import SealedFile
 from mep.processes.supervised import SupervisedProcess
 from mep.processes.time_limit import within
 from mep.processes.worker_protocol import (
+    ANSWERS,
+    CONSUMING,
     FILES_FROM_WORKER,
     MOST_COMMANDS,
+    MOST_CREDENTIALS,
+    MOST_NOTICE,
     MOST_TEXT,
     FromWorker,
     ToWorker,
@@ -34,6 +39,7 @@ from mep.processes.worker_protocol import (
     read_rejection,
 )
 from mep.request.account import Account
+from mep.request.credentials import Credentials, Unread
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 from mep.request.unwanted import EndpointUnwanted
@@ -50,6 +56,8 @@ MARGIN = 5.0
 """Seconds more than a worker is given to finish or close: then it hangs."""
 STATUS_PERIOD = 0.1
 """Seconds between two answers to how the manager is, however often a worker asks."""
+SEAL_LIMIT = 30.0
+"""Seconds in which credentials are sealed; a worker that was lost has a successor long before."""
 
 NotNow = ConnectionError
 """What `Renew` raises when there are no new addresses yet."""
@@ -57,13 +65,20 @@ Renew = Callable[[], Awaitable[SealedFile]]
 """Asks the service for new addresses. Raises NotNow, or EndpointUnwanted, which ends the manager."""
 
 
+class _Lost(Exception):
+    """The worker was lost before it answered, or there is none. The text says why."""
+
+
 class Requests(Protocol):
     """Who takes commands: `stages.pipeline`."""
 
     async def handle(self, command: StartEndpoint) -> None:
-        """Brings one request to its end. Never raises, but when it is cancelled: then it is given back."""
+        """Brings one request to its end. Never raises, but when it is cancelled: then it is given back.
 
-    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+        The credentials of the command are closed then.
+        """
+
+    async def reject(self, refusal: Refusal, request_id: str, credentials: Credentials | None) -> None:
         """Tells about a message that is no request."""
 
 
@@ -94,7 +109,10 @@ class Listener(Protocol):
 
 
 class WorkerProcess:
-    """Keeps one worker. account: what it runs as. addresses: of the broker, which only the worker reads."""
+    """Keeps one worker.
+
+    account: what it runs as. addresses: of the broker, as JSON; they hold passwords, and are passed on unread.
+    """
 
     def __init__(
         self,
@@ -116,9 +134,13 @@ class WorkerProcess:
         self._process: SupervisedProcess | None = None
         self._channel: Channel | None = None
         self._numbers = itertools.count(1)
-        self._notices: dict[int, asyncio.Future[bool]] = {}
-        self._answers: dict[FromWorker, asyncio.Future[str]] = {}
+        self._there = asyncio.Event()
+        """There is a worker."""
+        self._asked: dict[int, tuple[ToWorker, asyncio.Future[Any]]] = {}
+        """What it owes an answer to, also when nobody waits for that any more."""
         self._commands: set[asyncio.Task[None]] = set()
+        self._under_way: set[int] = set()
+        """The numbers of its commands."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._finishing = False
         self._renewing = False
@@ -131,15 +153,18 @@ class WorkerProcess:
         self._status_asked = False
         self._hears: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             FromWorker.ALIVE: lambda *_: self._tell_period(),
-            FromWorker.PROBED: lambda _number, body, _files: self._answer(FromWorker.PROBED, _text(body["error"])),
+            FromWorker.PROBED: lambda number, body, _files: self._answered(number, _text(body["error"])),
             FromWorker.CONNECTED: lambda *_: self._is_connected(None),
             FromWorker.NOT_CONNECTED: lambda _number, body, _files: self._is_connected(_text(body["why"])),
             FromWorker.START: self._start_command,
             FromWorker.REJECT: self._rejected,
-            FromWorker.NOTICED: self._noticed,
+            FromWorker.NOTICED: lambda number, body, _files: self._answered(number, body["delivered"] is True),
+            FromWorker.SEALED: lambda number, _body, files: self._answered(number, _token(files[0])),
+            FromWorker.OPENED: lambda number, _body, files: self._answered(number, files[0]),
+            FromWorker.NOT_SEALED: lambda number, body, _files: self._answered(number, NotSealed(_text(body["why"]))),
             FromWorker.RENEW: lambda *_: self._begin_renewal(),
-            FromWorker.FINISHED: lambda *_: self._answer(FromWorker.FINISHED),
-            FromWorker.CLOSED: lambda *_: self._answer(FromWorker.CLOSED),
+            FromWorker.FINISHED: lambda number, *_: self._answered(number, None),
+            FromWorker.CLOSED: lambda number, *_: self._answered(number, None),
             FromWorker.LOG: _log,
             FromWorker.STATUS: lambda *_: self._asked_how_it_is(),
         }
@@ -153,12 +178,12 @@ class WorkerProcess:
         """
         self._status = status
         await self._begin()
-        answer = self._expect(FromWorker.PROBED)
-        self._tell(ToWorker.PROBE)
         try:
-            error = await within(PROBE_LIMIT, answer)
+            error = await within(PROBE_LIMIT, self._ask(ToWorker.PROBE))
         except asyncio.TimeoutError:
             error = f"not tried within {PROBE_LIMIT:g} s"
+        except _Lost as e:
+            error = str(e)
         if error:
             await self._end()
             raise HelperUnavailable(f"the broker that the service names: {error}")
@@ -177,7 +202,7 @@ class WorkerProcess:
         self._finishing = True
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        await self._have_done(ToWorker.FINISH, FromWorker.FINISHED, timeout)
+        await self._have_done(ToWorker.FINISH, timeout)
         if self._commands and (left := until - loop.time()) > 0:  # the worker was lost meanwhile
             await asyncio.wait(self._commands, timeout=left)
         while self._commands:  # again and again: before Python 3.12 asyncio may drop a cancellation
@@ -187,40 +212,64 @@ class WorkerProcess:
 
     async def close(self, timeout: float) -> None:
         """Waits until the last heartbeat has been sent, at most `timeout` seconds, and ends the worker."""
-        await self._have_done(ToWorker.CLOSE, FromWorker.CLOSED, timeout)
+        await self._have_done(ToWorker.CLOSE, timeout)
         await self._end()
 
-    async def _have_done(self, what: ToWorker, answer: FromWorker, timeout: float) -> None:
-        if self._channel is None:
-            return
-        expected = self._expect(answer)
-        self._tell(what, timeout=timeout)
-        await asyncio.wait({expected}, timeout=timeout + MARGIN)
+    async def _have_done(self, what: ToWorker, timeout: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError, _Lost):
+            await within(timeout + MARGIN, self._ask(what, timeout=timeout))
 
     # For decisions
 
-    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+    async def send(self, credentials: Credentials, text: str, request_id: str) -> bool:
         """Sends a notice with the credentials of its user endpoint; whether it was delivered."""
         return await self._notice(credentials, text, request_id, again=False)
 
-    async def send_again(self, credentials: Mapping[str, Any], text: str) -> bool:
+    async def send_again(self, credentials: Credentials, text: str) -> bool:
         """Tries once to send one that could not be delivered; whether it was delivered now."""
         return await self._notice(credentials, text, "", again=True)
 
-    async def _notice(self, credentials: Mapping[str, Any], text: str, request_id: str, *, again: bool) -> bool:
-        if self._channel is None:
-            return False
-        number, delivered = next(self._numbers), asyncio.get_running_loop().create_future()
-        self._notices[number] = delivered
+    async def _notice(self, credentials: Credentials, text: str, request_id: str, *, again: bool) -> bool:
         try:
-            file = json.dumps({"credentials": credentials, "text": text}).encode()
-            self._tell(ToWorker.NOTICE, number, files=[SealedFile.of(file)], request_id=request_id, again=again)
-            return bool(await delivered)
+            files = [credentials.file, SealedFile.of(text[: MOST_NOTICE // 4].encode())]
+            asked = self._ask(ToWorker.NOTICE, files, request_id=request_id, again=again, key=credentials.key)
+            return bool(await asked)
         except OSError as e:  # no descriptor or memory to be had
             log.error("failure notice not sent: %s", e)
-            return False
-        finally:
-            self._notices.pop(number, None)
+        except _Lost:
+            pass  # it is tried again, if that is worth it
+        return False
+
+    # For the table
+
+    async def seal(self, credentials: Credentials, key: str, ending: str = "") -> Credentials:
+        """What a user endpoint reads from its credential file, sealed with its key. ending: why it is to end.
+
+        Raises:
+            NotSealed: there is no worker that does it now, or the credentials are none.
+        """
+        return Credentials(await self._converted(ToWorker.SEAL, credentials, to=key, ending=cut(ending)), key)
+
+    async def open(self, credentials: Credentials) -> Credentials:
+        """The same without a key, for the hand-over. Raises NotSealed."""
+        return Credentials(await self._converted(ToWorker.OPEN, credentials)) if credentials.key else credentials
+
+    async def _converted(self, kind: ToWorker, credentials: Credentials, **body: str) -> Unread:
+        """The worker's answer; another worker's, when the first is lost."""
+
+        async def answer() -> Unread:
+            while True:
+                await self._there.wait()
+                with contextlib.suppress(_Lost):
+                    file: Unread = await self._ask(kind, [credentials.file], key=credentials.key, **body)
+                    return file
+
+        if credentials.file.size > MOST_CREDENTIALS:
+            raise NotSealed(f"they have {credentials.file.size} bytes; the limit is {MOST_CREDENTIALS}")
+        try:
+            return await within(SEAL_LIMIT, answer())
+        except asyncio.TimeoutError:
+            raise NotSealed(f"the worker has not done it within {SEAL_LIMIT:g} s") from None
 
     # Its life
 
@@ -238,9 +287,11 @@ class WorkerProcess:
         self._heard = self._born = asyncio.get_running_loop().time()
         self._channel = Channel(ours, FILES_FROM_WORKER, self._take, self._lost)
         self._period = 0.0
+        self._under_way = set()
+        self._there.set()
         self._tell(
             ToWorker.BEGIN,
-            files=[self._addresses],
+            self._addresses,
             endpoint_id=self._endpoint_id,
             amqp_port=self._amqp_port,
             debug=self._debug,
@@ -254,11 +305,8 @@ class WorkerProcess:
     def _lost(self, why: str) -> None:
         """It has ended, or must: nothing that it says counts any more."""
         self._drop()
-        for notice in self._notices.values():
-            if not notice.done():
-                notice.set_result(False)
-        for answer in list(self._answers):
-            self._answer(answer, f"the worker was lost: {why}")
+        for number in list(self._asked):
+            self._answered(number, _Lost(f"the worker was lost: {why}"))
         if self._listener is None or self._finishing:
             return
         log.error("the worker (pid %s) was lost: %s; another one is started", getattr(self._process, "pid", "?"), why)
@@ -269,6 +317,7 @@ class WorkerProcess:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+            self._there.clear()
         if self._process is not None:
             self._process.kill()
 
@@ -308,41 +357,48 @@ class WorkerProcess:
 
     def _take(self, kind: int, number: int, body: Mapping[str, Any], files: Files) -> None:
         self._heard = asyncio.get_running_loop().time()
-        self._hears[kind](number, body, files)
+        said = FromWorker(kind)
+        if said in CONSUMING and self._listener is None:
+            raise Senseless(f"{said.name} before it was to consume commands")
+        if said in ANSWERS and (number not in self._asked or self._asked[number][0] not in ANSWERS[said]):
+            raise Senseless(f"{said.name} was not asked for")
+        self._hears[said](number, body, files)
 
     def _start_command(self, number: int, _body: Mapping[str, Any], files: Files) -> None:
-        command = read_command(files[0].read())
-        self._begin_command(number, lambda requests: requests.handle(command))
+        command = read_command(files[0].read(), files[1])
+        self._begin_command(number, files, lambda requests: requests.handle(command))
 
     def _rejected(self, number: int, _body: Mapping[str, Any], files: Files) -> None:
-        refusal, request_id, credentials = read_rejection(files[0].read())
-        self._begin_command(number, lambda requests: requests.reject(refusal, request_id, credentials))
+        refusal, request_id = read_rejection(files[0].read())
+        credentials = Credentials(files[1]) if files[1].size else None
+        self._begin_command(number, files, lambda requests: requests.reject(refusal, request_id, credentials))
 
-    def _begin_command(self, number: int, handle: Callable[[Requests], Coroutine[Any, Any, None]]) -> None:
-        if self._listener is None or len(self._commands) >= MOST_COMMANDS:
-            raise ValueError("a command before it was to consume any, or more than it may hold")
-        channel = self._channel
+    def _begin_command(
+        self, number: int, files: Files, handle: Callable[[Requests], Coroutine[Any, Any, None]]
+    ) -> None:
+        assert self._listener is not None  # as `_take` has seen
+        channel, under_way = self._channel, self._under_way
+        if number in under_way or len(self._commands) >= MOST_COMMANDS:
+            raise Senseless("a command twice, or more than it may hold")
         if self._finishing and channel is not None:
             channel.send(ToWorker.GIVEN_BACK, number)
             return
         task = asyncio.get_running_loop().create_task(handle(self._listener.pipeline))
         self._commands.add(task)
+        under_way.add(number)
 
         def ended(done: asyncio.Task[None]) -> None:
             self._commands.discard(done)
+            under_way.discard(number)
+            for file in files:  # who goes on with the command has a copy; what has failed may be in memory for long
+                file.close()
             if channel is not None:  # the one that it came through: another worker's numbers are others
                 channel.send(ToWorker.GIVEN_BACK if done.cancelled() else ToWorker.DONE, number)
 
         task.add_done_callback(ended)
 
-    def _noticed(self, number: int, body: Mapping[str, Any], _files: Files) -> None:
-        notice = self._notices.get(number)
-        if notice is not None and not notice.done():
-            notice.set_result(body["delivered"] is True)
-
     def _is_connected(self, why: str | None) -> None:
-        if self._listener is None:
-            raise ValueError("a connection before it was to have one")
+        assert self._listener is not None  # as `_take` has seen
         if why is None:
             self._listener.connected()
         else:
@@ -350,8 +406,6 @@ class WorkerProcess:
 
     def _begin_renewal(self) -> None:
         """One at a time, however often the worker asks; a worker that came meanwhile gets the answer, too."""
-        if self._listener is None:
-            raise ValueError("new addresses before it was to use any")
         if not self._renewing:
             self._renewing = True
             self._do(self._renew_addresses())
@@ -365,7 +419,7 @@ class WorkerProcess:
             if not self._unwanted.done():
                 self._unwanted.set_exception(e)
         else:
-            self._tell(ToWorker.ADDRESSES, files=[self._addresses])
+            self._tell(ToWorker.ADDRESSES, self._addresses)
         finally:
             self._renewing = False
 
@@ -391,19 +445,27 @@ class WorkerProcess:
             self._period = period
             self._tell(ToWorker.PERIOD, period=period)
 
-    def _tell(self, kind: ToWorker, number: int = 0, *, files: Files = (), **body: object) -> None:
+    def _tell(self, kind: ToWorker, *files: SealedFile, **body: object) -> None:
         if self._channel is not None:
-            self._channel.send(kind, number, files=files, **body)
+            self._channel.send(kind, 0, files=files, **body)
 
-    def _expect(self, kind: FromWorker) -> asyncio.Future[str]:
-        expected: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._answers[kind] = expected
-        return expected
+    async def _ask(self, kind: ToWorker, files: Sequence[Unread] = (), **body: object) -> Any:
+        """Its answer. Raises _Lost; or NotSealed, when that is the answer."""
+        if self._channel is None:
+            raise _Lost("there is no worker")
+        number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
+        self._asked[number] = kind, answer
+        self._channel.send(kind, number, files=files, **body)
+        return await answer
 
-    def _answer(self, kind: FromWorker, text: str = "") -> None:
-        expected = self._answers.pop(kind, None)
-        if expected is not None and not expected.done():
-            expected.set_result(text)
+    def _answered(self, number: int, said: object) -> None:
+        _, answer = self._asked.pop(number)
+        if answer.done():
+            return  # whoever asked does not wait any more
+        if isinstance(said, Exception):
+            answer.set_exception(said)
+        else:
+            answer.set_result(said)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -415,6 +477,13 @@ def _text(said: object) -> str:
     if not isinstance(said, str):
         raise ValueError("no text")  # noqa: TRY004 - a type is a value here
     return escaped(said)
+
+
+def _token(file: Unread) -> Unread:
+    """The file, if that is what goes into a credential file, and on record."""
+    if not TOKEN.fullmatch(file.read()):
+        raise Senseless("what it has sealed is no token")
+    return file
 
 
 def _log(_number: int, body: Mapping[str, Any], _files: Files) -> None:

@@ -19,6 +19,7 @@ The steps of the child, in order, each named in a failure report:
   gate          wait to be released, if held
   identity      become the account, and prove it (become.py)
   keyring       a session keyring of its own; ours, and what it holds, is inherited otherwise
+  handover      put what is handed over into a sealed file in memory: ours has held it and not read it
   descriptors   the named descriptors to their numbers, everything else closed: what comes next may hang
   home          enter the working directory, as the account
   log           make the folder, open the log for appending, as the account
@@ -32,13 +33,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mep.privileged import kernel, session
+from mep.privileged import handover, kernel, session
 from mep.privileged.become import (
     NotProven,
     become,
@@ -47,7 +49,7 @@ from mep.privileged.become import (
     prove_unreadable,
     take_login_uid,
 )
-from mep.privileged.spec import STDERR, STDOUT, check
+from mep.privileged.spec import STDERR, STDIN, STDOUT, check
 from mep.request.launch_spec import LaunchSpec
 
 HELD = b"\0"
@@ -137,6 +139,7 @@ def _child(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     """Never returns: executes the program, or reports the failed step and exits with status 127."""
     step = "signals"
     try:
+        gc.freeze()  # what is garbage would close descriptors, by numbers that are soon another's
         _end_with(parent)
         report = _high(report)
         for step, action in _steps(spec, report, gate, last_capability):  # noqa: B007 - the reports below name the step
@@ -180,7 +183,11 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     yield "identity", lambda: _become(spec, groups, last_capability, login_uid)
     if pam is None:
         yield "keyring", kernel.join_new_session_keyring
-    yield "descriptors", lambda: _arrange(spec, report, *([] if program is None else [program]))
+    descriptors = dict(spec.descriptors)
+    if spec.handed_over:
+        yield "handover", lambda: descriptors.update({STDIN: handover.put_together(spec.handed_over)})
+    kept = [report] if program is None else [report, program]
+    yield "descriptors", lambda: _arrange(descriptors, [] if spec.log is None else [STDOUT, STDERR], kept)
     yield "home", lambda: _enter(spec.directory)
     yield "log", lambda: _open_log(spec.log)
     yield "umask", lambda: os.umask(_umask(spec, inherited))
@@ -271,12 +278,12 @@ def _high(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
 
 
-def _arrange(spec: LaunchSpec, *kept: int) -> None:
-    """Moves the named descriptors to their numbers and closes all others but `kept`, which exec closes."""
-    copies = {number: _high(descriptor) for number, descriptor in spec.descriptors.items()}
+def _arrange(descriptors: Mapping[int, int], log: list[int], kept: list[int]) -> None:
+    """Moves the named descriptors to their numbers and closes all others but `log`, and `kept`, which exec closes."""
+    copies = {number: _high(descriptor) for number, descriptor in descriptors.items()}
     for number, copy in copies.items():
         os.dup2(copy, number, inheritable=True)
-    _close_all_but([*spec.descriptors, *((STDOUT, STDERR) if spec.log else ()), *kept])
+    _close_all_but([*descriptors, *log, *kept])
 
 
 def _close_all_but(kept: list[int]) -> None:

@@ -15,10 +15,10 @@ THE KEEPER
   * has no terminal, ignores what ends others, and is called `mep-session` in ps. It needs no care: the end of the
     program ends it, whether or not that was ever executed. A keeper that is killed leaves its session open.
   * has the pidfd that it waits for, what PAM modules have opened, and nothing of the manager's descriptors.
-  * has the manager's memory as it was at the fork, and cannot help it: PAM's handle is memory, so it cannot exec. The
-    manager's secrets are in there. It is root's and not dumpable like the manager itself, takes no input, and runs
-    nothing but PAM modules, which are root's code and may read the manager anyway. Pages are shared with the manager
-    until one of them writes.
+  * has the manager's memory as it was at the fork, and cannot help it: PAM's handle is memory, so it cannot exec. No
+    password of a user is in there, but keys and what they open are. It is root's and not dumpable like the manager
+    itself, takes no input, and runs nothing but PAM modules, which are root's code and may read the manager anyway.
+    Pages are shared with the manager until one of them writes.
   * is in the control group in which `keep` was called: the program must be moved to its own afterwards, or whoever
     kills that group kills the keeper before it has closed the session.
 

@@ -65,9 +65,12 @@ def _check_program(spec: LaunchSpec) -> None:
 
 
 def _check_descriptors(spec: LaunchSpec) -> None:
-    log = {STDOUT, STDERR} if spec.log else set()
+    made = ({STDOUT, STDERR} if spec.log else set()) | ({STDIN} if spec.handed_over else set())
     numbers = set(spec.descriptors)
-    if numbers & log or not {STDIN, STDOUT, STDERR} <= numbers | log:
-        raise LaunchRefused(f"descriptors {sorted(numbers)} must name 0, and 1 and 2 exactly when there is no log")
+    if numbers & made or not {STDIN, STDOUT, STDERR} <= numbers | made:
+        raise LaunchRefused(
+            f"descriptors {sorted(numbers)} must name 0 exactly when nothing is handed over, and 1 and 2 exactly when "
+            "there is no log"
+        )
     if not all(0 <= number <= MAX_DESCRIPTOR for number in numbers):
         raise LaunchRefused(f"descriptors {sorted(numbers)} must not be above {MAX_DESCRIPTOR}")

@@ -9,11 +9,12 @@ import asyncio
 import collections
 import enum
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mep.processes import message
 from mep.processes.message import BODY, HEADER, MOST_FILES, Files, Limits, Message, Senseless
+from mep.request.credentials import Unread
 
 __all__ = ["BODY", "HEADER", "MOST_FILES", "Channel", "Files", "Limits", "Message", "Senseless", "Take"]
 
@@ -39,12 +40,12 @@ class Channel:
         self._files = files
         self._take = take
         self._lost = lost
-        self._waiting: collections.deque[tuple[bytes, Files]] = collections.deque()
+        self._waiting: collections.deque[tuple[bytes, Sequence[Unread]]] = collections.deque()
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connection, self._receive)
 
-    def send(self, kind: enum.IntEnum, number: int = 0, *, files: Files = (), **body: object) -> None:
+    def send(self, kind: enum.IntEnum, number: int = 0, *, files: Sequence[Unread] = (), **body: object) -> None:
         """Sends a message, or keeps it until the other side reads. Nothing is sent when the channel has ended."""
         if self._closed:
             return

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mep.processes.sealed_file import SealedFile
+from mep.request.credentials import Unread
 
 HEADER = struct.Struct("!HI")
 """The kind of the message, and the number of what it is about."""
@@ -56,7 +57,7 @@ def pack(kind: int, number: int, body: Mapping[str, object]) -> bytes:
     return data
 
 
-def send(connection: socket.socket, data: bytes, files: Files = ()) -> None:
+def send(connection: socket.socket, data: bytes, files: Sequence[Unread] = ()) -> None:
     """Sends what `pack` has made. Raises OSError, and BlockingIOError where the socket does not wait."""
     socket.send_fds(connection, [data], [file.descriptor for file in files])
 

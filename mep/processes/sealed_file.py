@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _CONTENT = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -63,11 +64,24 @@ class SealedFile:
     @classmethod
     def empty(cls) -> SealedFile:
         """A new one that somebody has yet to fill, before `seal`. Raises OSError."""
-        return cls(os.memfd_create("mep", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        return cls(unsealed("mep"))
+
+    @classmethod
+    def copy(cls, path: Path) -> SealedFile:
+        """A new one with the content of a file, which does not come into our memory. Raises OSError."""
+        copy = cls.empty()
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            while os.sendfile(copy.descriptor, source, None, 2**20):
+                pass
+        finally:
+            os.close(source)
+        copy.seal()
+        return copy
 
     def seal(self) -> None:
         """From here on nobody can change it. Raises OSError."""
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        seal(self.descriptor)
 
     @property
     def size(self) -> int:

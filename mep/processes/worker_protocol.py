@@ -2,27 +2,35 @@
 
 to the worker    BEGIN          {endpoint_id, amqp_port, debug, status}, file: addresses
                                 status: whether descriptor 3 is the socket of `status_protocol`
-                 PROBE          asks whether the broker can be reached
+                 PROBE          n: asks whether the broker can be reached
                  PERIOD         {period}: seconds between two heartbeats
                  CONSUME        takes commands and sends heartbeats from now on
                  DONE           n: the command with that number has come to its end; it is acknowledged
                  GIVEN_BACK     n: it has not; it comes again to the next manager
-                 NOTICE         n {request_id, again}, file: {credentials, text}
+                 NOTICE         n {request_id, again, key}, files: credentials, text
+                 SEAL           n {key, to, ending}, file: credentials, to be sealed with the key `to`
+                 OPEN           n {key}, file: credentials
                  ADDRESSES      file: addresses, after RENEW
                  NOT_NOW        {why}: there are none yet
-                 FINISH         {timeout}: takes no more commands
-                 CLOSE          {timeout}: sends the last heartbeat
+                 FINISH         n {timeout}: takes no more commands
+                 CLOSE          n {timeout}: sends the last heartbeat
                  STATUS_IS      file: the answer of `status_protocol`, as it is now; after STATUS
 from the worker  ALIVE          every PULSE seconds
-                 PROBED         {error}: nothing, or why not
+                 PROBED         n {error}: nothing, or why not
                  CONNECTED, NOT_CONNECTED {why}
-                 START          n, file: the command as `StartEndpoint`
-                 REJECT         n, file: {refusal, request_id, credentials}: a message that is no command
+                 START          n, files: the command as `StartEndpoint`, its credentials
+                 REJECT         n, files: {refusal, request_id}, credentials or nothing: a message that is no command
                  NOTICED        n {delivered}
+                 SEALED         n, file: what a user endpoint reads from its credential file
+                 OPENED         n, file: the credentials as JSON
+                 NOT_SEALED     n {why}: neither
                  RENEW          the broker does not want the manager
-                 FINISHED, CLOSED
+                 FINISHED, CLOSED n
                  STATUS         somebody asks how the manager is
                  LOG            {level, name, text}
+
+Credentials are JSON, or sealed: then there is their key. What answers has the number of its question. The monitor makes
+the numbers of its questions, and the worker those of commands.
 """
 
 from __future__ import annotations
@@ -31,12 +39,13 @@ import dataclasses
 import enum
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from mep.processes.channel import Limits
 from mep.processes.printable import escaped
 from mep.processes.status_protocol import MOST_ANSWER
+from mep.request.credentials import Credentials, Unread
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import MAX_REQUESTER, NAME, StartEndpoint
 
@@ -44,6 +53,10 @@ PULSE = 2.0
 """Seconds between two signs of life."""
 MOST_COMMAND = 8 * 2**20
 """Bytes of a command, written as JSON of plain ASCII: up to three times its size on the wire."""
+MOST_CREDENTIALS = 256 * 2**10
+"""Bytes of credentials, sealed or not; `worker.commands` takes a quarter of it."""
+MOST_NOTICE = 64 * 2**10
+"""Bytes of a notice's text."""
 MOST_ADDRESSES = 64 * 2**10
 MOST_TEXT = 3500
 """Bytes of a text in a body, as JSON."""
@@ -66,6 +79,8 @@ class ToWorker(enum.IntEnum):
     FINISH = 10
     CLOSE = 11
     STATUS_IS = 12
+    SEAL = 13
+    OPEN = 14
 
 
 class FromWorker(enum.IntEnum):
@@ -83,16 +98,41 @@ class FromWorker(enum.IntEnum):
     CLOSED = 110
     LOG = 111
     STATUS = 112
+    SEALED = 113
+    OPENED = 114
+    NOT_SEALED = 115
 
 
 FILES_TO_WORKER: Limits = {
     ToWorker.BEGIN: [MOST_ADDRESSES],
     ToWorker.ADDRESSES: [MOST_ADDRESSES],
-    ToWorker.NOTICE: [MOST_COMMAND],
+    ToWorker.NOTICE: [MOST_COMMAND, MOST_NOTICE],
     ToWorker.STATUS_IS: [MOST_ANSWER],
+    ToWorker.SEAL: [MOST_CREDENTIALS],
+    ToWorker.OPEN: [MOST_CREDENTIALS],
 }
-FILES_FROM_WORKER: Limits = {FromWorker.START: [MOST_COMMAND], FromWorker.REJECT: [MOST_COMMAND]}
-"""The messages that come with a file, and its greatest size."""
+FILES_FROM_WORKER: Limits = {
+    FromWorker.START: [MOST_COMMAND, MOST_CREDENTIALS],
+    FromWorker.REJECT: [MOST_COMMAND, MOST_COMMAND],
+    FromWorker.SEALED: [MOST_CREDENTIALS],
+    FromWorker.OPENED: [MOST_CREDENTIALS],
+}
+"""The messages that come with files, and their greatest sizes."""
+
+ANSWERS: Mapping[FromWorker, Set[ToWorker]] = {
+    FromWorker.PROBED: {ToWorker.PROBE},
+    FromWorker.NOTICED: {ToWorker.NOTICE},
+    FromWorker.SEALED: {ToWorker.SEAL},
+    FromWorker.OPENED: {ToWorker.OPEN},
+    FromWorker.NOT_SEALED: {ToWorker.SEAL, ToWorker.OPEN},
+    FromWorker.FINISHED: {ToWorker.FINISH},
+    FromWorker.CLOSED: {ToWorker.CLOSE},
+}
+"""What may be said only as an answer, and once: to which question."""
+CONSUMING = frozenset(
+    {FromWorker.CONNECTED, FromWorker.NOT_CONNECTED, FromWorker.START, FromWorker.REJECT, FromWorker.RENEW}
+)
+"""What may be said only after CONSUME. ALIVE and LOG may come at any time."""
 
 
 def cut(text: str) -> str:
@@ -103,42 +143,38 @@ def cut(text: str) -> str:
 
 
 def write_command(command: StartEndpoint) -> bytes:
-    """The file of START."""
+    """The first file of START."""
     return json.dumps({field: getattr(command, field) for field in _FIELDS}).encode()
 
 
-def read_command(data: bytes) -> StartEndpoint:
-    """The command in the file of START. Raises ValueError unless it is one."""
+def read_command(data: bytes, credentials: Unread) -> StartEndpoint:
+    """The command in the files of START. Raises ValueError unless it is one."""
     said = _object(data)
     if set(said) != set(_FIELDS):
         raise ValueError("a command lacks fields, or has others")
-    if not isinstance(said["credentials"], dict):
-        raise ValueError("credentials is no object")  # noqa: TRY004 - a type is a value here
     for field, form in _FORMS.items():
         if not isinstance(said[field], str) or not form.fullmatch(said[field]):
             raise ValueError(f"{field} is not of its form")
-    return StartEndpoint(**said)
+    return StartEndpoint(**said, credentials=Credentials(credentials))
 
 
-def write_rejection(refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> bytes:
-    """The file of REJECT."""
+def write_rejection(refusal: Refusal, request_id: str) -> bytes:
+    """The first file of REJECT."""
     texts = (refusal.reason_for_admin, refusal.reason_for_user)
-    return json.dumps({"texts": texts, "stage": refusal.stage, "id": request_id, "credentials": credentials}).encode()
+    return json.dumps({"texts": texts, "stage": refusal.stage, "id": request_id}).encode()
 
 
-def read_rejection(data: bytes) -> tuple[Refusal, str, Mapping[str, Any] | None]:
-    """The refusal in the file of REJECT, its request's id, and whom to tell. Raises ValueError, TypeError, KeyError."""
+def read_rejection(data: bytes) -> tuple[Refusal, str]:
+    """The refusal in the first file of REJECT, and its request's id. Raises ValueError, TypeError, KeyError."""
     said = _object(data)
     admin, user = (escaped(_text(text)) for text in said["texts"])
-    request_id, credentials = _text(said["id"]), said["credentials"]
+    request_id = _text(said["id"])
     if said["stage"] not in _STAGES or not _FORMS["request_id"].fullmatch(request_id):
         raise ValueError("no refusal of a message")
-    if credentials is not None and not isinstance(credentials, dict):
-        raise ValueError("credentials are no object")
-    return Refusal(said["stage"], admin, user), request_id, credentials
+    return Refusal(said["stage"], admin, user), request_id
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(StartEndpoint))
+_FIELDS = tuple(field.name for field in dataclasses.fields(StartEndpoint) if field.name != "credentials")
 _WHO = re.compile(rf"(?s).{{0,{MAX_REQUESTER}}}")
 _FORMS = {
     "request_id": re.compile(r"[A-Za-z0-9_.:-]{1,64}"),
@@ -157,7 +193,7 @@ _MOST_REASON = 8000
 def _object(data: bytes) -> dict[str, Any]:
     said = json.loads(data)
     if not isinstance(said, dict):
-        raise ValueError("no object")  # noqa: TRY004 - as above
+        raise ValueError("no object")  # noqa: TRY004 - a type is a value here
     return said
 
 

@@ -11,6 +11,7 @@ IMPORTS
 
 FILES
   start_endpoint.py   what the service asks for
+  credentials.py      its credentials, in a file that is passed on unread
   mapped_identity.py  whom the requester becomes, and by which rule
   account.py          a local account
   group_rule.py       which groups may have user endpoints

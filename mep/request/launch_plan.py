@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mep.request.account import Account
+from mep.request.credentials import Unread
 from mep.request.group_rule import GroupRule
 
 CREDENTIALS_FD = 3
@@ -22,7 +23,8 @@ AUDIT_FD = 4
 class LaunchPlan:
     """One user endpoint to be started.
 
-    handover: the JSON object that it reads from standard input, but for what concerns descriptors. Holds passwords.
+    handover: the JSON object that it reads from standard input, but for its credentials and what concerns descriptors.
+    credentials: what belongs there as `amqp_creds`, as JSON; not for the monitor to read.
     pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
     umask: of the program; None leaves it to PAM, or means 077. group_rule: by which the account was admitted.
     configuration: the beginning of the digest of the profile that it was made from.
@@ -33,6 +35,7 @@ class LaunchPlan:
     account: Account
     log: tuple[str, str]
     handover: Mapping[str, Any] = field(repr=False)
+    credentials: Unread = field(repr=False)
     pam: str | None
     audited: bool
     configuration: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mep.request.group_rule import GroupRule
@@ -18,8 +18,10 @@ class LaunchSpec:
     directory: the working directory, entered after the drop (root may not see a user's home on NFS).
     log: folder and file name for standard output and error; the folder is made, and the file opened for appending,
         after the drop, so that links in it lead nowhere that the user could not go.
-    descriptors: number in the program -> open descriptor of ours. 0 is mandatory; 1 and 2 are the log's, or
-        mandatory without one. All other descriptors are closed.
+    descriptors: number in the program -> open descriptor of ours. 0 is mandatory unless something is handed over; 1 and
+        2 are the log's, or mandatory without one. All other descriptors are closed.
+    handed_over: the parts of what the program reads on descriptor 0, when it is no open descriptor: bytes, and open
+        files, which are read after the drop.
     pam: the PAM service through which the account must go, with a session for as long as the program lives; None for
         none, and then nothing that the program executes can gain any right.
     home: the account's home, when the program is to be the account with all that it has; None for helpers of ours.
@@ -41,6 +43,7 @@ class LaunchSpec:
     directory: str
     log: tuple[str, str] | None
     descriptors: Mapping[int, int]
+    handed_over: Sequence[bytes | int] = field(default=(), repr=False)
     home: str | None = None
     shell: str | None = None
     group_rule: GroupRule = field(default_factory=GroupRule)

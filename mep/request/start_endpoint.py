@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from mep.request.credentials import Credentials
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """The form of a user endpoint's name: it becomes a folder name and an argument."""
@@ -23,8 +23,7 @@ class StartEndpoint:
     name: the user endpoint's name, safe as a folder name.
     user_options, user_runtime: objects as JSON text: parsed they may take twenty times the memory, and they are kept
         for as long as the user endpoint runs.
-    credentials: `amqp_creds` as they came, passed on to the user endpoint, and good for a failure notice; they hold
-        passwords.
+    credentials: passed on to the user endpoint, and good for a failure notice; they hold passwords.
     requester, requester_name: Globus identity that made the request (UUID, user name).
     identity_set: that identity and those linked to it, a list as JSON text; `mapper` alone looks into it.
     """
@@ -34,7 +33,7 @@ class StartEndpoint:
     endpoint_id: str
     user_options: str
     user_runtime: str
-    credentials: Mapping[str, Any] = field(repr=False)
+    credentials: Credentials = field(repr=False)
     requester: str
     requester_name: str
     identity_set: str

@@ -8,13 +8,14 @@ CALLED BY
   monitor.worker_process starts the program and checks what it says; cli.checks probes.
 
 IMPORTS
-  privileged, processes, request; wire
+  privileged, processes, request; cryptography, wire
 
 FILES
   program.py        the program: what the monitor tells it and is told
   worker.py         the sessions with the broker, made anew when lost
   consumer.py       start commands: one task for each, acknowledged when it is finished
   commands.py       bytes to `StartEndpoint`, every field checked
+  sealing.py        seals credentials, and opens them
   heartbeats.py     tells the service that the manager is there
   notices.py        tells the service that a start failed
   probe.py          for `mep check`: would the broker have us?

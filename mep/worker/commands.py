@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mep.processes.sealed_file import SealedFile
+from mep.request.credentials import Credentials
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import MAX_OPTIONS, MAX_REQUESTER, NAME, StartEndpoint
 from wire.consumer import Delivery
@@ -36,6 +38,7 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
     Raises:
         Refused: stage `command`; too large, not JSON, not a start command, a field missing or wrong, or too old. Stage
             `options`; what the client sends with a task is too large.
+        OSError: no descriptor or memory for the credentials.
     """
     body = _body(delivery)
     _check_age(delivery, now)
@@ -59,7 +62,7 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
         endpoint_id=queues.endpoint_id,
         user_options=options,
         user_runtime=runtime,
-        credentials=credentials_at_port(credentials, amqp_port),
+        credentials=Credentials(SealedFile.of(json.dumps(credentials_at_port(credentials, amqp_port)).encode())),
         requester=_name_of_somebody(body, "globus_effective_identity"),
         requester_name=_name_of_somebody(body, "globus_username"),
         identity_set=identity_set,

@@ -31,8 +31,10 @@ from mep.processes.worker_protocol import (
     write_command,
     write_rejection,
 )
+from mep.request.credentials import Unread
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
+from mep.worker import sealing
 from mep.worker.consumer import CommandConsumer
 from mep.worker.event_loop import EventLoop
 from mep.worker.heartbeats import Heartbeats
@@ -69,16 +71,18 @@ class Program:
         self._status: asyncio.Future[bytes] | None = None
         self._does: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             ToWorker.BEGIN: self._begin,
-            ToWorker.PROBE: lambda *_: self._do(self._probe()),
+            ToWorker.PROBE: lambda number, _body, _files: self._do(self._probe(number)),
             ToWorker.CONSUME: lambda *_: self._consume(),
             ToWorker.PERIOD: self._set_period,
             ToWorker.DONE: self._done,
             ToWorker.GIVEN_BACK: self._given_back,
             ToWorker.NOTICE: self._notice,
+            ToWorker.SEAL: self._seal,
+            ToWorker.OPEN: self._open,
             ToWorker.ADDRESSES: self._renewed,
             ToWorker.NOT_NOW: self._not_renewed,
-            ToWorker.FINISH: lambda _number, body, _files: self._do(self._finish(body["timeout"])),
-            ToWorker.CLOSE: lambda _number, body, _files: self._do(self._close(body["timeout"])),
+            ToWorker.FINISH: lambda number, body, _files: self._do(self._finish(number, body["timeout"])),
+            ToWorker.CLOSE: lambda number, body, _files: self._do(self._close(number, body["timeout"])),
             ToWorker.STATUS_IS: self._status_is,
         }
 
@@ -94,11 +98,12 @@ class Program:
 
     async def handle(self, command: StartEndpoint) -> None:
         """Returns when the monitor has finished the command; cancelled, when it has given it back."""
-        await self._handed_over(FromWorker.START, write_command(command))
+        await self._handed_over(FromWorker.START, write_command(command), command.credentials.file)
 
     async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
         """Returns when the monitor has told whom it concerns."""
-        await self._handed_over(FromWorker.REJECT, write_rejection(refusal, request_id, credentials))
+        whom = b"" if credentials is None else json.dumps(credentials).encode()
+        await self._handed_over(FromWorker.REJECT, write_rejection(refusal, request_id), whom)
 
     def connected(self) -> None:
         """Commands are being consumed."""
@@ -108,11 +113,13 @@ class Program:
         """Commands cannot come."""
         self._channel.send(FromWorker.NOT_CONNECTED, why=cut(reason))
 
-    async def _handed_over(self, kind: FromWorker, file: bytes) -> None:
+    async def _handed_over(self, kind: FromWorker, *parts: bytes | Unread) -> None:
         number, finished = next(self._numbers), asyncio.get_running_loop().create_future()
         self._commands[number] = finished
         try:
-            self._channel.send(kind, number, files=[SealedFile.of(file)])
+            files = [SealedFile.of(part) if isinstance(part, bytes) else part for part in parts]
+            self._channel.send(kind, number, files=files)
+            del files
             await finished
         except OSError:  # no descriptor or memory to be had: the command comes again to another worker
             log.exception("a command cannot be passed on")
@@ -135,13 +142,13 @@ class Program:
             listening = socket.socket(fileno=helper.FIRST_MORE)
             self._do(StatusServer(listening, self._manager, self._how_it_is).serve())
 
-    async def _probe(self) -> None:
+    async def _probe(self, number: int) -> None:
         try:
             await self._worker.probe()
         except BrokerError as e:
-            self._channel.send(FromWorker.PROBED, error=cut(str(e)))
+            self._channel.send(FromWorker.PROBED, number, error=cut(str(e)))
         else:
-            self._channel.send(FromWorker.PROBED, error="")
+            self._channel.send(FromWorker.PROBED, number, error="")
 
     def _consume(self) -> None:
         for session in self._worker.start(self):
@@ -161,14 +168,36 @@ class Program:
             finished.cancel()
 
     def _notice(self, number: int, body: Mapping[str, Any], files: Files) -> None:
-        self._do(self._send_notice(number, body["request_id"], json.loads(files[0].read()), again=body["again"]))
+        credentials, text = (file.read() for file in files)
+        self._do(self._send_notice(number, body, credentials, text.decode()))
 
-    async def _send_notice(self, number: int, request_id: str, notice: Mapping[str, Any], *, again: bool) -> None:
-        if again:
-            delivered = await self._notices.send_again(notice["credentials"], notice["text"])
+    async def _send_notice(self, number: int, body: Mapping[str, Any], credentials: bytes, text: str) -> None:
+        request_id = body["request_id"]
+        try:
+            whom = sealing.read(credentials, body["key"])
+        except ValueError as e:
+            log.error("[%s] failure notice not sent: its credentials cannot be read: %s", request_id, e)
+            delivered = False
         else:
-            delivered = await self._notices.send(notice["credentials"], notice["text"], request_id)
+            send, again = self._notices.send, self._notices.send_again
+            delivered = await (again(whom, text) if body["again"] else send(whom, text, request_id))
         self._channel.send(FromWorker.NOTICED, number, delivered=delivered)
+
+    def _seal(self, number: int, body: Mapping[str, Any], files: Files) -> None:
+        try:
+            made = sealing.seal(sealing.read(files[0].read(), body["key"]), body["to"], body["ending"])
+        except ValueError as e:
+            self._channel.send(FromWorker.NOT_SEALED, number, why=cut(str(e)))
+        else:
+            self._channel.send(FromWorker.SEALED, number, files=[SealedFile.of(made)])
+
+    def _open(self, number: int, body: Mapping[str, Any], files: Files) -> None:
+        try:
+            made = json.dumps(sealing.read(files[0].read(), body["key"])).encode()
+        except ValueError as e:
+            self._channel.send(FromWorker.NOT_SEALED, number, why=cut(str(e)))
+        else:
+            self._channel.send(FromWorker.OPENED, number, files=[SealedFile.of(made)])
 
     async def _renew(self) -> Addresses:
         """Raises Unreachable: there are no new addresses yet."""
@@ -195,13 +224,13 @@ class Program:
         if self._status is not None and not self._status.done():
             self._status.set_result(files[0].read())
 
-    async def _finish(self, timeout: float) -> None:
+    async def _finish(self, number: int, timeout: float) -> None:
         await self._worker.finish(timeout)
-        self._channel.send(FromWorker.FINISHED)
+        self._channel.send(FromWorker.FINISHED, number)
 
-    async def _close(self, timeout: float) -> None:
+    async def _close(self, number: int, timeout: float) -> None:
         await self._worker.close(timeout)
-        self._channel.send(FromWorker.CLOSED)
+        self._channel.send(FromWorker.CLOSED, number)
 
     async def _pulse(self) -> None:
         while True:

@@ -15,8 +15,10 @@ from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from identity.runner import MapperError
 from mep.mapper.mapping import IdentityMapper
+from mep.processes.sealed_file import SealedFile
 from mep.profile.mapping_documents import MappingDocuments
 from mep.request.account import Account
+from mep.request.credentials import Credentials
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.commands import MANAGER
@@ -67,7 +69,9 @@ def fails(path: Path, match: str | None = None) -> str:
 
 def start(*records: dict[str, object]) -> StartEndpoint:
     """A request of the first of these identities."""
-    return StartEndpoint("r1", f"uep.{MANAGER}", MANAGER, "{}", "{}", {}, ALICE, "alice", list(records))
+    return StartEndpoint(
+        "r1", f"uep.{MANAGER}", MANAGER, "{}", "{}", Credentials(SealedFile.of(b"{}")), ALICE, "alice", list(records)
+    )
 
 
 def identify(command: StartEndpoint, mapping: str) -> MappedIdentity:

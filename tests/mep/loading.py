@@ -5,9 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NOT_YET_GONE = {"cryptography", "_cffi_backend", "_rust", "_openssl"}
-"""What the manager still has of other people's: it seals the credentials of each user endpoint."""
-
 
 def loaded_by(*modules: str) -> set[str]:
     """The modules that come with these, themselves included."""

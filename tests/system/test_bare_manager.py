@@ -13,7 +13,6 @@ from lab.accounts import LocalAccount
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from tests.conftest import need
-from tests.mep.loading import NOT_YET_GONE
 from tests.system.clients import caller
 from tests.system.sites import site_of
 
@@ -83,7 +82,7 @@ def test_it_has_loaded_nothing_but_python_and_the_c_library(site: ManagerProcess
         module = file.name.split(".")[0]
         library = re.sub(r"-?[\d.]+$", "", file.name.split(".so")[0])
         of_python = file.parent.name == "lib-dynload" and module not in NOT_OF_PYTHON
-        if not of_python and library not in allowed and module not in NOT_YET_GONE:
+        if not of_python and library not in allowed:
             unknown.add(file)
     assert not unknown
     if is_pam(site):

@@ -26,7 +26,7 @@ from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.waiting import until
-from mep.monitor.endpoints.credentials import CredentialFile
+from mep.worker import sealing
 from tests.accounts import ALICE, BOB
 from tests.system.clients import IDLE, request_of, submit
 from tests.system.sites import moved_away, own_site, program, site_of
@@ -491,7 +491,7 @@ def password_of(site: ManagerProcess, pid: int) -> bytes:
     name = site.wait_for("started", pid=pid)["endpoint"]
     folder = site.folder / "run" / site.name / name
     facts = json.loads((folder / "state.json").read_text())
-    credentials = CredentialFile(folder / "credentials", facts["key"]).unseal(facts["credentials"].encode())
+    credentials = sealing.read(facts["credentials"].encode(), facts["key"])
     return (urlsplit(credentials["task_queue_info"]["connection_url"]).password or "").encode()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +20,7 @@ from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.process import signal_ours
 from lab.waiting import until
+from mep.worker import sealing
 from tests.accounts import ALICE, BOB
 from tests.system.clients import caller
 from tests.system.sites import site_of
@@ -123,6 +126,55 @@ def test_a_session_outlives_its_manager(hub: HubProcess, site: ManagerProcess, t
     until(lambda: not keepers(), "the keepers to end")
     assert told.read_text() == f"open_session {ALICE}\nclose_session {ALICE}\n"
     site.start()
+
+
+def memory(pid: int) -> bytes:
+    """All that a process has in memory and can read itself."""
+    content = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as mem:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            addresses, rights, *_ = line.split()
+            begin, end = (int(address, 16) for address in addresses.split("-"))
+            if rights.startswith("r"):
+                with contextlib.suppress(OSError, ValueError, OverflowError):  # of the kernel, or of a device
+                    mem.seek(begin)
+                    content.append(mem.read(end - begin))
+    return b"".join(content)
+
+
+def test_no_process_that_is_root_has_a_users_password(hub: HubProcess, site: ManagerProcess) -> None:
+    """Neither the monitor nor a keeper nor another copy of it: not after a start, a refresh, or an adoption."""
+    for again in (False, True):
+        call = caller(hub, site)
+        call("alice", PERIOD=6)
+        call("alice", PERIOD=6)
+        started = site.audit("started")[-1]
+        facts = json.loads((site.folder / "run" / site.name / started["endpoint"] / "state.json").read_text())
+        credentials = sealing.read(facts["credentials"].encode(), facts["key"])
+        password = (urlsplit(credentials["task_queue_info"]["connection_url"]).password or "").encode()
+        assert len(password) >= 16
+        assert password in memory(facts["process"]["pid"]), "it can be found where it is"
+        copies = [pid for pid in loopback.processes() if _parent(pid) == site.pid and _is_root(pid)]
+        held = [pid for pid in (site.pid, *keepers(), *copies) if password in memory(pid)]
+        assert not held, [Path(f"/proc/{pid}/comm").read_text() for pid in held]
+        assert keepers()
+        if not again:
+            site.restart()
+    site.stop()
+    until(lambda: not keepers(), "the keepers to end")
+    site.start()
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def _is_root(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}").stat().st_uid == 0
+    return False
 
 
 def test_who_is_denied_is_told_so(hub: HubProcess, site: ManagerProcess, told: Path) -> None:

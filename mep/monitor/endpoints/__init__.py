@@ -8,7 +8,7 @@ CALLED BY
   ends those without a manager.
 
 IMPORTS
-  monitor, monitor.containment, privileged, processes, profile, request; cryptography
+  monitor, monitor.containment, privileged, processes, profile, request
 
 FILES
   table.py           the table: launch, adopt, end; carries out what `lifecycle` says
@@ -24,5 +24,5 @@ FILES
   termination.py     ends processes with all that they have started
   exits.py           how one has ended, as far as can be known
   endpoint_pipes.py  words, audit records and the end of a user endpoint
-  credentials.py     the file of fresh credentials, encrypted
+  credentials.py     the file of fresh credentials, sealed; who seals them
 """

@@ -2,8 +2,9 @@
 
 `state.json` lies in memory (/run) and is gone then, and so is every process. But the tasks that were taken, and results
 that were not sent, lie in the home of their user; a user endpoint of the same name answers them at its start. So what
-starts it, account and newest start command with its credentials, lies on the disk, too: a file for each user endpoint
-that has not come to a clean end, or whose user could not be told of its end; mode 0600, in a folder of root's.
+starts it, account and newest start command with its sealed credentials, lies on the disk, too: a file for each user
+endpoint that has not come to a clean end, or whose user could not be told of its end; mode 0600, in a folder of root's.
+Earlier versions wrote credentials that were not sealed: these get a file of their own, which is passed on unread.
 
 Files are written one after the other by a forked child: a disk that hangs holds up nobody. Asked by `stages` when a
 user endpoint starts, is refreshed, adopted and ends; `monitor.manager` has the others recovered.
@@ -24,12 +25,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mep.monitor.endpoints.record import texts_of_user
+from mep.monitor.endpoints import record
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes import forked
 from mep.processes.pidfd import send_signal
 from mep.processes.process import Process
+from mep.processes.sealed_file import SealedFile
 from mep.profile import whole_file
+from mep.request.credentials import Credentials
 from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
@@ -39,7 +42,10 @@ LONGEST = 14 * 24 * 3600.0
 WRITE_TIMEOUT = 60.0
 """Seconds for the child that writes."""
 _FORMAT = 3
-_READABLE = (1, 2, 3)
+_UNSEALED = (1, 2)
+"""Formats with credentials that are not sealed."""
+_APART = ".credentials"
+"""The suffix of the files of these."""
 _GARBAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError)
 """What reading a file that is not ours, or not whole, may end in."""
 
@@ -90,8 +96,12 @@ class KeptEndpoints:
         """Its tasks have been answered, or their user has been told."""
         self._write(name, None)
 
-    def left(self, known: Collection[str]) -> list[Kept]:
+    async def left(self, known: Collection[str]) -> list[Kept]:
         """Those that are none of the `known`: of before a crash, or of a stop in which not all tasks were answered."""
+        try:
+            await forked.run(functools.partial(take_apart, self._folder), WRITE_TIMEOUT)
+        except OSError as e:
+            log.error("%s: what the version before has written cannot be taken over: %s", self._folder, e)
         found = []
         for path in sorted(self._folder.glob("*.json")):
             try:
@@ -140,6 +150,32 @@ def apply(folder: Path, texts: Mapping[str, str | None]) -> None:
             path.unlink(missing_ok=True)
         else:
             whole_file.replace(path, text, durable=True)
+        path.with_suffix(_APART).unlink(missing_ok=True)
+    _sync(folder)
+
+
+def take_apart(folder: Path) -> None:
+    """Gives credentials that are not sealed a file of their own, beside the one that they were in. Raises OSError.
+
+    In a child: who reads them has them in memory.
+    """
+    for path in folder.glob("*.json"):
+        try:
+            facts, written = json.loads(path.read_bytes()), path.stat().st_mtime
+            if facts["format"] not in _UNSEALED:
+                continue
+            credentials = json.dumps(facts["command"].pop("credentials"))
+            rest = json.dumps({**facts, "format": _FORMAT, "key": ""})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue  # whoever reads it will say so
+        whole_file.replace(path.with_suffix(_APART), credentials, durable=True)
+        whole_file.replace(path, rest, durable=True)
+        os.utime(path, (written, written))
+    if folder.exists():
+        _sync(folder)
+
+
+def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -160,7 +196,7 @@ def _text(endpoint: UserEndpoint) -> str:
         "process": dataclasses.asdict(endpoint.process),
         "uid": endpoint.account.uid,
         "account": endpoint.account.name,
-        "command": {f.name: getattr(endpoint.command, f.name) for f in dataclasses.fields(StartEndpoint)},
+        **record.command(endpoint),
     }
     return json.dumps(facts)
 
@@ -170,9 +206,11 @@ def _read(path: Path) -> Kept | None:
     if time.time() - path.stat().st_mtime > LONGEST:
         return None
     facts = json.loads(path.read_bytes())
-    if facts["format"] not in _READABLE:
-        raise ValueError(f"format {facts['format']!r}; this version knows {_READABLE}")
-    command = StartEndpoint(**texts_of_user(facts["command"]))
+    if facts["format"] != _FORMAT:
+        raise ValueError(f"format {facts['format']!r}; this version knows {_FORMAT}")
+    unsealed = facts["key"] == ""
+    credentials = Credentials(SealedFile.copy(path.with_suffix(_APART))) if unsealed else record.sealed(facts)
+    command = StartEndpoint(**record.texts_of_user(facts["command"]), credentials=credentials)
     if command.name != path.stem or not isinstance(facts["uid"], int):
         raise ValueError("not what was written")
     return Kept(command, facts["uid"], str(facts["boot"]), Process(**facts["process"]))

@@ -1,8 +1,8 @@
 """What is on record of a user endpoint, in its folder's `state.json`: so the next manager finds it.
 
 It says which process it is, of whom, in which state, and the newest start command for it; it is rewritten whenever one
-of these changes. The credentials are in it, too, because a manager may die while it writes their own file, which is
-rewritten in place. `spawn` and `table` save, `table` loads; `cli.unmanaged` asks who runs.
+of these changes. The credentials are in it, too, sealed, because a manager may die while it writes their own file,
+which is rewritten in place. `spawn` and `table` save, `table` loads; `cli.unmanaged` asks who runs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mep.monitor.endpoints import run_folder
-from mep.monitor.endpoints.credentials import CredentialFile
+from mep.monitor.endpoints.credentials import KEY, TOKEN, CredentialFile
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
+from mep.processes.sealed_file import SealedFile
 from mep.profile import whole_file
 from mep.request.account import Account, ShellFault
+from mep.request.credentials import Credentials
 from mep.request.start_endpoint import StartEndpoint
 
 _FORMAT = 5
@@ -52,9 +54,7 @@ def save(endpoint: UserEndpoint) -> None:
         "format": _FORMAT,
         "process": dataclasses.asdict(endpoint.process),
         "account": dataclasses.asdict(endpoint.account),
-        "command": {name: getattr(endpoint.command, name) for name in _COMMAND},
-        "key": endpoint.credentials.key,
-        "credentials": endpoint.credentials.seal(endpoint.command.credentials).decode(),
+        **command(endpoint),
         "started": endpoint.started,
         "executed": endpoint.executed,
         "scope": endpoint.scope,
@@ -77,7 +77,7 @@ def load(folder: Path) -> UserEndpoint:
         facts = _read(folder)
         file = CredentialFile(folder / "credentials", _of(str, facts["key"]))
         endpoint = UserEndpoint(
-            command=_command(facts["command"], file.unseal(facts["credentials"].encode())),
+            command=StartEndpoint(**texts_of_user(facts["command"]), credentials=sealed(facts)),
             account=_account(facts["account"]),
             process=Process(**facts["process"]),
             folder=folder,
@@ -169,8 +169,21 @@ def _state(facts: Mapping[str, Any]) -> State:
     return state
 
 
-def _command(facts: Mapping[str, Any], credentials: Mapping[str, Any]) -> StartEndpoint:
-    return StartEndpoint(**texts_of_user(facts), credentials=credentials)
+def command(endpoint: UserEndpoint) -> dict[str, object]:
+    """What is on record of its newest start command."""
+    return {
+        "command": {name: getattr(endpoint.command, name) for name in _COMMAND},
+        "key": endpoint.command.credentials.key,
+        "credentials": endpoint.command.credentials.file.read().decode(),
+    }
+
+
+def sealed(facts: Mapping[str, Any]) -> Credentials:
+    """The credentials of a start command, as they are on record. Raises _GARBAGE."""
+    token, key = _of(str, facts["credentials"]).encode(), _of(str, facts["key"])
+    if not TOKEN.fullmatch(token) or not KEY.fullmatch(key):
+        raise ValueError("its credentials are not sealed")
+    return Credentials(SealedFile.of(token), key)
 
 
 def texts_of_user(command: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,6 @@ from mep.privileged.spec import LaunchRefused
 from mep.processes import reaping, report
 from mep.processes.pidfd import send_signal
 from mep.processes.process import Process
-from mep.processes.sealed_file import sealed
 from mep.processes.time_limit import within
 from mep.profile import programs
 from mep.request.launch_plan import AUDIT_FD, CREDENTIALS_FD, REPORT_FD, LaunchPlan
@@ -77,9 +76,10 @@ async def spawn(
 ) -> UserEndpoint:
     """Starts a user endpoint, with `folder` for what is on record of it; returns once its program has been executed.
 
-    state: what it is in then. while_held: called when the process exists and waits, still root, before it has touched
-    anything of the account's; what it raises ends the launch. place: told when the gate opens, and when the process of
-    a start that failed is still there: no signal ends one that hangs in its user's file system.
+    command: its credentials are sealed with a key of its own. state: what it is in then. while_held: called when the
+    process exists and waits, still root, before it has touched anything of the account's; what it raises ends the
+    launch. place: told when the gate opens, and when the process of a start that failed is still there: no signal ends
+    one that hangs in its user's file system.
 
     Raises:
         Refused: stage `launch`, with the step that failed, or whatever `while_held` raises. Nothing is left behind.
@@ -125,18 +125,19 @@ def _fork(plan: LaunchPlan, credentials: CredentialFile, folder: Path, rlimits: 
     with contextlib.ExitStack() as ours:
         descriptors: dict[int, int] = {}
         ours.callback(lambda: _close(*descriptors.values()))
-        descriptors[0] = sealed("handover", _handover(plan, credentials))
         descriptors[CREDENTIALS_FD] = credentials.open_for_reading()
         descriptors[REPORT_FD] = run_folder.pipe_writing_end(folder)
         if plan.audited:
             descriptors[AUDIT_FD] = run_folder.audit_writing_end(folder)
         try:
-            return start(_spec(plan, descriptors, rlimits), held=True)
+            return start(_spec(plan, _handover(plan, credentials), descriptors, rlimits), held=True)
         except (LaunchRefused, PamError, OSError) as e:
             raise Refused("launch", f"not started: {e}", _FOR_USER) from None
 
 
-def _spec(plan: LaunchPlan, descriptors: Mapping[int, int], rlimits: Mapping[int, int]) -> LaunchSpec:
+def _spec(
+    plan: LaunchPlan, handed_over: Sequence[bytes | int], descriptors: Mapping[int, int], rlimits: Mapping[int, int]
+) -> LaunchSpec:
     return LaunchSpec(
         argv=plan.argv,
         environment=plan.environment,
@@ -147,6 +148,7 @@ def _spec(plan: LaunchPlan, descriptors: Mapping[int, int], rlimits: Mapping[int
         directory=plan.account.home,
         log=plan.log,
         descriptors=descriptors,
+        handed_over=handed_over,
         home=plan.account.home,
         shell=plan.account.shell,
         group_rule=plan.group_rule,
@@ -163,8 +165,9 @@ def _close(*descriptors: int | None) -> None:
             os.close(descriptor)
 
 
-def _handover(plan: LaunchPlan, credentials: CredentialFile) -> bytes:
-    """What the user endpoint reads from its descriptor 0."""
+def _handover(plan: LaunchPlan, credentials: CredentialFile) -> Sequence[bytes | int]:
+    """The parts of what the user endpoint reads from its descriptor 0: one JSON object. Its credentials come first, so
+    whatever else they may have in them, of two values for one key ours is the last, and counts."""
     handover = {
         **plan.handover,
         "ep_info": {**plan.handover["ep_info"], "posix_ppid": os.getpid()},
@@ -173,7 +176,7 @@ def _handover(plan: LaunchPlan, credentials: CredentialFile) -> bytes:
         "report_fd": REPORT_FD,
         **({"audit_fd": AUDIT_FD} if plan.audited else {}),
     }
-    return json.dumps(handover).encode()
+    return b'{"amqp_creds": ', plan.credentials.descriptor, b", " + json.dumps(handover).encode().removeprefix(b"{")
 
 
 async def _within(

@@ -16,10 +16,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 
+from mep.monitor.background import Background
 from mep.monitor.containment import limits_met
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.limits_met import LimitMet
 from mep.monitor.endpoints import exits, lifecycle, record, run_folder, termination
+from mep.monitor.endpoints.credentials import NotSealed, Sealer, new_key
 from mep.monitor.endpoints.endpoint_pipes import EndpointPipes
 from mep.monitor.endpoints.launcher import Launcher
 from mep.monitor.endpoints.lifecycle import Action, Event, State
@@ -31,11 +33,15 @@ from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.processes import reaping
 from mep.processes.time_limit import within
 from mep.profile.config import ManagerConfig
+from mep.request.credentials import Credentials
 from mep.request.launch_plan import LaunchPlan
+from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
 
+TELL_TIMEOUT = 5.0
+"""Seconds in which one that has to end is told why; then it ends without."""
 STOP_TIMEOUT = 30.0
 """Seconds that a user endpoint has to stop after SIGTERM before it is killed: it answers tasks, and ends batch jobs."""
 
@@ -44,7 +50,8 @@ class EndpointTable:
     """The table. Iterating over it, and `get`, give those that run.
 
     run_directory: where the folder of each user endpoint lies, under its name.
-    config: gives the configuration in force. count: told how many run, whenever that changes.
+    config: gives the configuration in force. sealer: reads credentials for us.
+    count: told how many run, whenever that changes.
     """
 
     def __init__(
@@ -53,12 +60,15 @@ class EndpointTable:
         config: Callable[[], ManagerConfig],
         containment: Containment,
         listener: Listener,
+        sealer: Sealer,
         count: Callable[[int], None],
     ) -> None:
         self._run_directory = run_directory
         self._config = config
         self._listener = listener
+        self._sealer = sealer
         self._count = count
+        self._background = Background()
         self._termination = Termination(containment)
         self._launcher = Launcher(containment, self._termination, listener.held)
         self._pipes = EndpointPipes(self._said, self._task_records, self._termination.kill, self._exited)
@@ -92,11 +102,20 @@ class EndpointTable:
         Raises:
             Refused: what failed is named. Nothing is left behind.
         """
+        try:
+            sealed = await self._sealer.seal(command.credentials, new_key())
+        except NotSealed as e:
+            raise Refused("manager", f"the credentials of {command.name} cannot be sealed: {e}", _BUSY) from None
+        command = dataclasses.replace(command, credentials=sealed)
         revived = {"revived": True} if command.name in self._revived else {}
         self._revived.discard(command.name)
         plan = dataclasses.replace(plan, handover={**plan.handover, "request_id": command.request_id, **revived})
         folder = self._run_directory / command.name
-        endpoint = await self._launcher.launch(plan, command, folder, self._config(), place)
+        try:
+            endpoint = await self._launcher.launch(plan, command, folder, self._config(), place)
+        except BaseException:
+            sealed.file.close()  # what has failed may be in memory for long
+            raise
         self._endpoints[endpoint.name] = endpoint
         self._watch(endpoint)
         self._tell_count()
@@ -149,6 +168,7 @@ class EndpointTable:
             endpoint.close()
             self._timers.drop(endpoint)
         self._endpoints.clear()
+        self._background.give_up()
 
     def command_came(self, name: str) -> None:
         """A start command has come for this name, and gets its answer: what ended unwatched need not be told any more.
@@ -159,19 +179,45 @@ class EndpointTable:
         if endpoint is not None and endpoint.state is State.MISSED:
             self._happens(endpoint, Event.COMMAND)
 
-    def refresh(self, endpoint: UserEndpoint, command: StartEndpoint) -> None:
-        """A start command for a user endpoint that runs: fresh credentials, and a memory of it."""
-        endpoint.command = command
+    async def refresh(self, command: StartEndpoint) -> UserEndpoint | None:
+        """A start command for a user endpoint that runs: fresh credentials, and a memory of it. None: it does not run.
+
+        When nobody can seal them the old ones stay in force.
+        """
+        endpoint = self.get(command.name)
+        if endpoint is None:
+            return None
+        try:
+            sealed = await self._sealer.seal(command.credentials, endpoint.credentials.key)
+        except NotSealed as e:
+            log.error("the credentials of %s cannot be refreshed: %s", endpoint.name, e)
+            sealed = endpoint.command.credentials
+        if self.get(command.name) is not endpoint:
+            return None  # it has ended meanwhile
+        endpoint.command = dataclasses.replace(command, credentials=sealed)
         self._happens(endpoint, Event.COMMAND)
+        return endpoint
 
     def end(self, endpoint: UserEndpoint, why: str) -> None:
         """Asks one user endpoint to stop, and says why, for its user; it is killed after STOP_TIMEOUT.
 
         After its end its newest command is brought to an end once more: so whoever waits for it gets an answer.
         """
+        endpoint.ending = why
         self._happens(endpoint, Event.COMMAND)
-        if endpoint.state not in lifecycle.OVER:
-            _refresh_credentials(endpoint, why)
+        self._background.start(self._end(endpoint, why))
+
+    async def _end(self, endpoint: UserEndpoint, why: str) -> None:
+        if self.get(endpoint.name) is not endpoint:
+            return
+        try:
+            sealing = self._sealer.seal(endpoint.command.credentials, endpoint.credentials.key, why)
+            told = await within(TELL_TIMEOUT, sealing)
+        except (NotSealed, asyncio.TimeoutError) as e:
+            log.warning("%s ends without having been told why: %s", endpoint.name, e)
+        else:
+            if self.get(endpoint.name) is endpoint:
+                _write_credentials(endpoint, told)
         self._happens(endpoint, Event.STOP)
 
     def stop(self) -> None:
@@ -222,6 +268,8 @@ class EndpointTable:
             self._actions[action](endpoint)
         if step.state is not State.ENDED:
             _save(endpoint)
+        elif not _GO_ON.intersection(step.actions):
+            endpoint.command.credentials.file.close()  # nobody is to be told, or to start another one by it
 
     def _said(self, endpoint: UserEndpoint, word: bytes) -> bool:
         """A word of its; False when it makes no sense."""
@@ -313,6 +361,9 @@ class EndpointTable:
             self._empty.set()
 
 
+_GO_ON = frozenset({Action.REVIVE, Action.TELL_USER})
+"""What needs the command of one that has ended."""
+_BUSY = "This endpoint cannot start anything at the moment. Please submit again later."
 _MOST_JOBS_TOLD = 1000
 """Of one user endpoint, to one manager: who says it more often is not heard any more."""
 _WORDS = frozenset({b"ready", b"working", b"stopping", b"again", b"stopped"})
@@ -325,10 +376,14 @@ def _give_up(endpoint: UserEndpoint) -> None:
         endpoint.killed_for = f"it was asked to stop, and did not within {STOP_TIMEOUT:g} s"
 
 
-def _refresh_credentials(endpoint: UserEndpoint, ending: str = "") -> None:
+def _refresh_credentials(endpoint: UserEndpoint) -> None:
+    _write_credentials(endpoint, endpoint.command.credentials)
+
+
+def _write_credentials(endpoint: UserEndpoint, sealed: Credentials) -> None:
     try:
-        endpoint.credentials.refresh(endpoint.command.credentials, ending)
-    except (OSError, RecursionError) as e:
+        endpoint.credentials.refresh(sealed)
+    except OSError as e:
         log.error("the credentials of %s cannot be refreshed: %s", endpoint.name, e)
 
 

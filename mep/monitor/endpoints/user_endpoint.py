@@ -42,7 +42,7 @@ NOT_ENDED = ExitReport("has not ended", clean=False, seconds=0.0)
 class UserEndpoint:
     """A user endpoint that runs, or has ended while nobody watched.
 
-    command: the newest start command for it.
+    command: the newest start command for it, its credentials sealed with its key.
     folder: its folder under /run.
     pidfd, pipe, audit: descriptors, None when closed.
     started: monotonic seconds, which go on from one manager to the next.
@@ -55,6 +55,7 @@ class UserEndpoint:
     said: the words that it has said to this manager. reason, detail: why it ends, for its user and the admin, and what
     only the admin gets; its own last words, and at its end what the manager knows of it.
     jobs: what it says of batch jobs from which no worker comes. jobs_told: how often it has said so to this manager.
+    ending: why the manager ends it, for its user, once it does.
     limits: the limits that it may meet. killed_for: why the manager kills it.
     adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
     exit: how it ended, once it has.
@@ -82,6 +83,7 @@ class UserEndpoint:
     detail: str = ""
     jobs: str = ""
     jobs_told: int = 0
+    ending: str = ""
     limits: Watched = field(default_factory=Watched)
     killed_for: str = ""
     adopted: bool = False

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from mep.monitor.audit import AuditTrail, Line
 from mep.monitor.audit_file import AuditError
 from mep.monitor.stages.requester_lines import IN_FULL, RequesterLines
+from mep.request.credentials import Credentials
 from mep.request.refusal import Refusal, Refused
 
 log = logging.getLogger(__name__)
@@ -20,10 +21,10 @@ log = logging.getLogger(__name__)
 class Notices(Protocol):
     """Who tells users that a start failed: `worker_process`."""
 
-    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+    async def send(self, credentials: Credentials, text: str, request_id: str) -> bool:
         """Sends a notice with the credentials of its user endpoint; whether it was delivered."""
 
-    async def send_again(self, credentials: Mapping[str, Any], text: str) -> bool:
+    async def send_again(self, credentials: Credentials, text: str) -> bool:
         """Tries once to send one that could not be delivered; whether it was delivered now."""
 
 
@@ -63,9 +64,7 @@ class Decisions:
             log.critical("[%s] %r is not on record: %s", request_id, event, e)
             return Line()
 
-    async def refuse(
-        self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None, **facts: object
-    ) -> bool:
+    async def refuse(self, refusal: Refusal, request_id: str, credentials: Credentials | None, **facts: object) -> bool:
         """Tells a refusal to all whom it concerns; its user by a notice, when there are credentials for that.
 
         facts: what is known of the request, for the audit trail. Returns whether a notice was delivered.
@@ -76,7 +75,7 @@ class Decisions:
             return False
         return await self._notices.send(credentials, _text(refusal, request_id), request_id)
 
-    async def tell_again(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any]) -> bool:
+    async def tell_again(self, refusal: Refusal, request_id: str, credentials: Credentials) -> bool:
         """Tries once to tell its user a refusal that is on record already. Returns whether that was delivered."""
         return await self._notices.send_again(credentials, _text(refusal, request_id))
 

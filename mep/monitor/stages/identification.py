@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from mep.monitor.stages.fair_queue import FairQueue, WaitedTooLong
+from mep.monitor.stages.fair_queue import MOST_WAITING, FairQueue, TooManyWait, WaitedTooLong
 from mep.monitor.stages.mapper_client import Decided, MapperClient, Nobody
 from mep.processes.helper import HelperUnavailable
 from mep.processes.mapper_protocol import MOST_IDENTITIES
@@ -92,6 +92,8 @@ class Identification:
             why = f"the mapper was lost twice; the last time {e}"
         except HelperUnavailable as e:
             why = str(e)
+        except TooManyWait:
+            why = f"{MOST_WAITING} requests of this requester wait for being mapped, and no more may"
         except WaitedTooLong:
             why = f"{PLACES} requests are being mapped and take long; this one has waited {PATIENCE:g} s for its turn"
         except OSError as e:

@@ -7,10 +7,13 @@ user endpoint, or as one refusal. What happens to user endpoints later is told t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar, cast
 
+from mep.monitor.endpoints.credentials import NotSealed, Sealer
 from mep.monitor.endpoints.kept import Kept, KeptEndpoints
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
@@ -28,6 +31,7 @@ from mep.monitor.stages.untold import Untold
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.account import Account
+from mep.request.credentials import Credentials
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import UNEXPECTED, Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
@@ -62,6 +66,7 @@ class Pipeline:
         mapper: Mapper,
         name_service: NameService,
         renderer: Renderer,
+        sealer: Sealer,
         decisions: Decisions,
         budget: AuditBudget,
         breaker: Breaker,
@@ -73,6 +78,7 @@ class Pipeline:
         self._mapper = mapper
         self._name_service = name_service
         self._renderer = renderer
+        self._sealer = sealer
         self._decisions = decisions
         self._budget = budget
         self._breaker = breaker
@@ -105,7 +111,7 @@ class Pipeline:
         for task in self._undecided:
             task.cancel()
 
-    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+    async def reject(self, refusal: Refusal, request_id: str, credentials: Credentials | None) -> None:
         """A message that is no request. `credentials` say whom to tell, when that much of it could be read."""
         await self._decisions.refuse(refusal, request_id, credentials)
 
@@ -187,8 +193,11 @@ class Pipeline:
         await self._decisions.refuse(refusal, command.request_id, None, **_facts(command), pid=running.pid)
         if running.command.requester != command.requester:
             return
-        self._table.refresh(running, command)
-        self._kept.keep(running)
+        refreshed = await self._table.refresh(command)
+        if refreshed is None:  # it has ended meanwhile
+            await self._refuse(refusal, command, **_facts(command))
+            return
+        self._kept.keep(refreshed)
         if refusal.ends_right:
             for endpoint in self._of_the_same(running, refusal):
                 self._rights.withdraw(endpoint, refusal)
@@ -241,9 +250,8 @@ class Pipeline:
             rule=identity.rule,
             mapping=profile.mapping.digest[:12],
         )
-        running = self._table.get(start.name)  # only now: it may have ended while all that was waited for
+        running = await self._table.refresh(start)  # only now: it may have ended while all that was waited for
         if running is not None:
-            self._table.refresh(running, start)
             self._kept.keep(running)
             self._decisions.note("refreshed", start.request_id, **_facts(start), pid=running.pid)
             return
@@ -333,16 +341,31 @@ class Pipeline:
             uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}
             with self._quota.start(start.name, owner.uid, profile.config.limits, uids, deadline) as turn:
                 rendered = await self._renderer.render(profile, start, identity, owner)
-                async with turn() as place:
+                async with self._opened(start) as opened, turn() as place:
                     self._decided()
-                    planned = plan.make(profile, start, identity, owner, rendered)
-                    return await self._table.launch(planned, start, place)
+                    planned = plan.make(profile, opened, identity, owner, rendered)
+                    return await self._table.launch(planned, opened, place)
         except BaseException as e:
             if isinstance(e, Refused) and e.refusal.stage == "launch":
                 self._breaker.died_early(owner.uid, e.refusal.reason_for_user)
             else:
                 self._breaker.give_back(owner.uid)
             raise
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, start: StartEndpoint) -> AsyncIterator[StartEndpoint]:
+        """The command with credentials that are not sealed: it may have been on record already. Raises Refused."""
+        try:
+            credentials = await self._sealer.open(start.credentials)
+        except NotSealed as e:
+            reason = f"the credentials of {start.name} cannot be opened: {e}"
+            user = "This endpoint cannot start anything at the moment. Please submit again later."
+            raise Refused("manager", reason, user) from None
+        try:
+            yield dataclasses.replace(start, credentials=credentials)
+        finally:
+            if credentials is not start.credentials:
+                credentials.file.close()
 
 
 async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:

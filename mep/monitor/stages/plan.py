@@ -24,14 +24,15 @@ _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
 def make(
     profile: Profile, command: StartEndpoint, identity: MappedIdentity, account: Account, rendered: RenderedConfig
 ) -> LaunchPlan:
-    """The plan for this request."""
+    """The plan for this request, whose credentials are not sealed."""
     program = profile.config.uep_command
     return LaunchPlan(
         argv=(*program, command.name),
         environment=environment(profile, command, account),
         account=account,
         log=(f"{account.home}/.globus_compute/{command.name}", "endpoint.log"),
-        handover=_handover(profile, command, identity, rendered),
+        handover=_handover(profile, identity, rendered),
+        credentials=command.credentials.file,
         pam=profile.config.pam.service_name if profile.config.pam.enable else None,
         audited=profile.config.high_assurance,
         configuration=profile.digest[:12],
@@ -63,11 +64,8 @@ def environment(profile: Profile, command: StartEndpoint, account: Account) -> d
     return variables
 
 
-def _handover(
-    profile: Profile, command: StartEndpoint, identity: MappedIdentity, rendered: RenderedConfig
-) -> dict[str, Any]:
+def _handover(profile: Profile, identity: MappedIdentity, rendered: RenderedConfig) -> dict[str, Any]:
     handover: dict[str, Any] = {
-        "amqp_creds": command.credentials,
         "config": rendered.read(),
         "ep_info": {
             "globus_candidate_identities": identity.candidates,

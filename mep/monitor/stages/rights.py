@@ -68,7 +68,7 @@ class Rights:
 
     def withdraw(self, endpoint: UserEndpoint, refusal: Refusal) -> None:
         """Ends a user endpoint that may not run any more, after the grace that the profile gives."""
-        if endpoint.state in lifecycle.ASKED_TO_STOP or id(endpoint) in self._grace:
+        if endpoint.ending or endpoint.state in lifecycle.ASKED_TO_STOP or id(endpoint) in self._grace:
             return
         grace = self._profile().config.accounts.withdrawal_grace
         command = endpoint.command

@@ -7,10 +7,13 @@ one comes, which gets its own, or when one runs: it answers what another has lef
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import fcntl
 import logging
 from collections.abc import Awaitable, Callable
 
 from mep.monitor.endpoints.kept import LONGEST
+from mep.processes.sealed_file import SealedFile
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 
@@ -31,6 +34,14 @@ class Untold:
     def keep(self, refusal: Refusal, command: StartEndpoint) -> None:
         """Tells it as soon as that can be done, in the background. It takes the place of an earlier one."""
         self.drop(command.name)
+        credentials = command.credentials
+        try:
+            own = fcntl.fcntl(credentials.file.descriptor, fcntl.F_DUPFD_CLOEXEC, 3)  # the caller closes its own
+        except OSError as e:
+            log.error("[%s] failure notice given up: %s", command.request_id, e)
+            return
+        credentials = dataclasses.replace(credentials, file=SealedFile(own))
+        command = dataclasses.replace(command, credentials=credentials)
         task = asyncio.get_running_loop().create_task(self._try(refusal, command))
         self._trying[command.name] = task
         task.add_done_callback(lambda done: self._forget(command.name, done))

@@ -19,6 +19,7 @@ from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
+from tests.mep.credentials import with_sealed
 
 DEAF = "trap '' TERM; echo; exec sleep 60"  # what is ignored stays so through an exec
 Orphan = Callable[[str, str], "subprocess.Popen[bytes]"]
@@ -36,10 +37,11 @@ def orphan(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator[O
         process.stdout.readline()
         folder = tmp_path / name
         pipe, _ = run_folder.make(folder, audited=False)
-        credentials = CredentialFile.create(folder / "credentials", command.credentials)
+        sealed = with_sealed(command)
+        credentials = CredentialFile.create(folder / "credentials", sealed.credentials)
         identity = Process.of(process.pid, os.getuid())
         started = time.monotonic()
-        record.save(UserEndpoint(command, alice, identity, folder, credentials, None, pipe, started, executed=True))
+        record.save(UserEndpoint(sealed, alice, identity, folder, credentials, None, pipe, started, executed=True))
         os.close(pipe)
         return process
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from identity.runner import MapperError
 from mep.mapper.mapping import IdentityMapper, mapped
@@ -15,6 +14,7 @@ from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request import mapped_identity
 from mep.request.account import Account
+from mep.request.credentials import Credentials
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refused
 from mep.request.rendered_config import RenderedConfig
@@ -114,13 +114,13 @@ class StubNotices:
     delivered: bool = True
     waits: asyncio.Event | None = None
 
-    async def send(self, credentials: Mapping[str, Any], text: str, request_id: str) -> bool:
+    async def send(self, credentials: Credentials, text: str, request_id: str) -> bool:
         if self.waits is not None:
             await self.waits.wait()
         self.sent.append((request_id, text))
         return self.delivered
 
-    async def send_again(self, credentials: Mapping[str, Any], text: str) -> bool:
+    async def send_again(self, credentials: Credentials, text: str) -> bool:
         self.sent.append(("again", text))
         return self.delivered
 

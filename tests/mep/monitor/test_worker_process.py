@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
+import gc
 import json
 import os
 import random
@@ -12,29 +14,46 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
+from cryptography.fernet import Fernet
 
 from lab.broker import PrivateBroker
 from lab.waiting import aiountil
 from mep.daemon import helper_account
 from mep.monitor import worker_process
+from mep.monitor.endpoints.credentials import NotSealed, new_key
 from mep.monitor.worker_process import NotNow, WorkerProcess
 from mep.processes.channel import BODY, HEADER
 from mep.processes.helper import HelperUnavailable
-from mep.processes.sealed_file import SealedFile, sealed
-from mep.processes.worker_protocol import FromWorker, cut, read_command, read_rejection, write_command
+from mep.processes.sealed_file import SealedFile
+from mep.processes.worker_protocol import (
+    FromWorker,
+    ToWorker,
+    cut,
+    read_command,
+    read_rejection,
+    write_command,
+    write_rejection,
+)
 from mep.profile.config import ManagerConfig
+from mep.request.credentials import Credentials
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 from mep.request.unwanted import EndpointUnwanted
 from tests.mep.commands import COMMAND, MANAGER, UEP
+from tests.mep.credentials import inside, plain, seal
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("root")]
+
+
+def file(value: object) -> SealedFile:
+    """That, as JSON."""
+    return SealedFile.of(json.dumps(value).encode())
 
 
 class Service:
@@ -115,26 +134,21 @@ class Site:
         self.renewals: list[Any] = []
         self.hold: asyncio.Event | None = None
         self.worker = WorkerProcess(
-            helper_account.find(ManagerConfig()).worker,
-            MANAGER,
-            None,
-            in_a_file(service.addresses),
-            self.renew,
-            debug=False,
+            helper_account.find(ManagerConfig()).worker, MANAGER, None, file(service.addresses), self.renew, debug=False
         )
 
     async def renew(self) -> SealedFile:
         answer = self.renewals.pop(0) if self.renewals else NotNow("nobody knows")
         if isinstance(answer, Exception):
             raise answer
-        return in_a_file(answer)
+        return file(answer)
 
     async def handle(self, command: StartEndpoint) -> None:
         self.names.append(command.name)
         if self.hold is not None:
             await self.hold.wait()
 
-    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+    async def reject(self, refusal: Refusal, request_id: str, credentials: Credentials | None) -> None:
         self.rejected.append(refusal.reason_for_admin)
 
     def heartbeat_period(self) -> float:
@@ -214,9 +228,10 @@ def test_notices_are_delivered_or_not(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         await site.connect()
         credentials = service.command(5)["kwargs"]["amqp_creds"]
-        assert await site.worker.send(credentials, "because", "r1") is True
-        assert await site.worker.send_again(credentials, "because") is True
-        assert await site.worker.send({}, "because", "r2") is False
+        assert await site.worker.send(plain(credentials), "because", "r1") is True
+        assert await site.worker.send_again(seal(plain(credentials)), "because") is True
+        assert await site.worker.send(plain({}), "because", "r2") is False
+        assert await site.worker.send(Credentials(plain(credentials).file, new_key()), "because", "r3") is False
         texts = []
         while (got := service.channel.basic_get(f"{service.name}.beats", auto_ack=True))[0] is not None:
             if got[0].routing_key == "notice.5":
@@ -237,7 +252,7 @@ def test_one_that_dies_or_hangs_is_replaced(
         unwanted = await site.connect()
         for n in range(3):
             before = site.pid
-            waiting = asyncio.ensure_future(site.worker.send({"heartbeat_queue_info": {}}, "x", "r"))
+            waiting = asyncio.ensure_future(site.worker.send(plain({"heartbeat_queue_info": {}}), "x", "r"))
             os.kill(before, number)
             await aiountil(lambda before=before: site.pid != before, "another one")  # type: ignore[misc]
             service.send(service.command(n))
@@ -284,7 +299,7 @@ def test_commands_that_are_given_back_come_again(broker: PrivateBroker) -> None:
 def test_a_broker_that_is_not_there_is_told_at_the_start(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         commands = {"connection_url": "amqp://u:hunter2@127.0.0.1:1/", "queue": "q"}
-        site.worker._addresses = in_a_file({**service.addresses, "commands": commands})
+        site.worker._addresses = file({**service.addresses, "commands": commands})
         with pytest.raises(HelperUnavailable, match=r"the broker that the service names: .*refused") as caught:
             await site.worker.probe(NoStatus())
         assert "hunter2" not in str(caught.value)
@@ -310,38 +325,195 @@ def test_new_addresses_are_asked_for_until_there_are_some_or_will_be_none(broker
     run(broker, test)
 
 
+def test_credentials_are_sealed_and_opened(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.worker.probe()  # it need not consume yet
+        credentials, key = plain({"a": "x" * 60_000}), new_key()
+        sealed_ones = await site.worker.seal(credentials, key)
+        assert sealed_ones.key == key
+        assert inside(sealed_ones) == inside(credentials)
+        again = await site.worker.seal(sealed_ones, new_key(), "its right to run has ended")
+        assert inside(again) == inside(credentials)
+        text = Fernet(again.key).decrypt(again.file.read())
+        assert json.loads(text)["ending"] == "its right to run has ended"
+        for each in (again, credentials):
+            opened = await site.worker.open(each)
+            assert opened.key == "" and inside(opened) == inside(credentials)
+        with pytest.raises(NotSealed, match="its key does not open it"):
+            await site.worker.open(Credentials(again.file, new_key()))
+        with pytest.raises(NotSealed, match="limit"):
+            await site.worker.seal(plain({"a": "x" * 300_000}), key)
+
+    run(broker, test)
+
+
+def test_a_worker_that_is_lost_meanwhile_has_a_successor_that_seals(
+    broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.connect()
+        os.kill(site.pid, signal.SIGSTOP)
+        sealing = asyncio.ensure_future(site.worker.seal(plain({"a": "b"}), new_key()))
+        await asyncio.sleep(0)
+        os.kill(site.pid, signal.SIGKILL)
+        assert inside(await sealing) == {"a": "b"}
+        monkeypatch.setattr(worker_process, "SEAL_LIMIT", 0.2)
+        os.kill(site.pid, signal.SIGSTOP)
+        with pytest.raises(NotSealed, match=r"within 0\.2 s"):
+            await site.worker.seal(plain({"a": "b"}), new_key())
+        pid = site.pid
+        os.kill(pid, signal.SIGCONT)  # it answers what nobody waits for any more, and that is no fault of its
+        monkeypatch.setattr(worker_process, "SEAL_LIMIT", 30.0)
+        assert inside(await site.worker.seal(plain({"c": "d"}), new_key())) == {"c": "d"}
+        assert site.pid == pid
+
+    run(broker, test)
+
+
 # One that was taken over.
 
 
-def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+class Theirs:
+    """What plays the worker: each is a socket, by number. In the place of a process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ends: list[socket.socket] = []
+        monkeypatch.setattr(worker_process, "FIRST_PAUSE", 0.0)
+        monkeypatch.setattr(worker_process, "LONGEST_PAUSE", 0.0)
+        monkeypatch.setattr(worker_process, "MARGIN", 0.1)
+        monkeypatch.setattr(worker_process.helper, "start", self._start)
+
+    async def _start(self, _module: str, _account: object, connection: socket.socket) -> Any:
+        self.ends.append(connection.dup())
+        return self
+
+    pid = 1
+
+    def kill(self) -> None:
+        pass
+
+    async def end(self) -> None:
+        pass
+
+    def say(self, kind: int, number: int, body: bytes = b"{}", *files: bytes) -> None:
+        """Raises OSError when nobody listens to it any more."""
+        made = [SealedFile.of(each) for each in files]
+        socket.send_fds(self.ends[-1], [HEADER.pack(kind, number) + body], [each.descriptor for each in made])
+
+    def asked(self, kind: ToWorker) -> int:
+        """The number of the newest question of that kind."""
+        number = 0
+        self.ends[-1].setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, files, _, _ = socket.recv_fds(self.ends[-1], HEADER.size + BODY, 8)
+                for descriptor in files:
+                    os.close(descriptor)
+                said, of = HEADER.unpack_from(data)
+                number = of if said == kind else number
+        return number
+
+    async def replaced(self, before: int) -> None:
+        await aiountil(lambda: len(self.ends) > before, "another one")
+
+
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Theirs]:
+    made = Theirs(monkeypatch)
+    yield made
+    for end in made.ends:
+        end.close()
+
+
+class NoService:
+    addresses: Mapping[str, Any] = {}
+
+
+def start_of(command: StartEndpoint) -> list[bytes]:
+    return [write_command(command), command.credentials.file.read()]
+
+
+def a_command() -> StartEndpoint:
+    return StartEndpoint("r1", "uep.x", UEP, "{}", "{}", plain({}), "me", "me@x", [])
+
+
+TOKEN = seal(plain({"a": "b"})).file.read()
+SENSELESS: dict[str, Callable[[Theirs, int], None]] = {
+    "sealed without a question": lambda it, n: it.say(FromWorker.SEALED, n + 7, b"{}", TOKEN),
+    "sealed twice": lambda it, n: [it.say(FromWorker.SEALED, n, b"{}", TOKEN) for _ in range(2)],  # type: ignore[misc]
+    "opened, though it was to seal": lambda it, n: it.say(FromWorker.OPENED, n, b"{}", b"{}"),
+    "the answer to another question": lambda it, n: it.say(FromWorker.NOTICED, n, b'{"delivered": true}'),
+    "sealed, and not": lambda it, n: (  # type: ignore[dict-item, return-value]
+        it.say(FromWorker.SEALED, n, b"{}", TOKEN),
+        it.say(FromWorker.NOT_SEALED, n, b'{"why": "x"}'),
+    ),
+    "what it says is no token": lambda it, n: it.say(FromWorker.SEALED, n, b"{}", b'{"amqp_creds": {}}'),
+    "sealed, and no file": lambda it, n: it.say(FromWorker.SEALED, n),
+    "too large": lambda it, n: it.say(FromWorker.SEALED, n, b"{}", b"x" * 300_000),
+    "a probe that nobody wanted": lambda it, n: it.say(FromWorker.PROBED, 0, b'{"error": ""}'),
+    "closed": lambda it, n: it.say(FromWorker.CLOSED, 0),
+    "a command twice": lambda it, n: [it.say(FromWorker.START, 5, b"{}", *start_of(a_command())) for _ in range(2)],  # type: ignore[misc]
+    "a kind that there is not": lambda it, n: it.say(999, n),
+}
+
+
+@pytest.mark.parametrize("what", SENSELESS.values(), ids=SENSELESS)
+def test_what_is_not_allowed_in_its_state_replaces_it(theirs: Theirs, what: Callable[[Theirs, int], None]) -> None:
+    """Nobody is harmed: the next one seals what the first did not."""
+
+    async def whole() -> None:
+        site = Site(NoService())  # type: ignore[arg-type]
+        site.hold = asyncio.Event()
+        await site.worker._begin()
+        site.worker.start(site)
+        key = new_key()
+        sealing = asyncio.ensure_future(site.worker.seal(plain({"a": "b"}), key))
+        await asyncio.sleep(0)
+        what(theirs, theirs.asked(ToWorker.SEAL))
+        await theirs.replaced(1)
+        if not sealing.done():
+            numbers: list[int] = []
+            await aiountil(lambda: numbers.append(theirs.asked(ToWorker.SEAL)) or any(numbers), "the question")
+            theirs.say(FromWorker.SEALED, max(numbers), b"{}", TOKEN)
+        assert (await sealing).file.read() == TOKEN
+        site.hold.set()
+        await site.worker.finish(0.1)
+        await site.worker.close(0)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    "kind", [FromWorker.CONNECTED, FromWorker.NOT_CONNECTED, FromWorker.RENEW, FromWorker.START, FromWorker.REJECT]
+)
+def test_what_may_not_be_said_before_it_is_to_consume(theirs: Theirs, kind: FromWorker) -> None:
+    async def whole() -> None:
+        site = Site(NoService())  # type: ignore[arg-type]
+        probing = asyncio.ensure_future(site.worker.probe())
+        await aiountil(lambda: bool(theirs.ends), "the worker")
+        files = {
+            FromWorker.START: start_of(a_command()),
+            FromWorker.REJECT: [write_rejection(Refusal("command", "a", "b"), "r1"), b""],
+        }
+        theirs.say(kind, 1, b'{"why": ""}', *files.get(kind, []))
+        with pytest.raises(HelperUnavailable, match="before it was to consume"):
+            await probing
+        assert site.names == site.rejected == []
+
+    asyncio.run(whole())
+
+
+def test_one_that_was_taken_over(theirs: Theirs) -> None:
     """It says what it likes, at random: the monitor lives, replaces it, and starts nothing that is no command."""
     seed = random.randrange(2**32)
     draw = random.Random(seed)
-    monkeypatch.setattr(worker_process, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(worker_process, "LONGEST_PAUSE", 0.0)
-    theirs: list[socket.socket] = []
+    good = json.loads(write_command(a_command()))
+    files_of = {FromWorker.START: 2, FromWorker.REJECT: 2, FromWorker.SEALED: 1, FromWorker.OPENED: 1}
 
-    class Process:
-        pid = 1
-
-        def kill(self) -> None:
-            pass
-
-        async def end(self) -> None:
-            pass
-
-    async def start(_module: str, _account: object, connection: socket.socket) -> Process:
-        theirs.append(connection.dup())
-        return Process()
-
-    monkeypatch.setattr(worker_process.helper, "start", start)
-    command = StartEndpoint("r1", "uep.x", UEP, "{}", "{}", {}, "me", "me@x", "[]")
-    good = json.loads(write_command(command))
-
-    def file() -> bytes:
+    def content() -> bytes:
         odd: list[Any] = [None, 5, "", "x" * 3000, [], {}, "../x", "a\nb", True]
         changed = {**good, draw.choice([*good, "more"]): draw.choice(odd)}
-        return draw.choice([b"", b"[]", b"\xff", b"[" * 100_000, json.dumps(changed).encode()])
+        return draw.choice([b"", b"[]", b"\xff", b"[" * 100_000, TOKEN, json.dumps(changed).encode()])
 
     def body() -> bytes:
         odd = [None, 5, -1, "x", "x" * 500, [], {}, True, 10**400]
@@ -350,13 +522,10 @@ def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Taker(Site):
         async def handle(self, command: StartEndpoint) -> None:
-            assert read_command(write_command(command)) == command, seed
+            assert read_command(write_command(command), command.credentials.file) == command, seed
 
-        async def reject(self, refusal: Refusal, request_id: str, credentials: Any) -> None:
+        async def reject(self, refusal: Refusal, request_id: str, credentials: Credentials | None) -> None:
             assert refusal.stage in ("command", "options", "manager"), seed
-
-    class NoService:
-        addresses: Mapping[str, Any] = {}
 
     async def whole() -> None:
         site, status, since = Taker(NoService()), NoStatus(), time.monotonic()  # type: ignore[arg-type]
@@ -364,28 +533,41 @@ def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
         await site.worker._begin()
         site.worker.start(site)
         before = len(os.listdir("/proc/self/fd"))
+        sealing: list[asyncio.Future[Credentials]] = []
         for _ in range(5_000):
+            if draw.random() < 0.05:
+                sealing.append(asyncio.ensure_future(site.worker.seal(plain({}), new_key())))
             kind = draw.choice([*FromWorker, 0, 7, 65535])
-            with_file = draw.random() < (0.9 if kind in (FromWorker.START, FromWorker.REJECT) else 0.05)
-            made = [sealed("x", file())] if with_file else []
+            count = files_of.get(FromWorker(kind), 0) if kind in list(FromWorker) else 0  # type: ignore[arg-type]
+            count = count if draw.random() < 0.95 else draw.randrange(4)
+            asked = [*site.worker._asked, *range(5)]
             try:
-                socket.send_fds(theirs[-1], [HEADER.pack(kind, draw.randrange(5)) + body()], made)
+                theirs.say(kind, draw.choice(asked), body(), *(content() for _ in range(count)))
             except OSError:
-                theirs[-1].close()
-                number = len(theirs)
-                await aiountil(lambda number=number: len(theirs) > number, "another one")  # type: ignore[misc]
-            for descriptor in made:
-                os.close(descriptor)
+                theirs.ends[-1].close()
+                await theirs.replaced(len(theirs.ends))
             await asyncio.sleep(0)
+        for each in sealing:
+            each.cancel()
+        done = [each.result() for each in await settled(sealing) if not each.cancelled() and not each.exception()]
+        assert all(each.file.read() == TOKEN for each in done), seed
+        sealing.clear()
+        done.clear()
         await site.worker.finish(5)
         await site.worker.close(0)
-        theirs[-1].close()
+        theirs.ends[-1].close()
+        gc.collect()
         assert len(os.listdir("/proc/self/fd")) <= before + 1, seed
-        assert len(theirs) > 100, "it was replaced again and again"
+        assert len(theirs.ends) > 100, "it was replaced again and again"
         assert 0 < status.answers <= (time.monotonic() - since) / worker_process.STATUS_PERIOD + 1
 
-    monkeypatch.setattr(worker_process, "MARGIN", 0.1)
     asyncio.run(whole())
+
+
+async def settled(futures: list[asyncio.Future[Credentials]]) -> list[asyncio.Future[Credentials]]:
+    """They, once all are done."""
+    await asyncio.gather(*futures, return_exceptions=True)
+    return futures
 
 
 @pytest.mark.parametrize(
@@ -395,17 +577,16 @@ def test_one_that_was_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
         ("user_options", "[]"),
         ("user_runtime", {}),
         *[("identity_set", value) for value in ([], "{}", None)],
-        ("credentials", None),
         ("request_id", "r\n1"),
         ("requester", "x" * 2000),
     ],
 )
 def test_a_command_with_a_field_that_is_none(field: str, value: object) -> None:
-    command = StartEndpoint("r1", "uep.x", UEP, "{}", "{}", {}, "me", "me@x", "[]")
-    assert read_command(write_command(command)) == command
+    command = StartEndpoint("r1", "uep.x", UEP, "{}", "{}", plain({}), "me", "me@x", "[]")
+    assert read_command(write_command(command), command.credentials.file) == command
     spoiled = dataclasses.replace(command, **{field: value})
     with pytest.raises(ValueError, match=field):
-        read_command(write_command(spoiled))
+        read_command(write_command(spoiled), command.credentials.file)
 
 
 @pytest.mark.parametrize(
@@ -427,7 +608,7 @@ def test_however_often_it_asks_for_new_addresses_the_service_is_asked_once_at_a_
             nonlocal asked
             asked += 1
             await go_on.wait()
-            return in_a_file(service.addresses)
+            return file(service.addresses)
 
         site.worker._renew = renew
         for _ in range(100):
@@ -458,6 +639,6 @@ def test_a_worker_that_sends_commands_without_end_is_replaced(
 
 
 def test_a_rejection_of_a_stage_that_it_cannot_be_of() -> None:
-    said = {"texts": ["a", "b"], "stage": "admission", "id": "r1", "credentials": None}
+    said = {"texts": ["a", "b"], "stage": "admission", "id": "r1"}
     with pytest.raises(ValueError, match="no refusal"):
         read_rejection(json.dumps(said).encode())

@@ -20,6 +20,7 @@ import pytest
 from lab.accounts import LocalAccount
 from mep.privileged import become, kernel, launch
 from mep.privileged.spec import LaunchRefused, check
+from mep.processes.sealed_file import sealed
 from mep.request.group_rule import GroupRule
 from mep.request.launch_spec import LaunchSpec
 
@@ -467,6 +468,38 @@ def test_a_child_killed_at_the_gate_lets_nobody_hang(spec: LaunchSpec) -> None:
     os.close(started.gate)
 
 
+def test_what_is_handed_over_is_put_together_by_the_account(spec: LaunchSpec) -> None:
+    """From bytes and from files that others hold open, too, wherever these have read to."""
+    secret = sealed("secret", b"hunter2" * 20_000)
+    os.lseek(secret, 5, os.SEEK_SET)
+    handing = dataclasses.replace(spec, descriptors={}, handed_over=(b"<", secret, b"|", secret, b">"))
+    try:
+        said = shell(handing, "cat; echo; stat -Lc %U /proc/self/fd/0; ls /proc/$$/fd")
+    finally:
+        os.close(secret)
+    text, owner, *descriptors = said.split()
+    assert text == f"<{'hunter2' * 20_000}|{'hunter2' * 20_000}>"
+    assert owner == spec.username
+    assert set(descriptors) - {"10"} == {"0", "1", "2"}
+
+
+def test_a_hand_over_that_cannot_be_made_is_a_step_that_failed(spec: LaunchSpec) -> None:
+    def script() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as PAM may have set it
+        failure, code = run(dataclasses.replace(spec, descriptors={}, handed_over=(b"x" * 1001,)))
+        assert failure is not None
+        os._exit(0 if (failure.step, failure.errno, code) == ("handover", errno.EFBIG, 127) else 3)
+
+    assert in_a_child(script) == 0
+
+
+@pytest.mark.parametrize("handed_over", [(), (b"x",)])
+def test_descriptor_0_is_handed_over_or_open(spec: LaunchSpec, handed_over: tuple[bytes, ...]) -> None:
+    descriptors = spec.descriptors if handed_over else {}
+    with pytest.raises(LaunchRefused, match="must name 0"):
+        check(dataclasses.replace(spec, descriptors=descriptors, handed_over=handed_over))
+
+
 def test_resource_limits_are_the_programs(spec: LaunchSpec) -> None:
     limits = {resource.RLIMIT_NPROC: 77, resource.RLIMIT_NOFILE: 55}
     said = shell(dataclasses.replace(spec, rlimits=limits), "grep -E '^Max (processes|open files)' /proc/self/limits")
@@ -560,7 +593,7 @@ def test_descriptors_above_a_lowered_limit_are_closed(
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         os.dup2(0, min(100_000, hard - 1))
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-        launch._arrange(spec, os.open("/dev/null", os.O_WRONLY))
+        launch._arrange(spec.descriptors, [1, 2], [os.open("/dev/null", os.O_WRONLY)])
         os._exit(3 if os.path.lexists(f"/proc/self/fd/{min(100_000, hard - 1)}") else 0)
 
     assert in_a_child(script) == 0

@@ -14,6 +14,7 @@ from mep.request.start_endpoint import MAX_OPTIONS
 from mep.worker import notices
 from mep.worker.commands import MAX_BODY, MAX_DEPTH, MAX_PART, credentials_in, decode
 from tests.mep.commands import ALICE, UEP, delivery
+from tests.mep.credentials import inside
 from wire.queues import read_credentials
 
 NOW = time.time()
@@ -37,14 +38,14 @@ def test_a_command_is_read_whole(message: dict[str, Any]) -> None:
     assert command.endpoint_id == UEP
     assert command.requester == ALICE
     assert json.loads(command.user_options) == {"WORKERS": 2}
-    assert notices.address(command.credentials).target.routing_key == f"{UEP}.heartbeats"
+    assert notices.address(inside(command.credentials)).target.routing_key == f"{UEP}.heartbeats"
     assert "hunter2" not in repr(command)
 
 
 @pytest.mark.parametrize("port", [None, 443])
 def test_the_port_of_the_manager_is_that_of_its_user_endpoints(message: dict[str, Any], port: int | None) -> None:
     """As the hand-over and the credential file get them."""
-    credentials = decode(delivery(message), "r1", time.time(), port).credentials
+    credentials = inside(decode(delivery(message), "r1", time.time(), port).credentials)
     said = read_credentials(message["kwargs"]["amqp_creds"], port)
     assert read_credentials(credentials) == said
     assert credentials["task_queue_info"].keys() == message["kwargs"]["amqp_creds"]["task_queue_info"].keys()

@@ -19,6 +19,7 @@ from mep.request.start_endpoint import StartEndpoint
 from mep.worker import notices
 from mep.worker.commands import credentials_in, decode
 from tests.mep.commands import COMMAND, delivery
+from tests.mep.credentials import inside
 from wire.consumer import Delivery
 from wire.queues import QueueInfoError, Target
 
@@ -81,9 +82,10 @@ def outcome(delivered: Delivery, port: int | None = None, now: float | None = No
     assert isinstance(command.requester, str)
     assert isinstance(command.requester_name, str)
     assert isinstance(json.loads(command.identity_set), list)
-    for objects in (json.loads(command.user_options), json.loads(command.user_runtime), command.credentials):
+    credentials = inside(command.credentials)
+    for objects in (json.loads(command.user_options), json.loads(command.user_runtime), credentials):
         assert isinstance(objects, dict)
-    look_at_target(notices.address(command.credentials, port).target)
+    look_at_target(notices.address(credentials, port).target)
     assert "hunter2" not in repr(command)
     return command
 

@@ -10,6 +10,7 @@ import pytest
 from mep.monitor.endpoints.table import EndpointTable
 from mep.profile.config import ManagerConfig
 from mep.request.account import Account
+from tests.mep.credentials import StubSealer
 from tests.mep.monitor.endpoints.neighbours import Earlier, Heard, NoScopes
 
 TableMaker = Callable[..., EndpointTable]
@@ -18,6 +19,11 @@ TableMaker = Callable[..., EndpointTable]
 @pytest.fixture
 def heard() -> Heard:
     return Heard()
+
+
+@pytest.fixture
+def sealer() -> StubSealer:
+    return StubSealer()
 
 
 @pytest.fixture
@@ -33,11 +39,11 @@ def earlier(tmp_path: Path, alice: Account) -> Iterator[Earlier]:
 
 
 @pytest.fixture
-def make_table(tmp_path: Path, heard: Heard, containment: NoScopes) -> TableMaker:
+def make_table(tmp_path: Path, heard: Heard, containment: NoScopes, sealer: StubSealer) -> TableMaker:
     """A table of tmp_path; `config` as given. To be called in an event loop."""
 
     def make(**config: object) -> EndpointTable:
         settings = ManagerConfig(**config)  # type: ignore[arg-type]
-        return EndpointTable(tmp_path, lambda: settings, containment, heard, heard.counts.append)  # type: ignore[arg-type]
+        return EndpointTable(tmp_path, lambda: settings, containment, heard, sealer, heard.counts.append)  # type: ignore[arg-type]
 
     return make

@@ -20,6 +20,7 @@ from mep.profile.sections.resources import Resources
 from mep.request.account import Account
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
+from tests.mep.credentials import with_sealed
 
 
 class NoScopes:
@@ -107,6 +108,7 @@ class Earlier:
     ) -> int:
         """Its pid. remembered_for: seconds for which its newest command is remembered from now on."""
         folder = self.run_directory / command.name
+        command = with_sealed(command)
         pipe, audit = run_folder.make(folder, audited=audited)
         self._close(command.name)
         self._pipes[command.name] = run_folder.pipe_writing_end(folder)

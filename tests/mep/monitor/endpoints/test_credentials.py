@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from mep.monitor.endpoints.credentials import CredentialFile
+from mep.monitor.endpoints.credentials import TOKEN, CredentialFile, new_key
+from mep.worker import sealing
+from tests.mep.credentials import plain, seal
 
 
 def test_credentials_are_refreshed_in_place(tmp_path: Path) -> None:
-    file = CredentialFile.create(tmp_path / "credentials", {"a": "x" * 1000})
+    file = CredentialFile.create(tmp_path / "credentials", seal(plain({"a": "x" * 1000})))
     reader = file.open_for_reading()
     for creds in ({"a": "x" * 1000}, {"b": "y"}):
-        file.refresh(creds)
+        file.refresh(seal(plain(creds), file.key))
         sealed = os.pread(reader, 10_000, 0)
         assert json.loads(Fernet(file.key).decrypt(sealed)) == {"amqp_creds": creds}
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -25,6 +27,15 @@ def test_credentials_are_refreshed_in_place(tmp_path: Path) -> None:
     os.close(reader)
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert file.key not in repr(file)
+
+
+def test_its_keys_and_tokens_are_those_of_the_public_package(tmp_path: Path) -> None:
+    key = new_key()
+    assert len(Fernet.generate_key()) == len(key)
+    assert new_key() != key
+    for text in (b"", b"x" * 100_000):
+        assert TOKEN.fullmatch(Fernet(key).encrypt(text))
+    assert not TOKEN.fullmatch(b'"}')
 
 
 def with_a_full_file_system(folder: Path, action: Callable[[Path], None]) -> int:
@@ -47,16 +58,16 @@ def with_a_full_file_system(folder: Path, action: Callable[[Path], None]) -> int
 
 def test_on_a_full_file_system_the_old_ones_stay(tmp_path: Path, root: None) -> None:
     def fill_and_refresh(folder: Path) -> None:
-        file = CredentialFile.create(folder / "credentials", {"a": "x"})
+        file = CredentialFile.create(folder / "credentials", seal(plain({"a": "x"})))
         reader = file.open_for_reading()
         with contextlib.suppress(OSError), (folder / "other").open("wb", buffering=0) as other:
             while True:
                 other.write(bytes(4096))
         with pytest.raises(OSError, match="No space"):
-            file.refresh({"a": "x" * 20_000})
-        assert file.unseal(os.pread(reader, 100_000, 0)) == {"a": "x"}  # type: ignore[arg-type]
-        file.refresh({"a": "y"})  # which fits
-        assert file.unseal(os.pread(reader, 100_000, 0)) == {"a": "y"}  # type: ignore[arg-type]
+            file.refresh(seal(plain({"a": "x" * 20_000}), file.key))
+        assert sealing.read(os.pread(reader, 100_000, 0), file.key) == {"a": "x"}
+        file.refresh(seal(plain({"a": "y"}), file.key))  # which fits
+        assert sealing.read(os.pread(reader, 100_000, 0), file.key) == {"a": "y"}
 
     code = with_a_full_file_system(tmp_path, fill_and_refresh)
     if code == 77:

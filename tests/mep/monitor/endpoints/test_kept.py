@@ -20,13 +20,14 @@ from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
+from tests.mep.credentials import facts, inside, with_sealed
 
 
 @pytest.fixture
 def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> UserEndpoint:
     """This process, as if it were a user endpoint of alice's."""
     process, credentials = Process.of(os.getpid(), os.getuid()), CredentialFile(tmp_path / "none", "key")
-    return UserEndpoint(command, alice, process, tmp_path, credentials, None, None, 0.0)
+    return UserEndpoint(with_sealed(command), alice, process, tmp_path, credentials, None, None, 0.0)
 
 
 def test_it_outlives_its_manager_and_only_root_can_read_it(tmp_path: Path, endpoint: UserEndpoint) -> None:
@@ -35,10 +36,10 @@ def test_it_outlives_its_manager_and_only_root_can_read_it(tmp_path: Path, endpo
         first.keep(endpoint)
         first.keep(dataclasses.replace(endpoint, command=dataclasses.replace(endpoint.command, request_id="newest")))
         await first.flush()
-        (found,) = KeptEndpoints(tmp_path / "kept").left(known=[])
-        assert found.command == dataclasses.replace(endpoint.command, request_id="newest")
+        (found,) = await KeptEndpoints(tmp_path / "kept").left(known=[])
+        assert facts(found.command) == facts(endpoint.command) | {"request_id": "newest"}
         assert found.uid == endpoint.account.uid
-        assert KeptEndpoints(tmp_path / "kept").left(known=[endpoint.name]) == []
+        assert await KeptEndpoints(tmp_path / "kept").left(known=[endpoint.name]) == []
         (file,) = (tmp_path / "kept").iterdir()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -54,10 +55,10 @@ def test_one_that_was_taken_over_can_be_forgotten(tmp_path: Path, endpoint: User
         first, second = KeptEndpoints(tmp_path / "kept"), KeptEndpoints(tmp_path / "kept")
         first.keep(endpoint)
         await first.flush()
-        assert second.left(known=[])
+        assert await second.left(known=[])
         second.forget(endpoint.name)
         await second.flush()
-        assert KeptEndpoints(tmp_path / "kept").left(known=[]) == []
+        assert await KeptEndpoints(tmp_path / "kept").left(known=[]) == []
 
     asyncio.run(story())
 
@@ -71,7 +72,7 @@ def test_one_that_ended_while_no_manager_ran_is_forgotten_once_its_user_is_told(
         first, second = KeptEndpoints(tmp_path / "kept"), KeptEndpoints(tmp_path / "kept")
         first.keep(endpoint)
         await first.flush()
-        assert second.left(known=[endpoint.name]) == []
+        assert await second.left(known=[endpoint.name]) == []
         second.forget(endpoint.name)
         await second.flush()
         assert list((tmp_path / "kept").iterdir()) == []
@@ -79,18 +80,46 @@ def test_one_that_ended_while_no_manager_ran_is_forgotten_once_its_user_is_told(
     asyncio.run(story())
 
 
-def test_what_an_earlier_version_kept_is_read(tmp_path: Path, endpoint: UserEndpoint) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_an_earlier_version_kept_is_read(tmp_path: Path, endpoint: UserEndpoint, version: int) -> None:
+    """Its credentials were not sealed: they go on without having been read."""
+
     async def story() -> None:
         files = KeptEndpoints(tmp_path / "kept")
         files.keep(endpoint)
         await files.flush()
         (file,) = (tmp_path / "kept").iterdir()
-        facts = json.loads(file.read_text())
-        objects = {name: json.loads(getattr(endpoint.command, name)) for name in ("user_options", "identity_set")}
-        facts["command"] |= {**objects, "user_runtime": {}}
-        file.write_text(json.dumps({**facts, "format": 1}))
-        (kept,) = files.left(known=[])
-        assert kept.command == dataclasses.replace(endpoint.command, user_runtime="{}")
+        then = json.loads(file.read_text())
+        del then["key"], then["credentials"]
+        then["command"]["credentials"] = inside(endpoint.command.credentials)
+        if version == 1:
+            for name in ("user_options", "identity_set"):
+                then["command"][name] = json.loads(getattr(endpoint.command, name))
+        file.write_text(json.dumps({**then, "format": version}))
+        os.utime(file, (then_written := file.stat().st_mtime - 1000, then_written))
+        for _ in range(2):  # the next manager finds what this one has made of it
+            (kept,) = await KeptEndpoints(tmp_path / "kept").left(known=[])
+            assert facts(kept.command) == facts(endpoint.command)
+            assert kept.command.credentials.key == ""
+        assert file.stat().st_mtime == pytest.approx(then_written)
+        assert "hunter2" not in file.read_text()
+        assert {stat.S_IMODE(each.stat().st_mode) for each in (tmp_path / "kept").iterdir()} == {0o600}
+        files = KeptEndpoints(tmp_path / "kept")
+        files.keep(endpoint)
+        await files.flush()
+        assert list((tmp_path / "kept").iterdir()) == [file]
+
+    asyncio.run(story())
+
+
+def test_no_password_is_on_the_disk_in_the_clear(tmp_path: Path, endpoint: UserEndpoint) -> None:
+    async def story() -> None:
+        files = KeptEndpoints(tmp_path / "kept")
+        files.keep(endpoint)
+        await files.flush()
+        assert "hunter2" in json.dumps(inside(endpoint.command.credentials)), "there is one to look for"
+        (file,) = (tmp_path / "kept").iterdir()
+        assert "hunter2" not in file.read_text()
 
     asyncio.run(story())
 
@@ -104,7 +133,7 @@ def test_what_is_not_ours_or_not_whole_is_passed_over(
         files.keep(endpoint)
         await files.flush()
         (tmp_path / "kept" / "half.json").write_text(garbage)
-        assert [each.command.name for each in files.left(known=[])] == [endpoint.name]
+        assert [each.command.name for each in await files.left(known=[])] == [endpoint.name]
 
     asyncio.run(story())
     assert f"{tmp_path}/kept/half.json: cannot be understood" in caplog.text
@@ -119,7 +148,7 @@ def test_one_that_the_service_has_forgotten_is_removed(tmp_path: Path, endpoint:
         old = path.stat().st_mtime - kept.LONGEST - 1
         os.utime(path, (old, old))
         later = KeptEndpoints(tmp_path / "kept")
-        assert later.left(known=[]) == []
+        assert await later.left(known=[]) == []
         await later.flush()
         assert not path.exists()
 
@@ -137,7 +166,7 @@ def test_a_disk_that_cannot_be_written_is_said(
         (tmp_path / "kept").unlink()
         files.keep(endpoint)  # it is written with the next occasion
         await files.flush()
-        assert len(files.left(known=[])) == 1
+        assert len(await files.left(known=[])) == 1
 
     asyncio.run(story())
     assert "tasks may stay unanswered" in caplog.text

@@ -22,6 +22,8 @@ from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
+from tests.mep.credentials import facts as facts_of
+from tests.mep.credentials import inside, plain, seal, with_sealed
 
 
 @pytest.fixture
@@ -30,7 +32,8 @@ def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator
     folder = tmp_path / "run" / "prod" / command.name
     pipe, audit = run_folder.make(folder, audited=True)
     assert audit is not None
-    yield UserEndpoint(
+    command = with_sealed(command)
+    made = UserEndpoint(
         command=command,
         account=alice,
         process=Process.of(os.getpid(), os.getuid()),
@@ -41,8 +44,8 @@ def endpoint(tmp_path: Path, command: StartEndpoint, alice: Account) -> Iterator
         audit=audit,
         started=12.5,
     )
-    os.close(pipe)
-    os.close(audit)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -72,7 +75,10 @@ def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
     found = loaded(endpoint.folder)
     unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said", "exit"}
     for field in dataclasses.fields(UserEndpoint):
-        if field.name not in unsaved:
+        if field.name == "command":
+            assert facts_of(found.command) == facts_of(endpoint.command)
+            assert found.command.credentials.key == endpoint.credentials.key
+        elif field.name not in unsaved:
             assert getattr(found, field.name) == getattr(endpoint, field.name), field.name
     assert found.adopted
     assert found.pidfd is not None, "this process runs"
@@ -96,10 +102,10 @@ def test_an_adopted_one_can_be_heard(endpoint: UserEndpoint) -> None:
 def test_the_newest_credentials_are_loaded(saved: Path, endpoint: UserEndpoint, message: dict[str, Any]) -> None:
     fresh = message["kwargs"]["amqp_creds"]
     fresh["task_queue_info"]["connection_url"] = "amqp://user:fresh@127.0.0.1:5672/%2F"
-    endpoint.command = dataclasses.replace(endpoint.command, credentials=fresh)
-    endpoint.credentials.refresh(fresh)
+    endpoint.command = dataclasses.replace(endpoint.command, credentials=seal(plain(fresh), endpoint.credentials.key))
+    endpoint.credentials.refresh(endpoint.command.credentials)
     record.save(endpoint)
-    assert loaded(saved).command.credentials == fresh
+    assert inside(loaded(saved).command.credentials) == fresh
 
 
 def test_only_root_can_look(saved: Path) -> None:
@@ -109,7 +115,7 @@ def test_only_root_can_look(saved: Path) -> None:
             folder = saved.with_name("another")
             os.close(run_folder.make(folder, audited=False)[0])
             (folder / "credentials").unlink(missing_ok=True)
-            CredentialFile.create(folder / "credentials", {})
+            CredentialFile.create(folder / "credentials", seal(plain({})))
         finally:
             os.umask(before)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -120,7 +126,7 @@ def test_only_root_can_look(saved: Path) -> None:
 
 
 def test_passwords_are_sealed(saved: Path, endpoint: UserEndpoint) -> None:
-    assert "hunter2" in json.dumps(endpoint.command.credentials), "there is one to look for"
+    assert "hunter2" in json.dumps(inside(endpoint.command.credentials)), "there is one to look for"
     for path in (saved / "state.json", saved / "credentials"):
         text = path.read_text()
         assert "hunter2" not in text
@@ -160,6 +166,7 @@ GARBAGE: dict[str, bytes | Callable[[dict[str, Any]], object]] = {
     "another format": edit(format=99),
     "no format": lambda facts: facts.pop("format"),
     "no key": lambda facts: facts.pop("key"),
+    "credentials that are not sealed": edit(credentials='{"a": "b"}'),
     "no such state": edit(state="sleeping"),
     "a state that is a list": edit(state=[]),
     "no account": edit(account=None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import gc
 import json
 import os
 import pwd
@@ -30,6 +31,7 @@ from mep.privileged import kernel
 from mep.privileged.launch import LaunchFailure
 from mep.processes.pidfd import has_ended
 from mep.processes.process import audit_session_of
+from mep.processes.sealed_file import SealedFile
 from mep.profile.config import ManagerConfig
 from mep.profile.sections.limits import Limits
 from mep.profile.sections.resources import Resources
@@ -39,6 +41,7 @@ from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
 from tests.conftest import need
 from tests.hanging import hang
+from tests.mep.credentials import StubSealer, plain, with_sealed
 from tests.mep.monitor.endpoints.neighbours import Heard, NoScopes
 from tests.own_children import own_children
 
@@ -51,6 +54,7 @@ BEFORE: set[int] = set()
 
 @pytest.fixture(autouse=True)
 def before() -> None:
+    gc.collect()  # what earlier tests have left closes its descriptors now
     BEFORE.clear()
     BEFORE.update(own_children())
 
@@ -74,6 +78,15 @@ def account(local: LocalAccount) -> Account:
 
 
 @pytest.fixture
+def command(command: StartEndpoint) -> StartEndpoint:
+    """As it comes to a launch."""
+    return with_sealed(command)
+
+
+CREDENTIALS = {"task_queue_info": {"connection_url": "amqp://user:hunter2@127.0.0.1/"}}
+
+
+@pytest.fixture
 def plan(account: Account, command: StartEndpoint) -> Plan:
     def make(script: str, **changed: object) -> LaunchPlan:
         facts: dict[str, object] = {
@@ -81,7 +94,8 @@ def plan(account: Account, command: StartEndpoint) -> Plan:
             "environment": {"PATH": "/usr/bin:/bin"},
             "account": account,
             "log": (f"{account.home}/.globus_compute/{command.name}", "endpoint.log"),
-            "handover": {"amqp_creds": {}, "config": "engine: {}", "ep_info": {"matched": 1}},
+            "handover": {"config": "engine: {}", "ep_info": {"matched": 1}},
+            "credentials": plain(CREDENTIALS).file,
             "pam": None,
             "audited": False,
             "configuration": "c0ffee",
@@ -115,12 +129,31 @@ def test_the_program_reads_its_hand_over(plan: Plan, run: Callable[..., None], a
     async def story(endpoint: UserEndpoint) -> None:
         await aiountil(said.exists, "what it has read")
         handover = json.loads(said.read_text())
+        assert handover["amqp_creds"] == CREDENTIALS
         assert handover["config"] == "engine: {}"
         assert handover["ep_info"] == {"matched": 1, "posix_ppid": os.getpid()}
         assert handover["enckey"] == endpoint.credentials.key
         assert (handover["mem_fd"], handover["report_fd"]) == (3, 5)
         assert "audit_fd" not in handover
         assert said.stat().st_uid == account.uid
+        said.unlink()
+
+    run(made, story)
+
+
+def test_what_credentials_hold_besides_does_not_take_the_place_of_ours(
+    plan: Plan, run: Callable[..., None], account: Account
+) -> None:
+    """The monitor does not read them, so they may be no object, and go on with what is ours to say."""
+    odd = SealedFile.of(b'{}, "config": "theirs", "enckey": "theirs", "mem_fd": 0, "ep_info": 5')
+    made = plan("cat > said.new; mv said.new said; sleep 3600; true", credentials=odd)
+    said = Path(account.home, "said")
+
+    async def story(endpoint: UserEndpoint) -> None:
+        await aiountil(said.exists, "what it has read")
+        handover = json.loads(said.read_text())
+        assert (handover["config"], handover["mem_fd"]) == ("engine: {}", 3)
+        assert (handover["enckey"], handover["ep_info"]["matched"]) == (endpoint.credentials.key, 1)
         said.unlink()
 
     run(made, story)
@@ -390,12 +423,26 @@ def launched(
     async def told() -> None:
         heard, containment = Heard(), NoScopes()
         settings = ManagerConfig(**config)  # type: ignore[arg-type]
-        table = EndpointTable(tmp_path, lambda: settings, containment, heard, heard.counts.append)  # type: ignore[arg-type]
+        table = EndpointTable(tmp_path, lambda: settings, containment, heard, StubSealer(), heard.counts.append)  # type: ignore[arg-type]
         await story(table, heard, containment)
         await table.stop_all()
         await aiountil(no_children, "all are reaped")
 
     asyncio.run(told())
+
+
+def test_when_nobody_seals_its_credentials_it_does_not_start(
+    plan: Plan, tmp_path: Path, command: StartEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StubSealer, "away", True)
+
+    async def story(table: EndpointTable, heard: Heard, containment: NoScopes) -> None:
+        with pytest.raises(Refused, match="cannot be sealed: the worker is away") as caught:
+            await table.launch(plan("true"), command)
+        assert caught.value.refusal.stage == "manager", "no fault of its user's, so nothing that the breaker counts"
+        assert heard.held_ == [] and list(tmp_path.iterdir()) == []
+
+    launched(tmp_path, story)
 
 
 @pytest.mark.parametrize(

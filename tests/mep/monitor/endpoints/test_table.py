@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from lab.waiting import aiountil
 from mep.monitor.containment import cgroups
@@ -17,6 +19,7 @@ from mep.monitor.containment.limits_met import LimitMet, Watched
 from mep.monitor.endpoints import record, table
 from mep.monitor.endpoints.lifecycle import State
 from mep.request.start_endpoint import StartEndpoint
+from tests.mep.credentials import StubSealer, facts, in_file, inside, plain
 from tests.mep.monitor.endpoints.conftest import TableMaker
 from tests.mep.monitor.endpoints.neighbours import Earlier, Heard, NoScopes
 
@@ -26,7 +29,9 @@ LONG = 3600.0
 @pytest.fixture
 def newer(command: StartEndpoint) -> StartEndpoint:
     """A later command for the same user endpoint."""
-    return dataclasses.replace(command, request_id="r2", credentials={**command.credentials, "fresh": True})
+    return dataclasses.replace(
+        command, request_id="r2", credentials=plain({**inside(command.credentials), "fresh": True})
+    )
 
 
 def named(command: StartEndpoint, name: str) -> StartEndpoint:
@@ -48,6 +53,7 @@ def test_what_runs_is_adopted_and_counted(
         found.release()
         assert list(found) == []
         assert all(earlier.runs(pid) for pid in pids)
+        del one  # and with it its credentials
         assert len(os.listdir("/proc/self/fd")) == before, "nothing stays open"
 
     asyncio.run(story())
@@ -96,15 +102,74 @@ def test_one_that_ends_cleanly_after_a_command_is_started_again(
         if drains:
             earlier.say(command.name, b"stopping")
             await aiountil(lambda: endpoint.state is State.DRAINING, "its word")
-        found.refresh(endpoint, newer)
+        assert await found.refresh(newer) is endpoint
         if not grace and not drains:
             await aiountil(lambda: endpoint.state is State.RUNNING, "the end of the grace period")
-        assert endpoint.credentials.unseal((endpoint.folder / "credentials").read_bytes()) == newer.credentials
+        assert in_file(endpoint.credentials) == inside(newer.credentials)
         earlier.say(command.name, b"stopped")
         earlier.kill(pid)
         await aiountil(lambda: heard.exits, "its end")
-        assert heard.revived == ([(pid, newer)] if revived else [])
+        assert [(who, facts(again)) for who, again in heard.revived] == ([(pid, facts(newer))] if revived else [])
         assert heard.deaths == []
+
+    asyncio.run(story())
+
+
+def test_when_nobody_seals_fresh_credentials_the_old_ones_stay(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, newer: StartEndpoint, sealer: StubSealer
+) -> None:
+    async def story() -> None:
+        earlier.start(command)
+        first, second = make_table(), make_table()
+        (endpoint,) = first.adopt()
+        sealer.away = True
+        assert await first.refresh(newer) is endpoint
+        assert endpoint.state is State.RUNNING_ASKED, "whoever asks gets an answer all the same"
+        first.release()
+        (endpoint,) = second.adopt()
+        assert endpoint.command.request_id == newer.request_id
+        assert inside(endpoint.command.credentials) == in_file(endpoint.credentials) == inside(command.credentials)
+
+    asyncio.run(story())
+
+
+def test_one_that_ends_while_its_credentials_are_sealed_is_not_refreshed(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, newer: StartEndpoint, sealer: StubSealer
+) -> None:
+    async def story() -> None:
+        pid = earlier.start(command)
+        found = make_table()
+        found.adopt()
+        sealer.waits = asyncio.Event()
+        refreshing = asyncio.ensure_future(found.refresh(newer))
+        earlier.kill(pid)
+        await aiountil(lambda: not list(found), "its end")
+        sealer.waits.set()
+        assert await refreshing is None
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_one_that_has_to_end_is_told_why_before_it_is_asked_to_stop(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, sealer: StubSealer, away: bool
+) -> None:
+    """If that can be done: it ends in any case."""
+
+    async def story() -> None:
+        earlier.start(command, program=("/bin/sh", "-c", "trap '' TERM; while :; do sleep 3600; done"))
+        found = make_table()
+        (endpoint,) = found.adopt()
+        sealer.waits, sealer.away = asyncio.Event(), away
+        found.end(endpoint, "may not run any more")
+        await asyncio.sleep(0)
+        assert endpoint.state is State.RUNNING_ASKED
+        sealer.waits.set()
+        await aiountil(lambda: endpoint.state is State.STOPPING_ASKED, "its being asked")
+        text = json.loads(Fernet(endpoint.credentials.key).decrypt(endpoint.credentials.path.read_bytes()))
+        assert text.get("ending") == (None if away else "may not run any more")
+        assert text["amqp_creds"] == inside(command.credentials)
+        found.release()
 
     asyncio.run(story())
 
@@ -115,14 +180,15 @@ def test_a_command_is_remembered_by_the_next_manager(
     async def story() -> None:
         pid = earlier.start(command)
         first, second = make_table(mu_child_ep_grace_period_s=LONG), make_table()
-        first.refresh(*first.adopt(), newer)
+        first.adopt()
+        await first.refresh(newer)
         first.release()
         (endpoint,) = second.adopt()
         assert endpoint.state is State.RUNNING_ASKED
         earlier.say(command.name, b"stopped")
         earlier.kill(pid)
         await aiountil(lambda: heard.revived, "its revival")
-        assert [(who, again.credentials) for who, again in heard.revived] == [(pid, newer.credentials)]
+        assert [(who, facts(again)) for who, again in heard.revived] == [(pid, facts(newer))]
 
     asyncio.run(story())
 
@@ -527,14 +593,14 @@ def test_what_does_not_stop_is_killed_and_who_has_asked_gets_an_answer(
         await aiountil((tmp_path / "deaf").exists, "it is deaf")
         found = make_table(mu_child_ep_grace_period_s=LONG)
         (endpoint,) = found.adopt()
-        found.refresh(endpoint, newer)
+        await found.refresh(newer)
         monkeypatch.setattr(table, "STOP_TIMEOUT", 0.2)
         found.stop()
         assert endpoint.state is State.STOPPING_ASKED
         await found.stop_all()
         assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGKILL
         await aiountil(lambda: heard.revived, "an answer")
-        assert heard.revived == [(pid, newer)] and heard.deaths == []
+        assert [(who, facts(again)) for who, again in heard.revived] == [(pid, facts(newer))] and heard.deaths == []
         assert endpoint.reason == "the manager killed it: it was asked to stop, and did not within 0.2 s"
 
     asyncio.run(story())
@@ -568,7 +634,7 @@ def test_a_command_that_nobody_can_write_keeps_nobody_from_being_stopped(
         pids = [earlier.start(named(command, name)) for name in ("a", "b")]
         found = make_table()
         first, _ = found.adopt()
-        found.refresh(first, dataclasses.replace(first.command, identity_set=deep))  # type: ignore[arg-type]
+        await found.refresh(dataclasses.replace(first.command, identity_set=deep))  # type: ignore[arg-type]
         await found.stop_all()
         assert [earlier.wait(pid) for pid in pids] == [-signal.SIGTERM] * 2
 

@@ -24,6 +24,7 @@ from mep.monitor.endpoints.table import EndpointTable
 from mep.profile.config import ManagerConfig
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
+from tests.mep.credentials import StubSealer, plain
 from tests.mep.monitor.endpoints.neighbours import Earlier, Heard, NoScopes
 
 NAMES = ("a", "b")
@@ -34,7 +35,7 @@ LONG = 3600.0
 
 def command(name: str, number: int) -> StartEndpoint:
     return StartEndpoint(
-        f"r{number}", name, "uuid", "{}", "{}", {"number": number}, "somebody", "alice@example.org", []
+        f"r{number}", name, "uuid", "{}", "{}", plain({"number": number}), "somebody", "alice@example.org", []
     )
 
 
@@ -109,7 +110,7 @@ class Managers(RuleBasedStateMachine):
             endpoint = self.table.get(name)
             assert (endpoint is not None) == (life is not None and life.runs)
             if endpoint is not None:
-                self.table.refresh(endpoint, self.command(name))
+                await self.table.refresh(self.command(name))
                 await settle()
 
         self.in_loop(ask)
@@ -181,6 +182,7 @@ class Managers(RuleBasedStateMachine):
             lambda: ManagerConfig(mu_child_ep_grace_period_s=self.grace),
             NoScopes(),  # type: ignore[arg-type]
             self.heard,
+            StubSealer(),
             self.heard.counts.append,
         )
         self.table.adopt()
@@ -230,6 +232,7 @@ class Managers(RuleBasedStateMachine):
         finally:
             self.in_loop(self.table.release)
             self.earlier.close()
+            self.heard.revived.clear()  # commands have credentials, which are open files
             open_now = len(os.listdir("/proc/self/fd"))
             self.loop.close()
             shutil.rmtree(self.run_directory)

@@ -19,7 +19,8 @@ from lab.waiting import aiountil
 from mep.accounts import look_up
 from mep.daemon import helper_account
 from mep.monitor.stages import mapper_client, mapping_programs
-from mep.monitor.stages.identification import Identification
+from mep.monitor.stages.fair_queue import MOST_WAITING
+from mep.monitor.stages.identification import SHARE, Identification
 from mep.monitor.stages.mapper_client import MapperClient
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.processes.channel import HEADER
@@ -186,7 +187,7 @@ def test_many_are_decided_at_once_and_by_their_own_documents(program: Callable[.
     by = [(of(expression({"output": f"u{n}"})), f"u{n}") for n in range(5)] + [(asks, "carol")]
 
     async def story(asked: Identification) -> None:
-        everybody = [(command(number=n), *by[n % len(by)]) for n in range(300)]
+        everybody = [(command(number=n), *by[n % len(by)]) for n in range(200)]
         found = await asyncio.gather(*(asked.identify(each, documents) for each, documents, _ in everybody))
         assert [each.username for each in found] == [name for _, _, name in everybody]
         assert client(asked)._owed == {}
@@ -194,6 +195,17 @@ def test_many_are_decided_at_once_and_by_their_own_documents(program: Callable[.
         before = dict(given)
         await asyncio.gather(*(asked.identify(command(number=n), by[0][0]) for n in range(50)))
         assert len(set(given.values()) - set(before.values())) <= 1
+
+    run(story)
+
+
+def test_who_floods_is_refused_for_now_and_nobody_else_notices() -> None:
+    async def story(asked: Identification) -> None:
+        flood = [asyncio.ensure_future(asked.identify(command(number=n), of(expression()))) for n in range(300)]
+        assert (await asked.identify(command(BOB, "bob"), of(expression()))).username == "bob"
+        refused = [e for e in await asyncio.gather(*flood, return_exceptions=True) if isinstance(e, Refused)]
+        assert len(refused) == 300 - SHARE - MOST_WAITING
+        assert all("no more may" in e.refusal.reason_for_admin and not e.refusal.ends_right for e in refused)
 
     run(story)
 

@@ -36,6 +36,7 @@ from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker.consumer import PREFETCH
+from tests.mep.credentials import StubSealer, inside, plain, with_sealed
 from tests.mep.monitor.stubs import StubKept, StubMapper, StubNameService, StubNotices, StubRenderer
 
 
@@ -48,6 +49,7 @@ class StubTable:
         self.fails: BaseException | None = None
         self.waits: asyncio.Event | None = None
         self.plans: list[LaunchPlan] = []
+        self.handed_over: list[object] = []
         self.calls: list[tuple[str, str]] = []
 
     def __iter__(self) -> Iterator[UserEndpoint]:
@@ -59,9 +61,12 @@ class StubTable:
     def command_came(self, name: str) -> None:
         self.calls.append(("command came", name))
 
-    def refresh(self, endpoint: UserEndpoint, command: StartEndpoint) -> None:
-        endpoint.command = command
-        self.calls.append(("refresh", command.request_id))
+    async def refresh(self, command: StartEndpoint) -> UserEndpoint | None:
+        endpoint = self.get(command.name)
+        if endpoint is not None:
+            endpoint.command = command
+            self.calls.append(("refresh", command.request_id))
+        return endpoint
 
     def end(self, endpoint: UserEndpoint, why: str) -> None:
         self.calls.append(("end", endpoint.name))
@@ -70,6 +75,7 @@ class StubTable:
     async def launch(self, plan: LaunchPlan, command: StartEndpoint, place: object) -> UserEndpoint:
         self.calls.append(("launch", command.request_id))
         self.plans.append(plan)
+        self.handed_over.append(json.loads(plan.credentials.read()))
         if self.waits is not None:
             await self.waits.wait()
         if self.fails is not None:
@@ -96,7 +102,9 @@ class Site:
         self.audit = AuditTrail(self.path, required=True)
         self.decisions = decisions = Decisions(self.audit, self.notices, lambda: "in force")
         self.budget = AuditBudget(lambda: self.profile.config.limits)
-        parts: Any = (self.mapper, self.names, self.renderer, decisions, self.budget, self.breaker, self.table)
+        self.sealer = StubSealer()
+        helpers: Any = (self.mapper, self.names, self.renderer, self.sealer)
+        parts: Any = (*helpers, decisions, self.budget, self.breaker, self.table)
         rights: Any = (self.mapper, self.names, decisions, self.table)
         kept: Any = self.kept
         self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights), kept)
@@ -157,6 +165,20 @@ def test_the_second_request_refreshes(site: Site, command: StartEndpoint) -> Non
     run(story)
     assert site.events("r2") == ["received", "mapped", "refreshed"]
     assert ("refresh", "r2") in site.table.calls
+
+
+def test_a_command_of_before_is_opened_for_its_hand_over(site: Site, command: StartEndpoint) -> None:
+    run(lambda: site.pipeline.revive(with_sealed(command)))
+    assert site.table.handed_over == [inside(command.credentials)]
+
+
+def test_when_nobody_opens_its_credentials_it_is_to_come_later(site: Site, command: StartEndpoint) -> None:
+    site.sealer.away = True
+    run(lambda: site.pipeline.revive(with_sealed(command)))
+    assert site.table.plans == []
+    ((_, told),) = site.notices.sent
+    assert "submit again later" in told
+    assert site.trail()[-1]["stage"] == "manager"
 
 
 def test_whoever_maps_to_another_account_now_loses_the_one_that_runs(
@@ -417,7 +439,7 @@ def test_a_message_that_is_no_request(site: Site) -> None:
 
     async def story() -> None:
         await site.pipeline.reject(refusal, "r1", None)
-        await site.pipeline.reject(refusal, "r2", {"some": "credentials"})
+        await site.pipeline.reject(refusal, "r2", plain({"some": "credentials"}))
 
     run(story)
     assert [line["event"] for line in site.trail()] == ["refused", "refused"]

@@ -36,7 +36,12 @@ class Site:
         identities = [{"id": ALICE, "username": "alice@example.org", "status": "used"}]
         command = dataclasses.replace(command, requester=ALICE, identity_set=json.dumps(identities))
         self.endpoint: Any = SimpleNamespace(
-            name=command.name, account=alice, command=command, state=State.RUNNING, facts=lambda: {"account": "alice"}
+            name=command.name,
+            account=alice,
+            command=command,
+            state=State.RUNNING,
+            ending="",
+            facts=lambda: {"account": "alice"},
         )
         self.names = StubNameService({"alice": alice})
         self.path = folder / "audit.log"
