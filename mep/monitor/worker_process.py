@@ -435,7 +435,7 @@ class WorkerProcess:
     def _tell_how_it_is(self, status: Status) -> None:
         self._status_asked, self._status_told = False, asyncio.get_running_loop().time()
         try:
-            self._tell(ToWorker.STATUS_IS, files=[SealedFile.of(status.answer())])
+            self._tell(ToWorker.STATUS_IS, SealedFile.of(status.answer()))
         except OSError as e:  # no descriptor or memory to be had
             log.error("nobody can be told how this manager is: %s", e)
 

@@ -327,7 +327,7 @@ def test_new_addresses_are_asked_for_until_there_are_some_or_will_be_none(broker
 
 def test_credentials_are_sealed_and_opened(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
-        await site.worker.probe()  # it need not consume yet
+        await site.worker.probe(NoStatus())  # it need not consume yet
         credentials, key = plain({"a": "x" * 60_000}), new_key()
         sealed_ones = await site.worker.seal(credentials, key)
         assert sealed_ones.key == key
@@ -489,7 +489,7 @@ def test_what_is_not_allowed_in_its_state_replaces_it(theirs: Theirs, what: Call
 def test_what_may_not_be_said_before_it_is_to_consume(theirs: Theirs, kind: FromWorker) -> None:
     async def whole() -> None:
         site = Site(NoService())  # type: ignore[arg-type]
-        probing = asyncio.ensure_future(site.worker.probe())
+        probing = asyncio.ensure_future(site.worker.probe(NoStatus()))
         await aiountil(lambda: bool(theirs.ends), "the worker")
         files = {
             FromWorker.START: start_of(a_command()),

@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import enum
+import gc
 import json
 import os
 import random
@@ -51,6 +52,7 @@ class Monitor:
 
 def run(test: Callable[[Monitor], Awaitable[None]]) -> None:
     async def whole() -> None:
+        gc.collect()  # of other tests
         before = descriptors()
         monitor = Monitor()
         await test(monitor)

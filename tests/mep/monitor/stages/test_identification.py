@@ -201,6 +201,7 @@ def test_many_are_decided_at_once_and_by_their_own_documents(program: Callable[.
 
 def test_who_floods_is_refused_for_now_and_nobody_else_notices() -> None:
     async def story(asked: Identification) -> None:
+        await asked.start()
         flood = [asyncio.ensure_future(asked.identify(command(number=n), of(expression()))) for n in range(300)]
         assert (await asked.identify(command(BOB, "bob"), of(expression()))).username == "bob"
         refused = [e for e in await asyncio.gather(*flood, return_exceptions=True) if isinstance(e, Refused)]
