@@ -1,21 +1,21 @@
 """The manager: takes start commands, maps identities to accounts, starts user endpoints as them, and reaps these.
 
-A folder is a room: what runs in one process, or is to run in one, with the rights of that process. The `__init__` of
+A folder is a room: what runs in one process with its rights, or what several of them share. The `__init__` of
 each room is its manual page: PROCESS says where it runs and as whom, CALLED BY who uses it, IMPORTS what it knows of
 other rooms and of others' libraries, FILES what is in it. `tests/test_rooms.py` holds FILES and IMPORTS.
 
 FILES
   cli/           what people type; `mep start` becomes the daemon                  who types it, mostly root
-  daemon/        puts the manager together, and runs it                            root
+  daemon/        prepares the manager, puts it together, and runs it               root
   monitor/       decides, and looks after user endpoints                           root
   privileged/    fork, drop, exec: all that uses root's power                      root, until the child is the user
   worker/        the broker: commands in, heartbeats and failure notices out       worker_account, no rights
   registration/  login and one REST call, in a process of its own                  worker_account, no rights
   mapper/        identity set to account name                                      mapping_account, no rights
-  reader/        the files of a profile become values                              root, in a forked child while it runs
-  renderer/      user options meet the template                                    render_account
-  accounts/      look-ups of the name service                                      name_service_account
-  processes/     children: how they are started, waited for, recognised, reaped    who starts them
+  reader/        the files of a profile become values                              root, parsers as nobody
+  renderer/      user options meet the template                                    render_account, no rights
+  accounts/      look-ups of the name service                                      name_service_account, no rights
+  processes/     children: how they are started, waited for, talked to, reaped     both ends
   profile/       a profile once it is read: values                                 everywhere
   request/       the types that travel between the stages of a request: values     everywhere
 

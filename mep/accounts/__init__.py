@@ -3,10 +3,11 @@
 PROCESS
   `server`: a program of its own, run as `name_service_account`: no rights, no capability, not dumpable, one
   socket.
-  `look_up`: in that program; and in `mep` commands, which have nothing else to do.
+  `look_up`: in that program; before the manager is executed and in daemon.anew; and in `mep` commands, which have
+  nothing else to do.
 
 CALLED BY
-  monitor.stages.name_service starts the program, asks it, and checks each answer as a stranger's. cli.dry_run.
+  monitor.stages.name_service starts the program, asks it, and checks each answer as a stranger's. daemon; cli.dry_run.
 
 IMPORTS
   privileged, processes, request

@@ -3,9 +3,10 @@
 PROCESS
   The manager: root, with the five capabilities of its unit, one thread, one event loop. What may wait long, or handles
   what strangers wrote, is asked of other processes. Commands come from `worker`, decoded, and are checked again.
+  `audit_program` is a program of its own, root.
 
 CALLED BY
-  daemon.serve makes a `Manager` with its neighbours and calls `serve`. `run_lock`, `requests`, `endpoints` and
+  daemon.serve makes a `Manager` with its neighbours and calls `serve`. `run_lock`, `stages`, `endpoints` and
   `containment` serve commands of `cli` too.
 
 IMPORTS

@@ -6,8 +6,8 @@ PROCESS
 
 CALLED BY
   monitor.endpoints.spawn for user endpoints, processes.supervised for helpers and mapping programs. `kernel`: whatever
-  has to end with its parent or must not be dumped. `session`: cli and monitor.profile_in_force, to find out whether PAM
-  can be had.
+  has to end with its parent or must not be dumped. `session`: daemon, monitor.profile_in_force and
+  cli, to load PAM or to find out whether it can be had. `become`: processes.forked, for children without rights.
 
 IMPORTS
   request; pamela

@@ -1,7 +1,7 @@
 """What root refuses to launch, whoever asks: `launch.start` checks each spec right before the fork.
 
 `LaunchSpec` is plain data, made in the monitor: by `endpoints.spawn` for user endpoints, by `processes.helper` for
-helpers, by `requests.mapping_programs` for mapping programs.
+helpers, by `stages.mapping_programs` for mapping programs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Children of ours: how they are started, waited for, recognised and reaped, without ever waiting in an event loop.
 
 PROCESS
-  Whichever starts the child: the manager, as root; a `mep` command.
+  Whichever starts the child: the manager, `daemon.main` and `daemon.anew`, as root; a `mep` command. What is said
+  between two processes (`message`, `channel`, the protocols): both.
 
 CALLED BY
-  monitor, cli.
+  monitor, daemon, reader, cli; what is said: worker, mapper, accounts, renderer, too.
 
 IMPORTS
   privileged, request

@@ -1,10 +1,10 @@
 """A profile once it is read: frozen values, where things lie, and who can change them. Reading is `reader`.
 
 PROCESS
-  Every one of ours.
+  The manager, whatever prepares one, and commands.
 
 CALLED BY
-  Everybody but `privileged` and `request`.
+  daemon, monitor, reader, registration, cli.
 
 IMPORTS
   profile.sections

@@ -1,11 +1,11 @@
 """The files of a profile become plain values, checked as a whole; only files that nobody but root can change.
 
 PROCESS
-  `mep` commands, and the manager before its loop, with their rights. While the manager runs: a forked child of it, as
-  root (processes.forked), since files may lie on a network that hangs. Parsers run in one without rights.
+  `mep` commands, with their rights; daemon.main before the manager is executed, and daemon.anew while it runs, a fresh
+  program, as root. Never the manager. `parsers`: a forked child of these, as `nobody` when they are root.
 
 CALLED BY
-  cli: commands that need a profile, and daemon, which hands it to the manager.
+  cli: commands that need a profile; daemon, which hands it to the manager.
 
 IMPORTS
   processes, profile, renderer, request; identity, jsonschema, yaml

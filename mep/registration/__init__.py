@@ -1,8 +1,8 @@
 """Makes the endpoint known to the service: login or client credentials, then one REST call.
 
 PROCESS
-  A short one, forked by the manager: `worker_account`, without rights; with a stored login, which is root's, root.
-  `answer` and `errors` also in the manager itself. `mep login`, `logout`, `whoami`, `check`: whoever types them.
+  A short one, forked by daemon.main or daemon.anew: `worker_account`, without rights; with a stored login, which is
+  root's, root. `answer` and `errors` also in these two. `mep login`, `logout`, `whoami`, `check`: whoever types them.
 
 CALLED BY
   cli, daemon.

@@ -3,10 +3,10 @@
 PROCESS
   `server`: a program of its own, run as `render_account`: no rights, no secret, no capability, not dumpable. It forks a
   child for each request, which has the files of request and answer, and limits of time, memory and output. `answer`
-  runs in that child; `template` there, and where a profile is read, to find what is wrong with a template.
+  runs in that child; `template` there, among the parsers of a profile, as `nobody`, and in `mep check`.
 
 CALLED BY
-  monitor.stages.renderer starts the program and checks what it says; reader.files.
+  monitor.stages.renderer starts the program and checks what it says; reader.parsers, cli.slips.
 
 IMPORTS
   privileged, processes; jinja2, jsonschema, yaml

@@ -4,8 +4,8 @@ PROCESS
   The manager, as root. Nothing here waits for a disk, the name service or a program: each is asked in its own process.
 
 CALLED BY
-  worker.consumer calls `pipeline` for each command; monitor.endpoints tells it what happens afterwards. cli.dry_run
-  calls single stages.
+  monitor.worker_process calls `pipeline` for each command; monitor.endpoints tells it what happens afterwards. daemon
+  starts helpers; cli.dry_run calls single stages.
 
 IMPORTS
   monitor, monitor.endpoints, processes, profile, profile.sections, request
