@@ -10,6 +10,7 @@ import mep.monitor.without_libraries  # noqa: F401 - first: what comes below imp
 
 # isort: split
 import asyncio
+import contextlib
 import logging
 import os
 import pickle
@@ -56,10 +57,19 @@ def main(arguments: Sequence[str]) -> None:
     """
     _NAME.write_text("mep-manager")
     kernel.set_dumpable(False)  # it will hold passwords: no core file, whatever the limits say
+    _keep_to_ourselves()
     _name, _endpoint_id, descriptor = arguments
     with open(int(descriptor), "rb") as given:  # noqa: PTH123 - a descriptor
         handed: Handed = pickle.load(given)  # noqa: S301 - of `main`, in whose place we run
     run(handed)
+
+
+def _keep_to_ourselves() -> None:
+    """What came through the exec, secrets among it, and what the start was called with, goes through no other one."""
+    for descriptor in (int(path.name) for path in Path("/proc/self/fd").iterdir()):
+        if descriptor > 2:
+            with contextlib.suppress(OSError):  # the one that the folder was read with
+                os.set_inheritable(descriptor, False)
 
 
 def run(handed: Handed) -> NoReturn:
@@ -152,9 +162,9 @@ class _Anew:
         """
         handed, credentials = self._handed, self._credentials
         asked = Register(handed.profile, handed.accounts.worker, handed.folders, given=credentials is not None)
-        addresses = SealedFile.empty()
-        files = [each.descriptor for each in (addresses, credentials) if each is not None]
         try:
+            addresses = SealedFile.empty()
+            files = [each.descriptor for each in (addresses, credentials) if each is not None]
             await executed.run(ANEW, asked, REGISTERING, files)
             addresses.seal()
         except OSError as e:

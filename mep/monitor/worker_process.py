@@ -418,6 +418,9 @@ class WorkerProcess:
         except EndpointUnwanted as e:
             if not self._unwanted.done():
                 self._unwanted.set_exception(e)
+        except Exception as e:
+            log.exception("new addresses cannot be asked for")
+            self._tell(ToWorker.NOT_NOW, why=f"unexpected error ({type(e).__name__}), see the log")
         else:
             self._tell(ToWorker.ADDRESSES, self._addresses)
         finally:

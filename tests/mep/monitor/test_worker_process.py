@@ -311,9 +311,9 @@ def test_a_broker_that_is_not_there_is_told_at_the_start(broker: PrivateBroker) 
 def test_new_addresses_are_asked_for_until_there_are_some_or_will_be_none(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         unwanted = await site.connect()
-        site.renewals = [NotNow("not yet"), service.addresses]
+        site.renewals = [NotNow("not yet"), ZeroDivisionError("a fault of ours"), service.addresses]
         service.channel.queue_delete(f"{service.name}.commands")
-        await aiountil(lambda: len(site.renewals) < 2, "the first question")
+        await aiountil(lambda: len(site.renewals) < 3, "the first question")
         service.channel.queue_declare(f"{service.name}.commands")
         before = site.told.count("connected")
         await aiountil(lambda: site.told.count("connected") > before, "the connection", patience=60)
