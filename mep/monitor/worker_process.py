@@ -193,7 +193,10 @@ class WorkerProcess:
         for good (EndpointUnwanted)."""
         self._listener = listener
         self._unwanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._consume()
+        if self._channel is None:  # lost since it was probed, when nobody was there to be told
+            self._do(self._again())
+        else:
+            self._consume()
         self._do(self._watch())
         return [self._unwanted]
 

@@ -264,6 +264,17 @@ def test_one_that_dies_or_hangs_is_replaced(
     run(broker, test)
 
 
+def test_one_that_dies_before_it_is_to_consume_is_replaced(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.worker.probe(NoStatus())
+        os.kill(site.pid, signal.SIGKILL)
+        await aiountil(lambda: site.worker._channel is None, "the loss")
+        site.worker.start(site)
+        await aiountil(lambda: "connected" in site.told, "the connection of the other one", patience=60)
+
+    run(broker, test)
+
+
 def test_what_it_works_on_goes_on_when_it_is_lost(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         site.hold = asyncio.Event()
