@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from mep import __version__
 from mep.daemon import logs
 from mep.daemon.failed import Failed
 from mep.daemon.handed import Handed, ReadMapping, ReadProfile, Register, Tried
@@ -143,7 +144,10 @@ class _Anew:
         self._credentials = None if handed.credentials is None else SealedFile(handed.credentials)
 
     async def profile(self, directory: Path) -> Tried:
+        """Raises ConfigError, HelperUnavailable, and OSError: nothing came of it, or a profile of another version."""
         tried: Tried = await executed.run(ANEW, ReadProfile(directory, self._handed.accounts.render), READING)
+        if tried.version != __version__:  # it has other keys, which this program does not know, or lacks some
+            raise OSError(f"version {tried.version} is installed, and {__version__} runs: restart this manager")
         return tried
 
     async def mapping(self, path: Path) -> MappingDocuments:

@@ -73,3 +73,14 @@ def test_what_came_through_its_exec_goes_no_further(handed: Handed) -> None:
     program = [sys.executable, "-c", SHOW, *map(str, [begins_with, *through])]
     said = subprocess.run(program, pass_fds=[*through, begins_with], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False"] * 3
+
+
+def test_a_profile_that_another_version_has_read_is_not_put_in_force(
+    handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package has been replaced, and this manager not yet restarted."""
+    anew = serve._Anew(handed)
+    assert asyncio.run(anew.profile(handed.profile.directory)).profile == handed.profile
+    monkeypatch.setattr(serve, "__version__", "0.0.1")
+    with pytest.raises(OSError, match=r"0\.0\.1 runs: restart this manager"):
+        asyncio.run(anew.profile(handed.profile.directory))
