@@ -14,6 +14,7 @@ from typing import Any
 
 from mep.daemon.handed import ReadMapping, ReadProfile, Register, Tried
 from mep.processes import executed, forked
+from mep.processes.sealed_file import SealedFile
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingDocuments
 from mep.request.unwanted import EndpointUnwanted
@@ -74,8 +75,8 @@ def register(asked: Register) -> None:
 
     given = None
     if asked.given:
-        with open(executed.FILES + 1, "rb") as secret:  # noqa: PTH123 - a descriptor
-            given = ClientCredentials(*json.load(secret))
+        secret = SealedFile(executed.FILES + 1)  # the manager's open file, whose position must stay where it is
+        given = ClientCredentials(*json.loads(secret.read()))
     registrar = Registrar(asked.profile, asked.worker, given, asked.folders.state, asked.folders.run)
     try:
         registration = asyncio.run(registrar.register())

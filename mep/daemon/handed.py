@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mep import __version__
 from mep.profile.profile import Profile
 from mep.request.account import Account
 
@@ -96,7 +97,8 @@ class Register:
 
 @dataclass(frozen=True)
 class Tried:
-    """A profile that can be put in force, and what is worth knowing of it."""
+    """A profile that can be put in force, and what is worth knowing of it. version: of the program that has read it."""
 
     profile: Profile
     notes: tuple[str, ...]
+    version: str = __version__

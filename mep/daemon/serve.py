@@ -10,6 +10,7 @@ import mep.monitor.without_libraries  # noqa: F401 - first: what comes below imp
 
 # isort: split
 import asyncio
+import contextlib
 import logging
 import os
 import pickle
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from mep import __version__
 from mep.daemon import logs
 from mep.daemon.failed import Failed
 from mep.daemon.handed import Handed, ReadMapping, ReadProfile, Register, Tried
@@ -56,10 +58,19 @@ def main(arguments: Sequence[str]) -> None:
     """
     _NAME.write_text("mep-manager")
     kernel.set_dumpable(False)  # it will hold passwords: no core file, whatever the limits say
+    _keep_to_ourselves()
     _name, _endpoint_id, descriptor = arguments
     with open(int(descriptor), "rb") as given:  # noqa: PTH123 - a descriptor
         handed: Handed = pickle.load(given)  # noqa: S301 - of `main`, in whose place we run
     run(handed)
+
+
+def _keep_to_ourselves() -> None:
+    """What came through the exec, secrets among it, and what the start was called with, goes through no other one."""
+    for descriptor in (int(path.name) for path in Path("/proc/self/fd").iterdir()):
+        if descriptor > 2:
+            with contextlib.suppress(OSError):  # the one that the folder was read with
+                os.set_inheritable(descriptor, False)
 
 
 def run(handed: Handed) -> NoReturn:
@@ -133,7 +144,10 @@ class _Anew:
         self._credentials = None if handed.credentials is None else SealedFile(handed.credentials)
 
     async def profile(self, directory: Path) -> Tried:
+        """Raises ConfigError, HelperUnavailable, and OSError: nothing came of it, or a profile of another version."""
         tried: Tried = await executed.run(ANEW, ReadProfile(directory, self._handed.accounts.render), READING)
+        if tried.version != __version__:  # it has other keys, which this program does not know, or lacks some
+            raise OSError(f"version {tried.version} is installed, and {__version__} runs: restart this manager")
         return tried
 
     async def mapping(self, path: Path) -> MappingDocuments:
@@ -152,9 +166,9 @@ class _Anew:
         """
         handed, credentials = self._handed, self._credentials
         asked = Register(handed.profile, handed.accounts.worker, handed.folders, given=credentials is not None)
-        addresses = SealedFile.empty()
-        files = [each.descriptor for each in (addresses, credentials) if each is not None]
         try:
+            addresses = SealedFile.empty()
+            files = [each.descriptor for each in (addresses, credentials) if each is not None]
             await executed.run(ANEW, asked, REGISTERING, files)
             addresses.seal()
         except OSError as e:

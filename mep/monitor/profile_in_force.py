@@ -81,6 +81,7 @@ class ProfileInForce:
         self._mapping_refused = ""
         self._reloading: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._keeps: set[asyncio.Task[None]] = set()
 
     def reload(self) -> None:
         """Reads the files again, in the background. A later call takes the place of one that is under way."""
@@ -101,7 +102,7 @@ class ProfileInForce:
 
     async def close(self) -> None:
         """Ends what is under way. `watch_mapping` has been cancelled before: it would begin anew."""
-        tasks = [task for task in (self._reloading, self._following) if task is not None]
+        tasks = [task for task in (self._reloading, self._following, *self._keeps) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -120,6 +121,8 @@ class ProfileInForce:
         before = self.profile
         settings, waiting = reloaded(before.config, edited.config)
         self.profile = replace(edited, config=settings)
+        if self._following is not None:
+            self._following.cancel()  # it may be another file now
         self._changed(before)
         self._status.mapping("")
         needs = f"restart needed for: {', '.join(waiting)}" if waiting else ""
@@ -127,8 +130,6 @@ class ProfileInForce:
         await self._keep()
         log.info("profile reloaded%s", f"; a {needs.replace('needed', 'is needed')}" if waiting else "")
         self._told(True, needs)
-        if self._following is not None:
-            self._following.cancel()  # it may be another file now
 
     async def _accepted(self) -> Profile:
         """The edited profile, when all that can be tried works. Raises whatever does not."""
@@ -145,7 +146,14 @@ class ProfileInForce:
         self._told(False, why)
 
     async def _keep(self) -> None:
-        """Keeps what is in force for the next start. One after the other: the newest is kept last."""
+        """Keeps what is in force for the next start, also when another reload takes the place of who waits here."""
+        task = asyncio.ensure_future(self._kept())
+        self._keeps.add(task)
+        task.add_done_callback(self._keeps.discard)
+        await asyncio.shield(task)
+
+    async def _kept(self) -> None:
+        """One after the other: the newest is kept last."""
         async with self._keeping:
             profile = self.profile
             try:

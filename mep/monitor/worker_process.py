@@ -193,7 +193,10 @@ class WorkerProcess:
         for good (EndpointUnwanted)."""
         self._listener = listener
         self._unwanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._consume()
+        if self._channel is None:  # lost since it was probed, when nobody was there to be told
+            self._do(self._again())
+        else:
+            self._consume()
         self._do(self._watch())
         return [self._unwanted]
 
@@ -418,6 +421,9 @@ class WorkerProcess:
         except EndpointUnwanted as e:
             if not self._unwanted.done():
                 self._unwanted.set_exception(e)
+        except Exception as e:
+            log.exception("new addresses cannot be asked for")
+            self._tell(ToWorker.NOT_NOW, why=f"unexpected error ({type(e).__name__}), see the log")
         else:
             self._tell(ToWorker.ADDRESSES, self._addresses)
         finally:

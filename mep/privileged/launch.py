@@ -12,6 +12,7 @@ The steps of the child, in order, each named in a failure report:
   signals       every disposition back to the default, nothing blocked
   session       a new session, so that terminals and process groups of ours do not reach the program
   limits        no core file and no reading of memory until exec
+  others        close what the child inherited and needs for nothing: PAM may set a limit that it would be over
   account       ask the name service whether the account has these ids, whatever the rest of the manager was told
   admission     ask it for the groups that the site's policy names, and go by them
   loginuid      the account's uid becomes the login uid, once and for all; before PAM, whose pam_loginuid agrees with it
@@ -160,10 +161,14 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     pam = None if spec.pam is None else session.Session(spec.pam, spec.username)
     variables: dict[str, str] = {}
     program = None if spec.program is None else _high(spec.program)
+    kept = [report] if program is None else [report, program]
     os.umask(_PRIVATE)  # whoever sets another one from here on is a PAM module
     yield "signals", _reset_signals
     yield "session", os.setsid
     yield "limits", _forbid_dumps
+    handed_over = [part for part in spec.handed_over if isinstance(part, int)]
+    needed = [STDIN, STDOUT, STDERR, *spec.descriptors.values(), *handed_over, *kept, *([] if gate is None else [gate])]
+    yield "others", lambda: _close_all_but(needed)
     yield "account", lambda: prove_account(spec)
     yield "admission", lambda: prove_admitted(spec.groups, spec.group_rule)
     yield "loginuid", lambda: take_login_uid(spec.uid, required=spec.login_uid_required)
@@ -186,7 +191,6 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     descriptors = dict(spec.descriptors)
     if spec.handed_over:
         yield "handover", lambda: descriptors.update({STDIN: handover.put_together(spec.handed_over)})
-    kept = [report] if program is None else [report, program]
     yield "descriptors", lambda: _arrange(descriptors, [] if spec.log is None else [STDOUT, STDERR], kept)
     yield "home", lambda: _enter(spec.directory)
     yield "log", lambda: _open_log(spec.log)

@@ -68,6 +68,9 @@ class Channel:
     def _flush(self) -> None:
         while self._waiting:
             data, files = self._waiting[0]
+            if any(file.descriptor < 0 for file in files):  # closed by who does not wait for an answer any more
+                self._waiting.popleft()
+                continue
             try:
                 message.send(self._connection, data, files)
             except BlockingIOError:

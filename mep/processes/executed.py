@@ -63,12 +63,13 @@ def _spawn(module: str, files: Sequence[int], writing: int) -> int:
 def _execute(module: str, moved: Mapping[int, int], *arguments: str) -> int:
     """The pid of `module`, executed with these descriptors of ours under other numbers, and no others."""
     program = [sys.executable, *_ARGUMENTS, module, str(os.getpid()), *arguments]
-    high = {fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _HIGH): number for ours, number in moved.items()}
+    moves = []
     try:
-        moves = [(os.POSIX_SPAWN_DUP2, descriptor, number) for descriptor, number in high.items()]
+        for ours, number in moved.items():
+            moves.append((os.POSIX_SPAWN_DUP2, fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _HIGH), number))
         return os.posix_spawn(program[0], program, os.environ, file_actions=moves, setsigmask=[], setsigdef=_handled())
     finally:
-        for descriptor in high:
+        for _, descriptor, _ in moves:
             os.close(descriptor)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.waiting import aiountil
+from lab.waiting import aiountil, until
 from mep.daemon.handed import Tried
 from mep.monitor import mapping_file
 from mep.monitor.profile_in_force import ProfileInForce
@@ -34,6 +34,8 @@ HANGS = "hangs"
 
 WRONG = "wrong"
 """And with this one, the user endpoint would refuse what is rendered."""
+SLOW = "slow"
+"""While it is there, nothing can be kept."""
 
 
 class Reader:
@@ -50,6 +52,7 @@ class Reader:
         return found
 
     def keep(self, profile: Profile) -> None:
+        until(lambda: not (profile.directory / SLOW).exists(), "a disk that is quick")
         (profile.directory.parent / "kept").write_text(profile.config_text + profile.mapping.text)
 
     def _load(self, directory: Path) -> Profile:
@@ -241,6 +244,35 @@ def test_a_reload_takes_the_place_of_one_that_hangs(run: Run) -> None:
         site.in_force.reload()
         await aiountil(lambda: site.before, "the second reload")
         assert len(site.before) == 1
+
+    run(story)
+
+
+def test_what_is_in_force_is_kept_and_watched_whatever_the_next_reload_comes_to(run: Run) -> None:
+    """That one comes while the first is being kept, and is refused."""
+
+    async def story(site: Site) -> None:
+        (site.directory / SLOW).touch()
+        other = site.directory / "other.json"
+        other.write_text((site.directory / "mapping.json").read_text())
+        config = site.directory / "config.yaml"
+        config.write_text(config.read_text().replace("mapping.json", "other.json"))
+        site.edit("start_timeout: 77")
+        site.in_force.reload()
+        await aiountil(lambda: site.in_force.profile.config.start_timeout == 77, "the first reload")
+        site.edit("nonsense: 1")
+        site.in_force.reload()
+        await aiountil(lambda: site.told, "the second one")
+        assert not site.told[0][0]
+        (site.directory / SLOW).unlink()
+        kept = site.directory.parent / "kept"
+        await aiountil(lambda: kept.exists() and "start_timeout: 77" in kept.read_text(), "what is in force is kept")
+        edited = other.read_text() + "\n"
+        other.write_text(edited)
+        await aiountil(
+            lambda: site.in_force.profile.mapping.path == other and site.in_force.profile.mapping.text == edited,
+            "the file that is in force is watched",
+        )
 
     run(story)
 

@@ -264,6 +264,17 @@ def test_one_that_dies_or_hangs_is_replaced(
     run(broker, test)
 
 
+def test_one_that_dies_before_it_is_to_consume_is_replaced(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.worker.probe(NoStatus())
+        os.kill(site.pid, signal.SIGKILL)
+        await aiountil(lambda: site.worker._channel is None, "the loss")
+        site.worker.start(site)
+        await aiountil(lambda: "connected" in site.told, "the connection of the other one", patience=60)
+
+    run(broker, test)
+
+
 def test_what_it_works_on_goes_on_when_it_is_lost(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         site.hold = asyncio.Event()
@@ -311,9 +322,9 @@ def test_a_broker_that_is_not_there_is_told_at_the_start(broker: PrivateBroker) 
 def test_new_addresses_are_asked_for_until_there_are_some_or_will_be_none(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         unwanted = await site.connect()
-        site.renewals = [NotNow("not yet"), service.addresses]
+        site.renewals = [NotNow("not yet"), ZeroDivisionError("a fault of ours"), service.addresses]
         service.channel.queue_delete(f"{service.name}.commands")
-        await aiountil(lambda: len(site.renewals) < 2, "the first question")
+        await aiountil(lambda: len(site.renewals) < 3, "the first question")
         service.channel.queue_declare(f"{service.name}.commands")
         before = site.told.count("connected")
         await aiountil(lambda: site.told.count("connected") > before, "the connection", patience=60)

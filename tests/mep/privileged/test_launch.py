@@ -112,6 +112,25 @@ def test_the_umask_of_a_pam_session_counts(spec: LaunchSpec, rule: str, umask: i
         service.unlink()
 
 
+def test_a_limit_of_a_pam_session_counts_for_the_program_and_not_for_what_the_manager_has_open(
+    spec: LaunchSpec, tmp_path: Path
+) -> None:
+    """For each user endpoint that has several descriptors."""
+    limits = tmp_path / "limits.conf"
+    limits.write_text(f"{spec.username} hard nofile 100\n")
+    service = Path("/etc/pam.d", f"mep-test-{secrets.token_hex(6)}")
+    rules = [f"{kind} required pam_permit.so" for kind in ("auth", "account", "session")]
+    service.write_text("\n".join([*rules, f"session required pam_limits.so conf={limits}", ""]))
+    ours = [os.dup(0) for _ in range(200)]
+    handing = dataclasses.replace(spec, descriptors={}, handed_over=(b"x",), pam=service.name)
+    try:
+        assert shell(handing, "cat; ulimit -Hn") == "x100\n"
+    finally:
+        service.unlink()
+        for descriptor in ours:
+            os.close(descriptor)
+
+
 def test_no_capability_is_left_and_none_can_be_gained(spec: LaunchSpec) -> None:
     lines = shell(spec, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status").split()
     assert dict(zip(lines[::2], lines[1::2], strict=True)) == {

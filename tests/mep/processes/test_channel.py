@@ -124,6 +124,33 @@ def test_what_is_sent_waits_until_it_is_read() -> None:
     run(test)
 
 
+def test_a_file_that_is_closed_while_it_waits_ends_nothing() -> None:
+    """Who sent it has given up; the other side is slow and nothing worse."""
+
+    async def test(monitor: Monitor) -> None:
+        sent = 0
+        while len(monitor.channel._waiting) < 2:
+            monitor.channel.send(Kind.PLAIN, sent)
+            sent += 1
+        given_up = SealedFile.of(b"x")
+        monitor.channel.send(Kind.WITH_FILE, sent, files=[given_up])
+        monitor.channel.send(Kind.PLAIN, sent + 1)
+        given_up.close()
+        monitor.theirs.setblocking(False)
+        numbers: list[int] = []
+
+        def came() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while data := monitor.theirs.recv(2 * BODY):
+                    numbers.append(HEADER.unpack_from(data)[1])
+            return sent + 1 in numbers or bool(monitor.lost)
+
+        await aiountil(came, "the last message")
+        assert (numbers, monitor.lost) == ([*range(sent), sent + 1], [])
+
+    run(test)
+
+
 def test_a_side_that_does_not_read_is_given_up() -> None:
     async def test(monitor: Monitor) -> None:
         for n in range(MOST_WAITING + 1000):
