@@ -14,16 +14,20 @@ from identity.decision import Decision
 from identity.jsontext import DocumentError
 from identity.mapper import Mapper
 from identity.runner import MapperError
-from mep.mapper.mapping import IdentityMapper
+from mep.accounts import look_up
+from mep.daemon import helper_account
+from mep.monitor.stages.identification import Identification
+from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.processes.sealed_file import SealedFile
-from mep.profile.mapping_documents import MappingDocuments
+from mep.profile.config import ManagerConfig
+from mep.reader.files import parse_mapping
 from mep.request.account import Account
 from mep.request.credentials import Credentials
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.commands import MANAGER
 
-from .samples import ALICE, decide, expression, external, record, run_program, text
+from .samples import ALICE, decide, expression, external, record, text
 
 Write = Callable[..., Path]
 ALICES = Account("alice", 54321, 54321, "Alice", "/home/alice", "/bin/bash", (54321, 100))
@@ -69,12 +73,23 @@ def fails(path: Path, match: str | None = None) -> str:
 
 def start(*records: dict[str, object]) -> StartEndpoint:
     """A request of the first of these identities."""
-    return StartEndpoint(
-        "r1", f"uep.{MANAGER}", MANAGER, "{}", "{}", Credentials(SealedFile.of(b"{}")), ALICE, "alice", list(records)
-    )
+    credentials, identity_set = Credentials(SealedFile.of(b"{}")), json.dumps(records)
+    return StartEndpoint("r1", f"uep.{MANAGER}", MANAGER, "{}", "{}", credentials, ALICE, "alice", identity_set)
 
 
 def identify(command: StartEndpoint, mapping: str) -> MappedIdentity:
-    """Whom the requester becomes by mapping documents with this text. Raises Refused."""
-    documents = MappingDocuments(Path("m.json"), mapping, "a digest")
-    return asyncio.run(IdentityMapper(MANAGER, run_program).identify(command, documents))
+    """Whom the requester becomes by mapping documents with this text, as the manager asks. As root. Raises Refused."""
+    documents = parse_mapping(Path("m.json"), mapping)
+
+    async def find(name: str) -> Account | None:
+        return look_up.account(name)
+
+    async def asked() -> MappedIdentity:
+        account = helper_account.find(ManagerConfig()).mapping
+        mapper = Identification(account, MANAGER, MappingPrograms(find, account).ask)
+        try:
+            return await mapper.identify(command, documents)
+        finally:
+            await mapper.stop()
+
+    return asyncio.run(asked())

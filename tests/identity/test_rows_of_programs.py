@@ -29,7 +29,7 @@ from .asking import Write, answers, ask, fails, identify, run, start
 from .samples import ALICE, BOB, decide, expression, external, record, text
 
 
-def test_row_16_failing_mapper(program: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_16_failing_mapper(root: None, program: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mep.monitor.stages.mapping_programs.TIME_LIMIT", 0.2)
     for body in ("exit 1", "sleep 9", "echo x", "kill -9 $$"):
         failing = external(program(body))
@@ -140,7 +140,7 @@ def test_row_31_one_error_class(program: Write, tmp_path: Path) -> None:
     assert "\\ufffd" in fails(program("printf '\\377' >&2; exit 1"), "status 1")
 
 
-def test_row_32_log_injection(program: Write) -> None:
+def test_row_32_log_injection(root: None, program: Write) -> None:
     said = fails(program("cat >&2; printf 'a\\nb\\033[31m%4000s' '' >&2; exit 1"), "status 1")
     with pytest.raises(DocumentError) as caught:
         Mapper.parse(text({"DATA_TYPE": "a\nb\x1b[31m" + "x" * 5000}))

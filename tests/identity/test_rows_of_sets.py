@@ -79,7 +79,7 @@ def test_row_18_status(status: object, program: Write, tmp_path: Path) -> None:
     assert [each["id"] for each in json.loads((tmp_path / "seen").read_text())["identities"]] == [BOB]
 
 
-def test_row_19_two_accounts() -> None:
+def test_row_19_two_accounts(root: None) -> None:
     both = (record(), record(BOB, "bob@example.org"))
     for requester, found in ((ALICE, "alice"), (BOB, "bob")):
         decision = ask({}, *both, requester=requester)
