@@ -170,13 +170,14 @@ def test_a_writer_that_dies_is_replaced_and_nothing_is_lost(tmp_path: Path, capl
 
 
 def test_a_writer_that_stands_still_holds_up_only_who_must_wait(tmp_path: Path, alice: Account) -> None:
-    path = tmp_path / "audit.log"
-    trail = AuditTrail(path, required=True, patience=lambda: 0.1)
+    path, patience = tmp_path / "audit.log", [60.0]
+    trail = AuditTrail(path, required=True, patience=lambda: patience[0])
 
     async def story() -> None:
         await trail.confirm(trail.record("one", "r1"))
         (writer,) = writers()
         writer.suspend()
+        patience[0] = 0.1
         try:
             with pytest.raises(AuditError, match=r"0.1 s \(start_patience\)"):
                 await trail.confirm(trail.record("two", "r2"))
