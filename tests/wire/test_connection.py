@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -84,10 +85,17 @@ def test_what_takes_connections_and_never_answers(scheme: str, monkeypatch: pyte
     monkeypatch.setattr("wire.connection.OPEN_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(Unreachable) as caught:
-            asyncio.run(Connection.open(f"{scheme}://hub:hunter2@127.0.0.1:{port}/%2F"))
-    assert f"127.0.0.1 port {port}" in str(caught.value)
-    assert "no answer" in str(caught.value) and "firewall" in str(caught.value)
+
+        async def story() -> str:
+            before = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(Unreachable) as caught:
+                await Connection.open(f"{scheme}://hub:hunter2@127.0.0.1:{port}/%2F")
+            await aiountil(lambda: len(os.listdir("/proc/self/fd")) <= before, "its socket to be closed")
+            return str(caught.value)
+
+        told = asyncio.run(story())
+    assert f"127.0.0.1 port {port}" in told
+    assert "no answer" in told and "firewall" in told
 
 
 def test_a_loss_names_the_broker(broker: PrivateBroker) -> None:

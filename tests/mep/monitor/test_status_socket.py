@@ -76,13 +76,18 @@ def manager(folder: Path, root: None) -> Iterator[subprocess.Popen[bytes]]:
         assert process.stdout is not None
         assert process.stdout.readline() == b"serves\n"
         yield process
+        for pid in children(process).read_text().split():  # one that stands still does not notice its end
+            os.kill(int(pid), signal.SIGKILL)
         process.kill()
 
 
 def worker(manager: subprocess.Popen[bytes]) -> int:
     """The pid of its worker; it has no other child."""
-    children = Path(f"/proc/{manager.pid}/task/{manager.pid}/children")
-    return until(lambda: int((children.read_text().split() or ["0"])[0]), "a worker")
+    return until(lambda: int((children(manager).read_text().split() or ["0"])[0]), "a worker")
+
+
+def children(manager: subprocess.Popen[bytes]) -> Path:
+    return Path(f"/proc/{manager.pid}/task/{manager.pid}/children")
 
 
 def connect(folder: Path) -> socket.socket:
