@@ -94,18 +94,21 @@ class Renderer:
         await self._helper.stop()
 
     async def _ask(self, files: Files) -> RenderedConfig:
-        for _ in range(2):
-            server = await self._helper.running()
+        async def answer(server: Client) -> RenderedConfig:
             try:
                 rendered: RenderedConfig = await within(ANSWER_LIMIT, server.ask(ToRenderer.RENDER, read, files))
             except asyncio.TimeoutError:
                 server.give_up(f"it answered nothing for {ANSWER_LIMIT:g} s")
-            except Lost:
-                continue
-            else:
-                return rendered
-        reason = "the render server died or was silent, and so did the one after it"
-        raise Refused("template", reason, "This endpoint could not process your request. Please submit again.")
+                raise Lost(server.lost) from None
+            return rendered
+
+        try:
+            return await self._helper.ask(answer)
+        except Lost:
+            reason = "the render server died or was silent, and so did the one after it"
+            raise Refused(
+                "template", reason, "This endpoint could not process your request. Please submit again."
+            ) from None
 
     def _of(self, profile: Profile) -> SealedFile:
         """What requests have in common, written once."""
