@@ -278,15 +278,8 @@ class WorkerProcess:
 
     async def _begin(self) -> None:
         """Starts a worker. Raises HelperUnavailable."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                more = [] if self._status is None or self._status.listening is None else [self._status.listening]
-                process = await helper.start("mep.worker.program", self._account, theirs, *more)
-        except BaseException:
-            ours.close()
-            raise
-        self._process = process
+        more = [] if self._status is None or self._status.listening is None else [self._status.listening]
+        self._process, ours = await helper.connected("mep.worker.program", self._account, *more)
         self._heard = self._born = asyncio.get_running_loop().time()
         self._channel = Channel(ours, FILES_FROM_WORKER, self._take, self._lost)
         self._period = 0.0

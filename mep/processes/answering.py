@@ -60,14 +60,7 @@ class Client:
 
     @classmethod
     async def _start(cls, dialogue: Dialogue, account: Account) -> Client:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                process = await helper.start(dialogue.module, account, theirs)
-        except BaseException:
-            ours.close()
-            raise
-        client = cls(dialogue, process, ours)
+        client = cls(dialogue, *await helper.connected(dialogue.module, account))
         try:
             await client.ready
         except BaseException:

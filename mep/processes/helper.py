@@ -55,6 +55,17 @@ async def start(module: str, account: Account, theirs: socket.socket, *more: soc
         raise HelperUnavailable(f"cannot start {module}: {reason}; see whether sysctl vm.memfd_noexec is 2") from None
 
 
+async def connected(module: str, account: Account, *more: socket.socket) -> tuple[SupervisedProcess, socket.socket]:
+    """The same with a new socket that keeps messages apart: the process, and our end. Raises HelperUnavailable."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs:
+            return await start(module, account, theirs, *more), ours
+    except BaseException:
+        ours.close()
+        raise
+
+
 def interpreter() -> int:
     """The program that this process runs, as a file in memory: mode 0711, and nobody can change it. Raises OSError."""
     return _interpreter_of(os.getpid())  # who goes into the background forks, and closes all descriptors

@@ -111,14 +111,7 @@ class MapperClient:
     @classmethod
     async def start(cls, account: Account, endpoint_id: str) -> MapperClient:
         """A mapper that runs as the account and is ready. endpoint_id: the manager's. Raises HelperUnavailable."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                process = await helper.start("mep.mapper.server", account, theirs)
-        except BaseException:
-            ours.close()
-            raise
-        client = cls(process, ours, endpoint_id)
+        client = cls(*await helper.connected("mep.mapper.server", account), endpoint_id)
         try:
             ready = await within(START_LIMIT, client._ready)
         except asyncio.TimeoutError:
