@@ -13,7 +13,8 @@ import os
 from typing import Any
 
 from mep.daemon.handed import ReadMapping, ReadProfile, Register, Tried
-from mep.processes import executed, forked
+from mep.privileged.memory_file import fill
+from mep.processes import executed
 from mep.processes.sealed_file import SealedFile
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingDocuments
@@ -88,7 +89,7 @@ def register(asked: Register) -> None:
         raise EndpointUnwanted(os.EX_CONFIG, str(e)) from None
     except OSError as e:
         raise ConnectionError(f"the service could not be asked: {e}") from None
-    forked.write(executed.FILES, registration.addresses())
+    fill(executed.FILES, registration.addresses())
 
 
 if __name__ == "__main__":

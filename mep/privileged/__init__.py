@@ -20,6 +20,7 @@ FILES: what runs as root, and why
   session.py  account, credentials and session of PAM, for sites that enable it; and the process that stays root to
               close the session at the end. Only root can do that for others.
   handover.py what a user endpoint reads on descriptor 0, put together after the drop.
+  memory_file.py  files in memory, for that and for messages: takes no right.
   launch.py   fork; in the child: reset, wait, drop, prove, open the log, arrange descriptors, exec. Only root can start
               a process that belongs to somebody else.
 

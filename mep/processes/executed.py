@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from mep.privileged import kernel
+from mep.privileged.memory_file import fill
 from mep.processes import forked
 from mep.processes.sealed_file import SealedFile
 
@@ -86,5 +87,5 @@ def answer(work: Callable[[Any], object]) -> NoReturn:
     kernel.set_dumpable(False)
     with open(0, "rb", closefd=False) as asked:
         question = pickle.load(asked)  # noqa: S301 - of our own parent
-    forked.write(ANSWER, forked.pickled(lambda: work(question)))
+    fill(ANSWER, forked.pickled(lambda: work(question)))
     os._exit(os.EX_OK)

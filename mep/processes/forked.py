@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TypeVar
 
 from mep.privileged import kernel
 from mep.privileged.become import become, take_login_uid
+from mep.privileged.memory_file import fill
 from mep.processes import reaping, time_limit
 from mep.processes.pidfd import send_signal
 from mep.request.account import Account
@@ -224,7 +225,7 @@ def _child(answer: Callable[[], bytes], writing: int, parent: int) -> NoReturn:
         kernel.end_with_parent()
         if os.getppid() == parent:
             _let_go(writing)
-            write(writing, answer())
+            fill(writing, answer())
     finally:
         os._exit(0)
 
@@ -257,10 +258,3 @@ def _error(error: Exception) -> bytes:
     except Exception:  # noqa: BLE001 - whatever its class does when it is made anew
         return pickle.dumps((None, ChildLost(f"{type(error).__name__}: {error}")))
     return data
-
-
-def write(descriptor: int, data: bytes) -> None:
-    """Writes all of it. Raises OSError."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]

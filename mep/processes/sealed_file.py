@@ -10,7 +10,8 @@ import fcntl
 import os
 from pathlib import Path
 
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+from mep.privileged.memory_file import fill, seal, unsealed
+
 _CONTENT = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 """What must hold for the content to stay what it is."""
 
@@ -29,24 +30,6 @@ def sealed(name: str, data: bytes) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def unsealed(name: str) -> int:
-    """A descriptor of an empty file, for `fill` and `seal`. Raises OSError."""
-    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-
-def fill(descriptor: int, data: bytes) -> None:
-    """Writes all of it. Raises OSError."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
-def seal(descriptor: int) -> None:
-    """Makes it final, and to be read from its beginning. Raises OSError: somebody else can still write to it."""
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
 
 
 class SealedFile:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mep.privileged import kernel, network
+from mep.privileged.memory_file import fill, seal, unsealed
 from mep.processes import message
 from mep.processes.message import Files
 from mep.processes.pidfd import send_signal
@@ -42,7 +43,7 @@ from mep.processes.render_protocol import (
     WALL,
     FromRenderer,
 )
-from mep.processes.sealed_file import SealedFile, fill, seal, unsealed
+from mep.processes.sealed_file import SealedFile
 
 Handler = Callable[[Sequence[bytes]], tuple[bool, bytes]]
 """Makes the answer to a request: whether it is granted, and what to say. May raise anything."""
