@@ -52,7 +52,7 @@ from mep.request.start_endpoint import MAX_REQUESTER, NAME, StartEndpoint
 PULSE = 2.0
 """Seconds between two signs of life."""
 MOST_COMMAND = 8 * 2**20
-"""Bytes of a command, written as JSON of plain ASCII: up to three times its size on the wire."""
+"""Bytes of a command, written as JSON of plain ASCII; `worker.commands` refuses what would be longer part by part."""
 MOST_CREDENTIALS = 256 * 2**10
 """Bytes of credentials, sealed or not; `worker.commands` takes a quarter of it."""
 MOST_NOTICE = 64 * 2**10
@@ -106,14 +106,14 @@ class FromWorker(enum.IntEnum):
 FILES_TO_WORKER: Limits = {
     ToWorker.BEGIN: [MOST_ADDRESSES],
     ToWorker.ADDRESSES: [MOST_ADDRESSES],
-    ToWorker.NOTICE: [MOST_COMMAND, MOST_NOTICE],
+    ToWorker.NOTICE: [MOST_CREDENTIALS, MOST_NOTICE],
     ToWorker.STATUS_IS: [MOST_ANSWER],
     ToWorker.SEAL: [MOST_CREDENTIALS],
     ToWorker.OPEN: [MOST_CREDENTIALS],
 }
 FILES_FROM_WORKER: Limits = {
     FromWorker.START: [MOST_COMMAND, MOST_CREDENTIALS],
-    FromWorker.REJECT: [MOST_COMMAND, MOST_COMMAND],
+    FromWorker.REJECT: [MOST_COMMAND, MOST_CREDENTIALS],
     FromWorker.SEALED: [MOST_CREDENTIALS],
     FromWorker.OPENED: [MOST_CREDENTIALS],
 }

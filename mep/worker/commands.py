@@ -8,10 +8,11 @@ argument, must be a plain one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from mep.processes.sealed_file import SealedFile
+from mep.processes.worker_protocol import MOST_CREDENTIALS
 from mep.request.credentials import Credentials
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import MAX_OPTIONS, MAX_REQUESTER, NAME, StartEndpoint
@@ -69,18 +70,20 @@ def decode(delivery: Delivery, request_id: str, now: float, amqp_port: int | Non
     )
 
 
-def credentials_in(delivery: Delivery) -> Mapping[str, Any] | None:
-    """The credentials in a command that could not be decoded, for a notice to its user; None when there are none.
+def credentials_in(delivery: Delivery) -> bytes:
+    """The credentials in a command that could not be decoded, as JSON, for a notice to its user; nothing when there
+    are none.
 
-    Of one that is too long nobody can be told.
+    Of a command that is too long nobody can be told, nor with credentials that are.
     """
     if len(delivery.body) > MAX_BODY:
-        return None
+        return b""
     try:
         credentials = json.loads(delivery.body)["kwargs"]["amqp_creds"]
+        text = json.dumps(credentials).encode() if isinstance(credentials, dict) else b""
     except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return credentials if isinstance(credentials, dict) else None
+        return b""
+    return text if len(text) <= MOST_CREDENTIALS else b""
 
 
 def _body(delivery: Delivery) -> dict[str, Any]:

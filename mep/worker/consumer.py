@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from mep.request import request_ids
 from mep.request.refusal import UNEXPECTED, Refusal, Refused
@@ -33,8 +33,9 @@ class Requests(Protocol):
     async def handle(self, command: StartEndpoint) -> None:
         """Brings one request to its end. Never raises."""
 
-    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
-        """Tells about a message that is no request. `credentials` say whom, when that much of it can be read."""
+    async def reject(self, refusal: Refusal, request_id: str, credentials: bytes) -> None:
+        """Tells about a message that is no request. `credentials` say whom, when that much of it can be read; as JSON,
+        or nothing."""
 
 
 class CommandConsumer:

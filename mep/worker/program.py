@@ -24,6 +24,7 @@ from mep.processes.sealed_file import SealedFile
 from mep.processes.worker_protocol import (
     FILES_TO_WORKER,
     MOST_COMMAND,
+    MOST_CREDENTIALS,
     PULSE,
     FromWorker,
     ToWorker,
@@ -100,10 +101,9 @@ class Program:
         """Returns when the monitor has finished the command; cancelled, when it has given it back."""
         await self._handed_over(FromWorker.START, write_command(command), command.credentials.file)
 
-    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+    async def reject(self, refusal: Refusal, request_id: str, credentials: bytes) -> None:
         """Returns when the monitor has told whom it concerns."""
-        whom = b"" if credentials is None else json.dumps(credentials).encode()
-        await self._handed_over(FromWorker.REJECT, write_rejection(refusal, request_id), whom)
+        await self._handed_over(FromWorker.REJECT, write_rejection(refusal, request_id), credentials)
 
     def connected(self) -> None:
         """Commands are being consumed."""
@@ -186,18 +186,16 @@ class Program:
     def _seal(self, number: int, body: Mapping[str, Any], files: Files) -> None:
         try:
             made = sealing.seal(sealing.read(files[0].read(), body["key"]), body["to"], body["ending"])
+            self._channel.send(FromWorker.SEALED, number, files=[_within_limit(made)])
         except ValueError as e:
             self._channel.send(FromWorker.NOT_SEALED, number, why=cut(str(e)))
-        else:
-            self._channel.send(FromWorker.SEALED, number, files=[SealedFile.of(made)])
 
     def _open(self, number: int, body: Mapping[str, Any], files: Files) -> None:
         try:
             made = json.dumps(sealing.read(files[0].read(), body["key"])).encode()
+            self._channel.send(FromWorker.OPENED, number, files=[_within_limit(made)])
         except ValueError as e:
             self._channel.send(FromWorker.NOT_SEALED, number, why=cut(str(e)))
-        else:
-            self._channel.send(FromWorker.OPENED, number, files=[SealedFile.of(made)])
 
     async def _renew(self) -> Addresses:
         """Raises Unreachable: there are no new addresses yet."""
@@ -264,6 +262,13 @@ class _LogToMonitor(logging.Handler):
 def _read(addresses: bytes) -> Addresses:
     said = json.loads(addresses)
     return Addresses(Source(**said["commands"]), Target(**said["heartbeats"]))
+
+
+def _within_limit(credentials: bytes) -> SealedFile:
+    """Raises ValueError: they are longer than the monitor takes them, which would end us."""
+    if len(credentials) > MOST_CREDENTIALS:
+        raise ValueError(f"the result has {len(credentials)} bytes; the limit is {MOST_CREDENTIALS}")
+    return SealedFile.of(credentials)
 
 
 def _ended(session: asyncio.Future[None]) -> None:

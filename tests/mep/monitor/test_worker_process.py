@@ -208,6 +208,21 @@ def test_commands_come_and_are_acknowledged_when_they_are_finished(broker: Priva
     run(broker, test)
 
 
+def test_a_command_of_which_nobody_can_be_told_costs_nobody_another_one(broker: PrivateBroker) -> None:
+    async def test(site: Site, service: Service) -> None:
+        await site.connect()
+        pid, unusable = site.pid, service.command(1)
+        unusable["kwargs"]["amqp_creds"]["more"] = "\x7f" * 1_500_000
+        service.send(json.dumps(unusable, ensure_ascii=False).encode())
+        service.send(service.command(2))
+        await aiountil(lambda: bool(site.rejected and site.names), "both")
+        assert "amqp_creds is too large" in site.rejected[0]
+        assert site.names == ["uep.2"]
+        assert site.pid == pid
+
+    run(broker, test)
+
+
 def test_it_is_its_own_account_and_has_no_rights(broker: PrivateBroker) -> None:
     async def test(site: Site, service: Service) -> None:
         await site.connect()
@@ -354,6 +369,13 @@ def test_credentials_are_sealed_and_opened(broker: PrivateBroker) -> None:
             await site.worker.open(Credentials(again.file, new_key()))
         with pytest.raises(NotSealed, match="limit"):
             await site.worker.seal(plain({"a": "x" * 300_000}), key)
+        pid = site.pid
+        with pytest.raises(NotSealed, match="the result has"):  # sealed it is a third longer
+            await site.worker.seal(plain({"a": "x" * 200_000}), key)
+        with pytest.raises(NotSealed, match="the result has"):
+            token = Fernet(key).encrypt(b'{"amqp_creds": {"a": "' + b"\x7f" * 60_000 + b'"}}')
+            await site.worker.open(Credentials(SealedFile.of(token), key))
+        assert site.pid == pid
 
     run(broker, test)
 

@@ -94,23 +94,38 @@ def test_a_command_out_of_time_is_refused_with_its_age(message: dict[str, Any], 
 
 def test_the_user_can_be_told_of_a_command_that_cannot_be_used(message: dict[str, Any]) -> None:
     message["kwargs"]["name"] = "../x"
-    credentials = credentials_in(delivery(message))
-    assert credentials is not None
+    credentials = json.loads(credentials_in(delivery(message)))
     assert notices.address(credentials).endpoint_id == UEP
-    assert credentials_in(delivery(b"no JSON")) is None
-    assert credentials_in(delivery([])) is None
+    assert credentials_in(delivery(b"no JSON")) == b""
+    assert credentials_in(delivery([])) == b""
+
+
+@pytest.mark.parametrize("filler", ["\x7f", "x", "\xfc"])
+def test_of_credentials_that_are_too_long_nobody_is_told(message: dict[str, Any], filler: str) -> None:
+    """DEL is one byte on the wire and six in JSON of plain ASCII: a message that fits could not be passed on."""
+    message["kwargs"]["name"] = "../x"
+    message["kwargs"]["amqp_creds"]["more"] = filler * 700_000
+    delivered = delivery(json.dumps(message, ensure_ascii=False).encode())
+    assert len(delivered.body) < MAX_BODY
+    assert credentials_in(delivered) == b""
+
+
+def test_of_credentials_that_are_too_deep_nobody_is_told(message: dict[str, Any]) -> None:
+    for levels in (200, 900, 990, 5000):
+        message["kwargs"]["amqp_creds"]["more"] = "DEEP"
+        body = json.dumps(message).replace('"DEEP"', "[" * levels + "]" * levels)
+        credentials_in(delivery(body.encode()))
 
 
 def test_the_port_of_the_configuration_counts_for_notices(message: dict[str, Any]) -> None:
-    credentials = credentials_in(delivery(message))
-    assert credentials is not None
+    credentials = json.loads(credentials_in(delivery(message)))
     assert ":443/" in notices.address(credentials, 443).target.connection_url
 
 
 @given(body=JSON)
 def test_no_body_does_anything_but_be_refused(body: object) -> None:
     refusal(body)
-    assert credentials_in(delivery(body)) is None
+    assert credentials_in(delivery(body)) == b""
 
 
 @pytest.mark.parametrize("field", ["user_opts", "user_runtime"])
@@ -134,7 +149,7 @@ def test_a_command_that_is_too_long_is_refused_by_its_length_alone(message: dict
     decode(delivery(good.ljust(MAX_BODY)), "r1", time.time())
     for body in (good.ljust(MAX_BODY + 1), b"[" * (MAX_BODY + 1)):
         assert f"too large ({MAX_BODY + 1} bytes; the limit is {MAX_BODY})" in refusal(body)
-        assert credentials_in(delivery(body)) is None
+        assert credentials_in(delivery(body)) == b""
 
 
 def test_what_is_kept_of_a_command_takes_no_more_than_its_bytes(message: dict[str, Any]) -> None:
@@ -173,4 +188,4 @@ def test_each_part_that_is_kept_has_a_limit_and_its_user_is_told(
         decode(delivery(message), "r1", time.time())
     assert f"{limit + 1} bytes as JSON; the limit is {limit}" in caught.value.refusal.reason_for_admin
     assert told in caught.value.refusal.reason_for_user
-    assert credentials_in(delivery(message)) is not None
+    assert credentials_in(delivery(message)) != b""

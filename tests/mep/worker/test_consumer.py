@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ class Requests:
 
     def __init__(self) -> None:
         self.handled: list[StartEndpoint] = []
-        self.rejected: list[tuple[Refusal, Mapping[str, Any] | None]] = []
+        self.rejected: list[tuple[Refusal, bytes]] = []
         self.come = asyncio.Event()
         self.go_on = asyncio.Event()
 
@@ -48,7 +49,7 @@ class Requests:
         self.come.set()
         await self.go_on.wait()
 
-    async def reject(self, refusal: Refusal, request_id: str, credentials: Mapping[str, Any] | None) -> None:
+    async def reject(self, refusal: Refusal, request_id: str, credentials: bytes) -> None:
         self.rejected.append((refusal, credentials))
         self.come.set()
 
@@ -89,8 +90,8 @@ def test_what_is_no_command_is_rejected_and_acknowledged_with_the_credentials_th
             await asyncio.sleep(0)
         (first, credentials), (second, nothing) = requests.rejected
         assert first.stage == second.stage == "command"
-        assert credentials == COMMAND["kwargs"]["amqp_creds"]
-        assert nothing is None
+        assert json.loads(credentials) == COMMAND["kwargs"]["amqp_creds"]
+        assert nothing == b""
         assert requests.handled == []
 
     run(test)
@@ -143,7 +144,7 @@ def test_a_fault_of_ours_is_told_and_not_only_acknowledged(
         await requests.come.wait()
         ((refusal, credentials),) = requests.rejected
         assert refusal is UNEXPECTED
-        assert credentials == COMMAND["kwargs"]["amqp_creds"]
+        assert json.loads(credentials) == COMMAND["kwargs"]["amqp_creds"]
 
     run(test)
     assert "ZeroDivisionError" in caplog.text

@@ -90,9 +90,10 @@ def outcome(delivered: Delivery, port: int | None = None, now: float | None = No
     return command
 
 
-def look_at_address(credentials: Mapping[str, Any] | None, port: int | None) -> None:
-    if credentials is None:
+def look_at_address(text: bytes, port: int | None) -> None:
+    if not text:
         return
+    credentials = json.loads(text)
     try:
         address = notices.address(credentials, port)
     except QueueInfoError:  # they do not say; nothing else may happen
