@@ -14,6 +14,7 @@ import logging
 import os
 import pickle
 import resource
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -131,6 +132,7 @@ def _execute(handed: Handed) -> NoReturn:
     program = [sys.executable, "-I", "-m", "mep.daemon.serve", *of_the_manager]
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # what comes now waits for the manager
     os.execv(sys.executable, program)  # noqa: S606 - no shell, as meant
 
 

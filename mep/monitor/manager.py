@@ -281,12 +281,12 @@ class Manager:
         await asyncio.gather(*(take() for _ in range(RECOVERED_AT_ONCE)))
 
     def _watch_signals(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked what stops us
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it loses its children's exit status
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._in_force.reload)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # as `daemon.main` has blocked them
 
     def _answer_questions(self) -> None:
         for command, opened in (("status", self._asked), ("reload", self._control)):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import stat
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ import yaml
 
 from lab.accounts import LocalAccount
 from lab.hub import HubProcess, identity
-from lab.manager import ManagerProcess
+from lab.manager import MEP, ManagerProcess
 from lab.waiting import until
 from tests.accounts import ALICE, BOB
 from tests.system.sites import MAPPING
@@ -68,6 +71,24 @@ def test_nobody_is_logged_in(site: ManagerProcess) -> None:
     done = site.run("whoami")
     assert done.returncode == 77
     assert "mep login" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_comes_as_soon_as_the_manager_is_executed_stops_it_in_good_order(
+    site: ManagerProcess, number: signal.Signals
+) -> None:
+    site.configure()
+    starting = subprocess.Popen(
+        [MEP, "start", site.name], env=site.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    program = Path(f"/proc/{starting.pid}/cmdline")
+    deadline = time.monotonic() + 60
+    while b"mep.daemon.serve" not in program.read_bytes():  # without a pause: what is tried is the first moment
+        assert starting.poll() is None and time.monotonic() < deadline
+    starting.send_signal(number)
+    _, said = starting.communicate(timeout=60)
+    assert starting.returncode == 0, said
+    assert "stopped" in site.run("status", site.name).stdout
 
 
 def test_a_detached_manager_is_listed_and_stopped(site: ManagerProcess) -> None:
