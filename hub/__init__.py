@@ -12,7 +12,7 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `app`, `web`          all parts put together; what every REST call shares
 `limits`              how many bytes a request may have, and how many requests a client
 `routes/`             the REST calls
-`tokens`              bearer tokens
+`tokens`, `scopes`    bearer tokens, and for whose services they are
 `amqp/`               the connection to RabbitMQ, its names, and what its accounts may do
 `sweeper`             forgets what is over
 `endpoints`, `registration`   managers and user endpoints as rows of the store; how managers come and go

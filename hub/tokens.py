@@ -18,17 +18,12 @@ from starlette.requests import Request
 
 from hub.clients import Client
 from hub.limits import Turns
+from hub.scopes import COMPUTE, by_resource_server
 from hub.store import Store
 from hub.web import ApiError, Forbidden
 
-COMPUTE = "funcx_service"
-AUTH = "auth.globus.org"
 LIFETIME = 48 * 3600
 """Seconds; as Globus Auth has it."""
-
-_COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
-_AUTH_SCOPES = {"openid", "profile", "email"}
-_AUTH_SCOPE_PREFIX = "urn:globus:auth:scope:auth.globus.org:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +65,9 @@ class Tokens:
         """Makes one new token for each resource server that `scopes` name.
 
         Raises:
-            ApiError: 400 for an unknown scope, or none.
+            ApiError: 400 for what is no scope, too many, or none.
         """
-        by_server: dict[str, list[str]] = {}
-        for scope in scopes:
-            by_server.setdefault(_resource_server(scope), []).append(scope)
-        if not by_server:
-            raise ApiError(400, "invalid_scope", "No scope was asked for")
+        by_server = by_resource_server(" ".join(scopes))
         grants = [Grant(rs, " ".join(asked), secrets.token_urlsafe(32)) for rs, asked in by_server.items()]
         expires = time.time() + LIFETIME
         rows = [(_hash(grant.access_token), client.client_id, grant.resource_server, expires) for grant in grants]
@@ -112,14 +103,6 @@ class Tokens:
         await self._store.execute(
             "DELETE FROM token WHERE hash = ? AND client = ?", _hash(token.strip()), client.client_id
         )
-
-
-def _resource_server(scope: str) -> str:
-    if scope == _COMPUTE_SCOPE:
-        return COMPUTE
-    if scope in _AUTH_SCOPES or scope.startswith(_AUTH_SCOPE_PREFIX):
-        return AUTH
-    raise ApiError(400, "invalid_scope", f"Scope {scope[:200]!r} is not known here")
 
 
 def _hash(token: str) -> bytes:

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from hub.clients import Client
-from hub.tokens import AUTH, LIFETIME, Grant, Tokens
+from hub.scopes import AUTH
+from hub.tokens import LIFETIME, Grant, Tokens
 from hub.web import ApiError, Json, form
 
 

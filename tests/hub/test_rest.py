@@ -66,11 +66,31 @@ def test_tokens_are_stored_hashed_and_can_be_revoked(auth, hub, refused):
 
 def test_wrong_credentials_are_refused(auth, refused, hub):
     refused(401, auth("alice", "wrong").oauth2_client_credentials_tokens, [COMPUTE_SCOPE])
-    refused(400, auth("alice").oauth2_client_credentials_tokens, ["urn:globus:auth:scope:transfer.api.globus.org:all"])
+    refused(400, auth("alice").oauth2_client_credentials_tokens, ["urn:globus:auth:scope:all"])
     tokens = auth("alice").oauth2_client_credentials_tokens(["openid"])
     for_auth = globus_sdk.AccessTokenAuthorizer(tokens["access_token"])
     refused(403, ComputeClientV3(authorizer=for_auth, base_url=hub.url).register_function, {})
     refused(401, ComputeClientV3(base_url=hub.url).register_function, {})
+
+
+def test_one_login_for_all_services_that_a_client_uses(client, refused, hub):
+    client("alice")
+    data_access = globus_sdk.scopes.GCSCollectionScopes(str(uuid.uuid4())).data_access.with_optional(True)
+    services = {
+        each.resource_server: list(each)
+        for each in (globus_sdk.scopes.FlowsScopes, globus_sdk.scopes.GroupsScopes, globus_sdk.scopes.SearchScopes)
+    }
+    transfer = globus_sdk.scopes.TransferScopes
+    services[transfer.resource_server] = [transfer.all.with_dependency(data_access)]
+    with get_globus_app() as app:
+        app.add_scope_requirements({**services, "auth.globus.org": ComputeAuthClient.default_scope_requirements})
+        gcc = Client(app=app)
+        app.login(force=True)
+        assert gcc.get_endpoints() == []
+        assert ComputeAuthClient(app=app).userinfo()["preferred_username"] == "alice@example.org"
+        for service in services:
+            foreign = app.get_authorizer(service)
+            refused(403, ComputeClientV3(authorizer=foreign, base_url=hub.url).register_function, {})
 
 
 def test_userinfo_and_identities(client):

@@ -7,7 +7,8 @@ from starlette.requests import Request
 
 from hub import tokens as module
 from hub.limits import Limits, Turns
-from hub.tokens import AUTH, COMPUTE, Tokens
+from hub.scopes import AUTH, COMPUTE
+from hub.tokens import Tokens
 from hub.web import ApiError, Forbidden
 from tests.hub.units import ALICE, BOB, CLIENTS, COMPUTE_SCOPE, basic, run
 
@@ -59,13 +60,19 @@ def test_one_token_for_each_resource_server(tokens, store):
         tokens.caller(bearer(compute.access_token), AUTH)
 
 
-@pytest.mark.parametrize("scopes", [[], ["nonsense"], ["openid", "urn:globus:auth:scope:transfer.api.globus.org:all"]])
+@pytest.mark.parametrize("scopes", [[], ["nonsense"], ["openid", "urn:globus:auth:scope:all"]])
 def test_other_scopes_are_refused_and_nothing_is_issued(tokens, store, scopes):
     with pytest.raises(ApiError) as refused:
         run(tokens.issue(ALICE, scopes))
     assert (refused.value.status, refused.value.code) == (400, "invalid_scope")
     assert len(str(refused.value)) < 300
     assert store.read("SELECT * FROM token") == []
+
+
+def test_a_token_for_a_service_that_is_not_here_is_good_for_nothing(tokens):
+    (grant,) = run(tokens.issue(ALICE, ["urn:globus:auth:scope:transfer.api.globus.org:all"]))
+    for resource_server in (COMPUTE, AUTH):
+        assert status(tokens.caller, bearer(grant.access_token), resource_server) == 403
 
 
 def test_who_has_no_valid_token_is_nobody(tokens, store):
