@@ -58,6 +58,7 @@ STATUS_PERIOD = 0.1
 """Seconds between two answers to how the manager is, however often a worker asks."""
 SEAL_LIMIT = 30.0
 """Seconds in which credentials are sealed; a worker that was lost has a successor long before."""
+_SEALING = frozenset({ToWorker.SEAL, ToWorker.OPEN})
 
 NotNow = ConnectionError
 """What `Renew` raises when there are no new addresses yet."""
@@ -333,13 +334,15 @@ class WorkerProcess:
             return
 
     async def _watch(self) -> None:
-        """Replaces a worker that says nothing any more."""
+        """Replaces a worker that says nothing any more, or does not seal, without which nothing starts."""
         loop = asyncio.get_running_loop()
         while not self._finishing:
-            before = self._heard
+            before, unsealed = self._heard, [number for number, (kind, _) in self._asked.items() if kind in _SEALING]
             await asyncio.sleep(SILENCE / 4)
             if self._channel is not None and before == self._heard and loop.time() - self._heard > SILENCE:
                 self._lost(f"it said nothing for {SILENCE:g} s")
+            elif any(number in self._asked for number in unsealed):
+                self._lost(f"it has sealed nothing for {SILENCE / 4:g} s")
 
     async def _end(self) -> None:
         self._finishing = True

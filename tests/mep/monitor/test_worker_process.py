@@ -516,6 +516,32 @@ def test_what_is_not_allowed_in_its_state_replaces_it(theirs: Theirs, what: Call
     asyncio.run(whole())
 
 
+def test_one_that_lives_and_does_not_seal_is_replaced(theirs: Theirs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "SILENCE", 4.0)
+
+    async def whole() -> None:
+        site = Site(NoService())  # type: ignore[arg-type]
+        await site.worker._begin()
+        site.worker.start(site)
+        sealing = asyncio.ensure_future(site.worker.seal(plain({"a": "b"}), new_key()))
+
+        def alive() -> bool:
+            with contextlib.suppress(OSError):  # it is not listened to any more
+                theirs.say(FromWorker.ALIVE, 0)
+            return len(theirs.ends) > 1
+
+        await aiountil(alive, "another one")
+        assert "sealed nothing" in site.told[-1]
+        numbers: list[int] = []
+        await aiountil(lambda: numbers.append(theirs.asked(ToWorker.SEAL)) or any(numbers), "the question")
+        theirs.say(FromWorker.SEALED, max(numbers), b"{}", TOKEN)
+        assert (await sealing).file.read() == TOKEN
+        await site.worker.finish(0.1)
+        await site.worker.close(0)
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize(
     "kind", [FromWorker.CONNECTED, FromWorker.NOT_CONNECTED, FromWorker.RENEW, FromWorker.START, FromWorker.REJECT]
 )
