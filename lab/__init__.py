@@ -2,5 +2,7 @@
 
 `broker`  a RabbitMQ node of one's own, in one folder, on loopback only
 `hub`     a hub for given users, on that broker
+`browser` a real browser, without a window
+`provider` an OpenID Connect provider, at which users log in
 `hanging` a folder in which whoever looks waits for ever
 """

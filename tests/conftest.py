@@ -11,12 +11,16 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lab import loopback
 from lab.broker import PROGRAM, PrivateBroker
 from lab.hub import HubProcess, identity
+
+if TYPE_CHECKING:
+    from lab.browser import Browser
 
 NAMES = ("admin", "alice", "bob", "mallory", "ghost", "rooty", "daemon")
 USERS = {name: [identity(f"{name}@example.org")] for name in NAMES}
@@ -96,6 +100,16 @@ def broker(folder: Path) -> Iterator[PrivateBroker]:
 def hub(folder: Path, broker: PrivateBroker) -> Iterator[HubProcess]:
     """A hub that knows USERS."""
     with HubProcess(folder / "hub", broker, USERS) as running:
+        yield running
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A browser without cookies."""
+    from lab.browser import CHROMIUM, DRIVER, Browser  # few tests need it, and it takes a while
+
+    need(all(Path(program).exists() for program in (CHROMIUM, DRIVER)), "needs Chromium (lab/setup browser)")
+    with Browser() as running:
         yield running
 
 
