@@ -7,6 +7,7 @@ SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio l
 `setup/`              RabbitMQ, account, files and units of a new hub
 `systemd`             sockets that systemd holds, and readiness
 `config`, `clients`   hub.yaml; who a client credential stands for
+`login/`              logging in with a browser at the site's provider
 `store`               SQLite: reads on the loop, writes in group commits
 `forwarder`           on a host without the hub: the port that clients ask, and TLS to the hub
 `app`, `web`          all parts put together; what every REST call shares

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import ipaddress
 import os
 import stat
 import uuid
@@ -21,6 +20,7 @@ import yaml
 
 from hub.clients import Client, Identity
 from hub.limits import Limits
+from hub.login.settings import APPS, MAX_AGE_DAYS, ClaimNames, LoginConfig, is_loopback, provider_id
 
 QUESTIONS_PORT = 300
 """Where the broker asks the hub about accounts: a port that only root, or whom root lets, can take while the hub is
@@ -72,6 +72,7 @@ class HubConfig:
     clients: Mapping[str, Client]
     limits: Limits = field(default_factory=Limits)
     tls: TlsConfig | None = None
+    login: LoginConfig | None = None
 
 
 def load(path: Path) -> HubConfig:
@@ -107,8 +108,10 @@ def _check_private(path: Path) -> None:
 
 
 def _hub(document: Any, folder: Path) -> HubConfig:
-    optional = ("listen", "allow_remote", "questions_port", "limits", "tls")
-    top = _mapping(document, "", required=("database", "broker", "clients"), optional=optional)
+    optional = ("listen", "allow_remote", "questions_port", "limits", "tls", "login", "clients")
+    top = _mapping(document, "", required=("database", "broker"), optional=optional)
+    if "clients" not in top and "login" not in top:
+        raise ConfigError("clients: missing, and `login` as well: nobody could call")
     host, port = _listen(_text(top, "listen", "", "localhost:5000"), allow_remote=top.get("allow_remote", False))
     return HubConfig(
         host=host,
@@ -116,9 +119,10 @@ def _hub(document: Any, folder: Path) -> HubConfig:
         questions=_port(top, "questions_port", "", QUESTIONS_PORT),
         database=folder / _text(top, "database", ""),
         broker=_broker(top["broker"], folder),
-        clients=_clients(top["clients"]),
+        clients=_clients(top["clients"]) if "clients" in top else {},
         limits=_limits(top.get("limits", {})),
         tls=_tls(top["tls"], folder) if "tls" in top else None,
+        login=_login(top["login"], folder) if "login" in top else None,
     )
 
 
@@ -148,19 +152,12 @@ def _listen(text: str, *, allow_remote: Any) -> tuple[str, int]:
     host, port = _address(text, "listen")
     if not isinstance(allow_remote, bool):
         raise ConfigError("allow_remote: expected true or false")
-    if not allow_remote and not _is_loopback(host):
+    if not allow_remote and not is_loopback(host):
         raise ConfigError(
             f"listen: {host} is reachable from other machines, and this address has no TLS;"
             " set `tls` for them, and listen on localhost, or set 'allow_remote: true'"
         )
     return host, port
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _broker(value: Any, folder: Path) -> BrokerConfig:
@@ -216,14 +213,99 @@ def _client(value: Any, where: str) -> Client:
         digest = hashlib.sha256(_text(known, "client_secret", where).encode()).digest()
     else:
         digest = _sha256(_text(known, "client_secret_sha256", where), f"{where}.client_secret_sha256")
-    linked = known.get("linked") or []
-    if not isinstance(linked, list):
-        raise ConfigError(f"{where}.linked: expected a list of identity records")
     identities = (
         _identity(known["identity"], f"{where}.identity"),
-        *(_identity(record, f"{where}.linked[{i}]") for i, record in enumerate(linked)),
+        *_linked(known.get("linked") or [], f"{where}.linked"),
     )
     return Client(_uuid(known, "client_id", where), digest, identities)
+
+
+def _login(value: Any, folder: Path) -> LoginConfig:
+    where = "login"
+    secrets, names = ("client_secret", "client_secret_file"), ("domain", "domains")
+    others = ("name", "identity_provider", "scopes", "claims", "max_age_days", "ca", "apps", "linked")
+    known = _mapping(value, where, required=("url", "issuer", "client_id"), optional=(*secrets, *names, *others))
+    for either in (secrets, names):
+        if sum(key in known for key in either) != 1:
+            raise ConfigError(f"login: give either {either[0]} or {either[1]}")
+    issuer = _web_address(known, "issuer")
+    secret_file = folder / _text(known, secrets[1], where, "-")
+    scopes = _texts(known.get("scopes", ["openid", "profile", "email"]), "login.scopes")
+    if "openid" not in scopes:
+        raise ConfigError("login.scopes: must have openid")
+    max_age = known.get("max_age_days", MAX_AGE_DAYS)
+    if type(max_age) not in (int, float) or not 0 < max_age <= 366:
+        raise ConfigError("login.max_age_days: expected a number of days, at most 366")
+    claims = _mapping(
+        known.get("claims", {}), "login.claims", required=(), optional=tuple(each.name for each in fields(ClaimNames))
+    )
+    apps, linked = _mapping_of(known, "apps"), _mapping_of(known, "linked")
+    domains = _texts(known["domains"], "login.domains") if "domains" in known else []
+    return LoginConfig(
+        url=_web_address(known, "url").removesuffix("/"),
+        issuer=issuer,
+        client_id=_text(known, "client_id", where),
+        client_secret=_text(known, secrets[0], where) if secrets[0] in known else _secret_in(secret_file),
+        name=_text(known, "name", where, urlsplit(issuer).hostname or issuer),
+        identity_provider=_uuid(known, "identity_provider", where)
+        if "identity_provider" in known
+        else provider_id(issuer),
+        domain=_domain(known["domain"], "login.domain") if "domain" in known else None,
+        domains=frozenset(_domain(each, "login.domains") for each in domains),
+        scopes=tuple(scopes),
+        claims=ClaimNames(**{key: _text(claims, key, "login.claims") for key in claims}),
+        max_age=max_age * 86400.0,
+        ca=folder / _text(known, "ca", where) if "ca" in known else None,
+        apps={**APPS, **{_uuid({key: key}, key, "login.apps"): _text(apps, key, "login.apps") for key in apps}},
+        linked={name.lower(): _linked(records, f"login.linked.{name}") for name, records in linked.items()},
+    )
+
+
+def _web_address(known: Mapping[str, Any], key: str) -> str:
+    """Returns a URL that nobody on the way can read or change."""
+    url = _text(known, key, "login")
+    parts = urlsplit(url)
+    if not parts.hostname or parts.scheme not in ("http", "https") or parts.query or parts.fragment or parts.username:
+        raise ConfigError(f"login.{key}: expected https://HOST/...")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ConfigError(f"login.{key}: {parts.hostname} is another host, use https")
+    return url
+
+
+def _secret_in(path: Path) -> str:
+    _check_private(path)
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"login.client_secret_file: {path}: cannot be read, {type(e).__name__}") from None
+    if not secret:
+        raise ConfigError(f"login.client_secret_file: {path}: empty")
+    return secret
+
+
+def _domain(text: str, where: str) -> str:
+    if not isinstance(text, str) or not all(part.replace("-", "").isalnum() for part in text.split(".")):
+        raise ConfigError(f"{where}: expected a domain, such as example.org")
+    return text.lower()
+
+
+def _texts(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
+        raise ConfigError(f"{where}: expected a list of texts")
+    return value
+
+
+def _mapping_of(known: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = known.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"login.{key}: expected a mapping")
+    return value
+
+
+def _linked(value: Any, where: str) -> tuple[Identity, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: expected a list of identity records")
+    return tuple(_identity(record, f"{where}[{i}]") for i, record in enumerate(value))
 
 
 def _identity(value: Any, where: str) -> Identity:

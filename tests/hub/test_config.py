@@ -30,6 +30,13 @@ GOOD = {
         }
     ],
 }
+LOGIN = {
+    "url": "https://hub.example.org:5443/",
+    "issuer": "https://sso.example.org/realms/site",
+    "client_id": "mep-hub",
+    "client_secret": "s3cret",
+    "domain": "example.org",
+}
 
 
 @pytest.fixture
@@ -123,6 +130,21 @@ def test_secret_as_hash(write):
         (lambda d: d["clients"][0].update(client_secret_sha256="0" * 64), "either client_secret or"),
         (lambda d: d["clients"][0]["identity"].pop("email"), "clients[0].identity.email: missing"),
         (lambda d: d["clients"][0].update(linked=[{}]), "clients[0].linked[0].id: missing"),
+        (lambda d: d.pop("clients"), "clients: missing, and `login` as well"),
+        (lambda d: d.update(login=None), "login: expected a mapping"),
+        (lambda d: d.update(login=LOGIN | {"isuer": "x"}), "login.isuer: unknown key; did you mean 'issuer'?"),
+        (lambda d: d.update(login=LOGIN | {"issuer": "http://sso.example.org"}), "login.issuer: sso.example.org is"),
+        (lambda d: d.update(login=LOGIN | {"issuer": "sso.example.org"}), "login.issuer: expected https://"),
+        (lambda d: d.update(login=LOGIN | {"url": "http://hub.example.org"}), "login.url: hub.example.org is another"),
+        (lambda d: d.update(login=LOGIN | {"url": "https://a@hub.example.org"}), "login.url: expected https://"),
+        (lambda d: d.update(login=LOGIN | {"client_secret_file": "x"}), "give either client_secret or"),
+        (lambda d: d.update(login=LOGIN | {"domains": ["a.org"]}), "give either domain or domains"),
+        (lambda d: d.update(login=LOGIN | {"domain": "@example.org"}), "login.domain: expected a domain"),
+        (lambda d: d.update(login=LOGIN | {"scopes": ["email"]}), "login.scopes: must have openid"),
+        (lambda d: d.update(login=LOGIN | {"max_age_days": 0}), "login.max_age_days: expected a number"),
+        (lambda d: d.update(login=LOGIN | {"claims": {"user": "x"}}), "login.claims.user: unknown key"),
+        (lambda d: d.update(login=LOGIN | {"apps": {"x": "X"}}), "login.apps.x: expected a UUID"),
+        (lambda d: d.update(login=LOGIN | {"linked": {"a@b.c": [{}]}}), "login.linked.a@b.c[0].id: missing"),
     ],
 )
 def test_mistakes_are_told_by_key(write, change, text):
@@ -152,3 +174,26 @@ def test_remote_when_allowed(write):
 def test_limits(write):
     assert config.load(write()).limits == Limits()
     assert config.load(write(lambda d: d.update(limits={"endpoints": 7}))).limits == Limits(endpoints=7)
+
+
+def test_logins(write, tmp_path):
+    login = config.load(write(lambda d: d.update(login=LOGIN))).login
+    assert login.return_url == "https://hub.example.org:5443/login/return"
+    assert login.code_url == "https://hub.example.org:5443/v2/web/auth-code"
+    assert (login.name, login.client_secret, login.domain) == ("sso.example.org", "s3cret", "example.org")
+    assert login.apps["4cf29807-cf21-49ec-9443-ff9a3fb9f81c"] == "Globus Compute"
+    assert "s3cret" not in repr(login)
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text("other\n")
+
+    def change(document):
+        document["login"] = {k: v for k, v in LOGIN.items() if k not in ("client_secret", "domain")}
+        document["login"] |= {"client_secret_file": "secret", "domains": ["Example.org"]}
+        document.pop("clients")
+
+    loaded = config.load(write(change))
+    assert (loaded.login.client_secret, loaded.login.domains, loaded.clients) == ("other", {"example.org"}, {})
+    secret.chmod(0o644)
+    with pytest.raises(config.ConfigError, match="chmod 0600"):
+        config.load(write(change))
