@@ -83,6 +83,7 @@ class Endpoint:
         self._exchange: _Exchange | None = None
         self._stop_requested = asyncio.Event()
         self._exit_code = os.EX_OK
+        self._ending = ""
 
     async def run(self) -> int:
         """Runs until something stops the endpoint; returns the process's exit code."""
@@ -130,6 +131,10 @@ class Endpoint:
         self._stop(os.EX_OK, "the engine is dead")
         if waiting:
             self._report.tell("again")
+
+    def _stop_by_request(self) -> None:
+        self._ending = "Its user has asked for that."
+        self._stop(os.EX_OK, "the service asks for it, as its user wants")
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,7 +208,7 @@ class Endpoint:
         storage = self._preparation.result()
         outbox = Outbox(storage.journal, storage.results, self._count_forwarded)
         dispatcher = Dispatcher(self._engine, self._audit(), self._allowed_functions())
-        inbox = Inbox(dispatcher, storage.journal, outbox, storage.interrupted)
+        inbox = Inbox(dispatcher, storage.journal, outbox, storage.interrupted, self._stop_by_request)
         self._history = idle.History(inbox.received, self._forwarded)
         self._heartbeats.engine_runs = True
         set_title(self._name)
@@ -277,7 +282,7 @@ class Endpoint:
         if self._exchange is not None:
             inbox, outbox = self._exchange
             await _within(GRACE, "running tasks", inbox.emptied(), quiet=True)
-            if left := inbox.abandon(self._credentials.ending()):
+            if left := inbox.abandon(self._ending or self._credentials.ending()):
                 log.warning("%d tasks were still running: answered with an error", left)
             await _within(FAREWELL, "sending the last results", outbox.flushed())
         if self._exit_code not in (os.EX_CONFIG, os.EX_UNAVAILABLE):

@@ -13,6 +13,7 @@
 `time_limit`   waits with a time limit
 `listeners`    who listens on a port of this host, and who may
 `failure_notice`   tells the service that a user endpoint could not start
+`stop_request`   asks a user endpoint to stop
 `redaction`    keeps passwords out of every text that people read
 `nesting`      how deep values from strangers are
 `printable`    makes text from strangers fit for logs and people

@@ -13,7 +13,7 @@ from typing import Any
 import pika
 from globus_compute_sdk.serialize import ComputeSerializer, PureSourceTextInspect
 
-from wire import messages
+from wire import messages, stop_request
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
@@ -93,6 +93,11 @@ class Service:
         properties = pika.BasicProperties(headers={**known, **headers}, delivery_mode=2)
         self.channel.basic_publish("tasks", self.task_queue, messages.pack(messages.Task(task_id, buffer)), properties)
         return task_id
+
+    def ask_to_stop(self) -> None:
+        """As the hub does when the user wants it to."""
+        properties = pika.BasicProperties(headers=dict(stop_request.HEADERS))
+        self.channel.basic_publish("", self.task_queue, b"", properties)
 
     def result(self, timeout: float = 15) -> messages.Result:
         message = self._next("results", timeout)

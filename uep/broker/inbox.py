@@ -18,7 +18,7 @@ import contextlib
 import logging
 import uuid
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,7 @@ from uep.broker.dispatcher import Dispatcher
 from uep.broker.outbox import Outbox
 from uep.storage.group_commit import GroupCommit
 from uep.storage.journal import Journal
-from wire import messages
+from wire import messages, stop_request
 from wire.consumer import Consumer, Delivery
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,20 @@ class Inbox:
 
     Args:
         interrupted: tasks that an earlier endpoint has accepted and not answered.
+        asked_to_stop: is called when a message in the queue asks so; it is acknowledged then.
     """
 
-    def __init__(self, dispatcher: Dispatcher, journal: Journal, outbox: Outbox, interrupted: Iterable[str]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        outbox: Outbox,
+        interrupted: Iterable[str],
+        asked_to_stop: Callable[[], None] = lambda: None,
+    ) -> None:
         self._dispatcher = dispatcher
+        self._asked_to_stop = asked_to_stop
+        self._stop_request: Delivery | None = None
         self._journal = journal
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
@@ -82,18 +92,24 @@ class Inbox:
 
     def receive(self, delivery: Delivery) -> None:
         """Takes a delivery from the task queue, also before `attach`; once closed, none."""
-        if not self._closed:
-            self._waiting.append(delivery)
-            self._accept_waiting()
+        if self._closed:
+            return
+        if stop_request.is_one(delivery.headers):
+            self._stop_request = delivery
+            self._obey()
+            return
+        self._waiting.append(delivery)
+        self._accept_waiting()
 
     def attach(self, consumer: Consumer) -> None:
         """Acknowledges through `consumer` from now on."""
         self._consumer = consumer
+        self._obey()
         self._accept_waiting()
 
     def detach(self) -> None:
         """Ends the session, and forgets what was not acknowledged: the broker will send it again."""
-        self._consumer = None
+        self._consumer = self._stop_request = None
         self._waiting.clear()
 
     def close(self) -> None:
@@ -120,6 +136,13 @@ class Inbox:
         for task_id in left:
             self._answer(task_id, error_results.stopped_while_running(task_id, why))
         return len(left)
+
+    def _obey(self) -> None:
+        """Stops when it was asked to: now, however many tasks have come before, which are somebody else's then."""
+        if self._stop_request is not None and self._consumer is not None:
+            self._consumer.ack(self._stop_request.tag)
+            self._stop_request = None
+            self._asked_to_stop()
 
     # Accepting
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from wire.messages import StatusReport, pack
+from wire.stop_request import KNOWS
 
 
 def facts(config_raw: str, handed_over: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def facts(config_raw: str, handed_over: Mapping[str, Any]) -> dict[str, Any]:
         "config_raw": config_raw,
         "start_iso": now.isoformat(),
         "start_unix": now.timestamp(),
+        KNOWS: True,
     }
 
 

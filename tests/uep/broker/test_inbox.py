@@ -22,7 +22,8 @@ from uep.broker.inbox import Inbox
 from uep.broker.outbox import Outbox
 from uep.storage.journal import Journal
 from uep.storage.opening import open_storage
-from wire import messages
+from wire import messages, stop_request
+from wire.consumer import Delivery
 
 A, B, C = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
 
@@ -35,6 +36,7 @@ class House:
     outbox: Outbox
     journal: Journal
     engine: StubEngine
+    stops: list[bool]
     consumer: StubConsumer = field(default_factory=StubConsumer)
     publisher: StubPublisher = field(default_factory=lambda: StubPublisher(confirms=True))
 
@@ -58,7 +60,9 @@ def play(
         outbox = Outbox(used, storage.results, lambda task_id: None)
         engine = StubEngine(directory)
         dispatcher = Dispatcher(engine, Audit(None, pytest.fail))
-        house = House(Inbox(dispatcher, used, outbox, storage.interrupted), outbox, used, engine)
+        stops: list[bool] = []
+        inbox = Inbox(dispatcher, used, outbox, storage.interrupted, lambda: stops.append(True))
+        house = House(inbox, outbox, used, engine, stops)
         house.inbox.attach(house.consumer)  # type: ignore[arg-type]
         outbox.attach(house.publisher, TARGET)  # type: ignore[arg-type]
         await game(house)
@@ -118,6 +122,27 @@ def test_what_came_before_there_was_a_consumer_waits_for_it(tmp_path: Path) -> N
         assert house.inbox.received == 0
         house.inbox.attach(house.consumer)  # type: ignore[arg-type]
         await house.runs(A)
+
+    play(tmp_path, game)
+
+
+def test_a_message_that_asks_to_stop_is_heard_at_once(tmp_path: Path) -> None:
+    """Also when there is no room for the tasks before it, and one that came before there was a consumer."""
+
+    async def game(house: House) -> None:
+        stop = Delivery(9, b"", headers=dict(stop_request.HEADERS))
+        house.consumer.unacked.add(9)
+        house.inbox.detach()
+        house.inbox.receive(stop)
+        assert house.stops == []
+        house.inbox.attach(house.consumer)  # type: ignore[arg-type]
+        assert (house.stops, house.consumer.acked) == ([True], [9])
+        house.come(1, A, command="stop")
+        await house.runs(A)
+        assert house.stops == [True], "a task is a task, whatever else is in its headers"
+        house.inbox.close()
+        house.inbox.receive(stop)
+        assert house.stops == [True]
 
     play(tmp_path, game)
 

@@ -17,6 +17,7 @@ from lab.waiting import until
 from tests.uep import functions
 from tests.uep.program import HTEX, PROCESSES, THREADS, StartUep
 from tests.uep.service import Service
+from wire.stop_request import KNOWS
 
 pytestmark = pytest.mark.system
 
@@ -44,6 +45,7 @@ def test_from_check_in_to_the_last_heartbeat(config: str, start_uep: StartUep, s
     assert uep.stop() == 0
     last = service.heartbeat_where(lambda beat: not beat["active"])
     expected = set(KEYS[names(config)]) | set(KEYS["endpoint"]) - {"globus_candidate_identities"}
+    expected.add(KNOWS)  # which only ours says
     assert set(first) == set(last) == expected
     assert (first["active"], first["config_raw"], first["heartbeat_period"]) == (True, config, 0.5)
     assert first["posix_pid"] == uep.process.pid

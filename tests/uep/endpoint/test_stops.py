@@ -86,6 +86,22 @@ def test_tasks_that_come_while_stopping_are_for_the_successor(start_uep: StartUe
     assert service.result().task_id == late
 
 
+def test_the_service_asks_it_to_stop(start_uep: StartUep, service: Service) -> None:
+    uep = start_uep()
+    service.call(functions.double, 1)
+    running = service.send(functions.sleep, 300)
+    known = service.heartbeat_where(lambda beat: beat["outstanding_tasks"] == 1)
+    assert known["stops_on_request"] is True
+    service.ask_to_stop()
+    assert uep.process.wait(30) == 0
+    told = service.result()
+    assert told.task_id == running and "Its user has asked for that" in told.data
+    service.heartbeat_where(lambda beat: beat["active"] is False)
+    assert service.waiting_tasks() == 0
+    start_uep()
+    assert service.call(functions.double, 2) == 4
+
+
 @pytest.mark.parametrize("engine", [PROCESSES, HTEX], ids=["processes", "Parsl"])
 def test_programs_of_a_killed_endpoint(engine: str, start_uep: StartUep, service: Service, tmp_path: Path) -> None:
     uep = start_uep(engine)
