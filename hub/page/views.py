@@ -93,7 +93,9 @@ class UserEndpointView:
 
     @property
     def may_be_stopped(self) -> bool:
-        """Whether there is anything to stop: it runs, it may be starting, or tasks wait for it."""
+        """Whether there is anything to stop: it runs, it may be starting, or tasks wait for it. Once is enough."""
+        if self.stop_asked_at is not None:
+            return False
         start = self.last_start
         starting = start is not None and start.ended_at is None and start.first_heartbeat_at is None
         return self.online or starting or self.waiting > 0
@@ -101,14 +103,15 @@ class UserEndpointView:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task of the visitor's. `state` is waiting, success or failed; `why` says what a waiting one waits for."""
+    """A task of the visitor's. `why` says what a waiting one waits for.
+
+    `state` is waiting, success, failed, or ended where the result is too large to be looked into.
+    """
 
     id: str
-    group: str
     function: str
     endpoint_id: str
     endpoint: str
-    user_endpoint: str
     submitted_at: float
     ended_at: float | None
     state: str
