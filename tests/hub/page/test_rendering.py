@@ -106,7 +106,9 @@ def every_page(text, *, long=""):
     drawn = [(owned, timeline.picture(owned.starts, NOW))]
     return {
         "endpoints": html("endpoints", endpoints=[endpoint], page=ONE),
-        "endpoint": html("endpoint", endpoint=endpoint, options=options_of(odd, {"f0": TYPED, "f1": "9", "rest": TYPED})),
+        "endpoint": html(
+            "endpoint", endpoint=endpoint, options=options_of(odd, {"f0": TYPED, "f1": "9", "rest": TYPED})
+        ),
         "tasks": html("tasks", tasks=[task, failed], page=ONE, kept_days=14),
         "user endpoints": html("user_endpoints", user_endpoints=[user_endpoint], page=ONE),
         "starts": html("starts", endpoint=endpoint, user_endpoints=drawn, page=ONE),
