@@ -30,7 +30,10 @@ def lines(text: object, most: int = MOST_LINES) -> str:
 
 def ago(then: float, now: float) -> str:
     """Says how long ago something was."""
-    return "just now" if now - then < 1 else f"{lasting(now - then)} ago"
+    seconds = now - then
+    if seconds < 1:
+        return "just now"
+    return f"{lasting(seconds)} ago" if seconds >= 10 else f"{seconds:.0f} s ago"
 
 
 def lasting(seconds: float) -> str:
