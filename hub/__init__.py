@@ -1,14 +1,14 @@
 """A Globus Compute web service for one site: for demos, tests, and sites without internet.
 
 It speaks the REST calls that the public client and the manager make, keeps functions, endpoints, tasks and results in
-SQLite, and moves tasks and results through RabbitMQ. One process, one asyncio loop, plus one thread that commits.
+a database, and moves tasks and results through RabbitMQ. One process, one asyncio loop, plus the threads of the store.
 
 `cli`, `server`       start and stop
 `setup/`              RabbitMQ, account, files and units of a new hub
 `systemd`             sockets that systemd holds, and readiness
 `config`, `clients`   hub.yaml; who a client credential stands for
 `login/`              logging in with a browser at the site's provider
-`store`               SQLite: reads on the loop, writes in group commits
+`store/`              the database: tables, reads, writes in group commits
 `forwarder`           on a host without the hub: the port that clients ask, and TLS to the hub
 `app`, `web`          all parts put together; what every REST call shares
 `limits`              how many bytes a request may have, and how many requests a client

@@ -25,7 +25,7 @@ from hub.routes.endpoints import EndpointRoutes
 from hub.routes.functions import FunctionRoutes
 from hub.routes.tasks import TaskRoutes
 from hub.shared_lock import SharedLock
-from hub.store import Store
+from hub.store.store import Store
 from hub.submission import Submitter
 from hub.sweeper import Sweeper
 from hub.tokens import Tokens

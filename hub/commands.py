@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
 
 from hub import endpoints
 from hub.amqp import topology
@@ -19,13 +20,21 @@ from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
 from hub.clients import Client
 from hub.config import BrokerConfig
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from wire.errors import BrokerError, NotDelivered
 
 log = logging.getLogger(__name__)
 
 REPEAT_AFTER = 5.0
 """Seconds between two commands for one user endpoint that the hub sends on its own."""
+
+_THIS = tables.user_endpoint.c.id == bindparam("which")
+_BY_ID = select(tables.user_endpoint).where(_THIS)
+_COMMANDED = update(tables.user_endpoint).where(_THIS)
+_START = tables.start.c
+_LAST_START = select(tables.start).where(_START.user_endpoint == bindparam("which")).order_by(_START.id.desc()).limit(1)
+_COMMANDED_AGAIN = update(tables.start).where(_START.id == bindparam("which")).values(commands=_START.commands + 1)
 
 
 class Commands:
@@ -46,18 +55,19 @@ class Commands:
         self._clients = clients
         self._soon: set[asyncio.Task[None]] = set()
 
-    def write_down(self, db: sqlite3.Connection, user_endpoint: str, now: float) -> str:
+    def write_down(self, db: Connection, user_endpoint: str, now: float) -> str:
         """Notes the start, as part of a larger change of the store; returns a password for the command."""
-        row = db.execute("SELECT * FROM user_endpoint WHERE id = ?", (user_endpoint,)).fetchone()
-        last = db.execute(
-            "SELECT rowid, * FROM start WHERE user_endpoint = ? ORDER BY rowid DESC LIMIT 1", (user_endpoint,)
-        ).fetchone()
-        over = last is None or last["ended_at"] is not None
-        if over or (last["first_heartbeat_at"] is not None and not endpoints.is_online(row)):
-            db.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, ?)", (user_endpoint, now))
+        row = db.execute(_BY_ID, {"which": user_endpoint}).one()
+        last = db.execute(_LAST_START, {"which": user_endpoint}).first()
+        if (
+            last is None
+            or last.ended_at is not None
+            or (last.first_heartbeat_at is not None and not endpoints.is_online(row))
+        ):
+            db.execute(insert(tables.start), {"user_endpoint": user_endpoint, "commanded_at": now})
         else:
-            db.execute("UPDATE start SET commands = commands + 1 WHERE rowid = ?", (last["rowid"],))
-        db.execute("UPDATE user_endpoint SET commanded_at = ? WHERE id = ?", (now, user_endpoint))
+            db.execute(_COMMANDED_AGAIN, {"which": last.id})
+        db.execute(_COMMANDED, {"which": user_endpoint, "commanded_at": now})
         return self._passwords.give(db, topology.user_endpoint_account(user_endpoint))
 
     async def send(self, user_endpoint: str, password: str) -> None:
@@ -66,12 +76,12 @@ class Commands:
         Raises:
             ConnectionLost: not connected to RabbitMQ.
         """
-        row = self._store.one("SELECT * FROM user_endpoint WHERE id = ?", user_endpoint)
-        client = self._clients.get(row["client"]) if row else None
+        row = await self._store.one(_BY_ID, which=user_endpoint)
+        client = self._clients.get(row.client) if row else None
         if row is None or client is None:
             return
         target = topology.target(
-            topology.command_queue(row["manager"]),
+            topology.command_queue(row.manager),
             "application/json",
             timestamp=int(time.time()),
             expiration=str(topology.COMMAND_LIFE * 1000),
@@ -79,17 +89,17 @@ class Commands:
         try:
             await self._broker.send(target, json.dumps(self._command(row, client, password)).encode())
         except NotDelivered:
-            log.info("Manager %s is not registered now; user endpoint %s waits", row["manager"], user_endpoint)
+            log.info("Manager %s is not registered now; user endpoint %s waits", row.manager, user_endpoint)
 
     async def revive(self, manager: str) -> None:
         """Commands again each user endpoint of `manager` for which tasks wait in the broker and nobody reads them."""
-        waiting = self._store.read(
-            "SELECT id FROM user_endpoint AS u WHERE manager = ? AND commanded_at < ?"
-            " AND EXISTS (SELECT 1 FROM task WHERE user_endpoint = u.id AND ended_at IS NULL)",
-            manager,
-            time.time() - REPEAT_AFTER,
+        known = tables.user_endpoint.c
+        waiting = select(known.id).where(
+            known.manager == manager,
+            known.commanded_at < time.time() - REPEAT_AFTER,
+            exists().where(tables.task.c.user_endpoint == known.id, tables.WAITS),
         )
-        await asyncio.gather(*(self._revive_one(row["id"]) for row in waiting))
+        await asyncio.gather(*(self._revive_one(row.id) for row in await self._store.read(waiting)))
 
     def revive_soon(self, manager: str) -> None:
         """Calls `revive` after REPEAT_AFTER: a user endpoint that says goodbye still reads its queue for a moment."""
@@ -113,8 +123,8 @@ class Commands:
         password = await self._store.write(lambda db: self.write_down(db, user_endpoint, time.time()))
         await self.send(user_endpoint, password)
 
-    def _command(self, row: sqlite3.Row, client: Client, password: str) -> dict[str, Any]:
-        user_endpoint = row["id"]
+    def _command(self, row: Row[Any], client: Client, password: str) -> dict[str, Any]:
+        user_endpoint = row.id
         url = self._config.url_for(topology.user_endpoint_account(user_endpoint), password)
         return {
             "globus_username": client.identity.username,
@@ -122,9 +132,9 @@ class Commands:
             "globus_identity_set": [identity.set_entry() for identity in client.identities],
             "command": "cmd_start_endpoint",
             "kwargs": {
-                "name": f"uep.{row['manager']}.{user_endpoint}",
-                "user_opts": json.loads(row["user_opts"]),
-                "user_runtime": json.loads(row["user_runtime"]),
+                "name": f"uep.{row.manager}.{user_endpoint}",
+                "user_opts": json.loads(row.user_opts),
+                "user_runtime": json.loads(row.user_runtime),
                 "amqp_creds": {
                     "endpoint_id": user_endpoint,
                     "task_queue_info": topology.source_info(url, topology.TASKS, topology.task_queue(user_endpoint)),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Row, bindparam, select
+
 from hub.clients import Client
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from hub.web import Forbidden, NotFound
 
 MISSED_PERIODS = 2.5
 """An endpoint is offline after this many heartbeat periods without a heartbeat."""
 
 _NAMESPACE = uuid.UUID("c6d1b3f4-7f5e-5a3c-9d3e-3f1f0f2f8a11")
+_BY_ID = select(tables.endpoint).where(tables.endpoint.c.id == bindparam("which"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,61 +66,61 @@ class Manager:
         }
 
 
-def read_manager(store: Store, endpoint_id: str) -> Manager:
+async def read_manager(store: Store, endpoint_id: str) -> Manager:
     """Returns the manager with this id.
 
     Raises:
         NotFound: there is none.
     """
-    row = store.one("SELECT * FROM endpoint WHERE id = ?", endpoint_id)
+    row = await store.one(_BY_ID, which=endpoint_id)
     if row is None:
         raise NotFound("endpoint", endpoint_id)
     return manager_of(row)
 
 
-def open_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
+async def open_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
     """Returns the manager with this id, for seeing it and submitting to it.
 
     Raises:
         NotFound, Forbidden: there is none, or it is not open to the client.
     """
-    manager = read_manager(store, endpoint_id)
+    manager = await read_manager(store, endpoint_id)
     if not manager.is_open_to(client):
         raise Forbidden(f"Endpoint {endpoint_id} is for its owner alone")
     return manager
 
 
-def own_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
+async def own_manager(store: Store, endpoint_id: str, client: Client) -> Manager:
     """Returns the manager with this id, for changing it.
 
     Raises:
         NotFound, Forbidden: there is none, or the client does not run it.
     """
-    manager = read_manager(store, endpoint_id)
+    manager = await read_manager(store, endpoint_id)
     if not manager.is_run_by(client):
         raise Forbidden(f"Endpoint {endpoint_id} is registered to somebody else")
     return manager
 
 
-def manager_of(row: sqlite3.Row) -> Manager:
+def manager_of(row: Row[Any]) -> Manager:
     """Makes a manager of a row of table `endpoint`."""
     return Manager(
-        id=row["id"],
-        owner=row["owner"],
-        multi_user=bool(row["multi_user"]),
-        public=bool(row["public"]),
-        record=json.loads(row["record"]),
-        locked_until=row["locked_until"],
+        id=row.id,
+        owner=row.owner,
+        multi_user=row.multi_user,
+        public=row.public,
+        record=json.loads(row.record),
+        locked_until=row.locked_until,
         online=is_online(row),
-        report=json.loads(row["report"] or "{}"),
+        report=json.loads(row.report or "{}"),
     )
 
 
-def is_online(row: sqlite3.Row) -> bool:
+def is_online(row: Row[Any]) -> bool:
     """Tells whether an endpoint (a row of `endpoint` or `user_endpoint`) is alive by its last heartbeat."""
-    if row["heartbeat_at"] is None or not row["heartbeat_period"]:
+    if row.heartbeat_at is None or not row.heartbeat_period:
         return False
-    return bool(time.time() - row["heartbeat_at"] <= MISSED_PERIODS * row["heartbeat_period"])
+    return bool(time.time() - row.heartbeat_at <= MISSED_PERIODS * row.heartbeat_period)
 
 
 def canonical(options: Mapping[str, Any]) -> str:
@@ -130,7 +133,8 @@ def user_endpoint_id(manager_id: str, identity_id: str, options: Mapping[str, An
     return str(uuid.uuid5(_NAMESPACE, "\n".join((manager_id, identity_id, canonical(options)))))
 
 
-def timeline(store: Store, user_endpoint_id: str) -> list[dict[str, Any]]:
+async def timeline(store: Store, user_endpoint_id: str) -> list[dict[str, Any]]:
     """Lists when a user endpoint was told to start, checked in and gave its first result; oldest start first."""
-    rows = store.read("SELECT * FROM start WHERE user_endpoint = ? ORDER BY rowid", user_endpoint_id)
-    return [{key: row[key] for key in row.keys() if key != "user_endpoint"} for row in rows]  # noqa: SIM118
+    shown = [column for column in tables.start.c if column.name not in ("id", "user_endpoint")]
+    starts = select(*shown).where(tables.start.c.user_endpoint == user_endpoint_id).order_by(tables.start.c.id)
+    return [dict(row._mapping) for row in await store.read(starts)]

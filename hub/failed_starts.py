@@ -12,11 +12,14 @@ import asyncio
 import logging
 import time
 
+from sqlalchemy import select
+
 from hub.amqp import topology
 from hub.amqp.broker import Broker
 from hub.outcomes import Outcomes
 from hub.shared_lock import SharedLock
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from wire.errors import BrokerError
 from wire.printable import printable
 
@@ -71,7 +74,7 @@ class FailedStarts:
         failed = False
         while not failed:
             await asyncio.sleep(AGAIN)
-            if self._reported_since(user_endpoint, told_at):
+            if await self._reported_since(user_endpoint, told_at):
                 break
             try:
                 failed = await self._fail(user_endpoint, text)
@@ -80,7 +83,8 @@ class FailedStarts:
         if self._later.get(user_endpoint) is asyncio.current_task():
             del self._later[user_endpoint]
 
-    def _reported_since(self, user_endpoint: str, then: float) -> bool:
+    async def _reported_since(self, user_endpoint: str, then: float) -> bool:
         """Tells whether there is a successor, or no such user endpoint any more."""
-        row = self._store.one("SELECT heartbeat_at FROM user_endpoint WHERE id = ?", user_endpoint)
-        return row is None or (row["heartbeat_at"] or 0.0) > then
+        known = tables.user_endpoint.c
+        row = await self._store.one(select(known.heartbeat_at).where(known.id == user_endpoint))
+        return row is None or (row.heartbeat_at or 0.0) > then

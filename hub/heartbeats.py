@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 import time
 from dataclasses import dataclass
+
+from sqlalchemy import BindParameter, Connection, bindparam, select, update
 
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.failed_starts import FailedStarts
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from wire import messages
 from wire.consumer import Delivery
 from wire.messages import StatusReport
@@ -25,6 +27,13 @@ MOST_BYTES = 2**20
 """Of one report: what a manager or user endpoint says of itself has some hundreds."""
 LONGEST_ERROR = 16_000
 """Characters of why an endpoint could not start: each task that waits for it is answered with them."""
+
+_WHICH: BindParameter[str] = bindparam("which")
+_MANAGER_SEEN = update(tables.endpoint).where(tables.endpoint.c.id == _WHICH)
+_USER_ENDPOINT_SEEN = update(tables.user_endpoint).where(tables.user_endpoint.c.id == _WHICH)
+_MANAGER_OF = select(tables.user_endpoint.c.manager).where(tables.user_endpoint.c.id == _WHICH)
+_START = update(tables.start).where(tables.start.c.user_endpoint == _WHICH, tables.start.c.ended_at.is_(None))
+_FIRST_HEARTBEAT = _START.where(tables.start.c.first_heartbeat_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +73,26 @@ class Heartbeats:
         elif report.global_state.get("active") is False:
             self._commands.revive_soon(seen.manager)
 
-    def _note(self, db: sqlite3.Connection, report: StatusReport, now: float) -> _Seen | None:
+    def _note(self, db: Connection, report: StatusReport, now: float) -> _Seen | None:
         endpoint, state = report.endpoint_id, json.dumps(dict(report.global_state))
-        changed = db.execute(
-            "UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
-            (now, _period(report), state, endpoint),
-        ).rowcount
-        if changed:
+        seen = {"which": endpoint, "heartbeat_at": now, "heartbeat_period": _period(report), "report": state}
+        if db.execute(_MANAGER_SEEN, seen).rowcount:
             self._passwords.renew(db, topology.manager_account(endpoint), now)
             return _Seen(endpoint, None)
-        row = db.execute("SELECT manager FROM user_endpoint WHERE id = ?", (endpoint,)).fetchone()
-        if row is None:
+        if not db.execute(_USER_ENDPOINT_SEEN, seen).rowcount:
             return None
-        db.execute(
-            "UPDATE user_endpoint SET heartbeat_at = ?, heartbeat_period = ?, report = ? WHERE id = ?",
-            (now, _period(report), state, endpoint),
-        )
+        manager = db.execute(_MANAGER_OF, {"which": endpoint}).scalar_one()
         _note_start(db, report, now)
         self._passwords.renew(db, topology.user_endpoint_account(endpoint), now)
-        return _Seen(row["manager"], endpoint)
+        return _Seen(manager, endpoint)
 
 
-def _note_start(db: sqlite3.Connection, report: StatusReport, now: float) -> None:
+def _note_start(db: Connection, report: StatusReport, now: float) -> None:
     endpoint, error = report.endpoint_id, _error(report)
     if error is not None or report.global_state.get("active") is False:
-        db.execute(
-            "UPDATE start SET ended_at = ?, error = ? WHERE user_endpoint = ? AND ended_at IS NULL",
-            (now, error, endpoint),
-        )
+        db.execute(_START, {"which": endpoint, "ended_at": now, "error": error})
     else:
-        db.execute(
-            "UPDATE start SET first_heartbeat_at = ? WHERE user_endpoint = ? AND ended_at IS NULL"
-            " AND first_heartbeat_at IS NULL",
-            (now, endpoint),
-        )
+        db.execute(_FIRST_HEARTBEAT, {"which": endpoint, "first_heartbeat_at": now})
 
 
 def _error(report: StatusReport) -> str | None:

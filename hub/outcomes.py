@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Connection, Row, Select, bindparam, select, update
+
 from hub.amqp import topology
 from hub.amqp.broker import Broker
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from wire import messages
 from wire.consumer import Delivery
 from wire.errors import NotDelivered
@@ -28,10 +30,14 @@ log = logging.getLogger(__name__)
 SLICE = 100
 """Stored results that are read and forwarded together: all of them may be more than memory holds."""
 
-_STORED = (
-    "SELECT t.id, t.result, g.id AS task_group, g.owner, g.has_queue FROM task t"
-    " JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
-)
+_TASK, _GROUP, _START = tables.task.c, tables.task_group.c, tables.start.c
+_KNOWN: Select[Any] = select(
+    _TASK.id, _TASK.user_endpoint, _TASK.ended_at, _TASK.task_group, _GROUP.owner, _GROUP.has_queue
+).join(tables.task_group, _GROUP.id == _TASK.task_group)
+"""What a forward needs to know of its task."""
+_THESE = _KNOWN.where(_TASK.id.in_(bindparam("tasks", expanding=True)))
+_STORED = _THESE.add_columns(_TASK.result)
+_END = update(tables.task).where(_TASK.id == bindparam("task")).values(result=bindparam("body"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +65,21 @@ class Outcomes:
     async def fail_waiting(self, user_endpoint: str, code: str, text: str) -> None:
         """Ends with the same failure all tasks of a user endpoint that have not ended."""
 
-        def fail(db: sqlite3.Connection) -> list[_Forward]:
-            rows = db.execute("SELECT id FROM task WHERE user_endpoint = ? AND ended_at IS NULL", (user_endpoint,))
+        def fail(db: Connection) -> list[_Forward]:
+            waiting = db.scalars(select(_TASK.id).where(_TASK.user_endpoint == user_endpoint, tables.WAITS))
             error = ErrorDetails(code, text)
-            failures = [Result(row["id"], text, error_details=error) for row in rows.fetchall()]
+            failures = [Result(task, text, error_details=error) for task in waiting]
             return _end_all(db, [(user_endpoint, f.task_id, messages.pack(f)) for f in failures], time.time())
 
         await self._forward(await self._store.write(fail))
 
     async def forward_remaining(self) -> None:
         """Forwards what was stored but not confirmed before the connection, or the hub, went away."""
-        rows = self._store.read("SELECT id FROM task WHERE ended_at IS NOT NULL AND NOT forwarded")
-        tasks = [row["id"] for row in rows]
+        rows = await self._store.read(select(_TASK.id).where(tables.UNFORWARDED))
+        tasks = [row.id for row in rows]
         for start in range(0, len(tasks), SLICE):
-            stored = [self._store.one(_STORED, task) for task in tasks[start : start + SLICE]]
-            await self._forward([_forward(row, row["result"]) for row in stored if row is not None])
+            stored = await self._store.read(_STORED, tasks=tasks[start : start + SLICE])
+            await self._forward([_forward(row, row.result) for row in stored])
 
     async def _forward(self, forwards: Sequence[_Forward]) -> None:
         if not forwards:
@@ -89,7 +95,7 @@ class Outcomes:
                 log.warning("A result was not forwarded, the client can still ask for it: %s", end)
             elif end is not None:
                 raise end
-        ids = [(f.task,) for f in forwards]
+        ids = [f.task for f in forwards]
         # Not awaited: after a crash here a result is forwarded twice, which clients take.
         marking = asyncio.ensure_future(self._store.write(lambda db: _mark_forwarded(db, ids)))
         marking.add_done_callback(_log_failure)
@@ -109,40 +115,37 @@ def _read(delivery: Delivery) -> tuple[str, str, bytes] | None:
     return sender, message.task_id, delivery.body
 
 
-def _end_all(db: sqlite3.Connection, results: Iterable[tuple[str, str, bytes]], now: float) -> list[_Forward]:
+def _end_all(db: Connection, results: Sequence[tuple[str, str, bytes]], now: float) -> list[_Forward]:
     """Ends each task that the sender was given and that has not ended; the others are dropped with a log line."""
-    forwards = []
+    known: dict[str, Row[Any]] = {
+        row.id: row for row in db.execute(_THESE, {"tasks": [task for _, task, _ in results]})
+    }
+    forwards: dict[str, _Forward] = {}
     senders = set()
     for sender, task, body in results:
-        row = db.execute(
-            "SELECT t.id, t.user_endpoint, t.ended_at, g.id AS task_group, g.owner, g.has_queue FROM task t"
-            " JOIN task_group g ON g.id = t.task_group WHERE t.id = ?",
-            (task,),
-        ).fetchone()
-        if row is None or row["user_endpoint"] != sender:
+        row = known.get(task)
+        if row is None or row.user_endpoint != sender:
             log.warning("Dropped a result from user endpoint %s: it has no task %s", sender, task)
-        elif row["ended_at"] is not None:
+        elif row.ended_at is not None or task in forwards:
             log.info("Dropped a result from user endpoint %s: task %s has ended before", sender, task)
         else:
-            db.execute("UPDATE task SET ended_at = ?, result = ? WHERE id = ?", (now, body, task))
-            forwards.append(_forward(row, body))
+            forwards[task] = _forward(row, body)
             senders.add(sender)
-    for sender in senders:
-        db.execute(
-            "UPDATE start SET first_result_at = ? WHERE first_result_at IS NULL AND ended_at IS NULL"
-            " AND user_endpoint = ?",
-            (now, sender),
-        )
-    return forwards
+    if forwards:
+        ended = [{"task": forward.task, "body": forward.body} for forward in forwards.values()]
+        db.execute(_END.values(ended_at=now), ended)
+        first = _START.user_endpoint.in_(senders), _START.first_result_at.is_(None), _START.ended_at.is_(None)
+        db.execute(update(tables.start).where(*first).values(first_result_at=now))
+    return list(forwards.values())
 
 
-def _forward(row: sqlite3.Row, body: bytes) -> _Forward:
-    queue = topology.client_queue_prefix(row["owner"]) + row["task_group"] if row["has_queue"] else None
-    return _Forward(row["id"], queue, body)
+def _forward(row: Row[Any], body: bytes) -> _Forward:
+    queue = topology.client_queue_prefix(row.owner) + row.task_group if row.has_queue else None
+    return _Forward(row.id, queue, body)
 
 
-def _mark_forwarded(db: sqlite3.Connection, ids: list[tuple[str]]) -> None:
-    db.executemany("UPDATE task SET forwarded = 1 WHERE id = ?", ids)
+def _mark_forwarded(db: Connection, ids: list[str]) -> None:
+    db.execute(update(tables.task).where(_TASK.id.in_(ids)).values(forwarded=True))
 
 
 def _log_failure(marking: asyncio.Future[Any]) -> None:

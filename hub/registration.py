@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
+
+from sqlalchemy import Connection, delete, func, select, update
 
 from hub.amqp import topology
 from hub.amqp.broker import Broker
@@ -17,7 +18,8 @@ from hub.config import BrokerConfig
 from hub.endpoints import Manager
 from hub.limits import Limits
 from hub.outcomes import Outcomes
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store, upsert
 from hub.web import ApiError, Invalid, TooMany, field, uuid_field
 
 METADATA = frozenset(
@@ -92,18 +94,15 @@ class Registrar:
         if known is not None and known.locked_until > time.time():
             raise ApiError(423, "RESOURCE_LOCKED", f"Endpoint {known.id} is locked for now; try again in a minute")
         if known is None:
-            self._check_count(caller)
+            await self._check_count(caller)
         endpoint_id = str(uuid.uuid4()) if known is None else known.id
         owner = caller.identity.id if known is None else known.owner
         await self._broker.declare_queue(topology.command_queue(endpoint_id))
 
-        def keep(db: sqlite3.Connection) -> str:
-            db.execute(
-                "INSERT INTO endpoint(id, owner, multi_user, public, record) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT(id) DO UPDATE SET multi_user = excluded.multi_user, public = excluded.public,"
-                " record = excluded.record",
-                (endpoint_id, owner, record["multi_user"], record["public"], json.dumps(record)),
-            )
+        def keep(db: Connection) -> str:
+            said = {"multi_user": record["multi_user"], "public": record["public"], "record": json.dumps(record)}
+            row = {"id": endpoint_id, "owner": owner, "registered_at": time.time(), **said}
+            db.execute(upsert(db.dialect.name, tables.endpoint, *said), row)
             return self._passwords.give(db, topology.manager_account(endpoint_id))
 
         url = self._config.url_for(topology.manager_account(endpoint_id), await self._store.write(keep))
@@ -114,20 +113,19 @@ class Registrar:
             "heartbeat_queue_info": topology.target_info(url, topology.HEARTBEATS, endpoint_id),
         }
 
-    def _check_count(self, caller: Client) -> None:
+    async def _check_count(self, caller: Client) -> None:
         most = self._limits.endpoints
-        row = self._store.one("SELECT count(*) AS n FROM endpoint WHERE owner = ?", caller.identity.id)
-        if row is not None and row["n"] >= most:
-            raise TooMany(f"You have {row['n']} endpoints, the most is {most}; delete one that is not needed any more")
+        own = select(func.count().label("n")).where(tables.endpoint.c.owner == caller.identity.id)
+        row = await self._store.one(own)
+        if row is not None and row.n >= most:
+            raise TooMany(f"You have {row.n} endpoints, the most is {most}; delete one that is not needed any more")
 
     async def lock(self, manager: Manager) -> None:
         """Cuts the manager off and keeps it from registering for LOCK_TIME; its user endpoints go on."""
 
-        def lock(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE endpoint SET locked_until = ?, heartbeat_period = 0 WHERE id = ?",
-                (time.time() + LOCK_TIME, manager.id),
-            )
+        def lock(db: Connection) -> None:
+            locked = {"locked_until": time.time() + LOCK_TIME, "heartbeat_period": 0}
+            db.execute(update(tables.endpoint).where(tables.endpoint.c.id == manager.id).values(locked))
             _forget_account(db, topology.manager_account(manager.id))
 
         await self._store.write(lock)
@@ -135,22 +133,23 @@ class Registrar:
 
     async def delete(self, manager: Manager) -> None:
         """Forgets the endpoint and its user endpoints; tasks that wait for them fail."""
-        rows = self._store.read("SELECT id FROM user_endpoint WHERE manager = ?", manager.id)
-        for row in rows:
-            await self._broker.delete_queue(topology.task_queue(row["id"]))
-            await self._outcomes.fail_waiting(row["id"], "ENDPOINT_DELETED", f"Endpoint {manager.id} was deleted")
+        known = tables.user_endpoint.c
+        ids = [row.id for row in await self._store.read(select(known.id).where(known.manager == manager.id))]
+        for user_endpoint in ids:
+            await self._broker.delete_queue(topology.task_queue(user_endpoint))
+            await self._outcomes.fail_waiting(user_endpoint, "ENDPOINT_DELETED", f"Endpoint {manager.id} was deleted")
         await self._broker.delete_queue(topology.command_queue(manager.id))
 
-        def forget(db: sqlite3.Connection) -> None:
-            for row in rows:
-                db.execute("DELETE FROM start WHERE user_endpoint = ?", (row["id"],))
-                _forget_account(db, topology.user_endpoint_account(row["id"]))
-            db.execute("DELETE FROM user_endpoint WHERE manager = ?", (manager.id,))
-            db.execute("DELETE FROM endpoint WHERE id = ?", (manager.id,))
+        def forget(db: Connection) -> None:
+            for user_endpoint in ids:
+                db.execute(delete(tables.start).where(tables.start.c.user_endpoint == user_endpoint))
+                _forget_account(db, topology.user_endpoint_account(user_endpoint))
+            db.execute(delete(tables.user_endpoint).where(known.manager == manager.id))
+            db.execute(delete(tables.endpoint).where(tables.endpoint.c.id == manager.id))
             _forget_account(db, topology.manager_account(manager.id))
 
         await self._store.write(forget)
 
 
-def _forget_account(db: sqlite3.Connection, account: str) -> None:
-    db.execute("DELETE FROM password WHERE account = ?", (account,))
+def _forget_account(db: Connection, account: str) -> None:
+    db.execute(delete(tables.password).where(tables.password.c.account == account))

@@ -11,20 +11,20 @@ import contextlib
 import logging
 import signal
 import socket
-import sqlite3
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from hub import systemd
 from hub.app import Hub
 from hub.config import HubConfig, TlsConfig
 from hub.limits import App
 from hub.setup.rabbitmq import GUEST
-from hub.store import Store
+from hub.store.store import Store, sqlite_url
 from wire.connection import Connection
 from wire.errors import BrokerError
 
@@ -64,8 +64,8 @@ async def serve(config: HubConfig) -> None:
         except BrokerError as e:
             raise CannotStart(f"broker.url: {e}") from None
         try:
-            store = stack.enter_context(closing(Store(config.database)))
-        except (OSError, sqlite3.Error) as e:
+            store = stack.enter_context(closing(Store(sqlite_url(config.database))))
+        except (OSError, SQLAlchemyError) as e:
             await connection.close()
             raise CannotStart(f"database: {config.database}: {e}") from None
         hub = Hub(config, store)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from hub import endpoints
 from hub.amqp import topology
@@ -25,7 +26,8 @@ from hub.commands import Commands
 from hub.endpoints import Manager
 from hub.limits import Limits
 from hub.shared_lock import SharedLock
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store, upsert
 from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, TooMany, field, uuid_field
 from wire import messages
 from wire.errors import BrokerError
@@ -41,6 +43,13 @@ HEADER_BYTES = 64 * 2**10
 frame of AMQP (128 KiB), and RabbitMQ ends the connection of whoever sends more."""
 AHEAD_BYTES = 16 * 2**20
 """Published before the broker has confirmed what came before."""
+
+_FUNCTION = select(tables.function).where(tables.function.c.id == bindparam("which"))
+_USER_ENDPOINTS = select(tables.user_endpoint.c.id).where(tables.user_endpoint.c.identity == bindparam("identity"))
+_TASKS_WAITING = select(func.count().label("n")).where(
+    tables.task.c.user_endpoint.in_(bindparam("user_endpoints", expanding=True)), tables.WAITS
+)
+_HAS_QUEUE = update(tables.task_group).where(tables.task_group.c.id == bindparam("which")).values(has_queue=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +131,13 @@ class Submitter:
             for asked_as, packed in submission.calls.items()
             for arguments in packed
         ]
-        codes = {function: self._code(caller, manager, function) for function in {call.function for call in calls}}
+        codes = {
+            function: await self._code(caller, manager, function) for function in {call.function for call in calls}
+        }
         _check_sizes(calls, codes)
-        group = self._group(caller, submission)
+        group = await self._group(caller, submission)
         user_endpoint = endpoints.user_endpoint_id(manager.id, caller.identity.id, submission.user_opts)
-        self._check_counts(caller, user_endpoint, len(calls))
+        await self._check_counts(caller, user_endpoint, len(calls))
         async with self._under_way.share(user_endpoint):
             password = await self._store.write(
                 lambda db: self._record(db, caller, manager, submission, calls, group, user_endpoint)
@@ -147,53 +158,49 @@ class Submitter:
             "tasks": tasks,
         }
 
-    def _check_counts(self, caller: Client, user_endpoint: str, more: int) -> None:
+    async def _check_counts(self, caller: Client, user_endpoint: str, more: int) -> None:
         """Refuses what would be more than one client may have waiting.
 
         Raises:
             TooMany: tasks without an end, or user endpoints, which each have a queue.
         """
-        rows = self._store.read("SELECT id FROM user_endpoint WHERE identity = ?", caller.identity.id)
-        known = {row["id"] for row in rows}
+        known = {row.id for row in await self._store.read(_USER_ENDPOINTS, identity=caller.identity.id)}
         if user_endpoint not in known and len(known) >= self._limits.user_endpoints:
             raise TooMany(
                 f"You have {len(known)} user endpoints, each with a configuration of its own, the most is"
                 f" {self._limits.user_endpoints}; submit with a configuration that you have used before"
             )
-        row = self._store.one(
-            "SELECT count(*) AS n FROM user_endpoint AS u CROSS JOIN task AS t ON t.user_endpoint = u.id"
-            " WHERE u.identity = ? AND t.ended_at IS NULL",
-            caller.identity.id,
-        )
-        waiting = 0 if row is None else row["n"]
+        row = await self._store.one(_TASKS_WAITING, user_endpoints=list(known))
+        waiting = 0 if row is None else row.n
         if waiting + more > self._limits.tasks_waiting:
             raise TooMany(
                 f"{waiting} of your tasks have not ended, the most is {self._limits.tasks_waiting}; submit more later"
             )
 
-    def _code(self, caller: Client, manager: Manager, function: str) -> str:
-        row = self._store.one("SELECT owner, public, code, record FROM function WHERE id = ?", function)
+    async def _code(self, caller: Client, manager: Manager, function: str) -> str:
+        row = await self._store.one(_FUNCTION, which=function)
         if row is None:
             raise NotFound("function", function)
-        if not row["public"] and not caller.is_one_of(row["owner"]):
+        if not row.public and not caller.is_one_of(row.owner):
             raise Forbidden(f"Function {function} is not public and not yours")
         if manager.allowed_functions is not None and function not in manager.allowed_functions:
             raise Forbidden(f"Function {function} not permitted on endpoint {manager.id}")
-        code: str = row["code"]
-        record = json.loads(row["record"])
+        code: str = row.code
+        record = json.loads(row.record)
         return code if record["serialized"] else _packed_source(record["function_name"], code)
 
-    def _group(self, caller: Client, submission: Submission) -> str:
+    async def _group(self, caller: Client, submission: Submission) -> str:
         if submission.task_group is None:
             return str(uuid.uuid4())
-        row = self._store.one("SELECT owner FROM task_group WHERE id = ?", submission.task_group)
-        if row is None or row["owner"] != caller.identity.id:
+        known = tables.task_group.c
+        row = await self._store.one(select(known.owner).where(known.id == submission.task_group))
+        if row is None or row.owner != caller.identity.id:
             raise NotFound("task group", submission.task_group)
         return submission.task_group
 
     def _record(
         self,
-        db: sqlite3.Connection,
+        db: Connection,
         caller: Client,
         manager: Manager,
         submission: Submission,
@@ -203,28 +210,30 @@ class Submitter:
     ) -> str:
         """Changes the store; returns the password of the start command."""
         now = time.time()
+        identity = caller.identity.id
+        if submission.task_group is None:
+            db.execute(
+                insert(tables.task_group), {"id": group, "owner": identity, "has_queue": submission.create_queue}
+            )
+        elif submission.create_queue:
+            db.execute(_HAS_QUEUE, {"which": group})
+        newest = {"client": caller.client_id, "user_runtime": json.dumps(submission.user_runtime)}
+        options = json.dumps(submission.user_opts)
         db.execute(
-            "INSERT INTO task_group VALUES (?, ?, ?)"
-            " ON CONFLICT(id) DO UPDATE SET has_queue = max(has_queue, excluded.has_queue)",
-            (group, caller.identity.id, submission.create_queue),
+            upsert(db.dialect.name, tables.user_endpoint, *newest),
+            {"id": user_endpoint, "manager": manager.id, "identity": identity, "user_opts": options, **newest},
         )
-        db.execute(
-            "INSERT INTO user_endpoint(id, manager, client, identity, user_opts, user_runtime)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE"
-            " SET client = excluded.client, user_runtime = excluded.user_runtime",
-            (
-                user_endpoint,
-                manager.id,
-                caller.client_id,
-                caller.identity.id,
-                json.dumps(submission.user_opts),
-                json.dumps(submission.user_runtime),
-            ),
-        )
-        db.executemany(
-            "INSERT INTO task(id, user_endpoint, task_group, function, submitted_at) VALUES (?, ?, ?, ?, ?)",
-            [(call.task, user_endpoint, group, call.function, now) for call in calls],
-        )
+        tasks = [
+            {
+                "id": call.task,
+                "user_endpoint": user_endpoint,
+                "task_group": group,
+                "function": call.function,
+                "submitted_at": now,
+            }
+            for call in calls
+        ]
+        db.execute(insert(tables.task), tasks)
         return self._commands.write_down(db, user_endpoint, now)
 
     async def _publish(
@@ -281,8 +290,8 @@ def _check_sizes(calls: list[_Call], codes: Mapping[str, str]) -> None:
         )
 
 
-def _take_back(db: sqlite3.Connection, calls: list[_Call]) -> None:
-    db.executemany("DELETE FROM task WHERE id = ?", [(call.task,) for call in calls])
+def _take_back(db: Connection, calls: list[_Call]) -> None:
+    db.execute(delete(tables.task).where(tables.task.c.id.in_([call.task for call in calls])))
 
 
 def _packed_source(name: str, source: str) -> str:

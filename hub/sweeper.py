@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.outcomes import Outcomes
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from wire.errors import BrokerError
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
-            except (sqlite3.Error, BrokerError) as e:
+            except (SQLAlchemyError, BrokerError) as e:
                 log.warning("Not all that is old could be removed, next attempt in an hour: %s", e)
             await asyncio.sleep(_EVERY)
 
@@ -43,36 +46,46 @@ class Sweeper:
         """Removes what is over, and ends the tasks that nobody will run.
 
         Raises:
-            sqlite3.Error: the database cannot be written.
+            SQLAlchemyError: the database cannot be written.
             BrokerError: the ends of tasks are stored, but not forwarded yet.
         """
         await self._store.write(self._forget)
         await self._fail_lost()
 
-    def _forget(self, db: sqlite3.Connection) -> None:
+    def _forget(self, db: Connection) -> None:
         now = time.time()
         old = now - KEEP
         self._passwords.forget_old(db, now)
-        db.execute("DELETE FROM token WHERE expires < ?", (now,))
-        db.execute("DELETE FROM task WHERE ended_at < ?", (old,))
-        db.execute("DELETE FROM task_group WHERE NOT EXISTS (SELECT 1 FROM task WHERE task_group = task_group.id)")
-        db.execute("DELETE FROM start WHERE ended_at < ?", (old,))
-        db.execute(
-            "DELETE FROM user_endpoint WHERE commanded_at < ? AND (heartbeat_at IS NULL OR heartbeat_at < ?)"
-            " AND NOT EXISTS (SELECT 1 FROM task WHERE user_endpoint = user_endpoint.id)",
-            (old, old),
+        token, task, group, start, user_endpoint = (
+            tables.token,
+            tables.task,
+            tables.task_group,
+            tables.start,
+            tables.user_endpoint,
         )
-        db.execute("DELETE FROM start WHERE user_endpoint NOT IN (SELECT id FROM user_endpoint)")
+        db.execute(delete(token).where(token.c.expires < now))
+        db.execute(delete(task).where(task.c.ended_at < old))
+        db.execute(delete(group).where(~exists().where(task.c.task_group == group.c.id)))
+        db.execute(delete(start).where(start.c.ended_at < old))
+        db.execute(
+            delete(user_endpoint).where(_silent_since(old), ~exists().where(task.c.user_endpoint == user_endpoint.c.id))
+        )
+        db.execute(delete(start).where(~exists().where(user_endpoint.c.id == start.c.user_endpoint)))
 
     async def _fail_lost(self) -> None:
         """Ends the tasks of user endpoints that are not coming; the broker drops their queues unread at that time."""
-        old = time.time() - KEEP
-        lost = self._store.read(
-            "SELECT id FROM user_endpoint AS u WHERE commanded_at < ? AND (heartbeat_at IS NULL OR heartbeat_at < ?)"
-            " AND EXISTS (SELECT 1 FROM task WHERE user_endpoint = u.id AND ended_at IS NULL)",
-            old,
-            old,
+        user_endpoint = tables.user_endpoint.c
+        lost = select(user_endpoint.id).where(
+            _silent_since(time.time() - KEEP),
+            exists().where(tables.task.c.user_endpoint == user_endpoint.id, tables.WAITS),
         )
-        for row in lost:
+        for row in await self._store.read(lost):
             text = f"The endpoint did not run this task within {KEEP // 86400} days. Submit it again."
-            await self._outcomes.fail_waiting(row["id"], LOST, text)
+            await self._outcomes.fail_waiting(row.id, LOST, text)
+
+
+def _silent_since(then: float) -> ColumnElement[bool]:
+    """Makes the condition for user endpoints that were neither commanded nor heard of after `then`."""
+    user_endpoint = tables.user_endpoint.c
+    unheard = or_(user_endpoint.heartbeat_at.is_(None), user_endpoint.heartbeat_at < then)
+    return and_(user_endpoint.commanded_at < then, unheard)

@@ -9,21 +9,27 @@ import base64
 import binascii
 import hashlib
 import secrets
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from sqlalchemy import bindparam, delete, insert, select
 from starlette.requests import Request
 
 from hub.clients import Client
 from hub.limits import Turns
 from hub.scopes import COMPUTE, by_resource_server
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from hub.web import ApiError, Forbidden
 
 LIFETIME = 48 * 3600
 """Seconds; as Globus Auth has it."""
+
+_TOKEN = tables.token.c
+_VALID = select(_TOKEN.client, _TOKEN.resource_server).where(
+    _TOKEN.hash == bindparam("hash"), _TOKEN.expires > bindparam("now")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +76,19 @@ class Tokens:
         by_server = by_resource_server(" ".join(scopes))
         grants = [Grant(rs, " ".join(asked), secrets.token_urlsafe(32)) for rs, asked in by_server.items()]
         expires = time.time() + LIFETIME
-        rows = [(_hash(grant.access_token), client.client_id, grant.resource_server, expires) for grant in grants]
-
-        def insert(db: sqlite3.Connection) -> None:
-            db.executemany("INSERT INTO token VALUES (?, ?, ?, ?)", rows)
-
-        await self._store.write(insert)
+        rows = [
+            {
+                "hash": _hash(grant.access_token),
+                "client": client.client_id,
+                "resource_server": grant.resource_server,
+                "expires": expires,
+            }
+            for grant in grants
+        ]
+        await self._store.write(lambda db: db.execute(insert(tables.token), rows))
         return grants
 
-    def caller(self, request: Request, resource_server: str = COMPUTE) -> Client:
+    async def caller(self, request: Request, resource_server: str = COMPUTE) -> Client:
         """Returns the client whose token the request carries; the request is its.
 
         Raises:
@@ -87,22 +97,19 @@ class Tokens:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         row = None
         if scheme.lower() == "bearer":
-            row = self._store.one(
-                "SELECT client, resource_server FROM token WHERE hash = ? AND expires > ?", _hash(token), time.time()
-            )
-        client = self._clients.get(row["client"]) if row else None
+            row = await self._store.one(_VALID, hash=_hash(token), now=time.time())
+        client = self._clients.get(row.client) if row else None
         if row is None or client is None:
             raise ApiError(401, "UNAUTHORIZED", "The access token is missing, expired, revoked or not from here")
-        if row["resource_server"] != resource_server:
+        if row.resource_server != resource_server:
             raise Forbidden(f"The access token is not for {resource_server}")
         self._turns.begin(request.scope, client.client_id)
         return client
 
     async def revoke(self, client: Client, token: str) -> None:
         """Ends a token of `client`; an unknown one is as good as revoked."""
-        await self._store.execute(
-            "DELETE FROM token WHERE hash = ? AND client = ?", _hash(token.strip()), client.client_id
-        )
+        its = delete(tables.token).where(_TOKEN.hash == _hash(token.strip()), _TOKEN.client == client.client_id)
+        await self._store.execute(its)
 
 
 def _hash(token: str) -> bytes:

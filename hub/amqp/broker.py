@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from hub.amqp import topology
 from wire.connection import Connection
@@ -162,7 +163,7 @@ async def _drain(connection: Connection, queue: str, handle: Handler) -> None:
         arrived.clear()
         try:
             await _handle(handle, batch)
-        except sqlite3.Error as e:  # such as a full disk: keep the messages in the broker, try again later
+        except SQLAlchemyError as e:  # such as a full disk: keep the messages in the broker, try again later
             log.exception("Cannot store what came in from queue %s", queue)
             raise ConnectionLost(f"gave up the connection: {e}") from e
         for delivery in batch:
@@ -173,7 +174,7 @@ async def _handle(handle: Handler, batch: list[Delivery]) -> None:
     """Drops a message that the handler cannot digest, and that alone: it must stop neither the others nor the hub."""
     try:
         await handle(batch)
-    except (BrokerError, sqlite3.Error):
+    except (BrokerError, SQLAlchemyError):
         raise
     except Exception as e:
         if len(batch) == 1:

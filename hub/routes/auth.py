@@ -48,7 +48,7 @@ class AuthRoutes:
 
     async def userinfo(self, request: Request) -> Json:
         """Tells who the caller is, with all linked identities."""
-        client = self._tokens.caller(request, AUTH)
+        client = await self._tokens.caller(request, AUTH)
         main = client.identity
         return Json(
             {
@@ -66,7 +66,7 @@ class AuthRoutes:
 
     async def identities(self, request: Request) -> Json:
         """Finds identity records by `ids` or `usernames` (comma-separated); unknown ones are left out."""
-        self._tokens.caller(request, AUTH)
+        await self._tokens.caller(request, AUTH)
         asked = request.query_params
         ids = [text.strip().lower() for text in asked.get("ids", "").split(",")]
         names = [name.strip() for name in asked.get("usernames", "").split(",")]

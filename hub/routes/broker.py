@@ -40,7 +40,7 @@ class BrokerRoutes:
     async def vhost(self, request: Request) -> PlainTextResponse:
         """Answers whether the account may enter this virtual host."""
         asked = await self._asked(request)
-        return _answer(asked.get("vhost") == self._vhost and self._passwords.exists(asked.get("username", "")))
+        return _answer(asked.get("vhost") == self._vhost and await self._passwords.exists(asked.get("username", "")))
 
     async def resource(self, request: Request) -> PlainTextResponse:
         """Answers whether the account may use this queue or exchange."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 
+from sqlalchemy import delete, insert, select
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from hub.tokens import Tokens
 from hub.web import Forbidden, Invalid, Json, NotFound, field, json_object, path_id
 
@@ -31,7 +33,7 @@ class FunctionRoutes:
 
     async def register(self, request: Request) -> Json:
         """Stores a function under a new id."""
-        caller = self._tokens.caller(request)
+        caller = await self._tokens.caller(request)
         body = await json_object(request)
         if body.get("group") or body.get("ha_endpoint_id"):
             raise Invalid("group, ha_endpoint_id: functions cannot be shared with groups or bound to endpoints here")
@@ -44,44 +46,46 @@ class FunctionRoutes:
         }
         function_id = str(uuid.uuid4())
         await self._store.execute(
-            "INSERT INTO function VALUES (?, ?, ?, ?, ?)",
-            function_id,
-            caller.identity.id,
-            field(body, "public", bool, False),
-            code,
-            json.dumps(record),
+            insert(tables.function).values(
+                id=function_id,
+                owner=caller.identity.id,
+                public=field(body, "public", bool, False),
+                code=code,
+                record=json.dumps(record),
+            )
         )
         return Json({"function_uuid": function_id})
 
     async def show(self, request: Request) -> Json:
         """Shows all about a function, its code included."""
-        caller = self._tokens.caller(request)
+        caller = await self._tokens.caller(request)
         function_id = path_id(request, "function")
-        row = self._store.one("SELECT * FROM function WHERE id = ?", function_id)
+        row = await self._store.one(select(tables.function).where(tables.function.c.id == function_id))
         if row is None:
             raise NotFound("function", function_id)
-        if not row["public"] and not caller.is_one_of(row["owner"]):
+        if not row.public and not caller.is_one_of(row.owner):
             raise Forbidden(f"Function {function_id} is not public and not yours")
-        record = json.loads(row["record"])
+        record = json.loads(row.record)
         return Json(
             {
                 "function_uuid": function_id,
                 **record,
                 "metadata": record["meta"],
-                "function_code": row["code"],
-                "public": bool(row["public"]),
-                "owner": row["owner"],
+                "function_code": row.code,
+                "public": row.public,
+                "owner": row.owner,
             }
         )
 
     async def delete(self, request: Request) -> Json:
         """Forgets a function; tasks that were submitted before still run."""
-        caller = self._tokens.caller(request)
+        caller = await self._tokens.caller(request)
         function_id = path_id(request, "function")
-        row = self._store.one("SELECT owner FROM function WHERE id = ?", function_id)
+        known = tables.function.c
+        row = await self._store.one(select(known.owner).where(known.id == function_id))
         if row is None:
             raise NotFound("function", function_id)
-        if not caller.is_one_of(row["owner"]):
+        if not caller.is_one_of(row.owner):
             raise Forbidden(f"Function {function_id} is not yours")
-        await self._store.execute("DELETE FROM function WHERE id = ?", function_id)
+        await self._store.execute(delete(tables.function).where(known.id == function_id))
         return Json({"function_uuid": function_id})

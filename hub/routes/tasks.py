@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import Row, bindparam, func, select, update
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -13,7 +14,8 @@ from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
 from hub.clients import Client
 from hub.config import BrokerConfig
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from hub.tokens import Tokens
 from hub.web import Json, NotFound, field, json_object, path_id
 from wire import messages
@@ -24,7 +26,11 @@ BATCH_BYTES = 16 * 2**20
 """Bytes of results in it, unless one alone has more; the rest is left out likewise: nobody else is served while an
 answer is made."""
 
-_TASK = "SELECT t.*, g.owner FROM task t JOIN task_group g ON g.id = t.task_group WHERE t.id = ?"
+_ID = tables.task.c.id
+_TASK = select(tables.task, tables.task_group.c.owner).join(
+    tables.task_group, tables.task_group.c.id == tables.task.c.task_group
+)
+_BY_ID = _TASK.where(bindparam("which") == _ID)
 
 
 class TaskRoutes:
@@ -50,44 +56,44 @@ class TaskRoutes:
 
     async def show(self, request: Request) -> Json:
         """Shows the state and, when it has ended, the result of a task."""
-        caller = self._tokens.caller(request)
+        caller = await self._tokens.caller(request)
         task_id = path_id(request, "task")
-        row = self._task(task_id, caller)
+        row = await self._task(task_id, caller)
         if row is None:
             raise NotFound("task", task_id)
         return Json(_shown(row))
 
     async def batch(self, request: Request) -> Json:
         """Shows the same of many tasks; those that are not the caller's are left out."""
-        caller = self._tokens.caller(request)
+        caller = await self._tokens.caller(request)
         ids = [str(text).lower() for text in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
-        rows: dict[str, sqlite3.Row] = {}
-        size = 0
-        for task_id in ids:
-            row = self._task(task_id, caller)
-            if row is None:
-                continue
-            size += len(row["result"] or b"")
-            if rows and size > BATCH_BYTES:
-                break
-            rows[task_id] = row
-        return Json({"response": "batch", "results": {task_id: _shown(row) for task_id, row in rows.items()}})
+        wanted = _ID.in_(ids), tables.task_group.c.owner == caller.identity.id
+        size = func.coalesce(func.length(tables.task.c.result), 0).label("size")
+        sizes = {row.id: row.size for row in await self._store.read(_TASK.with_only_columns(_ID, size).where(*wanted))}
+        first = _first(ids, sizes)
+        rows = {row.id: row for row in await self._store.read(_TASK.where(_ID.in_(first)))}
+        shown = {task_id: _shown(rows[task_id]) for task_id in first if task_id in rows}
+        return Json({"response": "batch", "results": shown})
 
     async def group(self, request: Request) -> Json:
         """Lists the tasks of a group. Who asks wants to wait for them: results that are to come go to its queue."""
-        caller = self._tokens.caller(request)
+        caller = await self._tokens.caller(request)
         group = path_id(request, "task group")
-        row = self._store.one("SELECT owner FROM task_group WHERE id = ?", group)
-        if row is None or row["owner"] != caller.identity.id:
+        known = tables.task_group.c
+        row = await self._store.one(select(known.owner).where(known.id == group))
+        if row is None or row.owner != caller.identity.id:
             raise NotFound("task group", group)
         await self._broker.declare_client_queue(topology.client_queue_prefix(caller.identity.id) + group)
-        await self._store.execute("UPDATE task_group SET has_queue = 1 WHERE id = ? AND NOT has_queue", group)
-        tasks = self._store.read("SELECT id FROM task WHERE task_group = ? ORDER BY rowid", group)
-        return Json({"taskgroup_id": group, "tasks": [{"id": task["id"]} for task in tasks]})
+        await self._store.execute(
+            update(tables.task_group).where(known.id == group, ~known.has_queue).values(has_queue=True)
+        )
+        task = tables.task.c
+        its = select(task.id).where(task.task_group == group).order_by(task.submitted_at, task.id)
+        return Json({"taskgroup_id": group, "tasks": [{"id": row.id} for row in await self._store.read(its)]})
 
     async def result_connection(self, request: Request) -> Json:
         """Gives an AMQP account that reads the result queues of the caller, and of nobody else."""
-        caller = self._tokens.caller(request)
+        caller = await self._tokens.caller(request)
         account = topology.client_account(caller.identity.id)
         password = await self._store.write(lambda db: self._passwords.give(db, account))
         return Json(
@@ -97,19 +103,32 @@ class TaskRoutes:
             }
         )
 
-    def _task(self, task_id: str, caller: Client) -> sqlite3.Row | None:
-        row = self._store.one(_TASK, task_id)
-        return row if row is not None and row["owner"] == caller.identity.id else None
+    async def _task(self, task_id: str, caller: Client) -> Row[Any] | None:
+        row = await self._store.one(_BY_ID, which=task_id)
+        return row if row is not None and row.owner == caller.identity.id else None
 
 
-def _shown(row: sqlite3.Row) -> dict[str, Any]:
+def _first(ids: list[str], sizes: Mapping[str, int]) -> list[str]:
+    """Returns those of `ids` that have a size, as many from the first on as have BATCH_BYTES; one at least."""
+    chosen: list[str] = []
+    size = 0
+    for task_id in ids:
+        size += sizes.get(task_id, 0)
+        if chosen and size > BATCH_BYTES:
+            break
+        if task_id in sizes:
+            chosen.append(task_id)
+    return chosen
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
     """Shows a task as clients read it: it has ended exactly when there is a `completion_t`."""
-    shown = {"task_id": row["id"], "task_group_id": row["task_group"]}
-    if row["ended_at"] is None:
+    shown = {"task_id": row.id, "task_group_id": row.task_group}
+    if row.ended_at is None:
         return {**shown, "status": "waiting-for-ep"}
-    result = messages.unpack(row["result"])
+    result = messages.unpack(row.result)
     assert isinstance(result, messages.Result)
-    shown["completion_t"] = str(row["ended_at"])
+    shown["completion_t"] = str(row.ended_at)
     if result.details is not None:
         shown["details"] = result.details
     if result.error_details is None:

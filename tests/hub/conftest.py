@@ -12,7 +12,7 @@ from globus_compute_sdk import Client
 from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 from globus_compute_sdk.sdk.executor import _ResultWatcher
 
-from hub.store import Store
+from hub.store.store import Store, sqlite_url
 from lab.hub import HubProcess
 from lab.waiting import until
 from tests.hub.peer import PeerManager
@@ -21,7 +21,7 @@ from tests.hub.peer import PeerManager
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """A database of this test's own."""
-    with closing(Store(tmp_path / "hub.db")) as opened:
+    with closing(Store(sqlite_url(tmp_path / "hub.db"))) as opened:
         yield opened
 
 

@@ -12,7 +12,18 @@ from hub import commands as module
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
-from tests.hub.units import ALICE, CLIENTS, CONFIG, StubBroker, add_manager, add_task, add_user_endpoint, run
+from tests.hub.units import (
+    ALICE,
+    CLIENTS,
+    CONFIG,
+    StubBroker,
+    add_manager,
+    add_task,
+    add_user_endpoint,
+    change,
+    rows,
+    run,
+)
 from wire.errors import ConnectionLost
 from wire.queues import read_credentials
 
@@ -28,7 +39,7 @@ def commands(store, broker):
 
 
 def starts(store):
-    return [(row["commands"], row["ended_at"]) for row in store.read("SELECT * FROM start ORDER BY rowid")]
+    return [(row.commands, row.ended_at) for row in rows(store, "SELECT * FROM start ORDER BY rowid")]
 
 
 async def write_down(store, commands, user_endpoint):
@@ -41,7 +52,7 @@ def test_a_start_is_noted_once_until_it_is_over(store, commands):
         for _ in range(2):
             await write_down(store, commands, user_endpoint)
         assert starts(store) == [(2, None)]
-        await store.execute("UPDATE start SET ended_at = 5")
+        await change(store, "UPDATE start SET ended_at = 5")
         await write_down(store, commands, user_endpoint)
         assert starts(store) == [(2, 5), (1, None)]
 
@@ -52,11 +63,15 @@ def test_one_that_checked_in_and_fell_silent_is_started_anew(store, commands):
     async def scenario():
         user_endpoint = await add_user_endpoint(store, await add_manager(store))
         await write_down(store, commands, user_endpoint)
-        await store.execute("UPDATE start SET first_heartbeat_at = 1")
-        await store.execute("UPDATE user_endpoint SET heartbeat_period = 30, heartbeat_at = ?", time.time())
+        await change(store, "UPDATE start SET first_heartbeat_at = 1")
+        await change(
+            store,
+            "UPDATE user_endpoint SET heartbeat_period = 30, heartbeat_at = :heartbeat_at",
+            heartbeat_at=time.time(),
+        )
         await write_down(store, commands, user_endpoint)
         assert starts(store) == [(2, None)], "it is alive"
-        await store.execute("UPDATE user_endpoint SET heartbeat_at = 1")
+        await change(store, "UPDATE user_endpoint SET heartbeat_at = 1")
         await write_down(store, commands, user_endpoint)
         assert starts(store) == [(2, None), (1, None)]
 
@@ -114,7 +129,12 @@ def test_only_who_is_gone_while_tasks_wait_is_commanded_again(store, broker, com
             await add_task(store, user_endpoint)
             broker.waiting[topology.task_queue(user_endpoint)] = (1, int(user_endpoint == reading))
         broker.waiting[topology.task_queue(idle)] = (1, 0)
-        await store.execute("UPDATE user_endpoint SET commanded_at = ? WHERE id = ?", time.time(), just_told)
+        await change(
+            store,
+            "UPDATE user_endpoint SET commanded_at = :commanded_at WHERE id = :id",
+            commanded_at=time.time(),
+            id=just_told,
+        )
         await commands.revive(manager)
         return gone
 
@@ -136,7 +156,7 @@ def test_who_says_goodbye_is_looked_after_a_little_later(store, broker, commands
         assert broker.sent == [], "not at once: it still reads its queue"
         await asyncio.gather(*commands._soon)
         assert len(broker.sent) == 1
-        await store.execute("UPDATE user_endpoint SET commanded_at = 0")
+        await change(store, "UPDATE user_endpoint SET commanded_at = 0")
         broker.lose()
         commands.revive_soon(manager)
         await asyncio.gather(*commands._soon)

@@ -6,10 +6,12 @@ import time
 import uuid
 
 import pytest
+from sqlalchemy import update
 
 from hub import endpoints
+from hub.store import tables
 from hub.web import Forbidden, NotFound
-from tests.hub.units import ADMIN, ALICE, BOB, add_manager, add_user_endpoint, client, new_id, run
+from tests.hub.units import ADMIN, ALICE, BOB, add_manager, add_start, add_user_endpoint, client, new_id, run
 
 
 @pytest.mark.parametrize(
@@ -19,25 +21,25 @@ def test_who_may_use_and_change_one(store, multi_user, public, open_to_bob):
     admins = [ALICE.identities[1].id]
     manager = run(add_manager(store, multi_user=multi_user, public=public, admins=admins))
     for one in (ADMIN, ALICE):  # its owner, and by a linked identity one of its admins
-        assert endpoints.own_manager(store, manager, one).id == manager
-        assert endpoints.open_manager(store, manager, one).id == manager
+        assert run(endpoints.own_manager(store, manager, one)).id == manager
+        assert run(endpoints.open_manager(store, manager, one)).id == manager
     with pytest.raises(Forbidden):
-        endpoints.own_manager(store, manager, BOB)
+        run(endpoints.own_manager(store, manager, BOB))
     if open_to_bob:
-        assert endpoints.open_manager(store, manager, BOB).id == manager
+        assert run(endpoints.open_manager(store, manager, BOB)).id == manager
     else:
         with pytest.raises(Forbidden):
-            endpoints.open_manager(store, manager, BOB)
+            run(endpoints.open_manager(store, manager, BOB))
 
 
 def test_one_that_is_not_there(store):
     for read in (endpoints.own_manager, endpoints.open_manager):
         with pytest.raises(NotFound):
-            read(store, new_id(), ADMIN)
+            run(read(store, new_id(), ADMIN))
 
 
 def test_what_is_shown_leaves_its_configuration_out(store):
-    manager = endpoints.read_manager(store, run(add_manager(store, metadata={"endpoint_config": "secret"})))
+    manager = run(endpoints.read_manager(store, run(add_manager(store, metadata={"endpoint_config": "secret"}))))
     assert "secret" not in str(manager.shown())
     assert manager.shown()["owner"] == ADMIN.identity.id
     assert manager.allowed_functions is None
@@ -52,8 +54,8 @@ def test_what_is_shown_leaves_its_configuration_out(store):
 def test_it_is_alive_for_two_and_a_half_periods(store, ago, period, online):
     manager = run(add_manager(store))
     at = None if ago is None else time.time() - ago
-    run(store.execute("UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = ?", at, period))
-    assert endpoints.read_manager(store, manager).online is online
+    run(store.execute(update(tables.endpoint).values(heartbeat_at=at, heartbeat_period=period)))
+    assert run(endpoints.read_manager(store, manager)).online is online
 
 
 def test_the_id_of_a_user_endpoint_is_the_same_for_the_same_options():
@@ -73,8 +75,8 @@ def test_starts_are_listed_oldest_first(store):
     manager = run(add_manager(store))
     user_endpoint = run(add_user_endpoint(store, manager, client("x")))
     for at in (5, 3):
-        run(store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, ?)", user_endpoint, at))
-    first, second = endpoints.timeline(store, user_endpoint)
+        run(add_start(store, user_endpoint, commanded_at=at))
+    first, second = run(endpoints.timeline(store, user_endpoint))
     assert (first["commanded_at"], second["commanded_at"]) == (5, 3)
     keys = {"commanded_at", "commands", "first_heartbeat_at", "first_result_at", "ended_at", "error"}
     assert set(first) == keys

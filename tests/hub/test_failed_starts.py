@@ -12,7 +12,7 @@ from hub.failed_starts import FailedStarts
 from hub.outcomes import Outcomes
 from hub.shared_lock import SharedLock
 from lab.waiting import aiountil
-from tests.hub.units import StubBroker, add_manager, add_task, add_user_endpoint, run
+from tests.hub.units import StubBroker, add_manager, add_task, add_user_endpoint, change, rows, run
 
 
 class Site:
@@ -28,7 +28,7 @@ class Site:
         self.task, _ = await add_task(self.store, self.user_endpoint)
 
     def open_tasks(self):
-        return [row["id"] for row in self.store.read("SELECT id FROM task WHERE ended_at IS NULL")]
+        return [row.id for row in rows(self.store, "SELECT id FROM task WHERE ended_at IS NULL")]
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_a_successor_that_reports_answers_for_all(site, end):
         site.broker.read_by_others.add(site.queue)
         await site.failed.fail(site.user_endpoint, "killed")
         if end == "heartbeat":
-            await site.store.execute("UPDATE user_endpoint SET heartbeat_at = 1e11")
+            await change(site.store, "UPDATE user_endpoint SET heartbeat_at = 1e11")
         else:
-            await site.store.execute("DELETE FROM user_endpoint")
+            await change(site.store, "DELETE FROM user_endpoint")
         await aiountil(lambda: not site.failed._later, "the end of it")
 
     run(scenario())

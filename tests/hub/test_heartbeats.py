@@ -22,10 +22,13 @@ from tests.hub.units import (
     CONFIG,
     StubBroker,
     add_manager,
+    add_start,
     add_task,
     add_user_endpoint,
+    change,
     from_endpoint,
     new_id,
+    one,
     run,
 )
 from wire.failure_notice import failure_notice
@@ -54,7 +57,7 @@ class Site:
         await self.heartbeats.on_reports([from_endpoint(sender, topology.HEARTBEATS, body) for body in bodies])
 
     def row(self, table="user_endpoint"):
-        return self.store.one(f"SELECT * FROM {table}")
+        return one(self.store, f"SELECT * FROM {table}")
 
 
 @pytest.fixture
@@ -66,11 +69,11 @@ def site(store):
 
 def test_a_manager_that_reports_is_online_with_its_report(site):
     run(site.report(site.manager, heartbeat_period=30, word="x"))
-    manager = endpoints.read_manager(site.store, site.manager)
+    manager = run(endpoints.read_manager(site.store, site.manager))
     assert manager.online
     assert manager.report == {"heartbeat_period": 30, "word": "x"}
     run(site.report(site.manager, heartbeat_period=0))
-    assert not endpoints.read_manager(site.store, site.manager).online
+    assert not run(endpoints.read_manager(site.store, site.manager)).online
 
 
 def test_a_manager_that_comes_back_is_told_of_tasks_that_wait(site):
@@ -87,10 +90,10 @@ def test_a_manager_that_comes_back_is_told_of_tasks_that_wait(site):
 
 def test_the_first_heartbeat_of_a_start_is_on_its_timeline(site):
     async def scenario():
-        await site.store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 0)", site.user_endpoint)
+        await add_start(site.store, site.user_endpoint)
         for _ in range(2):
             await site.report(site.user_endpoint, heartbeat_period=30, active=True)
-            seen.append(site.row("start")["first_heartbeat_at"])
+            seen.append(site.row("start").first_heartbeat_at)
 
     seen = []
     run(scenario())
@@ -104,18 +107,18 @@ def test_passwords_in_use_are_renewed(site):
         account = topology.user_endpoint_account(site.user_endpoint)
         password = await site.store.write(lambda db: site.passwords.give(db, account))
         await Passwords(site.store).is_valid(account, password)
-        await site.store.execute("UPDATE password SET expires = ?", time.time() + 60)
+        await change(site.store, "UPDATE password SET expires = :expires", expires=time.time() + 60)
         await site.report(site.user_endpoint, heartbeat_period=30)
 
     run(scenario())
-    assert site.row("password")["expires"] > time.time() + 6 * 86400
+    assert site.row("password").expires > time.time() + 6 * 86400
 
 
 def test_a_failed_start_fails_what_waits_with_its_words(site, caplog):
     caplog.set_level("INFO")
 
     async def scenario():
-        await site.store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 0)", site.user_endpoint)
+        await add_start(site.store, site.user_endpoint)
         task, _ = await add_task(site.store, site.user_endpoint)
         await site.receive(site.user_endpoint, failure_notice(site.user_endpoint, "no \ud800 \x1b[2J account\n" * 1000))
         return task
@@ -127,7 +130,7 @@ def test_a_failed_start_fails_what_waits_with_its_words(site, caplog):
     failure = unpack(body)
     assert (failure.task_id, failure.error_details.code) == (task, START_FAILED)
     assert failure.error_details.user_message.startswith("no ? \x1b[2J account\n")
-    assert site.row("start")["error"] == failure.error_details.user_message
+    assert site.row("start").error == failure.error_details.user_message
     assert not endpoints.is_online(site.row())
     assert all(line.isprintable() and len(line) < 1200 for line in caplog.messages)
 
@@ -136,12 +139,12 @@ def test_a_goodbye_ends_the_start_and_what_still_waits_is_commanded_again(site, 
     monkeypatch.setattr(commands_module, "REPEAT_AFTER", 0.01)
 
     async def scenario():
-        await site.store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 0)", site.user_endpoint)
+        await add_start(site.store, site.user_endpoint)
         await add_task(site.store, site.user_endpoint)
         site.broker.waiting[topology.task_queue(site.user_endpoint)] = (1, 0)
         await site.report(site.user_endpoint, heartbeat_period=30, active=False)
-        assert site.row("start")["ended_at"] is not None
-        assert site.row("start")["error"] is None
+        assert site.row("start").ended_at is not None
+        assert site.row("start").error is None
         await asyncio.gather(*site.commands._soon)
         return json.loads(site.broker.sent_to(topology.command_queue(site.manager))[0])
 
@@ -152,7 +155,7 @@ def test_a_goodbye_ends_the_start_and_what_still_waits_is_commanded_again(site, 
 @pytest.mark.parametrize("period", [None, "30", -1, 0, 86401, 10**400, [], True])
 def test_a_period_that_is_not_believed(site, period):
     run(site.report(site.user_endpoint, heartbeat_period=period))
-    assert site.row()["heartbeat_period"] == (1 if period is True else 0)
+    assert site.row().heartbeat_period == (1 if period is True else 0)
 
 
 def test_nobody_speaks_for_another_and_nonsense_harms_nobody(site, caplog):
@@ -162,7 +165,7 @@ def test_nobody_speaks_for_another_and_nonsense_harms_nobody(site, caplog):
     async def scenario():
         await site.receive(stranger, forged, b"", b"\x01{", pack(Result(new_id(), "x")))
         await site.report(stranger, heartbeat_period=30)
-        assert site.row()["heartbeat_at"] is None
+        assert site.row().heartbeat_at is None
         await site.receive(site.user_endpoint, b"nonsense", forged)
 
     run(scenario())

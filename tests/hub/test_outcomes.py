@@ -8,7 +8,19 @@ import pytest
 
 from hub.amqp.topology import RESULTS, client_queue_prefix
 from hub.outcomes import Outcomes
-from tests.hub.units import ALICE, StubBroker, add_manager, add_task, add_user_endpoint, from_endpoint, new_id, run
+from tests.hub.units import (
+    ALICE,
+    StubBroker,
+    add_manager,
+    add_start,
+    add_task,
+    add_user_endpoint,
+    change,
+    from_endpoint,
+    new_id,
+    rows,
+    run,
+)
 from wire.errors import ConnectionLost
 from wire.messages import Result, StatusReport, pack, unpack
 
@@ -42,10 +54,10 @@ def queue_of(group, user=ALICE):
 async def tasks(store):
     """State of each task, once what was begun before is written."""
     await asyncio.sleep(0)  # begins what was only scheduled
-    await store.execute("SELECT 1")
+    await store.write(lambda db: None)
     return [
-        (row["ended_at"] is not None, row["result"], bool(row["forwarded"]))
-        for row in store.read("SELECT * FROM task ORDER BY rowid")
+        (row.ended_at is not None, row.result, bool(row.forwarded))
+        for row in rows(store, "SELECT * FROM task ORDER BY rowid")
     ]
 
 
@@ -120,20 +132,25 @@ def test_what_was_not_forwarded_is_read_in_slices(store, broker, outcomes, user_
     async def scenario():
         ended = [await add_task(store, user_endpoint) for _ in range(3)]
         for task, _ in ended:
-            await store.execute("UPDATE task SET ended_at = 1, result = ? WHERE id = ?", b"%d" % len(task), task)
-        reading = store.one
+            await change(
+                store,
+                "UPDATE task SET ended_at = 1, result = :result WHERE id = :id",
+                result=b"%d" % len(task),
+                id=task,
+            )
+        reading = store.read
 
-        def one(sql, *values):
+        async def read(query, **values):
             sent_before_read.append(len(broker.sent))
-            return reading(sql, *values)
+            return await reading(query, **values)
 
-        monkeypatch.setattr(store, "one", one)
+        monkeypatch.setattr(store, "read", read)
         await outcomes.forward_remaining()
         assert [forwarded for *_, forwarded in await tasks(store)] == [True] * 3
         assert {target.routing_key for target, _ in broker.sent} == {queue_of(group) for _, group in ended}
 
     run(scenario())
-    assert sent_before_read == [0, 1, 2]
+    assert sent_before_read == [0, 0, 1, 2], "first the ids of all"
 
 
 def test_a_client_queue_that_is_gone_holds_nobody_up(store, broker, outcomes, user_endpoint, caplog):
@@ -169,13 +186,11 @@ def test_all_that_wait_for_an_endpoint_fail_with_its_words(store, broker, outcom
 def test_the_first_result_of_a_start_is_on_its_timeline(store, outcomes, user_endpoint):
     async def scenario():
         for ended in (1, None):
-            await store.execute(
-                "INSERT INTO start(user_endpoint, commanded_at, ended_at) VALUES (?, 0, ?)", user_endpoint, ended
-            )
+            await add_start(store, user_endpoint, ended_at=ended)
         for _ in range(2):
             task, _ = await add_task(store, user_endpoint)
             await outcomes.on_results([result(user_endpoint, task)])
-            seen.append([row["first_result_at"] for row in store.read("SELECT * FROM start ORDER BY rowid")])
+            seen.append([row.first_result_at for row in rows(store, "SELECT * FROM start ORDER BY rowid")])
 
     seen = []
     run(scenario())

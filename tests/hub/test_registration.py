@@ -19,9 +19,12 @@ from tests.hub.units import (
     CONFIG,
     StubBroker,
     add_manager,
+    add_start,
     add_task,
     add_user_endpoint,
+    change,
     new_id,
+    rows,
     run,
 )
 from wire.errors import ConnectionLost
@@ -69,7 +72,7 @@ def test_what_cannot_be_kept_is_refused_with_the_field(change, text):
 
 def test_a_new_endpoint_gets_an_id_a_queue_and_credentials(store, broker, registrar):
     answer = run(registrar.register(ADMIN, None, registration.decode(BODY)))
-    manager = endpoints.read_manager(store, answer["endpoint_id"])
+    manager = run(endpoints.read_manager(store, answer["endpoint_id"]))
     assert manager.owner == ADMIN.identity.id
     assert broker.calls == [("declare", f"{manager.id}.commands")]
     source = read_source(answer["command_queue_info"], "x")
@@ -82,10 +85,10 @@ def test_a_new_endpoint_gets_an_id_a_queue_and_credentials(store, broker, regist
 
 def test_registering_again_keeps_id_and_owner(store, registrar):
     first = run(registrar.register(ADMIN, None, registration.decode(BODY)))
-    known = endpoints.read_manager(store, first["endpoint_id"])
+    known = run(endpoints.read_manager(store, first["endpoint_id"]))
     again = run(registrar.register(ALICE, known, registration.decode({**BODY, "public": False})))
     assert again["endpoint_id"] == first["endpoint_id"]
-    now = endpoints.read_manager(store, known.id)
+    now = run(endpoints.read_manager(store, known.id))
     assert (now.owner, now.public) == (ADMIN.identity.id, False)
 
 
@@ -93,23 +96,27 @@ def test_nothing_is_registered_without_a_broker(store, broker, registrar):
     broker.lose()
     with pytest.raises(ConnectionLost):
         run(registrar.register(ADMIN, None, registration.decode(BODY)))
-    assert store.read("SELECT * FROM endpoint") == []
+    assert rows(store, "SELECT * FROM endpoint") == []
 
 
 def test_a_lock_cuts_off_for_a_minute(store, broker, registrar):
     answer = run(registrar.register(ADMIN, None, registration.decode(BODY)))
     locked_id = answer["endpoint_id"]
-    run(store.execute("UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = 30", time.time()))
-    run(registrar.lock(endpoints.read_manager(store, locked_id)))
-    locked = endpoints.read_manager(store, locked_id)
+    run(
+        change(
+            store, "UPDATE endpoint SET heartbeat_at = :heartbeat_at, heartbeat_period = 30", heartbeat_at=time.time()
+        )
+    )
+    run(registrar.lock(run(endpoints.read_manager(store, locked_id))))
+    locked = run(endpoints.read_manager(store, locked_id))
     assert not locked.online
-    assert not Passwords(store).exists(topology.manager_account(locked_id))
+    assert not run(Passwords(store).exists(topology.manager_account(locked_id)))
     assert broker.calls[-1] == ("delete", f"{locked_id}.commands")
     with pytest.raises(ApiError) as refused:
         run(registrar.register(ADMIN, locked, registration.decode(BODY)))
     assert refused.value.status == 423
-    run(store.execute("UPDATE endpoint SET locked_until = ?", time.time() - 1))
-    run(registrar.register(ADMIN, endpoints.read_manager(store, locked_id), registration.decode(BODY)))
+    run(change(store, "UPDATE endpoint SET locked_until = :locked_until", locked_until=time.time() - 1))
+    run(registrar.register(ADMIN, run(endpoints.read_manager(store, locked_id)), registration.decode(BODY)))
 
 
 def test_what_is_deleted_fails_its_tasks_and_leaves_nothing_but_them(store, broker, registrar):
@@ -117,19 +124,19 @@ def test_what_is_deleted_fails_its_tasks_and_leaves_nothing_but_them(store, brok
         answer = await registrar.register(ADMIN, None, registration.decode(BODY))
         user_endpoint = await add_user_endpoint(store, answer["endpoint_id"])
         kept = await add_user_endpoint(store, await add_manager(store))
-        await store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 0)", user_endpoint)
+        await add_start(store, user_endpoint)
         await store.write(lambda db: Passwords(store).give(db, topology.user_endpoint_account(user_endpoint)))
         task, _ = await add_task(store, user_endpoint)
-        await registrar.delete(endpoints.read_manager(store, answer["endpoint_id"]))
+        await registrar.delete(await endpoints.read_manager(store, answer["endpoint_id"]))
         ((_, body),) = broker.sent
         failure = unpack(body)
         assert (failure.task_id, failure.error_details.code) == (task, "ENDPOINT_DELETED")
         assert ("delete", topology.task_queue(user_endpoint)) in broker.calls
         assert ("delete", topology.command_queue(answer["endpoint_id"])) in broker.calls
-        assert [row["id"] for row in store.read("SELECT id FROM user_endpoint")] == [kept]
-        assert len(store.read("SELECT id FROM endpoint")) == 1
-        assert store.read("SELECT * FROM start") == []
-        assert store.read("SELECT * FROM password") == []
+        assert [row.id for row in rows(store, "SELECT id FROM user_endpoint")] == [kept]
+        assert len(rows(store, "SELECT id FROM endpoint")) == 1
+        assert rows(store, "SELECT * FROM start") == []
+        assert rows(store, "SELECT * FROM password") == []
 
     run(scenario())
 
@@ -140,5 +147,5 @@ def test_a_client_has_so_many_endpoints(store, broker):
     with pytest.raises(ApiError, match="the most is 2") as refused:
         run(registrar.register(ADMIN, None, registration.decode(BODY)))
     assert refused.value.status == 429
-    run(registrar.register(ADMIN, endpoints.read_manager(store, made[0]), registration.decode(BODY)))
+    run(registrar.register(ADMIN, run(endpoints.read_manager(store, made[0])), registration.decode(BODY)))
     run(registrar.register(ALICE, None, registration.decode(BODY)))

@@ -14,7 +14,21 @@ from hub.limits import Limits
 from hub.shared_lock import SharedLock
 from hub.submission import Submitter, decode
 from hub.web import ApiError, Forbidden, Invalid, NotFound
-from tests.hub.units import ADMIN, ALICE, BOB, CLIENTS, CONFIG, StubBroker, add_manager, new_id, run
+from tests.hub.units import (
+    ADMIN,
+    ALICE,
+    BOB,
+    CLIENTS,
+    CONFIG,
+    StubBroker,
+    add_function,
+    add_manager,
+    change,
+    new_id,
+    one,
+    rows,
+    run,
+)
 from wire.messages import unpack
 
 
@@ -35,21 +49,19 @@ class Site:
 
     async def set_up(self, **record):
         self.manager = await add_manager(self.store, ADMIN, **record)
-        await self.add_function(self.function)
-
-    async def add_function(self, function, *, public=False, serialized=True):
-        record = json.dumps({"function_name": "f", "serialized": serialized})
-        await self.store.execute(
-            "INSERT INTO function VALUES (?, ?, ?, 'CODE ', ?)", function, ALICE.identity.id, public, record
-        )
+        await add_function(self.store, self.function)
 
     def submit(self, caller=ALICE, **body):
         body = {"tasks": {self.function: ["args"]}, **body}
-        manager = endpoints.read_manager(self.store, self.manager)
-        return run(self.submitter.submit(caller, manager, decode(body)))
+
+        async def submit():
+            manager = await endpoints.read_manager(self.store, self.manager)
+            return await self.submitter.submit(caller, manager, decode(body))
+
+        return run(submit())
 
     def tasks(self):
-        return [row["id"] for row in self.store.read("SELECT id FROM task ORDER BY rowid")]
+        return [row.id for row in rows(self.store, "SELECT id FROM task ORDER BY rowid")]
 
 
 @pytest.fixture
@@ -113,12 +125,12 @@ def test_tasks_reach_the_queue_of_the_user_endpoint_and_the_manager_its_command(
 def test_the_same_options_go_to_the_same_user_endpoint(site):
     for options in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}):
         site.submit(user_endpoint_config=options)
-    assert len(site.store.read("SELECT * FROM user_endpoint")) == 2
+    assert len(rows(site.store, "SELECT * FROM user_endpoint")) == 2
 
 
 def test_a_function_that_was_registered_as_source_is_packed_as_workers_read_it(site):
     source = new_id()
-    run(site.add_function(source, serialized=False))
+    run(add_function(site.store, source, serialized=False))
     site.submit(tasks={source: ["args"]})
     assert unpack(site.broker.sent[0][1]).task_buffer == "10\nst\nf:CODE args"
 
@@ -127,7 +139,7 @@ def test_who_may_run_what(site):
     assert isinstance(refusal(site.submit, BOB), Forbidden), "not public"
     assert isinstance(refusal(site.submit, tasks={new_id(): ["a"]}), NotFound)
     public = new_id()
-    run(site.add_function(public, public=True))
+    run(add_function(site.store, public, public=True))
     assert site.tasks() == []
     site.submit(BOB, tasks={public: ["a"]})
     assert len(site.tasks()) == 1
@@ -137,7 +149,7 @@ def test_an_endpoint_that_runs_some_functions_only(store, broker):
     allowed = new_id()
     site = Site(store, broker)
     run(site.set_up(allowed_functions=[allowed]))
-    run(site.add_function(allowed))
+    run(add_function(site.store, allowed))
     assert "not permitted" in str(refusal(site.submit))
     assert site.tasks() == []
     site.submit(tasks={allowed: ["a"]})
@@ -147,7 +159,7 @@ def test_a_task_group_is_its_owners(site):
     group = site.submit()["task_group_id"]
     assert site.submit(task_group_id=group.upper())["task_group_id"] == group
     public = new_id()
-    run(site.add_function(public, public=True))
+    run(add_function(site.store, public, public=True))
     assert isinstance(refusal(site.submit, BOB, tasks={public: ["a"]}, task_group_id=group), NotFound)
     assert isinstance(refusal(site.submit, task_group_id=new_id()), NotFound)
 
@@ -155,7 +167,7 @@ def test_a_task_group_is_its_owners(site):
 def test_a_group_that_once_had_a_queue_keeps_it(site):
     group = site.submit(create_queue=True)["task_group_id"]
     site.submit(task_group_id=group)
-    assert site.store.one("SELECT has_queue FROM task_group WHERE id = ?", group)["has_queue"] == 1
+    assert one(site.store, "SELECT has_queue FROM task_group WHERE id = :id", id=group).has_queue == 1
 
 
 def test_what_cannot_be_published_is_taken_back(site):
@@ -191,14 +203,14 @@ def test_many_large_tasks_are_published_in_turns(site, monkeypatch):
 def test_a_client_has_so_many_tasks_waiting_and_user_endpoints(store, broker):
     site = Site(store, broker, tasks_waiting=3, user_endpoints=2)
     run(site.set_up())
-    run(site.add_function(public := new_id(), public=True))
+    run(add_function(site.store, public := new_id(), public=True))
     site.submit(tasks={site.function: ["a", "b"]}, user_endpoint_config={"n": 1})
     too_many = refusal(site.submit, tasks={site.function: ["a", "b"]}, user_endpoint_config={"n": 1})
     assert (too_many.status, str(too_many)[:7]) == (429, "2 of yo")
     assert len(site.tasks()) == 2, "nothing of it is stored"
     site.submit(caller=BOB, tasks={public: ["a", "b", "c"]})
     site.submit(tasks={site.function: ["c"]}, user_endpoint_config={"n": 2})
-    run(store.execute("UPDATE task SET ended_at = 1"))
+    run(change(store, "UPDATE task SET ended_at = 1"))
     assert "2 user endpoints" in str(refusal(site.submit, user_endpoint_config={"n": 3}))
     site.submit(user_endpoint_config={"n": 2})
 

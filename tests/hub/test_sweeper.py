@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy import insert
 
 from hub.amqp.passwords import Passwords
 from hub.outcomes import Outcomes
+from hub.store import tables
 from hub.sweeper import KEEP, LOST, Sweeper
-from tests.hub.units import StubBroker, add_manager, add_task, add_user_endpoint, run
+from tests.hub.units import StubBroker, add_manager, add_start, add_task, add_user_endpoint, change, rows, run
 from wire.errors import ConnectionLost
 from wire.messages import unpack
 
@@ -27,13 +29,7 @@ def sweeper(store, broker):
 
 
 def counts(store):
-    return {table: len(store.read(f"SELECT * FROM {table}")) for table in TABLES}
-
-
-async def add_start(store, user_endpoint, ended):
-    await store.execute(
-        "INSERT INTO start(user_endpoint, commanded_at, ended_at) VALUES (?, 1, ?)", user_endpoint, ended
-    )
+    return {table: len(rows(store, f"SELECT * FROM {table}")) for table in TABLES}
 
 
 def test_what_is_over_is_forgotten(store, sweeper):
@@ -41,16 +37,18 @@ def test_what_is_over_is_forgotten(store, sweeper):
         now = time.time()
         for expires in (now + 60, now - 60):
             mark = str(expires).encode()
-            await store.execute("INSERT INTO token VALUES (?, 'c', 's', ?)", mark, expires)
-            await store.execute("INSERT INTO password(account, hash, expires) VALUES ('a', ?, ?)", mark, expires)
+            await store.execute(
+                insert(tables.token).values(hash=mark, client="c", resource_server="s", expires=expires)
+            )
+            await store.execute(insert(tables.password).values(account="a", hash=mark, expires=expires))
         manager = await add_manager(store)
         user_endpoint = await add_user_endpoint(store, manager)
-        await store.execute("UPDATE user_endpoint SET heartbeat_at = ?", now)
+        await change(store, "UPDATE user_endpoint SET heartbeat_at = :heartbeat_at", heartbeat_at=now)
         for ended in (None, now - KEEP + 60, now - KEEP - 60):
             task, _ = await add_task(store, user_endpoint)
-            await store.execute("UPDATE task SET ended_at = ? WHERE id = ?", ended, task)
-            await add_start(store, user_endpoint, ended)
-        await add_start(store, await add_user_endpoint(store, manager), None)  # nobody has used it for long
+            await change(store, "UPDATE task SET ended_at = :ended_at WHERE id = :id", ended_at=ended, id=task)
+            await add_start(store, user_endpoint, ended_at=ended)
+        await add_start(store, await add_user_endpoint(store, manager))  # nobody has used it for long
         await sweeper.sweep()
 
     run(scenario())
@@ -62,7 +60,7 @@ def test_a_task_that_nobody_will_run_ends(store, broker, sweeper):
     async def scenario():
         manager = await add_manager(store)
         alive = await add_user_endpoint(store, manager)
-        await store.execute("UPDATE user_endpoint SET heartbeat_at = ?", time.time())
+        await change(store, "UPDATE user_endpoint SET heartbeat_at = :heartbeat_at", heartbeat_at=time.time())
         lost = await add_user_endpoint(store, manager)
         await add_task(store, alive)
         await add_task(store, lost)
@@ -72,6 +70,6 @@ def test_a_task_that_nobody_will_run_ends(store, broker, sweeper):
         return lost
 
     lost = run(scenario())
-    (ended,) = store.read("SELECT * FROM task WHERE ended_at IS NOT NULL")
-    assert ended["user_endpoint"] == lost
-    assert unpack(ended["result"]).error_details.code == LOST
+    (ended,) = rows(store, "SELECT * FROM task WHERE ended_at IS NOT NULL")
+    assert ended.user_endpoint == lost
+    assert unpack(ended.result).error_details.code == LOST

@@ -8,18 +8,20 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from sqlalchemy import Row, insert, text
 from starlette.applications import Starlette
 
 from hub.amqp import topology
 from hub.clients import Client, Identity
 from hub.config import BrokerConfig
 from hub.limits import Limits, Turns
-from hub.store import Store
+from hub.store import tables
+from hub.store.store import Store
 from hub.tokens import Tokens
 from hub.web import ApiError, error_response
 from wire.consumer import Delivery
@@ -114,32 +116,51 @@ class StubBroker:
             raise ConnectionLost("not connected to RabbitMQ")
 
 
+def rows(store: Store, sql: str, **values: Any) -> Sequence[Row[Any]]:
+    """What is in the database, also outside of a loop."""
+    return store._fetch(text(sql), values)
+
+
+def one(store: Store, sql: str, **values: Any) -> Row[Any]:
+    """The first of them."""
+    return rows(store, sql, **values)[0]
+
+
+async def change(store: Store, sql: str, **values: Any) -> None:
+    """Changes the database by a statement in SQL."""
+    await store.write(lambda db: db.execute(text(sql), values))
+
+
 async def add_manager(store: Store, owner: Client = ADMIN, **changes: Any) -> str:
     """A row of `endpoint`; its id."""
     record = {"endpoint_name": "e", "multi_user": True, "public": True, "metadata": {}, **changes}
     manager = new_id()
-    await store.execute(
-        "INSERT INTO endpoint(id, owner, multi_user, public, record) VALUES (?, ?, ?, ?, ?)",
-        manager,
-        owner.identity.id,
-        record["multi_user"],
-        record["public"],
-        json.dumps(record),
-    )
+    said = {"multi_user": record["multi_user"], "public": record["public"], "record": json.dumps(record)}
+    await store.execute(insert(tables.endpoint).values(id=manager, owner=owner.identity.id, **said))
     return manager
+
+
+async def add_function(
+    store: Store, function: str, owner: Client = ALICE, *, public: bool = False, serialized: bool = True
+) -> None:
+    """A row of `function`, `f`, whose code is `CODE `."""
+    record = json.dumps({"function_name": "f", "serialized": serialized})
+    row = {"id": function, "owner": owner.identity.id, "public": public, "code": "CODE ", "record": record}
+    await store.execute(insert(tables.function).values(row))
+
+
+async def add_start(store: Store, user_endpoint: str, commanded_at: float = 0, ended_at: float | None = None) -> None:
+    """A row of `start`."""
+    times = {"commanded_at": commanded_at, "ended_at": ended_at}
+    await store.execute(insert(tables.start).values(user_endpoint=user_endpoint, **times))
 
 
 async def add_user_endpoint(store: Store, manager: str, user: Client = ALICE) -> str:
     """A row of `user_endpoint`; its id."""
     user_endpoint = new_id()
-    await store.execute(
-        "INSERT INTO user_endpoint(id, manager, client, identity, user_opts, user_runtime)"
-        " VALUES (?, ?, ?, ?, '{\"a\": 1}', '{}')",
-        user_endpoint,
-        manager,
-        user.client_id,
-        user.identity.id,
-    )
+    whose = {"manager": manager, "client": user.client_id, "identity": user.identity.id}
+    said = {"user_opts": '{"a": 1}', "user_runtime": "{}"}
+    await store.execute(insert(tables.user_endpoint).values(id=user_endpoint, **whose, **said))
     return user_endpoint
 
 
@@ -148,13 +169,9 @@ async def add_task(
 ) -> tuple[str, str]:
     """A task that waits, in a group of its own; the ids of both."""
     task, group = new_id(), new_id()
-    await store.execute("INSERT INTO task_group VALUES (?, ?, ?)", group, user.identity.id, has_queue)
-    await store.execute(
-        "INSERT INTO task(id, user_endpoint, task_group, function, submitted_at) VALUES (?, ?, ?, '', 0)",
-        task,
-        user_endpoint,
-        group,
-    )
+    await store.execute(insert(tables.task_group).values(id=group, owner=user.identity.id, has_queue=has_queue))
+    where = {"user_endpoint": user_endpoint, "task_group": group}
+    await store.execute(insert(tables.task).values(id=task, **where, function="", submitted_at=0))
     return task, group
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from hub.amqp import topology
 from hub.amqp.broker import Broker
@@ -16,6 +16,8 @@ from wire.connection import Connection
 from wire.errors import ConnectionLost, NotDelivered
 
 pytestmark = pytest.mark.system
+
+DISK_IS_FULL = OperationalError("INSERT", {}, Exception("disk is full"))
 
 
 class Queue:
@@ -138,7 +140,9 @@ def test_a_message_that_nobody_can_digest_is_dropped_alone(broker, caplog):
     assert [record.exc_info for record in caplog.records if "Dropped a message" in record.getMessage()] == [None]
 
 
-@pytest.mark.parametrize("failure", [sqlite3.OperationalError("disk is full"), ConnectionLost("cut")], ids=repr)
+@pytest.mark.parametrize(
+    "failure", [OperationalError("INSERT", {}, Exception("disk is full")), ConnectionLost("cut")], ids=repr
+)
 def test_what_could_not_be_kept_comes_again(broker, failure):
     """A handler that cannot store costs the connection, and the messages stay in RabbitMQ until the next one."""
 

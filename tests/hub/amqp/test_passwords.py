@@ -8,7 +8,7 @@ import pytest
 
 from hub.amqp import passwords as module
 from hub.amqp.passwords import LIFETIME, Passwords
-from tests.hub.units import run
+from tests.hub.units import change, rows, run
 
 
 @pytest.fixture
@@ -17,9 +17,8 @@ def passwords(store):
 
 
 def expiry(store, account):
-    return [
-        row["expires"] for row in store.read("SELECT expires FROM password WHERE account = ? ORDER BY expires", account)
-    ]
+    found = "SELECT expires FROM password WHERE account = :account ORDER BY expires"
+    return [row.expires for row in rows(store, found, account=account)]
 
 
 def test_older_ones_stay_valid_and_others_are_not(store, passwords):
@@ -35,19 +34,19 @@ def test_older_ones_stay_valid_and_others_are_not(store, passwords):
         return first
 
     password = run(scenario())
-    assert passwords.exists("uep.a")
-    assert not passwords.exists("uep.b")
-    assert all(password.encode() not in bytes(row["hash"]) for row in store.read("SELECT hash FROM password"))
+    assert run(passwords.exists("uep.a"))
+    assert not run(passwords.exists("uep.b"))
+    assert all(password.encode() not in bytes(row.hash) for row in rows(store, "SELECT hash FROM password"))
 
 
 def test_one_that_has_expired_lets_nobody_in(store, passwords):
     async def scenario():
         password = await store.write(lambda db: passwords.give(db, "a"))
-        await store.execute("UPDATE password SET expires = ?", time.time() - 1)
+        await change(store, "UPDATE password SET expires = :expires", expires=time.time() - 1)
         return await passwords.is_valid("a", password)
 
     assert not run(scenario())
-    assert not passwords.exists("a")
+    assert not run(passwords.exists("a"))
 
 
 def test_heartbeats_renew_what_was_used_at_most_once_an_hour(store, passwords):
@@ -56,7 +55,7 @@ def test_heartbeats_renew_what_was_used_at_most_once_an_hour(store, passwords):
     async def scenario():
         used, _unused = [await store.write(lambda db: Passwords(store).give(db, "a")) for _ in range(2)]
         await passwords.is_valid("a", used)
-        await store.execute("UPDATE password SET expires = 9e9 WHERE NOT used")
+        await change(store, "UPDATE password SET expires = 9e9 WHERE NOT used")
         now = time.time() + 1000
         for later in (0, 60, 3500, 3700):
             await store.write(lambda db, later=later: passwords.renew(db, "a", now + later))
@@ -79,7 +78,7 @@ def test_one_is_given_again_for_a_day_instead_of_a_new_one_for_each_submission(s
         clock[0] += 20
         assert not {await give()} & given
         assert len(expiry(store, "a")) == 2
-        await store.execute("DELETE FROM password")  # as a lock does
+        await change(store, "DELETE FROM password")  # as a lock does
         last = await give()
         assert await passwords.is_valid("a", last)
         await store.write(lambda db: passwords.forget_old(db, clock[0] + LIFETIME + 1))

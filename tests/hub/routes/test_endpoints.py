@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy import update
 
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
@@ -13,6 +14,7 @@ from hub.outcomes import Outcomes
 from hub.registration import Registrar
 from hub.routes.endpoints import EndpointRoutes
 from hub.shared_lock import SharedLock
+from hub.store import tables
 from hub.submission import Submitter
 from hub.tokens import Tokens
 from tests.hub.units import (
@@ -23,9 +25,12 @@ from tests.hub.units import (
     CONFIG,
     Rest,
     StubBroker,
+    add_function,
     add_manager,
+    add_start,
     add_user_endpoint,
     new_id,
+    one,
     run,
 )
 
@@ -87,8 +92,7 @@ def test_one_that_is_not_public_is_used_by_who_knows_its_id(rest, store):
     """The flag "does not control access", says the public client: the manager's mapping does."""
     private = run(add_manager(store, public=False))
     function = new_id()
-    record = '{"function_name": "f", "serialized": true}'
-    run(store.execute("INSERT INTO function VALUES (?, ?, 1, 'code', ?)", function, ALICE.identity.id, record))
+    run(add_function(store, function, public=True))
     assert run(rest("GET", f"/v2/endpoints/{private}/status", BOB)).status == 200
     answer = run(rest("POST", f"/v3/endpoints/{private}/submit", BOB, body={"tasks": {function: ["args"]}}))
     assert answer.status == 200
@@ -119,14 +123,14 @@ def test_one_for_a_single_user_is_closed_to_others(rest, store, method, suffix):
 def test_status_of_a_manager(rest, store, registered):
     path = f"/v2/endpoints/{registered}/status"
     assert run(rest("GET", path, BOB)).json == {"status": "offline", "details": {}}
-    change = "UPDATE endpoint SET heartbeat_at = ?, heartbeat_period = 30, report = '{\"a\": 1}'"
-    run(store.execute(change, time.time()))
+    at = {"heartbeat_at": time.time(), "heartbeat_period": 30, "report": '{"a": 1}'}
+    run(store.execute(update(tables.endpoint).values(at)))
     assert run(rest("GET", path, BOB)).json == {"status": "online", "details": {"a": 1}}
 
 
 def test_a_user_endpoint_is_shown_to_its_user_and_to_who_runs_its_manager(rest, store, registered):
     user_endpoint = run(add_user_endpoint(store, registered))
-    run(store.execute("INSERT INTO start(user_endpoint, commanded_at) VALUES (?, 5)", user_endpoint))
+    run(add_start(store, user_endpoint, commanded_at=5))
     status, timeline = f"/v2/endpoints/{user_endpoint}/status", f"/hub/v1/endpoints/{user_endpoint}/timeline"
     for caller in (ALICE, ADMIN):
         assert run(rest("GET", status, caller)).json["status"] == "offline"
@@ -164,12 +168,11 @@ def test_lock_and_delete(rest, store, registered):
 
 def test_tasks_are_taken(rest, store, registered):
     function = new_id()
-    record = '{"function_name": "f", "serialized": true}'
-    run(store.execute("INSERT INTO function VALUES (?, ?, 1, 'code', ?)", function, ALICE.identity.id, record))
+    run(add_function(store, function, public=True))
     path = f"/v3/endpoints/{registered}/submit"
     answer = run(rest("POST", path, BOB, body={"tasks": {function: ["args"]}}))
     assert answer.status == 200
     (task,) = answer.json["tasks"][function]
-    assert store.one("SELECT id FROM task")["id"] == task
+    assert one(store, "SELECT id FROM task").id == task
     assert run(rest("POST", path, BOB, body={})).status == 422
     assert run(rest("POST", path, BOB, raw=b"nonsense")).status == 422

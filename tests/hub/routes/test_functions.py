@@ -7,7 +7,7 @@ import pytest
 from hub.limits import Limits, Turns
 from hub.routes.functions import FunctionRoutes
 from hub.tokens import Tokens
-from tests.hub.units import ALICE, BOB, CLIENTS, Rest, new_id, run
+from tests.hub.units import ALICE, BOB, CLIENTS, Rest, new_id, rows, run
 
 BODY = {"function_name": "f", "function_code": "code", "description": "x²", "meta": {"a": 1}}
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_kept_is_refused_with_the_field(rest, store, change, text
     answer = run(rest("POST", "/v2/functions", ALICE, body={**BODY, **change}))
     assert answer.status == 422
     assert text in answer.json["message"]
-    assert store.read("SELECT * FROM function") == []
+    assert rows(store, "SELECT * FROM function") == []
 
 
 def test_who_may_see_and_forget_one(rest):

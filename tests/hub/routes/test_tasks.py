@@ -12,7 +12,7 @@ from hub.limits import Limits, Turns
 from hub.routes import tasks as module
 from hub.routes.tasks import TaskRoutes
 from hub.tokens import Tokens
-from tests.hub.units import ALICE, BOB, CLIENTS, CONFIG, Rest, StubBroker, add_task, new_id, run
+from tests.hub.units import ALICE, BOB, CLIENTS, CONFIG, Rest, StubBroker, add_task, change, new_id, one, run
 from wire.messages import ErrorDetails, Result, pack
 
 
@@ -36,7 +36,15 @@ def task(store):
 
 def end(store, task, **result):
     body = pack(Result(task, **{"data": "value", **result}))
-    run(store.execute("UPDATE task SET ended_at = ?, result = ? WHERE id = ?", time.time(), body, task))
+    run(
+        change(
+            store,
+            "UPDATE task SET ended_at = :ended_at, result = :result WHERE id = :id",
+            ended_at=time.time(),
+            result=body,
+            id=task,
+        )
+    )
 
 
 def show(rest, task, caller=ALICE):
@@ -100,7 +108,7 @@ def test_who_asks_for_a_group_gets_a_queue_for_what_is_to_come(rest, store, brok
     assert told == {"taskgroup_id": task[1], "tasks": [{"id": task[0]}]}
     queue = topology.client_queue_prefix(ALICE.identity.id) + task[1]
     assert broker.calls == [("declare for a client", queue)]
-    assert store.one("SELECT has_queue FROM task_group")["has_queue"] == 1
+    assert one(store, "SELECT has_queue FROM task_group").has_queue == 1
     for answer in (run(rest("GET", path, BOB)), run(rest("GET", f"/v2/taskgroup/{new_id()}", ALICE))):
         assert (answer.status, answer.json["code"]) == (404, "TASK_GROUP_NOT_FOUND")
     assert len(broker.calls) == 1

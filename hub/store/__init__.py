@@ -1,0 +1,5 @@
+"""The hub's database, by statements of SQLAlchemy Core.
+
+`tables`   all tables; a time is in seconds since the epoch
+`store`    reads on a few threads, writes in group commits on a thread of their own
+"""

@@ -1,0 +1,175 @@
+"""The database: reads at once from SQLite's file, or on threads; writes in group commits on a thread of their own.
+
+A read sees every change whose `write` has returned. Writes that arrive while a commit is under way share the next one,
+so that thousands of small writes a second cost tens of disk syncs. A write that fails is undone alone.
+
+A statement that is made once, with `bindparam` where a value goes, costs a third of one that is made for each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, Row, Select, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.schema import Table
+
+from hub.store import tables
+
+T = TypeVar("T")
+Change = Callable[[Connection], T]
+_End = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+READERS = 4
+"""Reads that are under way at the same time; more wait."""
+
+
+class Store:
+    """The hub's database. Open and close it on the event loop's thread."""
+
+    def __init__(self, url: URL) -> None:
+        """Connects, and makes the tables that are not there. The file of SQLite is readable by its owner only.
+
+        Raises:
+            OSError, SQLAlchemyError: the database cannot be made or opened, or is not one.
+        """
+        if url.get_backend_name() == "sqlite":
+            Path(str(url.database)).touch(mode=0o600)
+        self._reads = _engine(url, isolation_level="AUTOCOMMIT", pool_size=READERS, max_overflow=0)
+        self._writes = _engine(url, pool_size=1, max_overflow=0)
+        tables.metadata.create_all(self._writes)
+        # SQLite answers from memory nearly always, before a thread could have been told.
+        self._reader = self._reads.connect() if url.get_backend_name() == "sqlite" else None
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._changes: queue.SimpleQueue[tuple[Change[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._commit_groups, name="store-write")
+        self._writer.start()
+
+    async def read(self, query: Select[Any], **values: Any) -> Sequence[Row[Any]]:
+        """Returns all rows of a query.
+
+        Raises:
+            SQLAlchemyError: the database cannot be read.
+        """
+        if self._reader is not None:
+            return self._reader.execute(query, values).all()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._fetch, query, values)
+
+    async def one(self, query: Select[Any], **values: Any) -> Row[Any] | None:
+        """Returns the first row of a query, or None.
+
+        Raises:
+            SQLAlchemyError: the database cannot be read.
+        """
+        rows = await self.read(query, **values)
+        return rows[0] if rows else None
+
+    async def write(self, change: Change[T]) -> T:
+        """Runs `change` in a transaction and returns its value once it is on disk.
+
+        Raises:
+            Exception: whatever `change` raised; nothing of it is stored then.
+        """
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._changes.put((change, done))
+        return await done
+
+    async def execute(self, statement: UpdateBase, **values: Any) -> int:
+        """Writes by a single statement; returns the number of rows that it changed."""
+        return await self.write(lambda db: db.execute(statement, values).rowcount)
+
+    def close(self) -> None:
+        """Commits what is queued and closes the database."""
+        self._changes.put(None)
+        self._writer.join()
+        self._readers.shutdown()
+        if self._reader is not None:
+            self._reader.close()
+        self._writes.dispose()
+        self._reads.dispose()
+
+    def _fetch(self, query: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        with self._reads.connect() as db:
+            return db.execute(query, values).all()
+
+    def _commit_groups(self) -> None:
+        last = False
+        while not last:
+            group = [self._changes.get()]
+            while not self._changes.empty():
+                group.append(self._changes.get())
+            last = None in group
+            self._commit([entry for entry in group if entry is not None])
+
+    def _commit(self, group: list[tuple[Change[Any], asyncio.Future[Any]]]) -> None:
+        if not group:
+            return
+        ends: list[_End] = []
+        try:
+            with self._writes.begin() as db:
+                for change, done in group:
+                    ends.append((done, *_apply(db, change)))
+        except SQLAlchemyError as e:  # such as a full disk: nothing of the group is stored
+            ends = [(done, None, e) for _, done in group]
+        loop = group[0][1].get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_tell, ends)
+
+
+def sqlite_url(path: Path) -> URL:
+    """Returns the URL of a database in one file."""
+    return URL.create("sqlite", database=str(path))
+
+
+@functools.cache
+def upsert(dialect: str, table: Table, *changes: str) -> UpdateBase:
+    """Makes an INSERT that in a row with the same primary key sets the columns `changes` instead."""
+    new = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    given = {name: new.excluded[name] for name in changes}
+    return new.on_conflict_do_update(index_elements=table.primary_key.columns, set_=given)
+
+
+def _engine(url: URL, **options: Any) -> Engine:
+    engine = create_engine(url, hide_parameters=True, **options)  # parameters would be in the texts of errors
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        if "isolation_level" not in options:
+            event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # or the module would begin transactions where it thinks fit
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")  # a result is acked to the broker once it is committed
+
+
+def _begin_sqlite(db: Connection) -> None:
+    db.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _apply(db: Connection, change: Change[Any]) -> tuple[Any, BaseException | None]:
+    try:
+        with db.begin_nested():
+            return change(db), None
+    except Exception as e:  # noqa: BLE001 - handed to whoever awaits the write
+        return None, e
+
+
+def _tell(ends: list[_End]) -> None:
+    for done, value, error in ends:
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(value)
+        else:
+            done.set_exception(error)

@@ -1,0 +1,115 @@
+"""All tables. Times are in seconds since the epoch; `record`, `report`, `user_opts` and `user_runtime` are JSON."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, false
+
+metadata = MetaData()
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""Of rows that are numbered as they come; SQLite does that for its own INTEGER only."""
+
+token = Table(
+    "token",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("client", Text, nullable=False),
+    Column("resource_server", Text, nullable=False),
+    Column("expires", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+password = Table(
+    "password",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("hash", LargeBinary, primary_key=True),
+    Column("expires", Double, nullable=False),
+    Column("used", Boolean, nullable=False, server_default=false()),
+    sqlite_with_rowid=False,
+)
+
+function = Table(
+    "function",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("public", Boolean, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("record", Text, nullable=False),
+)
+
+endpoint = Table(
+    "endpoint",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("multi_user", Boolean, nullable=False),
+    Column("public", Boolean, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("registered_at", Double, nullable=False, server_default="0"),
+    Column("locked_until", Double, nullable=False, server_default="0"),
+    Column("heartbeat_at", Double),
+    Column("heartbeat_period", Double),
+    Column("report", Text),
+)
+
+user_endpoint = Table(
+    "user_endpoint",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("manager", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("user_opts", Text, nullable=False),
+    Column("user_runtime", Text, nullable=False),
+    Column("commanded_at", Double, nullable=False, server_default="0"),
+    Column("heartbeat_at", Double),
+    Column("heartbeat_period", Double),
+    Column("report", Text),
+    Index("user_endpoint_by_manager", "manager"),
+    Index("user_endpoint_by_identity", "identity"),
+)
+
+start = Table(
+    "start",
+    metadata,
+    Column("id", _NUMBER, primary_key=True),
+    Column("user_endpoint", Text, nullable=False),
+    Column("commanded_at", Double, nullable=False),
+    Column("commands", Integer, nullable=False, server_default="1"),
+    Column("first_heartbeat_at", Double),
+    Column("first_result_at", Double),
+    Column("ended_at", Double),
+    Column("error", Text),
+    Index("start_by_user_endpoint", "user_endpoint"),
+)
+
+task_group = Table(
+    "task_group",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("has_queue", Boolean, nullable=False, server_default=false()),
+)
+
+task = Table(
+    "task",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_endpoint", Text, nullable=False),
+    Column("task_group", Text, nullable=False),
+    Column("function", Text, nullable=False),
+    Column("submitted_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("result", LargeBinary),
+    Column("forwarded", Boolean, nullable=False, server_default=false()),
+    Index("task_by_group", "task_group"),
+    Index("task_by_end", "ended_at"),
+)
+
+HAS_ENDED = task.c.ended_at.is_not(None)
+WAITS = task.c.ended_at.is_(None)
+Index("task_waiting", task.c.user_endpoint, sqlite_where=WAITS, postgresql_where=WAITS)
+UNFORWARDED = HAS_ENDED & ~task.c.forwarded
+Index("task_unforwarded", task.c.id, sqlite_where=UNFORWARDED, postgresql_where=UNFORWARDED)
