@@ -3,8 +3,9 @@
 The monitor has four: `worker.program`, `mapper.server`, `accounts.server` and `renderer.server`. Each is reached
 through one socket, which is its descriptor 0; what it says on its standard output and error goes to the monitor's.
 
-Its interpreter is a copy of ours in memory that its account may execute and not read. So the kernel lets no other
-process of that account attach to it, from its exec on (`privileged.become.prove_unreadable`).
+What is executed is a copy in memory of the program that loads programs (ld.so), which its account may execute and not
+read. So the kernel lets no other process of that account attach to it, from its exec on
+(`privileged.become.prove_unreadable`). It loads our interpreter, whose pages all processes that run it share.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import fcntl
 import functools
 import os
 import socket
+import struct
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +32,8 @@ _MODE = 0o711
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MFD_EXEC = 0x10
 """From <linux/memfd.h>; without it a file cannot be executed where sysctl vm.memfd_noexec is 1."""
+_AT_BASE = 7
+"""From <elf.h>: in the auxiliary vector, the address of what has loaded this process."""
 
 
 class HelperUnavailable(Exception):
@@ -51,7 +55,7 @@ async def start(module: str, account: Account, theirs: socket.socket, *more: soc
     except NotStarted as e:
         raise HelperUnavailable(f"cannot start {module} as account {account.name!r}: {e}") from None
     except OSError as e:
-        reason = f"no copy of {sys.executable} in memory can be made or executed: {e.strerror}"
+        reason = f"no copy of what loads {sys.executable} can be made in memory or executed: {e.strerror}"
         raise HelperUnavailable(f"cannot start {module}: {reason}; see whether sysctl vm.memfd_noexec is 2") from None
 
 
@@ -66,14 +70,14 @@ async def connected(module: str, account: Account, *more: socket.socket) -> tupl
         raise
 
 
-def interpreter() -> int:
-    """The program that this process runs, as a file in memory: mode 0711, and nobody can change it. Raises OSError."""
-    return _interpreter_of(os.getpid())  # who goes into the background forks, and closes all descriptors
+def loader() -> int:
+    """What loads programs, as a file in memory: mode 0711, and nobody can change it. Raises OSError."""
+    return _loader_of(os.getpid())  # who goes into the background forks, and closes all descriptors
 
 
 @functools.cache
-def _interpreter_of(_pid: int) -> int:
-    with open("/proc/self/exe", "rb") as ours:  # noqa: PTH123 - the file that runs, whatever has its name by now
+def _loader_of(_pid: int) -> int:
+    with open(_loader_path(), "rb") as ours:  # noqa: PTH123 - as below
         copy = _executable_in_memory()
         try:
             left = os.fstat(ours.fileno()).st_size
@@ -85,6 +89,18 @@ def _interpreter_of(_pid: int) -> int:
             os.close(copy)
             raise
     return copy
+
+
+@functools.cache
+def _loader_path() -> str:
+    """The file that the kernel has had this process loaded by. Raises OSError: it has no such thing."""
+    with open("/proc/self/auxv", "rb") as vector:  # noqa: PTH123 - as below
+        base = dict(struct.iter_unpack("NN", vector.read()))[_AT_BASE]
+    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123 - what is in use, wherever it was found
+        for line in maps:
+            if base and int(line.split(b"-")[0], 16) == base:
+                return os.fsdecode(line.split(maxsplit=5)[5].removesuffix(b"\n"))
+    raise OSError(errno.ENOEXEC, "it is loaded by nothing but the kernel")
 
 
 @functools.cache
@@ -109,7 +125,7 @@ def _executable_in_memory() -> int:
 
 def _spec(module: str, account: Account, connection: int, more: Sequence[socket.socket]) -> LaunchSpec:
     return LaunchSpec(
-        argv=(sys.executable, *_ARGUMENTS, module),  # by its name Python finds its packages
+        argv=(_loader_path(), sys.executable, *_ARGUMENTS, module),  # by its name Python finds its packages
         environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/", MARK: "1", **_library_path()},
         username=account.name,
         uid=account.uid,
@@ -118,5 +134,5 @@ def _spec(module: str, account: Account, connection: int, more: Sequence[socket.
         directory="/",
         log=None,
         descriptors={0: connection, 1: 2, 2: 2, **{n: each.fileno() for n, each in enumerate(more, FIRST_MORE)}},
-        program=interpreter(),
+        program=loader(),
     )

@@ -122,17 +122,17 @@ def test_it_finds_its_packages_by_the_name_of_our_interpreter(
     assert asyncio.run(ask()) == repr((sys.executable, sys.prefix, yaml.__file__))
 
 
-def test_its_interpreter_can_be_neither_read_nor_changed(account: Account) -> None:
-    path = f"/proc/{os.getpid()}/fd/{helper.interpreter()}"
+def test_what_loads_it_can_be_neither_read_nor_changed(account: Account) -> None:
+    path = f"/proc/{os.getpid()}/fd/{helper.loader()}"
     assert Path(path).stat().st_mode & 0o777 == 0o711
     assert Path(path).stat().st_uid == 0
     with pytest.raises(PermissionError):
-        os.write(helper.interpreter(), b"x")
+        os.write(helper.loader(), b"x")
 
 
 def test_one_that_others_could_trace_does_not_begin(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     with Path(sys.executable).open("rb") as readable:
-        monkeypatch.setattr(helper, "interpreter", readable.fileno)
+        monkeypatch.setattr(helper, "loader", readable.fileno)
         with pytest.raises(HelperUnavailable, match="step program: not proven: the account can read its program"):
             asyncio.run(NameService(account).start())
 
