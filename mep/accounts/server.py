@@ -48,22 +48,27 @@ def main() -> None:
 
 
 def serve(connection: socket.socket, answer: Callable[[Message], Answer], threads: int = THREADS) -> None:
-    """Answers each question that comes through `connection`, in one of `threads` threads; returns when no more come.
+    """Answers each question that comes through `connection`, in one of at most `threads` threads, which are started as
+    they are needed; returns when no more questions come.
 
     A thread that still waits for an answer then is left behind: the end of the process does not wait for it.
     """
     questions: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+    idle = threading.Semaphore(0)
+    started = 0
 
     def work() -> None:
         while (question := questions.get()) is not None:
             with contextlib.suppress(OSError):  # whoever asked may be gone
                 message.send(connection, *answer(question))
+            idle.release()
 
-    for _ in range(threads):
-        threading.Thread(target=work, daemon=True).start()
     while (question := message.receive(connection, {})) is not None:
+        if not idle.acquire(blocking=False) and started < threads:
+            threading.Thread(target=work, daemon=True).start()
+            started += 1
         questions.put(question)
-    for _ in range(threads):
+    for _ in range(started):
         questions.put(None)
 
 

@@ -92,6 +92,19 @@ def test_no_more_look_ups_at_once_than_threads() -> None:
     assert most <= 3
 
 
+def test_there_are_as_many_threads_as_there_were_look_ups_at_once() -> None:
+    before = threading.active_count() + 1  # the one that serves
+
+    def answer(question: Message) -> server.Answer:
+        return message.pack(2, question[1], {}), ()
+
+    with served(answer, threads=100) as client:
+        for number in range(50):
+            tell(client, number)
+            assert numbers(client, 1) == [number]
+        assert threading.active_count() < before + 25, "a thread is idle a moment after its answer"
+
+
 def ask(kind: ToNameService, name: str) -> object:
     data, files = server.answer((kind, 7, {"name": name}, ()))
     kind_said, number = HEADER.unpack_from(data)
