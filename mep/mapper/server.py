@@ -31,8 +31,8 @@ from mep.processes.mapper_protocol import (
     ToMapper,
     write_mapped,
 )
+from mep.processes.message import cut
 from mep.processes.sealed_file import SealedFile
-from mep.processes.worker_protocol import cut
 from mep.request.mapping_program import ProgramFailed
 
 MEMORY = 2**30

@@ -20,6 +20,7 @@ from mep.monitor.endpoints.credentials import TOKEN, NotSealed
 from mep.processes import helper
 from mep.processes.channel import Channel, Files, Senseless
 from mep.processes.helper import HelperUnavailable
+from mep.processes.message import MOST_TEXT, cut
 from mep.processes.printable import escaped
 from mep.processes.sealed_file import SealedFile
 from mep.processes.supervised import SupervisedProcess
@@ -31,10 +32,8 @@ from mep.processes.worker_protocol import (
     MOST_COMMANDS,
     MOST_CREDENTIALS,
     MOST_NOTICE,
-    MOST_TEXT,
     FromWorker,
     ToWorker,
-    cut,
     read_command,
     read_rejection,
 )

@@ -29,7 +29,7 @@ import json
 import re
 from typing import Any
 
-from mep.processes.channel import Limits
+from mep.processes.message import Limits
 from mep.processes.printable import escaped
 from mep.request.account import is_name
 from mep.request.mapped_identity import MappedIdentity

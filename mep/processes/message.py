@@ -22,6 +22,8 @@ HEADER = struct.Struct("!HI")
 """The kind of the message, and the number of what it is about."""
 BODY = 4096
 """Bytes of a body."""
+MOST_TEXT = 3500
+"""Bytes of a text in a body, as JSON."""
 MOST_FILES = 8
 """Files of one message."""
 
@@ -86,3 +88,10 @@ def receive(connection: socket.socket, limits: Limits) -> Message | None:
     for file, most in zip(files, allowed, strict=True):
         file.require(most)
     return kind, number, body, files
+
+
+def cut(text: str) -> str:
+    """As much of the text as fits into a body."""
+    while len(json.dumps(text)) > MOST_TEXT:
+        text = text[: len(text) * 3 // 4]
+    return text

@@ -42,7 +42,7 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-from mep.processes.channel import Limits
+from mep.processes.message import Limits
 from mep.processes.printable import escaped
 from mep.processes.status_protocol import MOST_ANSWER
 from mep.request.credentials import Credentials, Unread
@@ -58,8 +58,6 @@ MOST_CREDENTIALS = 256 * 2**10
 MOST_NOTICE = 64 * 2**10
 """Bytes of a notice's text."""
 MOST_ADDRESSES = 64 * 2**10
-MOST_TEXT = 3500
-"""Bytes of a text in a body, as JSON."""
 MOST_COMMANDS = 10_000
 """Commands under way, of several workers that were lost one after the other; one holds 2000 (`worker.consumer`)."""
 
@@ -133,13 +131,6 @@ CONSUMING = frozenset(
     {FromWorker.CONNECTED, FromWorker.NOT_CONNECTED, FromWorker.START, FromWorker.REJECT, FromWorker.RENEW}
 )
 """What may be said only after CONSUME. ALIVE and LOG may come at any time."""
-
-
-def cut(text: str) -> str:
-    """As much of the text as fits into a body."""
-    while len(json.dumps(text)) > MOST_TEXT:
-        text = text[: len(text) * 3 // 4]
-    return text
 
 
 def write_command(command: StartEndpoint) -> bytes:

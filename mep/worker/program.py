@@ -20,6 +20,7 @@ from typing import Any
 from mep.privileged import kernel
 from mep.processes import helper, named_sockets
 from mep.processes.channel import Channel, Files
+from mep.processes.message import cut
 from mep.processes.sealed_file import SealedFile
 from mep.processes.worker_protocol import (
     FILES_TO_WORKER,
@@ -28,7 +29,6 @@ from mep.processes.worker_protocol import (
     PULSE,
     FromWorker,
     ToWorker,
-    cut,
     write_command,
     write_rejection,
 )

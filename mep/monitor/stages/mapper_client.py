@@ -26,11 +26,11 @@ from mep.processes.mapper_protocol import (
     read_mapped,
     read_text,
 )
+from mep.processes.message import cut
 from mep.processes.replaceable import Lost
 from mep.processes.sealed_file import SealedFile
 from mep.processes.supervised import SupervisedProcess
 from mep.processes.time_limit import within
-from mep.processes.worker_protocol import cut
 from mep.profile.mapping_documents import MappingDocuments
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity

@@ -30,11 +30,11 @@ from mep.monitor.endpoints.credentials import NotSealed, new_key
 from mep.monitor.worker_process import NotNow, WorkerProcess
 from mep.processes.channel import BODY, HEADER
 from mep.processes.helper import HelperUnavailable
+from mep.processes.message import cut
 from mep.processes.sealed_file import SealedFile
 from mep.processes.worker_protocol import (
     FromWorker,
     ToWorker,
-    cut,
     read_command,
     read_rejection,
     write_command,
