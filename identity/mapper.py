@@ -9,9 +9,9 @@ request comes before the ones linked to it; without an answer for it, the others
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Generator, Iterator, Sequence
 
 from identity import document_parser
 from identity.decision import Decision, Found
@@ -117,7 +117,7 @@ class _Search:
     async def look_up(self, lookup: Lookup) -> None:
         """Tries the mappings of one document."""
         for identity in list(self._undecided.values()):
-            await asyncio.sleep(0)  # a large pattern takes hundredths of a second; others are served between identities
+            await _others_go_on()  # a large pattern takes hundredths of a second; others are served between identities
             for rule, applied in _attempts(lookup, identity):
                 self._enter(identity.id, rule, applied)
 
@@ -167,6 +167,12 @@ class _Search:
     def _nothing(self) -> str:
         reasons = "; ".join(f"{p.identity}: {p.where}: {p.reason}" for p in self._passed_over[:5])
         return f"no mapping gives an account{f' ({reasons})' if reasons else ''}"
+
+
+@types.coroutine
+def _others_go_on() -> Generator[None, None, None]:
+    """Waits until it is this request's turn again, in any event loop."""
+    yield
 
 
 def _attempts(lookup: Lookup, identity: Identity) -> Iterator[tuple[Rule, Applied]]:

@@ -5,23 +5,27 @@ is a process of an account that owns nothing, without a network. It reads no fil
 program has to be asked, it asks the monitor to run it.
 
 The monitor (`monitor.stages.identification`) is at the other end of descriptor 0; `processes.mapper_protocol` has the
-messages. Many requests are decided at a time, and answered in the order in which the answers are there.
+messages. Many requests are decided at a time, and answered in the order in which the answers are there. Each is a
+coroutine that goes on in turn with the others; what it waits for comes as a message, so no event loop is needed.
 """
 
 from __future__ import annotations
 
-import asyncio
+import collections
+import contextlib
 import os
 import resource
+import select
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from identity.runner import MapperError
 from mep.mapper.mapping import IdentityMapper, mapped
 from mep.privileged import kernel, network
-from mep.processes.channel import Channel, Files
+from mep.processes import message
 from mep.processes.mapper_protocol import (
     FILES_TO_MAPPER,
     KEPT,
@@ -31,7 +35,7 @@ from mep.processes.mapper_protocol import (
     ToMapper,
     write_mapped,
 )
-from mep.processes.message import cut
+from mep.processes.message import Files, cut
 from mep.processes.sealed_file import SealedFile
 from mep.request.mapping_program import ProgramFailed
 
@@ -52,38 +56,65 @@ def main() -> None:
         (resource.RLIMIT_AS, MEMORY),
     ):
         resource.setrlimit(what, (limit, limit))
-    loop = asyncio.SelectorEventLoop()
-    with socket.socket(fileno=0) as connection:
-        loop.run_until_complete(Server().run(connection))
+    with socket.socket(fileno=0) as connection, contextlib.suppress(ConnectionError):
+        Server(connection).serve()
     os._exit(0)  # the monitor has gone: nothing is waited for
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A mapping program that is to be run; awaiting it gives what it has written. Raises ProgramFailed."""
+
+    program: int
+    question: bytes
+
+    def __await__(self) -> Generator[_Run, bytes, bytes]:
+        return (yield self)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is said about a request at its end."""
+
+    kind: FromMapper
+    why: str | None = None
+    file: bytes | None = None
+
+
+Request = Coroutine[_Run | None, bytes | None, _Answer]
+"""One that is being decided. It yields what it waits for; nothing, to let others go on first."""
 
 
 class Server:
     """Documents that were given, and requests that are being decided by them."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         self._mappers: dict[int, IdentityMapper] = {}
-        self._runs: dict[int, asyncio.Future[bytes]] = {}
-        """What is waited for of mapping programs, by the number of the request."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready: collections.deque[tuple[int, Request, bytes | ProgramFailed | None]] = collections.deque()
+        """What goes on in its turn: its number, and what it has waited for."""
+        self._running: dict[int, Request] = {}
+        """What waits for a mapping program, by its number."""
         self._does: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             ToMapper.DOCUMENTS: self._documents,
             ToMapper.MAP: self._begin,
-            ToMapper.RAN: lambda number, _body, files: self._runs.pop(number).set_result(files[0].read()),
-            ToMapper.NOT_RAN: lambda number, body, _files: self._runs.pop(number).set_exception(
-                ProgramFailed(body["why"])
-            ),
+            ToMapper.RAN: lambda number, _body, files: self._ran(number, files[0].read()),
+            ToMapper.NOT_RAN: lambda number, body, _files: self._ran(number, ProgramFailed(body["why"])),
         }
 
-    async def run(self, connection: socket.socket) -> None:
+    def serve(self) -> None:
         """Returns when the monitor has gone."""
-        gone = asyncio.Event()
-        self._channel = Channel(connection, FILES_TO_MAPPER, self._take, lambda _: gone.set())
-        self._channel.send(FromMapper.READY)
-        await gone.wait()
-
-    def _take(self, kind: int, number: int, body: Mapping[str, Any], files: Files) -> None:
-        self._does[kind](number, body, files)
+        self._say(FromMapper.READY, 0)
+        while True:
+            came, _, _ = select.select([self._connection], [], [], 0 if self._ready else None)
+            if came:
+                asked = message.receive(self._connection, FILES_TO_MAPPER)
+                if asked is None:
+                    return
+                kind, number, body, files = asked
+                self._does[kind](number, body, files)
+            if self._ready:
+                self._go_on(*self._ready.popleft())
 
     def _documents(self, number: int, body: Mapping[str, Any], files: Files) -> None:
         self._mappers[number] = IdentityMapper(files[0].read().decode(), body["source"], body["endpoint_id"])
@@ -92,34 +123,45 @@ class Server:
 
     def _begin(self, number: int, body: Mapping[str, Any], files: Files) -> None:
         mapper = self._mappers[body["documents"]]  # now: they may have been replaced by the time that it is decided
-        work = self._answer(number, mapper, files[0].read().decode(), body["requester"], programs=body["programs"])
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        work = _decided(mapper, files[0].read().decode(), body["requester"], _Run if body["programs"] else None)
+        self._ready.append((number, work, None))
 
-    async def _answer(
-        self, number: int, mapper: IdentityMapper, identity_set: str, requester: str, *, programs: bool
-    ) -> None:
-        async def run(program: int, question: bytes) -> bytes:
-            answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            self._runs[number] = answer
-            self._channel.send(FromMapper.RUN, number, program=program, files=[SealedFile.of(question)])
-            return await answer
+    def _ran(self, number: int, said: bytes | ProgramFailed) -> None:
+        self._ready.append((number, self._running.pop(number), said))
 
+    def _go_on(self, number: int, request: Request, said: bytes | ProgramFailed | None) -> None:
         try:
-            decision = await mapper.decide(identity_set, requester, run if programs else None)
-            identity = mapped(decision)
-            if identity is None:
-                self._channel.send(FromMapper.NOBODY, number, why=cut(str(decision.refusal)))
-            elif len(answer := write_mapped(identity)) > MOST_ANSWER:
-                self._channel.send(FromMapper.FAILED, number, why="there are too many documents to tell the answer")
-            else:
-                self._channel.send(FromMapper.MAPPED, number, files=[SealedFile.of(answer)])
-        except MapperError as e:
-            self._channel.send(FromMapper.FAILED, number, why=cut(str(e)))
-        except Exception as e:  # noqa: BLE001 - whatever it was, the monitor waits for an answer
-            traceback.print_exc()
-            self._channel.send(FromMapper.FAILED, number, why=f"unexpected error ({type(e).__name__}), see the log")
+            wanted = request.throw(said) if isinstance(said, ProgramFailed) else request.send(said)
+        except StopIteration as end:
+            answer: _Answer = end.value
+            why = {} if answer.why is None else {"why": answer.why}
+            self._say(answer.kind, number, answer.file, **why)
+            return
+        if wanted is None:
+            self._ready.append((number, request, None))
+        else:
+            self._running[number] = request
+            self._say(FromMapper.RUN, number, wanted.question, program=wanted.program)
+
+    def _say(self, kind: FromMapper, number: int, file: bytes | None = None, **body: object) -> None:
+        files = [] if file is None else [SealedFile.of(file)]
+        message.send(self._connection, message.pack(kind, number, body), files)
+
+
+async def _decided(mapper: IdentityMapper, identity_set: str, requester: str, run: type[_Run] | None) -> _Answer:
+    try:
+        decision = await mapper.decide(identity_set, requester, run)
+        identity = mapped(decision)
+        if identity is None:
+            return _Answer(FromMapper.NOBODY, cut(str(decision.refusal)))
+        if len(answer := write_mapped(identity)) > MOST_ANSWER:
+            return _Answer(FromMapper.FAILED, "there are too many documents to tell the answer")
+        return _Answer(FromMapper.MAPPED, file=answer)
+    except MapperError as e:
+        return _Answer(FromMapper.FAILED, cut(str(e)))
+    except Exception as e:  # noqa: BLE001 - whatever it was, the monitor waits for an answer
+        traceback.print_exc()
+        return _Answer(FromMapper.FAILED, f"unexpected error ({type(e).__name__}), see the log")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 POSIX_CONNECTOR = "145812c8-decc-41f1-83cf-bb2a85a2a70b"
@@ -21,7 +21,7 @@ class ProgramFailed(Exception):
 class RunProgram(Protocol):
     """Has one program run, under limits, by whoever may: never by who wants it asked."""
 
-    async def __call__(self, number: int, question: bytes, /) -> bytes:
+    def __call__(self, number: int, question: bytes, /) -> Awaitable[bytes]:
         """The standard output of a program that ended well.
 
         number: which of the programs that the documents name, in their order, from 0 on.
