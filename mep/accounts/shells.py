@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from pathlib import Path
 
 from mep.request.account import ShellFault
 
-LISTS = (Path("/etc/shells"), Path("/usr/etc/shells"))
+LISTS = ("/etc/shells", "/usr/etc/shells")
 """The first that exists counts; the second is where a distribution that keeps /etc for its admins has its own."""
 WITHOUT_LIST = frozenset({"/bin/sh", "/bin/csh"})
 """What getusershell(3) takes when there is no list, or an empty one."""
@@ -30,7 +29,7 @@ def fault(shell: str) -> ShellFault | None:
     if shell not in listed():
         return ShellFault.UNLISTED
     try:
-        mode = os.stat(shell).st_mode  # noqa: PTH116 - of a stranger's text, as it is
+        mode = os.stat(shell).st_mode  # noqa: PTH116 - no pathlib, which loads more than all else here
     except OSError:
         return ShellFault.UNUSABLE
     return None if stat.S_ISREG(mode) and mode & 0o111 else ShellFault.UNUSABLE
@@ -40,7 +39,8 @@ def listed() -> frozenset[str]:
     """The system's login shells. Raises OSError when there is a list, and it cannot be read."""
     for file in LISTS:
         try:
-            text = file.read_text(encoding="utf-8", errors="surrogateescape")
+            with open(file, encoding="utf-8", errors="surrogateescape") as shells:  # noqa: PTH123 - as above
+                text = shells.read()
         except FileNotFoundError:
             continue
         found = frozenset(entry[1] for line in text.splitlines() if (entry := _ENTRY.match(line)))

@@ -75,7 +75,7 @@ class AuditTrail:
         self._required = required
         self._patience = patience
         self._path = path
-        self._file = None if path is None else AuditFile(path)
+        self._file = None if path is None else AuditFile(path, log.warning)
         self._writer: AuditWriter | None = None
         self._lost = 0
         self._trouble = ""

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import json
-import logging
 import os
 import shlex
 import stat
@@ -24,8 +22,6 @@ from pathlib import Path
 
 from mep.profile import places
 from mep.profile.errors import ConfigError
-
-log = logging.getLogger("mep.audit")
 
 RESERVE = 20
 """Tasks are not written to the last twentieth of the file system: that is for what the manager decides."""
@@ -37,9 +33,6 @@ _REMEDIES = {
     errno.ENOSPC: "make room on its file system",
     errno.EDQUOT: "make room in root's quota",
 }
-
-
-_warn = functools.partial(log.warning, "%s")
 
 
 class AuditError(OSError):
@@ -54,7 +47,7 @@ class AuditFile:
     Raises AuditError from the constructor: `path` cannot be opened or is not trusted.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], object] = _warn, *, opened: bool = True) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], object], *, opened: bool = True) -> None:
         self.path = path
         self.lost = 0
         self._tell = tell

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mep.privileged.memory_file import fill, seal, unsealed
+
+if TYPE_CHECKING:  # helpers have no other use for it, and it loads much
+    from pathlib import Path
 
 _CONTENT = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 """What must hold for the content to stay what it is."""

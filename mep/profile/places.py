@@ -19,10 +19,13 @@ import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mep.profile import trust
 from mep.profile.errors import ConfigError, ConfigErrors
-from mep.profile.paths import Paths
+
+if TYPE_CHECKING:  # the writer of the audit trail has no other use for it, and it loads `dataclasses`
+    from mep.profile.paths import Paths
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 

@@ -240,7 +240,7 @@ def test_lines_that_wait_have_a_bound(
 
 def test_what_was_sent_is_written_though_the_monitor_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
-    AuditFile(path).close()
+    AuditFile(path, print).close()
     reading, writing = os.pipe()
     monitor = os.fork()
     if monitor == 0:
