@@ -6,7 +6,7 @@ nothing of what that took, neither in its memory nor loaded.
 
 from __future__ import annotations
 
-import mep.monitor.without_libraries  # noqa: F401 - first: what comes below imports them
+import mep.processes.without_libraries  # noqa: F401 - first: what comes below imports them
 
 # isort: split
 import asyncio

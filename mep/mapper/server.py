@@ -11,6 +11,9 @@ coroutine that goes on in turn with the others; what it waits for comes as a mes
 
 from __future__ import annotations
 
+import mep.processes.without_libraries  # noqa: F401 - first: what comes below imports them
+
+# isort: split
 import collections
 import contextlib
 import os

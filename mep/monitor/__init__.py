@@ -34,5 +34,4 @@ FILES
   log_file.py          the log, which may be on a full disk
   notify.py            a word to systemd
   run_lock.py          one manager per endpoint and host
-  without_libraries.py keeps libraries of C out of this process
 """

@@ -11,6 +11,7 @@ IMPORTS
   privileged, request
 
 FILES
+  without_libraries.py      keeps libraries of C out of a process
   time_limit.py             waits with a time limit
   supervised.py             a child that runs as another account: started by the one launch, reaped at its end
   helper.py                 a program of ours that runs so, with a socket

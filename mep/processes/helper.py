@@ -19,13 +19,13 @@ import struct
 import sys
 from collections.abc import Sequence
 
+from mep.processes.message import FIRST_MORE
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
 
 MARK = "MEP_HELPER"
 """A variable, 1 in whatever we start as an account of the helpers: by it other processes of that are told apart."""
-FIRST_MORE = 3
 _ARGUMENTS = ("-I", "-m")
 _NAME = "mep-helper"
 _MODE = 0o711

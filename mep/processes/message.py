@@ -32,6 +32,8 @@ Message = tuple[int, int, Mapping[str, Any], Files]
 """Its kind, its number, its body, its files."""
 Limits = Mapping[int, Sequence[int]]
 """The kinds of messages that come with files, and how many bytes each of these may have."""
+FIRST_MORE = 3
+"""The descriptor of the second socket that a helper is given; that of the first, over which messages go, is 0."""
 START = 0
 """What each helper that answers questions is asked by being started, as number 0: it says once that it is ready."""
 Fields = Mapping[str, type]

@@ -15,6 +15,9 @@ messages.
 
 from __future__ import annotations
 
+import mep.processes.without_libraries  # noqa: F401 - first: what comes below imports them
+
+# isort: split
 import gc
 import itertools
 import os

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mep.privileged import kernel
-from mep.processes import helper, named_sockets
+from mep.processes import named_sockets
 from mep.processes.channel import Channel, Files
-from mep.processes.message import cut
+from mep.processes.message import FIRST_MORE, cut
 from mep.processes.sealed_file import SealedFile
 from mep.processes.worker_protocol import (
     FILES_TO_WORKER,
@@ -139,7 +139,7 @@ class Program:
         self._notices = Notices(amqp_port)
         self._worker = Worker(_read(files[0].read()), self._renew, consumer, heartbeats)
         if body["status"]:
-            listening = socket.socket(fileno=helper.FIRST_MORE)
+            listening = socket.socket(fileno=FIRST_MORE)
             self._do(StatusServer(listening, self._manager, self._how_it_is).serve())
 
     async def _probe(self, number: int) -> None:

@@ -20,9 +20,18 @@ from mep.monitor.stages.renderer import Renderer
 from mep.processes import helper
 from mep.processes.helper import HelperUnavailable
 from mep.request.account import Account
+from tests.mep.loading import loaded_by
 
 pytestmark = pytest.mark.usefixtures("root")
 
+LEAVES_OUT = {
+    "mep.accounts.server": {"asyncio", "ssl", "logging", "pathlib", "email"},
+    "mep.mapper.server": {"asyncio", "ssl", "_hashlib", "logging", "pathlib", "subprocess", "email"},
+    "mep.renderer.server, mep.renderer.answer": {"asyncio", "ssl", "_hashlib", "bz2", "lzma", "logging", "subprocess"},
+    "mep.worker.program": {"mep.processes.helper", "mep.processes.supervised", "mep.privileged.launch"},
+    "mep.monitor.audit_program": {"asyncio", "ssl", "logging", "dataclasses", "inspect", "subprocess"},
+}
+"""What each of our programs beside the manager does not load: each of these costs up to 5 MB, in each process."""
 STARTS = 10
 ATTACKER = """
 import ctypes, os, sys
@@ -86,6 +95,11 @@ def attacker(account: Account, plain: subprocess.Popen[bytes], tmp_path: Path) -
 
 def ids(account: Account) -> list[str]:
     return [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--"]
+
+
+@pytest.mark.parametrize("program", LEAVES_OUT)
+def test_a_helper_loads_no_more_than_it_must(program: str) -> None:
+    assert not loaded_by(program) & LEAVES_OUT[program]
 
 
 def test_nobody_of_the_account_attaches_to_a_helper(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WITHOUT = Path(__file__).parents[3] / "mep" / "monitor" / "without_libraries.py"
+WITHOUT = Path(__file__).parents[3] / "mep" / "processes" / "without_libraries.py"
 WORKS = """
 import runpy, sys
 
