@@ -9,17 +9,24 @@ CALLED BY
 
 IMPORTS
   accounts, daemon, mapper, monitor, monitor.containment, monitor.endpoints, monitor.stages, privileged, processes,
-  profile, reader, registration, renderer, request, worker; globus_sdk, identity, typer, wire
+  profile, reader, registration, renderer, request, worker; globus_compute_sdk, globus_sdk, identity, typer, wire, yaml
 
 FILES
   main.py         puts the groups of commands together; --config-dir; version
-  run.py          start, reload, stop, list
+  run.py          start, restart, reload, stop, list
+  boot.py         enable-on-boot, disable-on-boot; what systemd is asked
   inspect.py      the commands that only ask: status, check, map, explain, render
+  render_user_config.py  render-user-config
   asking.py       asks a running manager: how it is, or to reload
   login.py        login, logout, whoami
-  configure.py    configure; new_profile.py does it
-  common.py       what all share: paths, the profile that is meant, how a command fails
+  configure.py    configure, migrate-to-template-capable
+  delete.py       delete
+  executed.py     python-exec, and what the public manager starts: commands that become another program
+  common.py       what all share: paths, the profile that is meant, the login
   new_profile.py  makes a profile: a folder of commented files
+  new_policy.py   makes the authentication policy that a new profile is to have
+  old_profile.py  makes an old public profile, without a template, one with a template
+  removal.py      removes a profile and what was kept of it
   checks.py       tries all that could fail later
   dry_run.py      stages of a request without a request
   slips.py        what is legal in a profile but hardly meant

@@ -1,4 +1,4 @@
-"""What the commands of `mep` share: where things lie, and which profile is meant.
+"""What the commands of `mep` share: where things lie, which profile is meant, and with which login it is registered.
 
 `main` chooses the paths, which the option --config-dir may change, before a command runs.
 """
@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mep.daemon.failed import Failed, check_name, exit_codes
+from mep.daemon.failed import Failed, check_name, exit_codes, is_id, profile_name
 from mep.profile.paths import Paths, find_paths
 
 if TYPE_CHECKING:
+    import globus_sdk
+
+    from mep.profile.config import ManagerConfig
     from mep.profile.profile import Profile
 
-Name = Annotated[str, typer.Argument(help="The endpoint's name: a folder in the configuration folder.")]
+DEFAULT = "default"
+"""The name of the profile that is meant when none is given, as in the public package."""
 
 _paths = find_paths(None)
 
@@ -31,6 +35,31 @@ def choose_paths(config_dir: Path | None) -> None:
     """Finds the paths anew, with the option --config-dir and the environment as they are now."""
     global _paths  # one for each process: a command line has one option --config-dir
     _paths = find_paths(config_dir)
+
+
+def _named(given: str) -> str:
+    return profile_name(_paths.config, given)
+
+
+def _new_name(given: str) -> str:
+    if is_id(given):
+        raise Failed(os.EX_USAGE, f"{given} looks like the id of an endpoint; give the new profile another name")
+    return given
+
+
+def completed(incomplete: str) -> list[str]:
+    """Names of profiles that begin so, for the shell."""
+    profiles = _paths.config.glob("*/config.yaml")
+    return sorted(path.parent.name for path in profiles if path.parent.name.startswith(incomplete))
+
+
+_HELP = "The endpoint's name, a folder in the configuration folder; or its id."
+Name = Annotated[str, typer.Argument(help=_HELP, callback=_named, autocompletion=completed)]
+GivenName = Annotated[str, typer.Argument(help=_HELP, autocompletion=completed)]
+"""As it was typed, perhaps an id."""
+NewName = Annotated[
+    str, typer.Argument(help="The endpoint's name: a new folder in the configuration folder.", callback=_new_name)
+]
 
 
 def profile_directory(name: str) -> Path:
@@ -67,3 +96,17 @@ def load(directory: Path) -> Profile:
 
     with exit_codes():
         return loader.load(directory)
+
+
+def login_app_of(config: ManagerConfig) -> globus_sdk.GlobusApp:
+    """The login that a profile with this configuration is registered with. Raises Failed."""
+    from mep.profile import own_code, places
+    from mep.profile.errors import ConfigErrors
+    from mep.reader import client_credentials
+    from mep.registration.login import login_app
+
+    with exit_codes():
+        places.check_state(_paths)
+        if problems := list(own_code.variable_problems(os.environ)):
+            raise ConfigErrors(problems)
+        return login_app(_paths.state, config, client_credentials.find(config.client_credentials_path))

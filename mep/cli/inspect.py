@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import Name, load, need_profile, paths, profile_directory, trusted_run_directory
+from mep.cli.common import DEFAULT, Name, load, need_profile, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed, need_root
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ IdentitySet = Annotated[Path | None, typer.Option(help="JSON file: a list of rec
 Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object, or @FILE.")]
 
 
-def status(name: Name) -> None:
+def status(name: Name = DEFAULT) -> None:
     """Show how the running manager of an endpoint is doing; ends with 3 when none runs, with 4 when it hangs."""
     from mep.cli import asking
     from mep.monitor import last_run, run_lock
@@ -65,7 +65,7 @@ def _last_words(run_directory: Path) -> str:
 
 
 def check(
-    name: Name,
+    name: Name = DEFAULT,
     files: Annotated[bool, typer.Option("--files", help="Only the files of the profile, and the programs.")] = False,
 ) -> None:
     """Try everything that could fail later: files, programs, template, login, service, broker. Changes nothing."""
@@ -83,12 +83,14 @@ def check(
         raise Failed(code, f"endpoint {name} cannot work like this; the lines marked FAIL say why")
 
 
-def map_(name: Name, identity: Identity = None, identity_set: IdentitySet = None) -> None:
+def map_(name: Name = DEFAULT, identity: Identity = None, identity_set: IdentitySet = None) -> None:
     """Show whom an identity would become, by which rule, and what was passed over. For rules on ids: --identity-set."""
     _show_mapping(load(profile_directory(name)), _records(identity, identity_set))
 
 
-def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = None, options: Options = "{}") -> None:
+def explain(
+    name: Name = DEFAULT, identity: Identity = None, identity_set: IdentitySet = None, options: Options = "{}"
+) -> None:
     """Show what a user's start would come to: account, program, configuration; or at which stage it is refused."""
     from mep.cli import dry_run
     from mep.monitor.containment import limits
@@ -112,8 +114,8 @@ def explain(name: Name, identity: Identity = None, identity_set: IdentitySet = N
 
 
 def render(
-    name: Name,
     user: Annotated[str, typer.Option(help="The local account that the user endpoint would run as.")],
+    name: Name = DEFAULT,
     options: Options = "{}",
 ) -> None:
     """Show the configuration that a user endpoint would get."""

@@ -33,8 +33,23 @@ class NotMade(Exception):
         self.exit_code = exit_code
 
 
-def make(directory: Path, given: Mapping[str, Path | None], display_name: str | None, email: str | None) -> None:
+def check(directory: Path, given: Mapping[str, Path | None]) -> None:
+    """Raises NotMade when `make` could not: the folder exists, or a given file cannot be read."""
+    _check_free(directory)
+    for path in filter(None, given.values()):
+        _given_text(path)
+
+
+def make(
+    directory: Path,
+    given: Mapping[str, Path | None],
+    display_name: str | None,
+    email: str | None,
+    keys: Mapping[str, object] | None = None,
+) -> None:
     """Makes the profile `directory`. `given` names files to use instead of the package's, by their name in a profile.
+
+    keys: what config.yaml is to say besides; None leaves a key out.
 
     Raises:
         NotMade: the folder exists, cannot be written, or a given file cannot be read.
@@ -45,7 +60,17 @@ def make(directory: Path, given: Mapping[str, Path | None], display_name: str | 
     if given.get(profile.CONFIG) is None:
         values = {"MAPPING": str(directory / profile.MAPPING), "DISPLAY_NAME": display_name, "EMAIL": email}
         texts[profile.CONFIG] = re.sub("@([A-Z_]+)@", lambda mark: _quoted(values[mark[1]]), texts[profile.CONFIG])
+    texts[profile.CONFIG] = _with_keys(texts[profile.CONFIG], keys or {})
     _write(directory, texts)
+
+
+def _with_keys(text: str, keys: Mapping[str, object]) -> str:
+    """The text of config.yaml with these keys, in place of what it says of them. Its comments stay."""
+    for key, value in keys.items():
+        if value is not None:
+            text = re.sub(rf"^{key}[ \t]*:.*\n?(?:[ \t]+\S.*\n?|-.*\n?)*", "", text, flags=re.MULTILINE)
+            text = f"{text.rstrip()}\n\n{key}: {json.dumps(value)}\n"
+    return text
 
 
 def _quoted(value: str | None) -> str:
@@ -67,8 +92,7 @@ def _given_text(path: Path) -> str:
 
 def _write(directory: Path, texts: Mapping[str, str]) -> None:
     """All files or none: they are written into a new folder, which then gets its name."""
-    if directory.exists():
-        raise NotMade(os.EX_CANTCREAT, f"{directory} exists already; nothing was changed")
+    _check_free(directory)
     building = directory.with_name(f".{directory.name}.new-{os.getpid()}")
     try:
         for folder in [*reversed([parent for parent in building.parents if not parent.exists()]), building]:
@@ -81,3 +105,8 @@ def _write(directory: Path, texts: Mapping[str, str]) -> None:
     except OSError as e:
         shutil.rmtree(building, ignore_errors=True)
         raise NotMade(os.EX_CANTCREAT, f"{directory}: cannot be made: {e.strerror}") from None
+
+
+def _check_free(directory: Path) -> None:
+    if directory.exists():
+        raise NotMade(os.EX_CANTCREAT, f"{directory} exists already; nothing was changed")

@@ -1,39 +1,92 @@
-"""The commands about what runs: `mep start`, `reload`, `stop`, `list`."""
+"""The commands about what runs: `mep start`, `restart`, `reload`, `stop`, `list`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from mep.cli.common import Name, need_profile, paths, profile_directory, trusted_run_directory
+from mep.cli.common import (
+    DEFAULT,
+    GivenName,
+    Name,
+    load,
+    login_app_of,
+    need_profile,
+    paths,
+    profile_directory,
+    trusted_run_directory,
+)
 from mep.daemon.failed import Failed, exit_codes, running_once
+
+Debug = Annotated[bool, typer.Option("--debug", help="Log details that mostly developers need.")]
+LogToConsole = Annotated[bool, typer.Option("--log-to-console", help="Also log to standard error when detached.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Go into the background once registered.")]
+EndpointId = Annotated[
+    uuid.UUID | None,
+    typer.Option("--endpoint-uuid", help="Register under this id; it must be one that the service knows as ours."),
+]
 
 
 def start(
     context: typer.Context,
-    name: Name,
-    debug: Annotated[bool, typer.Option("--debug", help="Log details that mostly developers need.")] = False,
-    log_to_console: Annotated[
-        bool, typer.Option("--log-to-console", help="Also log to standard error when detached from it.")
-    ] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Go into the background once registered.")] = False,
+    name: GivenName = DEFAULT,
+    debug: Debug = False,
+    log_to_console: LogToConsole = False,
+    detach: Detach = False,
+    endpoint_uuid: EndpointId = None,
 ) -> None:
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
+    flags = {"--debug": debug, "--log-to-console": log_to_console, "--detach": detach}
+    _become_manager(context, name, flags, endpoint_uuid)
+
+
+def restart(
+    context: typer.Context,
+    name: Name = DEFAULT,
+    debug: Debug = False,
+    log_to_console: LogToConsole = False,
+    detach: Detach = False,
+    endpoint_uuid: EndpointId = None,
+) -> None:
+    """Start the manager anew, in the foreground unless --detach; user endpoints go on. One of systemd's stays that."""
+    from mep.cli import boot
+    from mep.monitor import run_lock
+
+    need_profile(profile_directory(name))
+    flags = {"--debug": debug, "--log-to-console": log_to_console, "--detach": detach}
+    with _telling_of_a_stop(name):
+        run_directory = trusted_run_directory(name)
+        if boot.is_run_by_systemd(run_directory, name):
+            if endpoint_uuid or any(flags.values()):
+                text = f"systemd runs endpoint {name}, with the options of the unit"
+                raise Failed(os.EX_USAGE, f"{text}; say: systemctl restart mep@{name}")
+            boot.restart(name)
+        run_lock.stop(run_directory, signal.SIGUSR1)
+    _become_manager(context, name, flags, endpoint_uuid)
+
+
+def _become_manager(
+    context: typer.Context, name: str, flags: dict[str, bool], endpoint_id: uuid.UUID | None
+) -> NoReturn:
     from mep.processes import helper
 
     config_dir = None if context.parent is None else context.parent.params.get("config_dir")
     options = [] if config_dir is None else ["--config-dir", str(config_dir)]
-    flags = {"--debug": debug, "--log-to-console": log_to_console, "--detach": detach}
     options += [flag for flag, given in flags.items() if given]
+    options += [] if endpoint_id is None else ["--endpoint-uuid", str(endpoint_id)]
     program = [sys.executable, "-I", "-m", "mep.daemon.main", *options, "--", name]
     os.execve(sys.executable, program, {**os.environ, helper.MARK: "1"})  # noqa: S606 - no shell, as meant
 
 
-def reload(name: Name) -> None:
+def reload(name: Name = DEFAULT) -> None:
     """Have the running manager read its edited profile; says, also by its exit code, whether that is in force now."""
     from mep.cli import asking
     from mep.monitor import run_lock
@@ -55,20 +108,24 @@ def reload(name: Name) -> None:
 
 
 def stop(
-    name: Name,
+    name: Name = DEFAULT,
     user_endpoints: Annotated[
         bool, typer.Option("--user-endpoints", help="End user endpoints whatever `on_stop` says.")
+    ] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Have the service cut off all instances of it first, on other hosts too.")
     ] = False,
 ) -> None:
     """Stop the running manager of an endpoint and wait; its user endpoints end, unless `on_stop: keep`."""
     from mep.cli import unmanaged
     from mep.monitor import run_lock
-    from mep.monitor.containment.systemd import ContainmentError
     from mep.profile import places
 
     directory = profile_directory(name)
     ended = 0
-    try:
+    if remote:
+        _cut_off(directory)
+    with _telling_of_a_stop(name):
         run_directory = trusted_run_directory(name)
         with exit_codes():
             places.check_all(paths().kept(name))
@@ -78,6 +135,21 @@ def stop(
         if unmanaged.count(run_directory) and (user_endpoints or not (stopped or _keeps(directory))):
             with running_once(run_directory, name):
                 ended = unmanaged.end(run_directory, paths().kept(name))
+    print(f"Endpoint {name} stopped." if stopped else f"Endpoint {name} is not running.")
+    if ended:
+        print(f"Ended {ended} user endpoints that no manager looked after.")
+    if kept := unmanaged.count(run_directory):
+        print(f"{kept} user endpoints go on; the next manager adopts them.")
+
+
+@contextlib.contextmanager
+def _telling_of_a_stop(name: str) -> Iterator[None]:
+    """Raises Failed in place of what keeps a manager from being stopped."""
+    from mep.monitor import run_lock
+    from mep.monitor.containment.systemd import ContainmentError
+
+    try:
+        yield
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to stop a manager") from None
     except run_lock.NoPlace as e:
@@ -85,12 +157,22 @@ def stop(
     except ContainmentError as e:
         raise Failed(os.EX_TEMPFAIL, f"not everything has ended: {e}") from None
     except TimeoutError as e:
-        raise Failed(os.EX_TEMPFAIL, f"{e}; see {paths().log_file(directory)}") from None
-    print(f"Endpoint {name} stopped." if stopped else f"Endpoint {name} is not running.")
-    if ended:
-        print(f"Ended {ended} user endpoints that no manager looked after.")
-    if kept := unmanaged.count(run_directory):
-        print(f"{kept} user endpoints go on; the next manager adopts them.")
+        raise Failed(os.EX_TEMPFAIL, f"{e}; see {paths().log_file(profile_directory(name))}") from None
+
+
+def _cut_off(directory: Path) -> None:
+    """Has the service end the connections of all instances of the endpoint. Raises Failed."""
+    from mep.reader import registered
+    from mep.registration import remote
+
+    config = load(directory).config
+    with exit_codes():
+        if (endpoint_id := registered.endpoint_id(directory)) is None:
+            raise Failed(os.EX_DATAERR, f"endpoint {directory.name} has never been registered: start it first")
+        with login_app_of(config) as app:
+            if not remote.cut_off(config, app, endpoint_id):
+                raise Failed(os.EX_DATAERR, f"the service does not know endpoint {endpoint_id}, or not any more")
+    print(f"The service has cut off all instances of endpoint {endpoint_id}.")
 
 
 def list_() -> None:

@@ -7,6 +7,7 @@ few of them.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,30 @@ def check_name(name: str) -> None:
         profile.check_name(name)
     except ValueError as e:
         raise Failed(os.EX_USAGE, str(e)) from None
+
+
+def profile_name(config: Path, given: str) -> str:
+    """The name of the profile that is meant: by its name, or by its endpoint's id. config: the folder of profiles.
+
+    Raises Failed: it can be neither, or no profile here has that id.
+    """
+    from mep.reader import registered
+
+    check_name(given)
+    if not is_id(given) or (config / given).is_dir():
+        return given
+    if (directory := registered.profile_of(config, given)) is None:
+        raise Failed(os.EX_CONFIG, f"no profile in {config} is registered as endpoint {given}; look at `mep list`")
+    return directory.name
+
+
+def is_id(text: str) -> bool:
+    """Whether it is the id of an endpoint, and not a name."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def need_root(why: str) -> None:

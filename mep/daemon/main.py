@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mep.daemon import choice, helper_account, logs
-from mep.daemon.failed import Failed, check_name, exit_codes, need_root, running_once
+from mep.daemon.failed import Failed, exit_codes, need_root, profile_name, running_once
 from mep.daemon.handed import Folders, Handed, LogTo
 from mep.daemon.registering import Registrar
 from mep.monitor import last_run, run_lock
@@ -48,6 +48,7 @@ class _Call:
     debug: bool
     log_to_console: bool
     detach: bool
+    endpoint_id: str | None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -55,15 +56,16 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("mep start")
     parser.add_argument("name")
     parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("--endpoint-uuid")
     for option in ("--debug", "--log-to-console", "--detach"):
         parser.add_argument(option, action="store_true")
     typed = parser.parse_args(arguments)
     try:
         paths = _paths(typed.config_dir)
-        check_name(typed.name)
+        name = profile_name(paths.config, typed.name)
         need_root("the manager becomes the users that it starts endpoints for")
-        with _remembered(paths, typed.name):
-            _start(paths, _Call(typed.name, typed.debug, typed.log_to_console, typed.detach))
+        with _remembered(paths, name):
+            _start(paths, _Call(name, typed.debug, typed.log_to_console, typed.detach, typed.endpoint_uuid))
     except Failed as e:
         print(f"mep: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
@@ -94,7 +96,7 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
         with exit_codes(), _exit_codes_of_a_start():
             accounts = helper_account.find(profile.config)
             given = client_credentials.find(None) if profile.config.client_credentials_path is None else None
-            registrar = Registrar(profile, accounts.worker, given, folders.state, folders.run)
+            registrar = Registrar(profile, accounts.worker, given, folders.state, folders.run, call.endpoint_id)
             registration = asyncio.run(registrar.register())
         if form == "text":  # else what reads the log would meet a line that is no JSON
             print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)

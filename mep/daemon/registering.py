@@ -35,7 +35,8 @@ class Registrar:
     """Registers one endpoint: at the start, and whenever the broker refuses what the service has said before.
 
     account: without rights; registers with client credentials. credentials: those of the environment, or of the file,
-    which is read again each time. state: the folder with the stored login.
+    which is read again each time. state: the folder with the stored login. known: the id to register under, whatever
+    the profile was registered with before.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Registrar:
         credentials: ClientCredentials | None,
         state: Path,
         run_directory: Path,
+        known: str | None = None,
     ) -> None:
         self._profile = profile
         self._account = account
         self._credentials = credentials
         self._state = state
         self._run_directory = run_directory
+        self._known = known
         self._local_user = pwd.getpwuid(os.getuid()).pw_name
 
     async def register(self) -> Registration:
@@ -71,7 +74,7 @@ class Registrar:
     def _read(self) -> tuple[ClientCredentials | None, str | None]:
         path = self._profile.config.client_credentials_path
         credentials = self._credentials if path is None else client_credentials.find(path)
-        return credentials, registered.endpoint_id(self._profile.directory)
+        return credentials, self._known or registered.endpoint_id(self._profile.directory)
 
     def _ask(self, credentials: ClientCredentials | None, known: str | None) -> bytes:
         """Asks the service. In the process of its own, which alone imports these."""

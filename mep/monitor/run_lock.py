@@ -139,8 +139,8 @@ def _pid(text: bytes) -> int:
         return pid if Path(f"/proc/{pid}").exists() else 0
 
 
-def stop(run_directory: Path) -> bool:
-    """Sends SIGTERM to the manager and waits until it is gone; False when none runs.
+def stop(run_directory: Path, number: signal.Signals = signal.SIGTERM) -> bool:
+    """Sends a signal that stops it to the manager, and waits until it is gone; False when none runs.
 
     Raises:
         PermissionError: only root may.
@@ -159,7 +159,7 @@ def stop(run_directory: Path) -> bool:
             os.close(pidfd)
             pidfd = None
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        signal.pidfd_send_signal(pidfd, number)
         if not has_ended(pidfd, STOP_TIMEOUT):
             raise TimeoutError(f"process {pid} did not stop within {STOP_TIMEOUT:g} s")
     finally:

@@ -24,6 +24,16 @@ def endpoint_id(directory: Path) -> str | None:
     return _remembered(directory).get("endpoint_id")
 
 
+def profile_of(config: Path, endpoint_id: str) -> Path | None:
+    """The profile in folder `config` that was registered with this id; None when there is none that can be read."""
+    wanted = str(uuid.UUID(endpoint_id))
+    for path in sorted(config.glob(f"*/{REGISTERED}")):
+        with contextlib.suppress(ConfigError, OSError):
+            if _remembered(path.parent).get("endpoint_id") == wanted:
+                return path.parent
+    return None
+
+
 def broker_address(directory: Path) -> str | None:
     """Where the service last said that its broker is (`amqps://host:port`), or None. Raises ConfigError."""
     return _remembered(directory).get("broker")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TOO_MANY_REQUESTS = 429
 _NOT_MENDED = frozenset({os.EX_USAGE, os.EX_DATAERR, os.EX_NOPERM, os.EX_CONFIG})
 """Exit codes after which trying again changes nothing; systemd/mep@.service names them, too."""
+_REGISTRATION = "the registration"
+_ALIKE = (401, 403)
+"""Answers whose remedy is the same, whatever was asked for."""
 
 
 class RegistrationError(Exception):
@@ -36,11 +39,11 @@ class RegistrationError(Exception):
 
 
 @contextlib.contextmanager
-def told(login: str, known: str | None = None, url: str | None = None) -> Iterator[None]:
+def told(login: str, known: str | None = None, url: str | None = None, what: str = _REGISTRATION) -> Iterator[None]:
     """Turns what `globus_sdk` raises inside into RegistrationError.
 
     login: what to do about a login that is dead. known: the endpoint's id, when it has been registered before. url: of
-    the service that is asked.
+    the service that is asked. what: is asked for.
     """
     import globus_sdk
     from globus_sdk.token_storage import TokenValidationError
@@ -50,7 +53,7 @@ def told(login: str, known: str | None = None, url: str | None = None) -> Iterat
     except TokenValidationError as e:
         raise not_logged_in(str(e), login) from None
     except globus_sdk.GlobusAPIError as e:
-        raise refused(e, known, login) from None
+        raise refused(e, known, login, what) from None
     except globus_sdk.NetworkError as e:
         raise unreachable(e, url) from None
 
@@ -68,7 +71,9 @@ def unreachable(error: globus_sdk.NetworkError, url: str | None = None) -> Regis
     return RegistrationError(os.EX_TEMPFAIL, text)
 
 
-def refused(error: globus_sdk.GlobusAPIError, known: str | None, login: str) -> RegistrationError:
+def refused(
+    error: globus_sdk.GlobusAPIError, known: str | None, login: str, what: str = _REGISTRATION
+) -> RegistrationError:
     """The answer is no."""
     import globus_sdk
 
@@ -93,8 +98,9 @@ def refused(error: globus_sdk.GlobusAPIError, known: str | None, login: str) -> 
         410: f"endpoint {known} has been deleted; delete endpoint.json to register a new one",
         423: "the endpoint is locked, or another instance of it is running; stop that one, or wait",
     }
-    remedy = remedies.get(status, "see the text of the service")
-    return RegistrationError(code, f"the service refuses the registration (HTTP {status}): {message}; {remedy}")
+    mended = what == _REGISTRATION or status in _ALIKE
+    remedy = remedies[status] if mended and status in remedies else "see the text of the service"
+    return RegistrationError(code, f"the service refuses {what} (HTTP {status}): {message}; {remedy}")
 
 
 def _address(url: str) -> str:

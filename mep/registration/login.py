@@ -121,3 +121,9 @@ def service_url(config: ManagerConfig) -> str | None:
 
 def _environment(config: ManagerConfig) -> str:
     return config.environment or os.environ.get("GLOBUS_SDK_ENVIRONMENT", "production")
+
+
+def ask_for_linked(app: globus_sdk.GlobusApp) -> None:
+    """From now on a login of this app must allow us to see linked identities."""
+    scopes = globus_sdk.AuthClient.scopes
+    app.add_scope_requirements({scopes.resource_server: [scopes.openid, scopes.view_identity_set]})

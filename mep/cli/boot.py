@@ -1,0 +1,95 @@
+"""The commands about the boot of the host: `mep enable-on-boot`, `disable-on-boot`; and what else systemd is asked.
+
+The package has the unit, `mep@NAME`, for profiles where the package's lie; systemd is told which of them it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+from mep.cli.common import DEFAULT, Name, load, login_app_of, need_profile, paths, profile_directory
+from mep.daemon.failed import Failed, exit_codes, need_root
+
+
+def enable_on_boot(name: Name = DEFAULT) -> None:
+    """Have systemd start the endpoint with the host, from the next boot on."""
+    from mep.registration.login import check_login
+
+    directory = profile_directory(name)
+    _need_unit(name)
+    config = load(directory).config
+    with exit_codes(), login_app_of(config) as app:
+        check_login(app, config)  # nobody will be there to log in
+    _systemctl("enable", name)
+    print(f"Endpoint {name} is started when this host boots. Now:\n\n  systemctl start mep@{name}")
+
+
+def disable_on_boot(name: Name = DEFAULT) -> None:
+    """Have systemd not start the endpoint with the host any more. A manager that runs goes on."""
+    need_profile(profile_directory(name))
+    _need_unit(name)
+    _systemctl("disable", name)
+    print(f"Endpoint {name} is not started when this host boots. If it is to end now:\n\n  systemctl stop mep@{name}")
+
+
+def is_enabled(name: str) -> bool:
+    """Whether systemd starts the profile of this name, where the package's lie, with the host."""
+    if paths().log is None:
+        return False
+    try:
+        done = subprocess.run(["systemctl", "is-enabled", "--quiet", _unit(name)], check=False, capture_output=True)
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
+
+
+def disable(name: str) -> None:
+    """As `disable-on-boot`. Raises Failed."""
+    _systemctl("disable", name)
+
+
+def is_run_by_systemd(run_directory: Path, name: str) -> bool:
+    """Whether the manager that runs is that of the unit. Raises PermissionError, NoPlace."""
+    from mep.monitor import run_lock
+
+    pid = run_lock.holder(run_directory)
+    if not pid:
+        return False
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has ended
+        return False
+    return any(_unit(name) in line.split("/") for line in groups.splitlines())
+
+
+def restart(name: str) -> NoReturn:
+    """Becomes the program that has systemd restart the manager. Raises OSError."""
+    os.execvp("systemctl", ["systemctl", "restart", _unit(name)])  # noqa: S606 - no shell, as meant
+
+
+def _unit(name: str) -> str:
+    return f"mep@{name}.service"
+
+
+def _need_unit(name: str) -> None:
+    """Raises Failed."""
+    need_root("which units are started is the system's to know")
+    if paths().log is None:
+        text = f"the unit mep@ is for profiles of /etc/mep only; for one of {paths().config} make a unit of your own:"
+        own = f"ExecStart=/usr/bin/mep --config-dir {paths().config} start {name}"
+        raise Failed(os.EX_USAGE, f"{text} copy it, with {own}")
+
+
+def _systemctl(verb: str, name: str) -> None:
+    """Raises Failed."""
+    try:
+        done = subprocess.run(["systemctl", verb, _unit(name)], check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        text = "there is no systemd here; have what starts this host's services run: mep start"
+        raise Failed(os.EX_UNAVAILABLE, f"{text} {name}") from None
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise Failed(os.EX_UNAVAILABLE, f"systemctl {verb} {_unit(name)}: {said}")
