@@ -178,6 +178,10 @@ def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[P
         assert ok(f"systemd-analyze verify {unit} 2>&1") == ""
     assert ok("systemd-analyze verify mep-hub-forward.service 2>&1") == ""
     assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/bin/mep version").startswith("mep 0.")
+    assert run("command -v globus-compute-endpoint gce").stdout == "", "the public package may have these names"
+    assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/public-names/gce version").startswith(
+        "mep 0."
+    )
     for file in (
         "/etc/pam.d/mep",
         "/usr/lib/tmpfiles.d/mep.conf",
@@ -320,6 +324,36 @@ def test_start(login: Login) -> None:
     assert re.search(r"^prod +running +[0-9a-f-]{36} 0$", said, re.MULTILINE)
     assert "FAIL" not in login.follow(INSTALL, "5. Look before you start"), "also while it runs, now with the broker"
     assert ok("journalctl --no-pager -p warning -u mep@prod --since=-5s").count("mep[") == 0
+
+
+def test_boot_and_restart_by_a_public_name() -> None:
+    ok("ln -s /opt/mep/public-names/* /usr/local/bin/")
+    ok("globus-compute-endpoint disable-on-boot prod")
+    assert run("systemctl is-enabled mep@prod").stdout.strip() == "disabled"
+    assert shown("ActiveState") == "active"
+    assert "systemctl start mep@prod" in ok("gce enable-on-boot prod")
+    assert run("systemctl is-enabled mep@prod").stdout.strip() == "enabled"
+    before = shown("MainPID")
+    refused = run("gce restart prod --detach")
+    assert (refused.returncode, shown("MainPID")) == (os.EX_USAGE, before)
+    assert "systemctl restart mep@prod" in refused.stderr
+    ok("gce restart prod")
+    assert shown("ActiveState") == "active"
+    assert shown("MainPID") not in ("0", before)
+    ok("rm /usr/local/bin/gce /usr/local/bin/globus-compute-endpoint")
+
+
+def test_a_deleted_profile_is_not_started_at_the_next_boot() -> None:
+    assert run("mep enable-on-boot nosuch").returncode == os.EX_CONFIG
+    ok("mep configure gone && cp /etc/mep/prod/example_identity_mapping_config.json /etc/mep/gone/")
+    not_logged_in = run("mep enable-on-boot gone")
+    assert (not_logged_in.returncode, "mep login" in not_logged_in.stderr) == (os.EX_NOPERM, True)
+    ok("echo 'client_credentials_path: /etc/mep/client.yaml' >>/etc/mep/gone/config.yaml; mep enable-on-boot gone")
+    assert run("systemctl is-enabled mep@gone").stdout.strip() == "enabled"
+    ok("mep delete gone --yes")
+    assert run("systemctl is-enabled mep@gone").stdout.strip() == "disabled"
+    assert not Path("/etc/mep/gone").exists()
+    assert "prod" in ok("mep list") and "gone" not in ok("mep list")
 
 
 def test_the_first_task(first_task: Callable[[str], str], users: dict[str, LocalAccount]) -> None:
