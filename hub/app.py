@@ -19,6 +19,7 @@ from hub.heartbeats import Heartbeats
 from hub.limits import LimitedRequests, Turns
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
+from hub.routes import refused
 from hub.routes.auth import AuthRoutes
 from hub.routes.broker import BrokerRoutes
 from hub.routes.endpoints import EndpointRoutes
@@ -65,6 +66,7 @@ class Hub:
                     *EndpointRoutes(store, tokens, registrar, submitter).routes(),
                     *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
                     *BrokerRoutes(passwords, config.broker.vhost, config.questions).routes(),
+                    *refused.routes(),
                 ],
                 exception_handlers={
                     ApiError: error_response,

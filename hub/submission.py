@@ -54,7 +54,10 @@ _HAS_QUEUE = update(tables.task_group).where(tables.task_group.c.id == bindparam
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The body of `POST /v3/endpoints/ID/submit`. `calls` are packed arguments by function id."""
+    """The body of `POST /v3/endpoints/ID/submit`. `calls` are packed arguments by function id.
+
+    `group_may_be_new`: the client has made up the id of the task group itself.
+    """
 
     calls: Mapping[str, list[str]]
     task_group: str | None
@@ -63,6 +66,7 @@ class Submission:
     user_runtime: Mapping[str, Any]
     resource_specification: Mapping[str, Any] | None
     result_serializers: list[str]
+    group_may_be_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,8 @@ class Submitter:
             return str(uuid.uuid4())
         known = tables.task_group.c
         row = await self._store.one(select(known.owner).where(known.id == submission.task_group))
+        if row is None and submission.group_may_be_new:
+            return submission.task_group
         if row is None or row.owner != caller.identity.id:
             raise NotFound("task group", submission.task_group)
         return submission.task_group
@@ -215,7 +221,9 @@ class Submitter:
             db.execute(
                 insert(tables.task_group), {"id": group, "owner": identity, "has_queue": submission.create_queue}
             )
-        elif submission.create_queue:
+        elif submission.group_may_be_new:
+            _take_group(db, group, identity)
+        if submission.task_group is not None and submission.create_queue:
             db.execute(_HAS_QUEUE, {"which": group})
         newest = {"client": caller.client_id, "user_runtime": json.dumps(submission.user_runtime)}
         options = json.dumps(submission.user_opts)
@@ -288,6 +296,18 @@ def _check_sizes(calls: list[_Call], codes: Mapping[str, str]) -> None:
             f"The tasks have {whole} bytes of code and arguments; at most {SUBMISSION_BYTES} are taken at once: submit"
             " fewer in one batch"
         )
+
+
+def _take_group(db: Connection, group: str, identity: str) -> None:
+    """Makes a task group whose id the client has made up, unless it is there.
+
+    Raises:
+        NotFound: somebody else has made it up.
+    """
+    new = {"id": group, "owner": identity, "has_queue": False}
+    db.execute(upsert(db.dialect.name, tables.task_group, "id"), new)
+    if db.execute(select(tables.task_group.c.owner).where(tables.task_group.c.id == group)).scalar_one() != identity:
+        raise NotFound("task group", group)
 
 
 def _take_back(db: Connection, calls: list[_Call]) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Row, select
 from starlette.requests import Request
 from starlette.routing import Route
 
-from hub import endpoints, registration
+from hub import batches, endpoints, registration
 from hub.clients import Client
 from hub.registration import Registrar
 from hub.store import tables
@@ -42,6 +42,7 @@ class EndpointRoutes:
             Route("/v3/endpoints/{id}/lock", self.lock, methods=["POST"]),
             Route("/v3/endpoints/{id}/allowed_functions", self.allowed_functions, methods=["GET"]),
             Route("/v3/endpoints/{id}/submit", self.submit, methods=["POST"]),
+            Route("/v2/submit", self.submit_batch, methods=["POST"]),
             Route("/hub/v1/endpoints/{id}/timeline", self.timeline, methods=["GET"]),
         ]
 
@@ -115,6 +116,13 @@ class EndpointRoutes:
         manager = await endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
         submission = decode(await json_object(request))
         return Json(await self._submitter.submit(caller, manager, submission))
+
+    async def submit_batch(self, request: Request) -> Json:
+        """Takes tasks in the form of older clients."""
+        caller = await self._tokens.caller(request)
+        endpoint_id, functions, submission = batches.decode(await json_object(request))
+        manager = await endpoints.open_manager(self._store, endpoint_id, caller)
+        return Json(batches.answer(await self._submitter.submit(caller, manager, submission), functions))
 
     async def timeline(self, request: Request) -> Json:
         """Lists of a manager its user endpoints, each with its starts; of a user endpoint its starts.

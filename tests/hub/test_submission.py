@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -80,6 +82,34 @@ def refusal(call, *arguments, **more):
 def test_a_body_is_decoded_with_what_is_not_given():
     read = decode({"tasks": {"f": ["a"]}, "user_endpoint_config": None, "more": 1})
     assert read == submission.Submission({"f": ["a"]}, None, False, {}, {}, None, [])
+
+
+def test_a_task_group_whose_id_the_client_has_made_up_is_its(site):
+    group = new_id()
+    with pytest.raises(NotFound):
+        site.submit(task_group_id=group)
+    made_up = replace(decode({"tasks": {site.function: ["args"]}, "task_group_id": group}), group_may_be_new=True)
+    manager = run(endpoints.read_manager(site.store, site.manager))
+    for _ in range(2):
+        assert run(site.submitter.submit(ALICE, manager, made_up))["task_group_id"] == group
+    run(change(site.store, "UPDATE function SET public = true"))
+    with pytest.raises(NotFound):
+        run(site.submitter.submit(BOB, manager, made_up))
+
+
+def test_of_two_who_make_up_the_same_group_at_once_one_gets_it(site):
+    made_up = replace(decode({"tasks": {site.function: ["args"]}, "task_group_id": new_id()}), group_may_be_new=True)
+    manager = run(endpoints.read_manager(site.store, site.manager))
+    run(change(site.store, "UPDATE function SET public = true"))
+
+    async def both():
+        submissions = (site.submitter.submit(caller, manager, made_up) for caller in (ALICE, BOB))
+        return await asyncio.gather(*submissions, return_exceptions=True)
+
+    ends = run(both())
+    assert [end["task_group_id"] for end in ends if isinstance(end, dict)] == [made_up.task_group]
+    assert [type(end) for end in ends if not isinstance(end, dict)] == [NotFound]
+    assert len(site.tasks()) == 1
 
 
 @pytest.mark.parametrize(

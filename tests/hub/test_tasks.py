@@ -138,6 +138,27 @@ def test_client_run_get_task_and_batch(client, manager, endpoint):
     assert batch[waiting]["pending"]
 
 
+def test_a_batch_in_the_form_of_older_clients(client, manager, endpoint):
+    gcc = client("alice")
+    functions = [gcc.register_function(each) for each in (double, fail)]
+    batch = gcc.create_batch()
+    for function in functions:
+        batch.add(function, (4,) if function == functions[0] else ())
+    group, packed = str(uuid.uuid4()), batch.prepare()["tasks"]
+    tasks = [[function, manager.id, packed[function][0]] for function in reversed(functions)]
+    web = gcc._compute_web_client.v2
+    told = web.submit({"task_group_id": group, "create_websocket_queue": False, "tasks": tasks})
+    assert told["task_group_id"] == group
+    failed, done = (result["task_uuid"] for result in told["results"])
+    uep = endpoint()
+    for _ in tasks:
+        uep.run(uep.take()[1])
+    until(lambda: not gcc.get_task(done)["pending"], "the end of the task")
+    assert gcc.get_result(done) == 8
+    until(lambda: web.get_task(failed)["status"] == "failed", "the failure of the other")
+    assert {task["id"] for task in web.get_task_group(group)["tasks"]} == {failed, done}
+
+
 def test_failed_start_fails_waiting_tasks(client, executor, endpoint):
     future = executor.submit(double, 1)
     uep = endpoint(check_in=False)
