@@ -16,6 +16,7 @@ from hub.clients import Client
 from hub.config import BrokerConfig
 from hub.store import tables
 from hub.store.store import Store
+from hub.task_states import TaskStates
 from hub.tokens import Tokens
 from hub.web import Json, NotFound, field, json_object, path_id
 from wire import messages
@@ -61,7 +62,7 @@ class TaskRoutes:
         row = await self._task(task_id, caller)
         if row is None:
             raise NotFound("task", task_id)
-        return Json(_shown(row))
+        return Json(await _shown(row, TaskStates(self._store)))
 
     async def batch(self, request: Request) -> Json:
         """Shows the same of many tasks; those that are not the caller's are left out."""
@@ -72,7 +73,8 @@ class TaskRoutes:
         sizes = {row.id: row.size for row in await self._store.read(_TASK.with_only_columns(_ID, size).where(*wanted))}
         first = _first(ids, sizes)
         rows = {row.id: row for row in await self._store.read(_TASK.where(_ID.in_(first)))}
-        shown = {task_id: _shown(rows[task_id]) for task_id in first if task_id in rows}
+        states = TaskStates(self._store)
+        shown = {task_id: await _shown(rows[task_id], states) for task_id in first if task_id in rows}
         return Json({"response": "batch", "results": shown})
 
     async def group(self, request: Request) -> Json:
@@ -121,16 +123,21 @@ def _first(ids: list[str], sizes: Mapping[str, int]) -> list[str]:
     return chosen
 
 
-def _shown(row: Row[Any]) -> dict[str, Any]:
-    """Shows a task as clients read it: it has ended exactly when there is a `completion_t`."""
+async def _shown(row: Row[Any], states: TaskStates) -> dict[str, Any]:
+    """Shows a task as clients read it: it has ended exactly when there is a `completion_t`.
+
+    Of a task that has not ended, clients show `status` and `details`.
+    """
     shown = {"task_id": row.id, "task_group_id": row.task_group}
     if row.ended_at is None:
-        return {**shown, "status": "waiting-for-ep"}
+        state = await states.of(row.id, row.user_endpoint)
+        return {**shown, "status": state.status, "reason": state.reason, "details": {"reason": state.reason}}
     result = messages.unpack(row.result)
     assert isinstance(result, messages.Result)
     shown["completion_t"] = str(row.ended_at)
-    if result.details is not None:
-        shown["details"] = result.details
+    if isinstance(result.details, dict):
+        times = {step.state: step.timestamp / 1e9 for step in result.task_statuses if 0 <= step.timestamp < 2**63}
+        shown["details"] = {**result.details, "task_transitions": times}
     if result.error_details is None:
         return {**shown, "status": "success", "result": result.data}
     return {**shown, "status": "failed", "exception": result.data, "reason": result.error_details.user_message}

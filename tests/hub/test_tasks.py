@@ -138,6 +138,41 @@ def test_client_run_get_task_and_batch(client, manager, endpoint):
     assert batch[waiting]["pending"]
 
 
+def test_what_a_client_reads_of_a_task_that_has_not_ended(client, manager, endpoint):
+    gcc = client("alice")
+    function = gcc.register_function(double)
+    tasks = [gcc.run(x, endpoint_id=manager.id, function_id=function) for x in (1, 2)]
+
+    def states():
+        told = [gcc.get_task(task) for task in tasks]
+        assert all(each["pending"] and each["details"]["reason"] for each in told)
+        return [each["status"] for each in told]
+
+    assert states() == ["waiting-for-ep", "waiting-for-ep"]
+    assert "offline" in gcc.get_task(tasks[0])["details"]["reason"]
+    uep = endpoint()
+    for figures, expected in (
+        ({"total_workers": 0, "active_managers": 0}, ["waiting-for-nodes", "waiting-for-nodes"]),
+        ({"total_workers": 1, "active_managers": 1}, ["running", "waiting-for-launch"]),
+        ({"active": False}, ["waiting-for-ep", "waiting-for-ep"]),
+    ):
+        uep.heartbeat(**figures)
+        until(lambda expected=expected: states() == expected, f"the states {expected}")
+
+
+def test_a_future_that_is_cancelled_after_its_submission_runs_all_the_same(client, executor, endpoint):
+    """As docs/hub-api.md says: nothing in the public client ends a task that the service has."""
+    future = executor.submit(double, 21)
+    uep = endpoint()
+    until(lambda: future.task_id, "the answer to the submission")
+    assert future.cancel()
+    uep.run(uep.take()[1])
+    gcc = client("alice")
+    until(lambda: not gcc.get_task(future.task_id)["pending"], "the end of the task")
+    assert gcc.get_result(future.task_id) == 42
+    assert future.cancelled()
+
+
 def test_a_batch_in_the_form_of_older_clients(client, manager, endpoint):
     gcc = client("alice")
     functions = [gcc.register_function(each) for each in (double, fail)]

@@ -13,7 +13,7 @@ from hub.routes import tasks as module
 from hub.routes.tasks import TaskRoutes
 from hub.tokens import Tokens
 from tests.hub.units import ALICE, BOB, CLIENTS, CONFIG, Rest, StubBroker, add_task, change, new_id, one, run
-from wire.messages import ErrorDetails, Result, pack
+from wire.messages import ErrorDetails, Result, Transition, pack
 
 
 @pytest.fixture
@@ -53,12 +53,22 @@ def show(rest, task, caller=ALICE):
 
 def test_a_task_has_ended_when_it_has_a_time_of_completion(rest, store, task):
     told = show(rest, task[0]).json
-    assert told == {"task_id": task[0], "task_group_id": task[1], "status": "waiting-for-ep"}
-    end(store, task[0], details={"os": "Linux"})
+    assert (told["task_id"], told["task_group_id"], told["status"]) == (*task, "waiting-for-ep")
+    assert told["details"] == {"reason": told["reason"]}
+    assert "completion_t" not in told
+    end(
+        store, task[0], details={"os": "Linux"}, task_statuses=(Transition(5_500_000_000, "execution-start", "worker"),)
+    )
     told = show(rest, task[0]).json
-    assert (told["status"], told["result"], told["details"]) == ("success", "value", {"os": "Linux"})
+    assert (told["status"], told["result"]) == ("success", "value")
+    assert told["details"] == {"os": "Linux", "task_transitions": {"execution-start": 5.5}}
     assert float(told["completion_t"]) <= time.time()
     assert "exception" not in told
+
+
+def test_details_that_are_no_object_are_left_out(rest, store, task):
+    end(store, task[0], details=["os"])
+    assert "details" not in show(rest, task[0]).json
 
 
 def test_a_failure_says_why(rest, store, task):
