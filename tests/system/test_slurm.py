@@ -101,6 +101,28 @@ def task(n):
     return os.environ["SLURM_JOB_ID"]
 """
 
+# Prints each state of a task that a client sees, and leaves a file of that name, for which test and task wait.
+STATES = """
+import json, pathlib, sys, time
+from globus_compute_sdk import Client
+def task(path):
+    import pathlib, time
+    while not pathlib.Path(path).exists():
+        time.sleep(0.05)
+endpoint, options, folder = sys.argv[1:]
+client = Client()
+batch = client.create_batch(user_endpoint_config=json.loads(options))
+batch.add(client.register_function(task), (folder + "/running",))
+((submitted,),) = client.batch_run(endpoint, batch)["tasks"].values()
+seen = []
+while (told := client.get_task(submitted))["pending"]:
+    if told["status"] not in seen:
+        seen.append(told["status"])
+        (pathlib.Path(folder) / told["status"]).touch()
+    time.sleep(0.1)
+print(json.dumps([*seen, told["status"]]))
+"""
+
 # The engine alone, with Parsl's own heartbeat_threshold: two minutes.
 ENGINE = """
 import json, os, sys, time
@@ -185,6 +207,20 @@ def test_status_tells_of_a_job_from_which_no_worker_comes(call: Any, site: Manag
         (said,) = waiting.result()
     assert "no worker has registered" in said["error"]
     until(lambda: "registered" not in site.run("status", site.name).stdout, "it to be over", 60)
+
+
+def test_a_client_is_told_what_its_task_waits_for(
+    hub: HubProcess, node: SlurmNode, site: ManagerProcess, folder: Path
+) -> None:
+    seen = folder / "states"
+    seen.mkdir()
+    with ThreadPoolExecutor(1) as client:
+        options = json.dumps({"SCHEDULER_OPTIONS": "#SBATCH --hold"})
+        said = client.submit(run_script, hub, "alice", STATES, site.endpoint_id, options, str(seen))
+        until(lambda: (seen / "waiting-for-nodes").exists() or said.done(), "the client to be told so", 60)
+        (job,) = until(lambda: [job for job in node.jobs() if job.state == "PD"], "its job to wait")
+        node.run("scontrol", "release", job.id)
+        assert said.result()[0][-3:] == ["waiting-for-nodes", "running", "success"]
 
 
 def test_blocks_scale_out_under_load_and_in_again(
