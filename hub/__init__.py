@@ -18,6 +18,7 @@ a database, and moves tasks and results through RabbitMQ. One process, one async
 `sweeper`             forgets what is over
 `endpoints`, `registration`   managers and user endpoints as rows of the store; how managers come and go
 `submission`, `commands`, `outcomes`, `heartbeats`   the way of a task: in, start its endpoint, out, and who is alive
+`projects`, `policies`   projects and authentication policies, and who satisfies one
 `task_states`         what a task that has not ended waits for
 `batches`             submissions in the form of older clients
 `failed_starts`, `shared_lock`   the failure of what waits for a user endpoint that could not start or has died

@@ -18,12 +18,14 @@ from hub.failed_starts import FailedStarts
 from hub.heartbeats import Heartbeats
 from hub.limits import LimitedRequests, Turns
 from hub.outcomes import Outcomes
+from hub.projects import Projects
 from hub.registration import Registrar
 from hub.routes import refused
 from hub.routes.auth import AuthRoutes
 from hub.routes.broker import BrokerRoutes
 from hub.routes.endpoints import EndpointRoutes
 from hub.routes.functions import FunctionRoutes
+from hub.routes.projects import ProjectRoutes
 from hub.routes.tasks import TaskRoutes
 from hub.shared_lock import SharedLock
 from hub.store.store import Store
@@ -56,14 +58,16 @@ class Hub:
         self._heartbeats = Heartbeats(store, passwords, commands, failed_starts)
         self._sweeper = Sweeper(store, passwords, self._outcomes)
         registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes, config.limits)
+        projects = Projects(store)
         submitter = Submitter(store, self._broker, commands, config.limits, submissions)
         self.app = LimitedRequests(
             Starlette(
                 routes=[
                     Route("/v2/version", version, methods=["GET"]),
                     *AuthRoutes(tokens, config.clients).routes(),
+                    *ProjectRoutes(tokens, projects).routes(),
                     *FunctionRoutes(store, tokens).routes(),
-                    *EndpointRoutes(store, tokens, registrar, submitter).routes(),
+                    *EndpointRoutes(store, tokens, projects, registrar, submitter).routes(),
                     *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
                     *BrokerRoutes(passwords, config.broker.vhost, config.questions).routes(),
                     *refused.routes(),

@@ -54,6 +54,12 @@ class Manager:
         allowed: list[str] | None = self.record.get("allowed_functions")
         return allowed
 
+    @property
+    def policy(self) -> str | None:
+        """The authentication policy that who submits has to satisfy; None when there is none."""
+        policy: str | None = self.record.get("authentication_policy")
+        return policy
+
     def shown(self) -> dict[str, Any]:
         """Shows the manager to those it is open to; its configuration is its owner's business."""
         return {
@@ -63,6 +69,7 @@ class Manager:
             "owner": self.owner,
             "multi_user": self.multi_user,
             "public": self.public,
+            "authentication_policy": self.policy,
         }
 
 

@@ -45,8 +45,9 @@ def decode(body: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         Invalid: the body does not fit; the text names the field.
     """
-    if body.get("high_assurance") or body.get("authentication_policy"):
-        raise Invalid("high_assurance, authentication_policy: this service cannot enforce them")
+    if body.get("high_assurance"):
+        raise Invalid("high_assurance: this service cannot enforce it")
+    policy = field(body, "authentication_policy", str, None)
     metadata = field(body, "metadata", dict, {})
     return {
         "endpoint_name": field(body, "endpoint_name", str),
@@ -56,6 +57,7 @@ def decode(body: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": {key: value for key, value in metadata.items() if key in METADATA},
         "allowed_functions": _ids(body, "allowed_functions"),
         "admins": _ids(body, "admins"),
+        "authentication_policy": uuid_field(policy, "authentication_policy") if policy else None,
         "subscription_uuid": field(body, "subscription_uuid", str, None),
     }
 

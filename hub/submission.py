@@ -237,9 +237,9 @@ class Submitter:
                 "user_endpoint": user_endpoint,
                 "task_group": group,
                 "function": call.function,
-                "submitted_at": now,
+                "submitted_at": now + number * 1e-6,  # in their order, by which it is told which of them run
             }
-            for call in calls
+            for number, call in enumerate(calls)
         ]
         db.execute(insert(tables.task), tasks)
         return self._commands.write_down(db, user_endpoint, now)

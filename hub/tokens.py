@@ -21,13 +21,13 @@ from hub.limits import Turns
 from hub.scopes import COMPUTE, by_resource_server
 from hub.store import tables
 from hub.store.store import Store
-from hub.web import ApiError, Forbidden
+from hub.web import ApiError, Forbidden, NeedsLogin
 
 LIFETIME = 48 * 3600
 """Seconds; as Globus Auth has it."""
 
 _TOKEN = tables.token.c
-_VALID = select(_TOKEN.client, _TOKEN.resource_server).where(
+_VALID = select(_TOKEN.client, _TOKEN.resource_server, _TOKEN.scope).where(
     _TOKEN.hash == bindparam("hash"), _TOKEN.expires > bindparam("now")
 )
 
@@ -81,6 +81,7 @@ class Tokens:
                 "hash": _hash(grant.access_token),
                 "client": client.client_id,
                 "resource_server": grant.resource_server,
+                "scope": grant.scope,
                 "expires": expires,
             }
             for grant in grants
@@ -88,11 +89,12 @@ class Tokens:
         await self._store.write(lambda db: db.execute(insert(tables.token), rows))
         return grants
 
-    async def caller(self, request: Request, resource_server: str = COMPUTE) -> Client:
+    async def caller(self, request: Request, resource_server: str = COMPUTE, scope: str | None = None) -> Client:
         """Returns the client whose token the request carries; the request is its.
 
         Raises:
-            ApiError: 401 without a valid token, 403 when it is for another resource server, 429 when it has too many.
+            ApiError: 401 without a valid token, 403 when it is for another resource server or not for `scope`, 429 when
+                the client has too many.
         """
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         row = None
@@ -103,6 +105,9 @@ class Tokens:
             raise ApiError(401, "UNAUTHORIZED", "The access token is missing, expired, revoked or not from here")
         if row.resource_server != resource_server:
             raise Forbidden(f"The access token is not for {resource_server}")
+        if scope is not None and scope not in row.scope.split():
+            text = f"The access token is not for {scope}; log in again with it"
+            raise NeedsLogin("ConsentRequired", text, required_scopes=[scope])
         self._turns.begin(request.scope, client.client_id)
         return client
 

@@ -37,6 +37,8 @@ class ApiError(Exception):
         super().__init__(text)
         self.status = status
         self.code = code
+        self.more: dict[str, Any] = {}
+        """What else the body of the answer has."""
 
 
 class NotFound(ApiError):
@@ -51,6 +53,14 @@ class Forbidden(ApiError):
 
     def __init__(self, text: str) -> None:
         super().__init__(403, "FORBIDDEN", text)
+
+
+class NeedsLogin(ApiError):
+    """403: a login with these parameters mends it, and the public client tries so."""
+
+    def __init__(self, code: str, text: str, **parameters: Any) -> None:
+        super().__init__(403, code, text)
+        self.more = {"authorization_parameters": {"session_message": text, **parameters}}
 
 
 class Invalid(ApiError):
@@ -109,6 +119,7 @@ def error_response(request: Request, error: Exception) -> Json:
         "reason": str(error),
         "http_status_code": error.status,
         "request_id": request_id,
+        **error.more,
     }
     headers = {"Retry-After": "2"} if error.status in (429, 503) else None
     return Json(body, error.status, headers)

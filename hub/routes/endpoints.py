@@ -11,6 +11,8 @@ from starlette.routing import Route
 
 from hub import batches, endpoints, registration
 from hub.clients import Client
+from hub.endpoints import Manager
+from hub.projects import Projects
 from hub.registration import Registrar
 from hub.store import tables
 from hub.store.store import Store
@@ -22,9 +24,12 @@ from hub.web import Forbidden, Json, json_object, path_id
 class EndpointRoutes:
     """Calls under `/v2/endpoints`, `/v3/endpoints` and `/hub/v1/endpoints`."""
 
-    def __init__(self, store: Store, tokens: Tokens, registrar: Registrar, submitter: Submitter) -> None:
+    def __init__(
+        self, store: Store, tokens: Tokens, projects: Projects, registrar: Registrar, submitter: Submitter
+    ) -> None:
         self._store = store
         self._tokens = tokens
+        self._projects = projects
         self._registrar = registrar
         self._submitter = submitter
 
@@ -50,6 +55,7 @@ class EndpointRoutes:
         """Registers a new endpoint."""
         caller = await self._tokens.caller(request)
         record = registration.decode(await json_object(request))
+        await self._projects.check_own(caller, None, record["authentication_policy"])
         return Json(await self._registrar.register(caller, None, record))
 
     async def register_again(self, request: Request) -> Json:
@@ -57,6 +63,7 @@ class EndpointRoutes:
         caller = await self._tokens.caller(request)
         manager = await endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
         record = registration.decode(await json_object(request))
+        await self._projects.check_own(caller, manager, record["authentication_policy"])
         return Json(await self._registrar.register(caller, manager, record))
 
     async def list_endpoints(self, request: Request) -> Json:
@@ -113,7 +120,7 @@ class EndpointRoutes:
     async def submit(self, request: Request) -> Json:
         """Takes tasks."""
         caller = await self._tokens.caller(request)
-        manager = await endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
+        manager = await self._admitting(path_id(request, "endpoint"), caller)
         submission = decode(await json_object(request))
         return Json(await self._submitter.submit(caller, manager, submission))
 
@@ -121,7 +128,7 @@ class EndpointRoutes:
         """Takes tasks in the form of older clients."""
         caller = await self._tokens.caller(request)
         endpoint_id, functions, submission = batches.decode(await json_object(request))
-        manager = await endpoints.open_manager(self._store, endpoint_id, caller)
+        manager = await self._admitting(endpoint_id, caller)
         return Json(batches.answer(await self._submitter.submit(caller, manager, submission), functions))
 
     async def timeline(self, request: Request) -> Json:
@@ -139,6 +146,16 @@ class EndpointRoutes:
         known = tables.user_endpoint
         rows = await self._store.read(select(known).where(known.c.manager == manager.id).order_by(known.c.id))
         return Json({"endpoint_id": endpoint_id, "user_endpoints": [await self._with_starts(row) for row in rows]})
+
+    async def _admitting(self, endpoint_id: str, caller: Client) -> Manager:
+        """Returns the manager with this id, for submitting to it.
+
+        Raises:
+            ApiError: there is none, it is not open to the client, or the client does not satisfy its policy.
+        """
+        manager = await endpoints.open_manager(self._store, endpoint_id, caller)
+        await self._projects.check_admitted(caller, manager)
+        return manager
 
     async def _with_starts(self, row: Row[Any]) -> dict[str, Any]:
         return {

@@ -14,7 +14,9 @@ from hub.web import ApiError, Json
 
 _CONTAINERS = "Containers are not registered any more: an endpoint's configuration says in which one its workers run"
 _WHITELIST = "The functions that an endpoint runs are set in its configuration (allowed_functions)"
-_AUTH = "This service is not Globus Auth: who may log in is set by whoever runs it, in hub.yaml"
+_AUTH = "This service is not Globus Auth: whoever runs it says who may log in, and who is who"
+_OTHERS = "There are no other services here that act for the users of this one, or are shown its tokens"
+_CONSENTS = "Consents are not kept: a client that may log in here may ask for all that there is"
 
 REFUSED = {
     ("POST", "/v2/containers"): (410, _CONTAINERS),
@@ -24,6 +26,9 @@ REFUSED = {
     ("GET", "/v2/endpoints/{id}/whitelist"): (410, _WHITELIST),
     ("POST", "/v2/endpoints/{id}/whitelist"): (410, _WHITELIST),
     ("DELETE", "/v2/endpoints/{id}/whitelist/{function}"): (410, _WHITELIST),
+    ("GET", "/.well-known/openid-configuration"): (501, "This service gives no identity tokens"),
+    ("POST", "/v2/oauth2/token/introspect"): (501, _OTHERS),
+    ("GET", "/v2/api/identities/{id}/consents"): (501, _CONSENTS),
     ("GET", "/v2/api/identity_providers"): (501, _AUTH),
     ("GET", "/v2/api/clients"): (501, _AUTH),
     ("POST", "/v2/api/clients"): (501, _AUTH),
@@ -33,11 +38,11 @@ REFUSED = {
     ("GET", "/v2/api/clients/{id}/credentials"): (501, _AUTH),
     ("POST", "/v2/api/clients/{id}/credentials"): (501, _AUTH),
     ("DELETE", "/v2/api/clients/{id}/credentials/{credential}"): (501, _AUTH),
-    ("GET", "/v2/api/scopes"): (501, _AUTH),
-    ("GET", "/v2/api/scopes/{id}"): (501, _AUTH),
-    ("PUT", "/v2/api/scopes/{id}"): (501, _AUTH),
-    ("DELETE", "/v2/api/scopes/{id}"): (501, _AUTH),
-    ("POST", "/v2/api/clients/{id}/scopes"): (501, _AUTH),
+    ("POST", "/v2/api/clients/{id}/scopes"): (501, _OTHERS),
+    ("GET", "/v2/api/scopes"): (501, _OTHERS),
+    ("GET", "/v2/api/scopes/{id}"): (501, _OTHERS),
+    ("PUT", "/v2/api/scopes/{id}"): (501, _OTHERS),
+    ("DELETE", "/v2/api/scopes/{id}"): (501, _OTHERS),
 }
 """Status and reason by method and path."""
 

@@ -15,6 +15,7 @@ token = Table(
     Column("hash", LargeBinary, primary_key=True),
     Column("client", Text, nullable=False),
     Column("resource_server", Text, nullable=False),
+    Column("scope", Text, nullable=False, server_default=""),
     Column("expires", Double, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -106,6 +107,32 @@ task = Table(
     Column("forwarded", Boolean, nullable=False, server_default=false()),
     Index("task_by_group", "task_group"),
     Index("task_by_end", "ended_at"),
+)
+
+project = Table(
+    "project",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("made_by", Text, nullable=False),
+    Column("record", Text, nullable=False),
+    Index("project_by_maker", "made_by"),
+)
+
+project_admin = Table(
+    "project_admin",
+    metadata,
+    Column("identity", Text, primary_key=True),
+    Column("project", Text, primary_key=True),
+    Index("project_admin_by_project", "project"),
+)
+
+policy = Table(
+    "policy",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("record", Text, nullable=False),
+    Index("policy_by_project", "project"),
 )
 
 HAS_ENDED = task.c.ended_at.is_not(None)

@@ -57,7 +57,7 @@ def test_what_is_kept_of_a_registration():
     ("change", "text"),
     [
         ({"high_assurance": True}, "cannot enforce"),
-        ({"authentication_policy": new_id()}, "cannot enforce"),
+        ({"authentication_policy": "x"}, "authentication_policy: expected a UUID"),
         ({"endpoint_name": None}, "endpoint_name: missing"),
         ({"multi_user": "yes"}, "multi_user: wrong type"),
         ({"metadata": []}, "metadata: wrong type"),

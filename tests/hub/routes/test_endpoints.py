@@ -11,6 +11,7 @@ from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.limits import Limits, Turns
 from hub.outcomes import Outcomes
+from hub.projects import Projects
 from hub.registration import Registrar
 from hub.routes.endpoints import EndpointRoutes
 from hub.shared_lock import SharedLock
@@ -49,7 +50,7 @@ def rest(store, broker):
     submitter = Submitter(
         store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS), Limits(), SharedLock()
     )
-    return Rest(EndpointRoutes(store, tokens, registrar, submitter).routes(), store)
+    return Rest(EndpointRoutes(store, tokens, Projects(store), registrar, submitter).routes(), store)
 
 
 @pytest.fixture
