@@ -11,6 +11,7 @@ import pytest
 from globus_compute_sdk import Client
 from globus_compute_sdk.sdk.auth.auth_client import ComputeAuthClient
 from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
+from globus_compute_sdk.sdk.utils.gare import gare_handler
 from globus_sdk import ComputeClientV3, ConfidentialAppAuthClient
 
 pytestmark = pytest.mark.system
@@ -103,6 +104,29 @@ def test_userinfo_and_identities(client):
         assert [i["username"] for i in me["identity_set"]] == ["alice@example.org", "al@other.example"]
         assert ac.get_identities(ids=me["sub"])["identities"][0]["username"] == "alice@example.org"
         assert ac.get_identities(usernames="bob@example.org")["identities"][0]["name"] == "bob"
+
+
+def test_who_lacks_the_scope_for_projects_is_sent_to_log_in_with_it(client, refused):
+    client("rooty")
+    with get_globus_app() as app:
+        auth = globus_sdk.AuthClient(app=app)
+        refused(403, auth.get_projects)
+        assert gare_handler(app.login, auth.get_projects).data == {"projects": []}
+
+
+def test_an_endpoint_with_a_policy_that_a_login_cannot_meet(client, refused):
+    function = client("bob").register_function(square)
+    admin = client("admin")
+    with admin.app as app:
+        auth = ComputeAuthClient(app=app)
+        project = auth.create_project("Site", "s@example.org", admin_ids=auth.userinfo()["sub"])["project"]["id"]
+        policy = {"project_id": project, "display_name": "P", "description": "D"}
+        made = auth.create_policy(**policy, domain_constraints_include=["*.example.org"])["policy"]["id"]
+        own = admin.register_endpoint("e", None, {}, multi_user=True, auth_policy=made)["endpoint_id"]
+        assert admin.get_endpoint_metadata(own)["authentication_policy"] == made
+        error = refused(403, client("bob").run, 1, endpoint_id=own, function_id=function)
+        assert "'P'" in error.message
+        refused(409, auth.delete_project, project)
 
 
 def test_functions_belong_to_who_registered_them(client, refused, manager):
