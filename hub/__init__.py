@@ -13,7 +13,7 @@ a database, and moves tasks and results through RabbitMQ. One process, one async
 `app`, `web`          all parts put together; what every REST call shares
 `limits`              how many bytes a request may have, and how many requests a client
 `routes/`             the REST calls
-`tokens`, `scopes`    bearer tokens, and for whose services they are
+`tokens`, `scopes`, `consents`   bearer tokens, for whose services they are, and what stood in brackets
 `amqp/`               the connection to RabbitMQ, its names, and what its accounts may do
 `sweeper`             forgets what is over
 `endpoints`, `registration`   managers and user endpoints as rows of the store; how managers come and go

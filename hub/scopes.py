@@ -25,6 +25,8 @@ MANAGE_PROJECTS = f"urn:globus:auth:scope:{AUTH}:manage_projects"
 
 MOST_SCOPES = 50
 """That are asked for at once: each resource server is a token."""
+DEEPEST = 8
+"""Brackets in each other."""
 LONGEST_SCOPE = 256
 
 _RESOURCE_SERVERS = {
@@ -41,7 +43,7 @@ _SERVER = r"((?:[a-z0-9-]+\.)+[a-z0-9-]+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0
 _SCOPE = re.compile(
     rf"(?:urn:globus:auth:scope:{_SERVER}:|https://auth\.globus\.org/scopes/{_SERVER}/)[\w.:-]+", re.ASCII
 )
-_TOKEN = re.compile(r"[\[\] ]|[^\[\] ]+")
+_PART = re.compile(r"[\[\] ]|[^\[\] ]+")
 
 
 def by_resource_server(text: str) -> dict[str, list[str]]:
@@ -51,36 +53,45 @@ def by_resource_server(text: str) -> dict[str, list[str]]:
         ApiError: 400 for none, too many, or what is no scope.
     """
     found: dict[str, list[str]] = {}
-    for scope in dict.fromkeys(_asked_for(" ".join(text.split()))):
-        found.setdefault(_resource_server(scope), []).append(scope)
+    for path in paths(text):
+        if len(path) == 1:
+            found.setdefault(_resource_server(path[0]), []).append(path[0])
     if not found:
         raise _invalid("No scope was asked for")
-    if len([scope for scopes in found.values() for scope in scopes]) > MOST_SCOPES:
-        raise _invalid(f"More than {MOST_SCOPES} scopes were asked for at once")
     return found
 
 
-def _asked_for(text: str) -> list[str]:
-    """Lists the scopes that are not in brackets, each without its brackets and `*`."""
-    found = []
-    depth, before = 0, " "
-    for token in _TOKEN.findall(text):
-        is_scope = token not in ("[", "]", " ")
-        follows = {"[": before not in "[] ", "]": before not in "[ ", " ": before != "["}
-        if not follows.get(token, before in "[ "):
-            raise _invalid(f"The scopes do not have the form 'a b[c *d]' at {token[:LONGEST_SCOPE]!r}")
-        depth += {"[": 1, "]": -1}.get(token, 0)
-        if depth < 0:
-            break
+def paths(text: str) -> list[tuple[str, ...]]:
+    """Lists all scopes without their `*`, each as the end of the path of those in whose brackets it is.
+
+    Raises:
+        ApiError: 400 for too many, or what is no scope.
+    """
+    found: dict[tuple[str, ...], None] = {}
+    above: list[str] = []
+    scope, before = "", " "
+    for part in _PART.findall(" ".join(text.split())):
+        is_scope = part not in ("[", "]", " ")
+        follows = {"[": before not in "[] ", "]": before not in "[ " and above, " ": before != "["}
+        if not follows.get(part, before in "[ "):
+            raise _invalid(f"The scopes do not have the form 'a b[c *d]' at {part[:LONGEST_SCOPE]!r}")
         if is_scope:
-            scope = token.removeprefix("*")
+            scope = part.removeprefix("*")
             _resource_server(scope)
-            if depth == 0:
-                found.append(scope)
-        before = "a" if is_scope else token
-    if depth != 0:
+            path = (*above, scope)
+            found[path] = None
+        elif part == "[":
+            above.append(scope)
+        elif part == "]":
+            above.pop()
+        if len(above) > DEEPEST or len(found) > MOST_SCOPES:
+            raise _invalid(
+                f"More than {MOST_SCOPES} scopes were asked for at once, or {DEEPEST} brackets in each other"
+            )
+        before = "a" if is_scope else part
+    if above:
         raise _invalid("The scopes have a bracket without its other half")
-    return found
+    return list(found)
 
 
 def _resource_server(scope: str) -> str:

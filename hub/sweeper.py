@@ -9,6 +9,7 @@ import time
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from hub import consents
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.outcomes import Outcomes
@@ -56,6 +57,7 @@ class Sweeper:
         now = time.time()
         old = now - KEEP
         self._passwords.forget_old(db, now)
+        consents.forget_old(db, now)
         token, task, group, start, user_endpoint = (
             tables.token,
             tables.task,

@@ -12,10 +12,12 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 from starlette.requests import Request
 
+from hub import consents
 from hub.clients import Client
 from hub.limits import Turns
 from hub.scopes import COMPUTE, by_resource_server
@@ -73,7 +75,8 @@ class Tokens:
         Raises:
             ApiError: 400 for what is no scope, too many, or none.
         """
-        by_server = by_resource_server(" ".join(scopes))
+        asked = " ".join(scopes)
+        by_server = by_resource_server(asked)
         grants = [Grant(rs, " ".join(asked), secrets.token_urlsafe(32)) for rs, asked in by_server.items()]
         expires = time.time() + LIFETIME
         rows = [
@@ -86,7 +89,12 @@ class Tokens:
             }
             for grant in grants
         ]
-        await self._store.write(lambda db: db.execute(insert(tables.token), rows))
+
+        def keep(db: Connection) -> None:
+            db.execute(insert(tables.token), rows)
+            consents.keep(db, client.client_id, asked)
+
+        await self._store.write(keep)
         return grants
 
     async def caller(self, request: Request, resource_server: str = COMPUTE, scope: str | None = None) -> Client:
@@ -110,6 +118,10 @@ class Tokens:
             raise NeedsLogin("ConsentRequired", text, required_scopes=[scope])
         self._turns.begin(request.scope, client.client_id)
         return client
+
+    async def consents(self, client: Client) -> list[dict[str, Any]]:
+        """Shows what the client's logins had in brackets."""
+        return await consents.shown(self._store, client)
 
     async def revoke(self, client: Client, token: str) -> None:
         """Ends a token of `client`; an unknown one is as good as revoked."""

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from hub.clients import Client
 from hub.scopes import AUTH
 from hub.tokens import LIFETIME, Grant, Tokens
-from hub.web import ApiError, Json, form
+from hub.web import ApiError, Json, NotFound, form, path_id
 
 
 class AuthRoutes:
@@ -29,6 +29,7 @@ class AuthRoutes:
             Route("/v2/oauth2/token/revoke", self.revoke, methods=["POST"]),
             Route("/v2/oauth2/userinfo", self.userinfo, methods=["GET"]),
             Route("/v2/api/identities", self.identities, methods=["GET"]),
+            Route("/v2/api/identities/{id}/consents", self.consents, methods=["GET"]),
         ]
 
     async def token(self, request: Request) -> Json:
@@ -72,6 +73,14 @@ class AuthRoutes:
         names = [name.strip() for name in asked.get("usernames", "").split(",")]
         found = [i for i in self._identities.values() if i.id in ids or i.username in names]
         return Json({"identities": [identity.record() for identity in found]})
+
+    async def consents(self, request: Request) -> Json:
+        """Lists what the caller's clients have asked for in brackets; of other people's nothing is told."""
+        caller = await self._tokens.caller(request, AUTH)
+        identity = path_id(request, "identity")
+        if not caller.is_one_of(identity):
+            raise NotFound("identity", identity)
+        return Json({"consents": await self._tokens.consents(caller)})
 
 
 def _token(grant: Grant) -> dict[str, Any]:

@@ -16,7 +16,6 @@ _CONTAINERS = "Containers are not registered any more: an endpoint's configurati
 _WHITELIST = "The functions that an endpoint runs are set in its configuration (allowed_functions)"
 _AUTH = "This service is not Globus Auth: whoever runs it says who may log in, and who is who"
 _OTHERS = "There are no other services here that act for the users of this one, or are shown its tokens"
-_CONSENTS = "Consents are not kept: a client that may log in here may ask for all that there is"
 
 REFUSED = {
     ("POST", "/v2/containers"): (410, _CONTAINERS),
@@ -28,7 +27,6 @@ REFUSED = {
     ("DELETE", "/v2/endpoints/{id}/whitelist/{function}"): (410, _WHITELIST),
     ("GET", "/.well-known/openid-configuration"): (501, "This service gives no identity tokens"),
     ("POST", "/v2/oauth2/token/introspect"): (501, _OTHERS),
-    ("GET", "/v2/api/identities/{id}/consents"): (501, _CONSENTS),
     ("GET", "/v2/api/identity_providers"): (501, _AUTH),
     ("GET", "/v2/api/clients"): (501, _AUTH),
     ("POST", "/v2/api/clients"): (501, _AUTH),

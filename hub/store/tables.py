@@ -109,6 +109,15 @@ task = Table(
     Index("task_by_end", "ended_at"),
 )
 
+consent = Table(
+    "consent",
+    metadata,
+    Column("client", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("given_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 project = Table(
     "project",
     metadata,

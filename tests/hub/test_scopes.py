@@ -6,7 +6,7 @@ import globus_sdk
 import pytest
 from globus_sdk import scopes as known
 
-from hub.scopes import LONGEST_SCOPE, MOST_SCOPES, by_resource_server
+from hub.scopes import DEEPEST, LONGEST_SCOPE, MOST_SCOPES, by_resource_server, paths
 from hub.web import ApiError
 
 TRANSFER = "urn:globus:auth:scope:transfer.api.globus.org:all"
@@ -93,6 +93,23 @@ def test_what_is_no_scope_is_refused(text):
     assert (refused.value.status, refused.value.code) == (400, "invalid_scope")
 
 
-def test_however_deep_the_brackets_are():
-    deep = "openid[" * 20_000 + "openid" + "]" * 20_000
-    assert by_resource_server(deep) == {"auth.globus.org": ["openid"]}
+def test_brackets_are_read_to_some_depth():
+    def nested(depth):
+        return "openid[" * depth + "email" + "]" * depth
+
+    assert paths(nested(DEEPEST))[-1] == (*["openid"] * DEEPEST, "email")
+    with pytest.raises(ApiError):
+        by_resource_server(nested(DEEPEST + 1))
+    with pytest.raises(ApiError):
+        by_resource_server(nested(8_000))
+
+
+def test_paths_lead_to_what_is_in_brackets():
+    text = f"openid {TRANSFER}[*{COLLECTION}[email] profile] {TRANSFER}[profile]"
+    assert paths(text) == [
+        ("openid",),
+        (TRANSFER,),
+        (TRANSFER, COLLECTION),
+        (TRANSFER, COLLECTION, "email"),
+        (TRANSFER, "profile"),
+    ]

@@ -74,6 +74,18 @@ def test_identities_by_id_and_by_name(rest):
     assert found("") == []
 
 
+def test_consents_are_ones_own(rest):
+    ask_for_token(rest, scope="urn:globus:auth:scope:transfer.api.globus.org:all[openid]")
+
+    def told(caller, identity):
+        return run(rest("GET", f"/v2/api/identities/{identity.id}/consents", caller, scope="openid"))
+
+    assert [len(each["dependency_path"]) for each in told(ALICE, ALICE.identity).json["consents"]] == [1, 2]
+    assert told(ALICE, ALICE.identities[1]).status == 200
+    assert told(BOB, BOB.identity).json == {"consents": []}
+    assert told(BOB, ALICE.identity).status == 404
+
+
 def test_a_token_for_compute_is_none_for_auth(rest):
     for path in ("/v2/oauth2/userinfo", "/v2/api/identities"):
         assert run(rest("GET", path, ALICE)).status == 403
