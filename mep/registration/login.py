@@ -124,6 +124,6 @@ def _environment(config: ManagerConfig) -> str:
 
 
 def ask_for_linked(app: globus_sdk.GlobusApp) -> None:
-    """From now on a login of this app must allow us to see linked identities."""
-    scopes = globus_sdk.AuthClient.scopes
-    app.add_scope_requirements({scopes.resource_server: [scopes.openid, scopes.view_identity_set]})
+    """From now on a login of this app must allow us to see whose it is, and linked identities."""
+    scopes = [*globus_sdk.AuthClient.default_scope_requirements, globus_sdk.AuthClient.scopes.view_identity_set]
+    app.add_scope_requirements({globus_sdk.AuthClient.scopes.resource_server: scopes})
