@@ -6,7 +6,8 @@ a database, and moves tasks and results through RabbitMQ. One process, one async
 `cli`, `server`       start and stop
 `setup/`              RabbitMQ, account, files and units of a new hub
 `systemd`             sockets that systemd holds, and readiness
-`config`, `clients`   hub.yaml; who a client credential stands for
+`config`, `clients`   hub.yaml; who a client credential or a person stands for
+`callers`, `sessions` finds them by id; who is logged in at the hub's pages
 `login/`              logging in with a browser at the site's provider
 `store/`              the database: tables, reads, writes in group commits
 `forwarder`           on a host without the hub: the port that clients ask, and TLS to the hub

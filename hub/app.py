@@ -12,21 +12,27 @@ from starlette.routing import Route
 from hub.amqp import topology
 from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.commands import Commands
 from hub.config import HubConfig
 from hub.failed_starts import FailedStarts
 from hub.heartbeats import Heartbeats
 from hub.limits import LimitedRequests, Turns
+from hub.login.grants import Grants
+from hub.login.provider import Provider
+from hub.login.signing import Signer
 from hub.outcomes import Outcomes
 from hub.projects import Projects
 from hub.registration import Registrar
 from hub.routes import refused
-from hub.routes.auth import AuthRoutes
+from hub.routes.auth import AuthRoutes, People
 from hub.routes.broker import BrokerRoutes
 from hub.routes.endpoints import EndpointRoutes
 from hub.routes.functions import FunctionRoutes
+from hub.routes.login import LoginRoutes
 from hub.routes.projects import ProjectRoutes
 from hub.routes.tasks import TaskRoutes
+from hub.sessions import Sessions
 from hub.shared_lock import SharedLock
 from hub.store.store import Store
 from hub.submission import Submitter
@@ -49,9 +55,10 @@ class Hub:
     def __init__(self, config: HubConfig, store: Store) -> None:
         self._broker = Broker(config.broker.url)
         turns = Turns(config.limits)
-        tokens = Tokens(store, config.clients, turns)
+        callers = Callers(store, config.clients, config.login.linked if config.login else None)
+        tokens = Tokens(store, callers, turns)
         passwords = Passwords(store)
-        commands = Commands(store, self._broker, passwords, config.broker, config.clients)
+        commands = Commands(store, self._broker, passwords, config.broker, callers)
         self._outcomes = Outcomes(store, self._broker)
         submissions = SharedLock()
         failed_starts = FailedStarts(store, self._broker, self._outcomes, submissions)
@@ -64,7 +71,7 @@ class Hub:
             Starlette(
                 routes=[
                     Route("/v2/version", version, methods=["GET"]),
-                    *AuthRoutes(tokens, config.clients).routes(),
+                    *_auth(config, store, tokens, callers, Sessions(store, callers, turns)),
                     *ProjectRoutes(tokens, projects).routes(),
                     *FunctionRoutes(store, tokens).routes(),
                     *EndpointRoutes(store, tokens, projects, registrar, submitter).routes(),
@@ -94,6 +101,16 @@ class Hub:
     async def connected(self) -> None:
         """Returns once `run` has made what is to be in the broker, and submissions can be taken."""
         await self._broker.connected.wait()
+
+
+def _auth(config: HubConfig, store: Store, tokens: Tokens, callers: Callers, sessions: Sessions) -> list[Route]:
+    """Lists the calls about tokens, and those by which people log in, where they can."""
+    if config.login is None:
+        return AuthRoutes(tokens, callers).routes()
+    grants = Grants(store, callers, config.login.max_age)
+    people = People(config.login, grants, Signer(store, config.login.url))
+    pages = LoginRoutes(config.login, Provider(config.login), callers, sessions, grants)
+    return [*AuthRoutes(tokens, callers, people).routes(), *pages.routes()]
 
 
 async def version(request: Request) -> Json:

@@ -1,4 +1,4 @@
-"""Who calls: a client credential and the Globus identities that it stands for, both from hub.yaml.
+"""Who calls: a client credential of hub.yaml, or a person, and the Globus identities that they stand for.
 
 With Globus Auth a credential's identity would be `CLIENT_ID@clients.auth.globus.org`. Here the file says which identity
 records a credential stands for, so that a test, or a site without internet, can be alice@example.org.
@@ -57,10 +57,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client credential. The first identity is the effective one; the others are linked to it."""
+    """A client credential, or a person, who has no secret and the id of their identity.
+
+    The first identity is the effective one; the others are linked to it.
+    """
 
     client_id: str
-    secret_sha256: bytes = field(repr=False)
+    secret_sha256: bytes | None = field(repr=False)
     identities: tuple[Identity, ...]
 
     @property
@@ -70,7 +73,8 @@ class Client:
 
     def is_secret(self, secret: str) -> bool:
         """Tells whether `secret` is this client's; compares in constant time."""
-        return hmac.compare_digest(hashlib.sha256(secret.encode()).digest(), self.secret_sha256)
+        digest = hashlib.sha256(secret.encode()).digest()
+        return self.secret_sha256 is not None and hmac.compare_digest(digest, self.secret_sha256)
 
     def is_one_of(self, identity_id: str) -> bool:
         """Tells whether `identity_id` is the effective identity or linked to it."""

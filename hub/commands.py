@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
@@ -18,6 +17,7 @@ from hub import endpoints
 from hub.amqp import topology
 from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.clients import Client
 from hub.config import BrokerConfig
 from hub.store import tables
@@ -46,13 +46,13 @@ class Commands:
         broker: Broker,
         passwords: Passwords,
         config: BrokerConfig,
-        clients: Mapping[str, Client],
+        callers: Callers,
     ) -> None:
         self._store = store
         self._broker = broker
         self._passwords = passwords
         self._config = config
-        self._clients = clients
+        self._callers = callers
         self._soon: set[asyncio.Task[None]] = set()
 
     def write_down(self, db: Connection, user_endpoint: str, now: float) -> str:
@@ -77,7 +77,7 @@ class Commands:
             ConnectionLost: not connected to RabbitMQ.
         """
         row = await self._store.one(_BY_ID, which=user_endpoint)
-        client = self._clients.get(row.client) if row else None
+        client = await self._callers.get(row.client) if row else None
         if row is None or client is None:
             return
         target = topology.target(

@@ -65,7 +65,8 @@ class Sweeper:
             tables.start,
             tables.user_endpoint,
         )
-        db.execute(delete(token).where(token.c.expires < now))
+        for each in (token, tables.refresh_token, tables.code, tables.session):
+            db.execute(delete(each).where(each.c.expires < now))
         db.execute(delete(task).where(task.c.ended_at < old))
         db.execute(delete(group).where(~exists().where(task.c.task_group == group.c.id)))
         db.execute(delete(start).where(start.c.ended_at < old))

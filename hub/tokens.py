@@ -1,4 +1,4 @@
-"""Bearer tokens: issued to client credentials, stored only as hashes, checked on every REST call.
+"""Bearer tokens: issued to client credentials and people, stored only as hashes, checked on every REST call.
 
 A token is 32 random bytes; a plain SHA-256 of it cannot be guessed back.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 from starlette.requests import Request
 
 from hub import consents
+from hub.callers import Callers
 from hub.clients import Client
 from hub.limits import Turns
 from hub.scopes import COMPUTE, by_resource_server
@@ -41,14 +43,16 @@ class Grant:
     resource_server: str
     scope: str
     access_token: str = field(repr=False)
+    expires_in: int = LIFETIME
+    refresh_token: str | None = field(default=None, repr=False)
 
 
 class Tokens:
     """Issues, checks and revokes."""
 
-    def __init__(self, store: Store, clients: Mapping[str, Client], turns: Turns) -> None:
+    def __init__(self, store: Store, callers: Callers, turns: Turns) -> None:
         self._store = store
-        self._clients = clients
+        self._callers = callers
         self._turns = turns
 
     def client_of_basic(self, request: Request) -> Client:
@@ -63,11 +67,19 @@ class Tokens:
         except (binascii.Error, UnicodeDecodeError):
             decoded = ""
         client_id, _, secret = decoded.partition(":")
-        client = self._clients.get(client_id.lower())
+        client = self._callers.with_secret(client_id)
         if client is None or not client.is_secret(secret):
             raise ApiError(401, "UNAUTHORIZED", "The client id or secret is not known here")
         self._turns.begin(request.scope, client.client_id)
         return client
+
+    def count(self, request: Request, client: Client) -> None:
+        """Counts a request that carries neither secret nor access token for a client.
+
+        Raises:
+            ApiError: 429 when it has too many.
+        """
+        self._turns.begin(request.scope, client.client_id)
 
     async def issue(self, client: Client, scopes: Iterable[str]) -> list[Grant]:
         """Makes one new token for each resource server that `scopes` name.
@@ -77,25 +89,12 @@ class Tokens:
         """
         asked = " ".join(scopes)
         by_server = by_resource_server(asked)
-        grants = [Grant(rs, " ".join(asked), secrets.token_urlsafe(32)) for rs, asked in by_server.items()]
-        expires = time.time() + LIFETIME
-        rows = [
-            {
-                "hash": _hash(grant.access_token),
-                "client": client.client_id,
-                "resource_server": grant.resource_server,
-                "scope": grant.scope,
-                "expires": expires,
-            }
-            for grant in grants
-        ]
 
-        def keep(db: Connection) -> None:
-            db.execute(insert(tables.token), rows)
+        def keep(db: Connection) -> list[Grant]:
             consents.keep(db, client.client_id, asked)
+            return new_tokens(db, client, by_server)
 
-        await self._store.write(keep)
-        return grants
+        return await self._store.write(keep)
 
     async def caller(self, request: Request, resource_server: str = COMPUTE, scope: str | None = None) -> Client:
         """Returns the client whose token the request carries; the request is its.
@@ -107,8 +106,8 @@ class Tokens:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         row = None
         if scheme.lower() == "bearer":
-            row = await self._store.one(_VALID, hash=_hash(token), now=time.time())
-        client = self._clients.get(row.client) if row else None
+            row = await self._store.one(_VALID, hash=hashed(token), now=time.time())
+        client = await self._callers.get(row.client) if row else None
         if row is None or client is None:
             raise ApiError(401, "UNAUTHORIZED", "The access token is missing, expired, revoked or not from here")
         if row.resource_server != resource_server:
@@ -125,9 +124,45 @@ class Tokens:
 
     async def revoke(self, client: Client, token: str) -> None:
         """Ends a token of `client`; an unknown one is as good as revoked."""
-        its = delete(tables.token).where(_TOKEN.hash == _hash(token.strip()), _TOKEN.client == client.client_id)
+        its = delete(tables.token).where(_TOKEN.hash == hashed(token.strip()), _TOKEN.client == client.client_id)
         await self._store.execute(its)
 
 
-def _hash(token: str) -> bytes:
+def new_tokens(
+    db: Connection,
+    client: Client,
+    by_server: Mapping[str, list[str]],
+    *,
+    expires: float = math.inf,
+    login: tuple[str, str] | None = None,
+) -> list[Grant]:
+    """Makes a token for each resource server, as part of a larger change of the store.
+
+    expires: when they end at the latest. login: of which login, and of which program, they are.
+    """
+    now = time.time()
+    ends = min(now + LIFETIME, expires)
+    grants = [
+        Grant(server, " ".join(scopes), secrets.token_urlsafe(32), max(0, int(ends - now)))
+        for server, scopes in by_server.items()
+    ]
+    of_login, app = login or (None, None)
+    rows = [
+        {
+            "hash": hashed(grant.access_token),
+            "client": client.client_id,
+            "resource_server": grant.resource_server,
+            "scope": grant.scope,
+            "expires": ends,
+            "login": of_login,
+            "app": app,
+        }
+        for grant in grants
+    ]
+    db.execute(insert(tables.token), rows)
+    return grants
+
+
+def hashed(token: str) -> bytes:
+    """What the store has of a token."""
     return hashlib.sha256(token.encode()).digest()

@@ -89,6 +89,8 @@ class HubProcess(Running):
             name: User(str(uuid.uuid4()), secrets.token_urlsafe(24), tuple(identities))
             for name, identities in records.items()
         }
+        self.login: Mapping[str, Any] | None = None
+        """What hub.yaml says about logging in, from the next start on."""
         self._process: subprocess.Popen[bytes] | None = None
         self._log_before = 0
 
@@ -146,13 +148,19 @@ class HubProcess(Running):
 
         The client's secret is in it because that is how the public packages take it.
         """
+        return {
+            **self.login_environment(user),
+            "GLOBUS_COMPUTE_CLIENT_ID": self.users[user].client_id,
+            "GLOBUS_COMPUTE_CLIENT_SECRET": self.users[user].client_secret,
+        }
+
+    def login_environment(self, user: str) -> dict[str, str]:
+        """The same for a person who logs in with a browser; `user` need not be one of `users`."""
         home = self.folder / "clients" / user
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         return {
             "GLOBUS_SDK_ENVIRONMENT": "local",
             "GLOBUS_SDK_SERVICE_URL_AUTH": f"http://localhost:{self.port}/",
-            "GLOBUS_COMPUTE_CLIENT_ID": self.users[user].client_id,
-            "GLOBUS_COMPUTE_CLIENT_SECRET": self.users[user].client_secret,
             "GLOBUS_COMPUTE_USER_DIR": str(home),
         }
 
@@ -177,6 +185,8 @@ class HubProcess(Running):
         if self._certificate is not None:
             files = {"certificate": str(self._certificate), "key": str(self._certificate)}
             document["tls"] = {"listen": f"127.0.0.1:{self.tls_port}", **files}
+        if self.login is not None:
+            document["login"] = dict(self.login)
         write_private(path, yaml.safe_dump(document))
         return path
 

@@ -57,7 +57,7 @@ def identities(config: LoginConfig, claims: Mapping[str, Any], authenticated_at:
         )
 
     more = tuple(record(identity_id(config, f"username:{each}"), each) for each in others)
-    return (record(identity_id(config, str(claims["sub"])), main), *more, *config.linked.get(main, ()))
+    return (record(identity_id(config, str(claims["sub"])), main), *more)
 
 
 def _username(config: LoginConfig, claims: Mapping[str, Any], value: object, claim: str) -> str:

@@ -17,7 +17,77 @@ token = Table(
     Column("resource_server", Text, nullable=False),
     Column("scope", Text, nullable=False, server_default=""),
     Column("expires", Double, nullable=False),
+    Column("login", Text),
+    Column("app", Text),
+    Index("token_by_login", "login"),
     sqlite_with_rowid=False,
+)
+"""`login` and `app`: of which login with a browser it is, and of which program."""
+
+refresh_token = Table(
+    "refresh_token",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("login", Text, nullable=False),
+    Column("app", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("resource_server", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("expires", Double, nullable=False),
+    Index("refresh_token_by_login", "login"),
+    sqlite_with_rowid=False,
+)
+
+code = Table(
+    "code",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("login", Text, nullable=False),
+    Column("app", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("challenge", Text, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("offline", Boolean, nullable=False),
+    Column("authenticated_at", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Column("used", Boolean, nullable=False, server_default=false()),
+    sqlite_with_rowid=False,
+)
+"""Of consents. A used one stays until it would have expired, to be known when it comes again."""
+
+session = Table(
+    "session",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("client", Text, nullable=False),
+    Column("authenticated_at", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+person = Table(
+    "person",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("identities", Text, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
+
+person_name = Table(
+    "person_name",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("person", Text, nullable=False),
+    Index("person_name_by_person", "person"),
+)
+"""A username is one person's."""
+
+signing_key = Table(
+    "signing_key",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("pem", Text, nullable=False),
 )
 
 password = Table(

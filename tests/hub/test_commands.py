@@ -11,6 +11,7 @@ import pytest
 from hub import commands as module
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.commands import Commands
 from tests.hub.units import (
     ALICE,
@@ -35,7 +36,7 @@ def broker():
 
 @pytest.fixture
 def commands(store, broker):
-    return Commands(store, broker, Passwords(store), CONFIG, CLIENTS)
+    return Commands(store, broker, Passwords(store), CONFIG, Callers(store, CLIENTS))
 
 
 def starts(store):
@@ -110,7 +111,7 @@ def test_a_manager_that_is_away_and_a_client_that_is_no_more(store, broker, comm
         broker.unroutable = {f"{manager}.commands"}
         await commands.send(user_endpoint, "pw")
         broker.unroutable = set()
-        await Commands(store, broker, Passwords(store), CONFIG, {}).send(user_endpoint, "pw")
+        await Commands(store, broker, Passwords(store), CONFIG, Callers(store, {})).send(user_endpoint, "pw")
         await commands.send("unknown", "pw")
         assert broker.sent == []
         broker.lose()

@@ -12,6 +12,7 @@ from hub import commands as commands_module
 from hub import endpoints
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.commands import Commands
 from hub.failed_starts import START_FAILED, FailedStarts
 from hub.heartbeats import Heartbeats
@@ -42,7 +43,7 @@ class Site:
         self.store = store
         self.broker = StubBroker()
         self.passwords = passwords = Passwords(store)
-        self.commands = Commands(store, self.broker, passwords, CONFIG, CLIENTS)
+        self.commands = Commands(store, self.broker, passwords, CONFIG, Callers(store, CLIENTS))
         failed_starts = FailedStarts(store, self.broker, Outcomes(store, self.broker), SharedLock())
         self.heartbeats = Heartbeats(store, passwords, self.commands, failed_starts)
 

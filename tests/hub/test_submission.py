@@ -11,6 +11,7 @@ import pytest
 from hub import endpoints, submission
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.commands import Commands
 from hub.limits import Limits
 from hub.shared_lock import SharedLock
@@ -45,7 +46,7 @@ class Site:
     def __init__(self, store, broker, **limits):
         self.store = store
         self.broker = broker
-        commands = Commands(store, broker, Passwords(store), CONFIG, CLIENTS)
+        commands = Commands(store, broker, Passwords(store), CONFIG, Callers(store, CLIENTS))
         self.submitter = Submitter(store, broker, commands, Limits(**limits), SharedLock())
         self.function = new_id()
 

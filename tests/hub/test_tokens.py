@@ -6,6 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from hub import tokens as module
+from hub.callers import Callers
 from hub.limits import Limits, Turns
 from hub.scopes import AUTH, COMPUTE
 from hub.tokens import Tokens
@@ -15,7 +16,7 @@ from tests.hub.units import ALICE, BOB, CLIENTS, COMPUTE_SCOPE, basic, change, r
 
 @pytest.fixture
 def tokens(store):
-    return Tokens(store, CLIENTS, Turns(Limits()))
+    return Tokens(store, Callers(store, CLIENTS), Turns(Limits()))
 
 
 def request(headers):
@@ -86,8 +87,8 @@ def test_who_has_no_valid_token_is_nobody(tokens, store):
 
 
 def test_a_credential_that_hub_yaml_no_longer_has_is_nobody(store):
-    (grant,) = run(Tokens(store, CLIENTS, Turns(Limits())).issue(ALICE, [COMPUTE_SCOPE]))
-    without = Tokens(store, {BOB.client_id: BOB}, Turns(Limits()))
+    (grant,) = run(Tokens(store, Callers(store, CLIENTS), Turns(Limits())).issue(ALICE, [COMPUTE_SCOPE]))
+    without = Tokens(store, Callers(store, {BOB.client_id: BOB}), Turns(Limits()))
     assert status(without, bearer(grant.access_token)) == 401
 
 

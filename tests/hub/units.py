@@ -17,6 +17,7 @@ from sqlalchemy import Row, insert, text
 from starlette.applications import Starlette
 
 from hub.amqp import topology
+from hub.callers import Callers
 from hub.clients import Client, Identity
 from hub.config import BrokerConfig
 from hub.limits import Limits, Turns
@@ -200,7 +201,7 @@ class Rest:
         self._app: Callable[..., Awaitable[None]] = Starlette(
             routes=routes, exception_handlers={ApiError: error_response}
         )
-        self._tokens = None if store is None else Tokens(store, CLIENTS, Turns(Limits()))
+        self._tokens = None if store is None else Tokens(store, Callers(store, CLIENTS), Turns(Limits()))
 
     async def __call__(
         self,

@@ -6,7 +6,6 @@ import pytest
 
 from hub.login.claims import MOST_LINKED, NotAllowed, identities
 from hub.login.settings import ClaimNames, LoginConfig
-from tests.hub.units import identity
 
 CLAIMS = {"sub": "1", "preferred_username": "alice", "email": "alice@example.org", "name": "Alice"}
 
@@ -77,11 +76,6 @@ def test_linked_names_are_held_to_the_same_rules():
         with pytest.raises(NotAllowed):
             identities(linked, {**CLAIMS, "linked": wrong}, 17)
     assert len(identities(config(), {**CLAIMS, "linked": ["alice.a"]}, 17)) == 1
-
-
-def test_an_admin_may_link_identities():
-    more = identity("al")
-    assert identities(config(linked={"alice@example.org": (more,)}), CLAIMS, 17)[1:] == (more,)
 
 
 def test_other_claims_are_bounded_and_plain():

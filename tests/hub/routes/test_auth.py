@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hub.callers import Callers
 from hub.limits import Limits, Turns
 from hub.routes.auth import AuthRoutes
 from hub.tokens import Tokens
@@ -12,7 +13,9 @@ from tests.hub.units import ALICE, BOB, CLIENTS, COMPUTE_SCOPE, Rest, basic, new
 
 @pytest.fixture
 def rest(store):
-    return Rest(AuthRoutes(Tokens(store, CLIENTS, Turns(Limits())), CLIENTS).routes(), store)
+    return Rest(
+        AuthRoutes(Tokens(store, Callers(store, CLIENTS), Turns(Limits())), Callers(store, CLIENTS)).routes(), store
+    )
 
 
 def ask_for_token(rest, **changes):

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.commands import Commands
 from hub.limits import Limits, Turns
 from hub.outcomes import Outcomes
@@ -45,10 +46,14 @@ def broker():
 
 @pytest.fixture
 def rest(store, broker):
-    tokens = Tokens(store, CLIENTS, Turns(Limits()))
+    tokens = Tokens(store, Callers(store, CLIENTS), Turns(Limits()))
     registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker), Limits())
     submitter = Submitter(
-        store, broker, Commands(store, broker, Passwords(store), CONFIG, CLIENTS), Limits(), SharedLock()
+        store,
+        broker,
+        Commands(store, broker, Passwords(store), CONFIG, Callers(store, CLIENTS)),
+        Limits(),
+        SharedLock(),
     )
     return Rest(EndpointRoutes(store, tokens, Projects(store), registrar, submitter).routes(), store)
 

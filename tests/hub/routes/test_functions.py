@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hub.callers import Callers
 from hub.limits import Limits, Turns
 from hub.routes.functions import FunctionRoutes
 from hub.tokens import Tokens
@@ -14,7 +15,7 @@ BODY = {"function_name": "f", "function_code": "code", "description": "x²", "me
 
 @pytest.fixture
 def rest(store):
-    return Rest(FunctionRoutes(store, Tokens(store, CLIENTS, Turns(Limits()))).routes(), store)
+    return Rest(FunctionRoutes(store, Tokens(store, Callers(store, CLIENTS), Turns(Limits()))).routes(), store)
 
 
 def register(rest, **changes):

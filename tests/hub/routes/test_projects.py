@@ -6,6 +6,7 @@ import pytest
 
 from hub import projects as module
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.commands import Commands
 from hub.limits import Limits, Turns
 from hub.outcomes import Outcomes
@@ -28,9 +29,13 @@ class Site:
     """REST calls about projects and endpoints."""
 
     def __init__(self, store):
-        tokens, projects, broker = Tokens(store, CLIENTS, Turns(Limits())), Projects(store), StubBroker()
+        tokens, projects, broker = (
+            Tokens(store, Callers(store, CLIENTS), Turns(Limits())),
+            Projects(store),
+            StubBroker(),
+        )
         registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker), Limits())
-        commands = Commands(store, broker, Passwords(store), CONFIG, CLIENTS)
+        commands = Commands(store, broker, Passwords(store), CONFIG, Callers(store, CLIENTS))
         submitter = Submitter(store, broker, commands, Limits(), SharedLock())
         endpoints = EndpointRoutes(store, tokens, projects, registrar, submitter)
         self.store = store

@@ -8,6 +8,7 @@ import pytest
 
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
+from hub.callers import Callers
 from hub.limits import Limits, Turns
 from hub.routes import tasks as module
 from hub.routes.tasks import TaskRoutes
@@ -24,7 +25,10 @@ def broker():
 @pytest.fixture
 def rest(store, broker):
     return Rest(
-        TaskRoutes(store, Tokens(store, CLIENTS, Turns(Limits())), broker, Passwords(store), CONFIG).routes(), store
+        TaskRoutes(
+            store, Tokens(store, Callers(store, CLIENTS), Turns(Limits())), broker, Passwords(store), CONFIG
+        ).routes(),
+        store,
     )
 
 
