@@ -40,6 +40,20 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _CLOSE_RANGE = 436
 """The number of the call on all of these architectures."""
 _LOGIN_UID = "/proc/self/loginuid"
+HANDLED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+    signal.SIGWINCH,
+)
+"""What a process of ours may have a handler for. It is blocked around each fork: one that comes before the child has
+reset its handlers must not be taken for one to the parent. Python makes an object of each signal that
+is blocked, twice: there are 62."""
 
 
 def last_capability() -> int:

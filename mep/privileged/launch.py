@@ -101,8 +101,7 @@ def start(spec: LaunchSpec, *, held: bool = False) -> Started:
         report, child_report = _pipe(ours, childs)
         child_gate, gate = _pipe(childs, ours) if held else (None, None)
         parent = os.getpid()
-        # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, kernel.HANDLED)
         ours.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
         pid = os.fork()
         if pid == 0:

@@ -144,8 +144,7 @@ def _some(said: bytes) -> bytes:
 
 
 def _begin(child: Callable[[], NoReturn]) -> int:
-    # A signal that comes before the child has reset its handlers must not be taken for one to the parent.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, kernel.HANDLED)
     try:
         pid = os.fork()
         if pid == 0:
@@ -233,7 +232,7 @@ def _child(answer: Callable[[], bytes], writing: int, parent: int) -> NoReturn:
 def _let_go(writing: int) -> None:
     """Lets go of what is the parent's: signals, descriptors, memory that is shared until it is written to."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
+    for number in kernel.HANDLED:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

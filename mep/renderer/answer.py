@@ -1,6 +1,7 @@
 """From a request to its answer, in a child of the render server: checks the options, fills in the template.
 
-`server` calls `warm_up` once and `answer` in each child; `processes.render_protocol` has the files that it is given.
+`server` calls `warm_up` once, `prepare` for each profile, and `answer` in each child; `processes.render_protocol` has
+the files that they are given.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def warm_up() -> None:
         for schema in (None, {"properties": {"A": {"$ref": "#", "pattern": "^a"}}}, {"required": ["B"]}):
             profile = {"template": "t", "templates": {"t": text}, "schema": schema, "config": {}, "environment": {}}
             answer([json.dumps(profile).encode(), b'{"A": "a"}', b"{}", b"{}"])
+
+
+def prepare(profile: bytes) -> None:
+    """Does what the requests of a profile have in common. profile: its file."""
+    template.prepare(json.loads(profile)["templates"])
 
 
 def answer(files: Sequence[bytes]) -> tuple[bool, bytes]:

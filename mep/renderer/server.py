@@ -3,8 +3,9 @@
 User options are hostile until proven otherwise: a schema's pattern may backtrack for ever, a template's loop may be
 driven by an option, the sandbox may have a hole. So this runs as an account that owns nothing, in two kinds of process:
 
-  server  imports what is needed, once, and forks. It handles no byte of a request or an answer, so none is in its
-          memory, where it would live on and be inherited by the next child. It has given up the network.
+  server  imports what is needed and compiles the templates of a profile, once, and forks. It handles no byte of a
+          client's or of an answer, so none is in its memory, where it would live on and be inherited by the next
+          child. It has given up the network.
   child   takes its limits, then reads its request, has `answer` answer it, and ends. The files in memory with request
           and answer are all it has, and it can get no other descriptor, so it opens no file and no socket, and it
           starts no process. PARALLEL run at a time.
@@ -50,6 +51,8 @@ from mep.processes.sealed_file import SealedFile
 
 Handler = Callable[[Sequence[bytes]], tuple[bool, bytes]]
 """Makes the answer to a request: whether it is granted, and what to say. May raise anything."""
+Prepare = Callable[[bytes], None]
+"""Does what the requests of a profile have in common; it is given the profile's file."""
 _REFUSED = 4
 """The exit code of a child whose answer is a refusal."""
 _SAYS = {0: FromRenderer.RENDERED, _REFUSED: FromRenderer.REFUSED}
@@ -62,11 +65,9 @@ def main() -> None:
     from mep.renderer import answer
 
     answer.warm_up()
-    gc.collect()
-    gc.freeze()  # what is shared with the children stays shared
     try:
         with socket.socket(fileno=0) as connection:
-            _Server(connection, answer.answer).serve()
+            _Server(connection, answer.prepare, answer.answer).serve()
     except ConnectionError:
         return
 
@@ -89,9 +90,11 @@ class _Child:
 class _Server:
     """Forks a child for each job that comes, and tells how it ended."""
 
-    def __init__(self, connection: socket.socket, handle: Handler) -> None:
+    def __init__(self, connection: socket.socket, prepare: Prepare, handle: Handler) -> None:
         self._connection = connection
+        self._prepare = prepare
         self._handle = handle
+        self._prepared: SealedFile | None = None
         self._selector = selectors.DefaultSelector()
         self._children: list[_Child] = []
         self._open = False
@@ -125,6 +128,7 @@ class _Server:
         if question is None:
             return False
         _, job, _, files = question
+        self._know(files[0])
         server = os.getpid()
         try:
             answer = SealedFile(unsealed("answer"))
@@ -138,6 +142,14 @@ class _Server:
         self._children.append(child)
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
         return True
+
+    def _know(self, profile: SealedFile) -> None:
+        """Has what comes with a profile prepared once: the monitor sends the same file with all of its requests."""
+        if self._prepared is None or not os.path.sameopenfile(self._prepared.descriptor, profile.descriptor):
+            self._prepare(profile.read())
+            self._prepared = profile
+            gc.collect()
+            gc.freeze()  # what is shared with the children stays shared
 
     def _reap(self, child: _Child) -> None:
         self._selector.unregister(child.pidfd)

@@ -6,6 +6,8 @@ Templates are the admin's and trusted; what they are filled with is not.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +52,14 @@ def variables(templates: Mapping[str, str]) -> set[str] | None:
         return None
 
 
+def prepare(templates: Mapping[str, str]) -> None:
+    """Compiles them ahead of `fill_in`, which will say what is wrong with one."""
+    made = _environment(templates)
+    for name in templates:
+        with contextlib.suppress(Exception):
+            made.get_template(name)
+
+
 def fill_in(templates: Mapping[str, str], name: str, variables: Mapping[str, Any]) -> str:
     """The text of template `name` with these variables."""
     try:
@@ -88,9 +98,14 @@ def check_config(text: str, name: str) -> None:
 
 
 def _environment(templates: Mapping[str, str]) -> jinja2.Environment:
-    """An environment that knows `templates` by name, and the filter `shell_escape`."""
+    """An environment that knows `templates` by name, and the filter `shell_escape`. It keeps what it has compiled."""
+    return _environment_of(tuple(templates.items()))
+
+
+@functools.lru_cache(maxsize=1)
+def _environment_of(templates: tuple[tuple[str, str], ...]) -> jinja2.Environment:
     made = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, loader=jinja2.DictLoader(templates)
+        undefined=jinja2.StrictUndefined, loader=jinja2.DictLoader(dict(templates))
     )
     made.filters["shell_escape"] = shell_escape
     made.policies["json.dumps_function"] = to_json

@@ -6,7 +6,9 @@ import asyncio
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from lab.waiting import aiountil
 from mep.accounts import look_up
 from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.renderer import Renderer
+from mep.processes import helper
 from mep.reader import loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
@@ -26,6 +29,15 @@ from mep.request.start_endpoint import StartEndpoint
 pytestmark = pytest.mark.usefixtures("root")
 
 Render = Callable[..., str]
+COMPILES_IN_THE_SERVER_ONLY = """
+import os
+import jinja2
+from mep.renderer import server
+
+compiles, ours = jinja2.Environment.compile, os.getpid()
+jinja2.Environment.compile = lambda *given, **named: compiles(*given, **named) if os.getpid() == ours else 1 / 0
+server.main()
+"""
 
 
 @pytest.fixture
@@ -140,6 +152,18 @@ def test_every_filter_works_in_a_process_that_can_open_no_file(render: Render) -
     ]
     template = "".join(f"{{% set x %}}{use}{{% endset %}}" for use in uses)
     assert "a: 1" in render({"V": "a b"}, template=f"{template}{ENGINE}a: 1\n")
+
+
+def test_a_template_is_compiled_once_for_all_requests(render: Render, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="mep-test-"))
+    try:
+        folder.chmod(0o755)
+        (folder / "server.py").write_text(COMPILES_IN_THE_SERVER_ONLY)
+        monkeypatch.setattr(helper, "_ARGUMENTS", ("-I", str(folder / "server.py")))
+        included = "{% include 'more.j2' %}"
+        assert "more: 1" in render({"WORKERS": 1}, template=f"{ENGINE}{included}\n", more="more: {{ WORKERS }}\n")
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_server_that_died_is_replaced(
