@@ -11,6 +11,7 @@ import mep.processes.without_libraries  # noqa: F401 - first: what comes below i
 # isort: split
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import pickle
@@ -100,6 +101,8 @@ def _served(handed: Handed) -> tuple[int, str]:
         log.critical("%s", handed.refused)
     if handed.profile.config.pam.enable:
         session.load()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: to look at it again and again would copy the pages that each fork shares
     loop = asyncio.SelectorEventLoop()
     try:
         loop.run_until_complete(_serve(handed))

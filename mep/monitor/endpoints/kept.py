@@ -6,8 +6,9 @@ starts it, account and newest start command with its sealed credentials, lies on
 endpoint that has not come to a clean end, or whose user could not be told of its end; mode 0600, in a folder of root's.
 Earlier versions wrote credentials that were not sealed: these get a file of their own, which is passed on unread.
 
-Files are written one after the other by a forked child: a disk that hangs holds up nobody. Asked by `stages` when a
-user endpoint starts, is refreshed, adopted and ends; `monitor.manager` has the others recovered.
+Files are written by a forked child: a disk that hangs holds up nobody. What comes within a moment is written by one.
+Asked by `stages` when a user endpoint starts, is refreshed, adopted and ends; `monitor.manager` has the others
+recovered.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 LONGEST = 14 * 24 * 3600.0
 """Seconds after which a file is of no use any more: the service has forgotten the tasks."""
+MOMENT = 0.2
+"""Seconds for which more is gathered before a child is forked: many starts at once need few children. What a crash of
+the host costs then, it costs while the child writes, too."""
 WRITE_TIMEOUT = 60.0
 """Seconds for the child that writes."""
 _FORMAT = 3
@@ -130,6 +134,7 @@ class KeptEndpoints:
 
     async def _write_all(self) -> None:
         while self._waiting:
+            await asyncio.sleep(MOMENT)
             texts, self._waiting = self._waiting, {}
             try:
                 await forked.run(functools.partial(apply, self._folder, texts), WRITE_TIMEOUT)

@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from mep.monitor.endpoints import kept
 from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.kept import KeptEndpoints
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
+from mep.processes import forked
 from mep.processes.process import Process
 from mep.request.account import Account
 from mep.request.start_endpoint import StartEndpoint
@@ -48,6 +50,28 @@ def test_it_outlives_its_manager_and_only_root_can_read_it(tmp_path: Path, endpo
         assert list((tmp_path / "kept").iterdir()) == []
 
     asyncio.run(story())
+
+
+def test_what_comes_within_a_moment_is_written_by_one_child(
+    tmp_path: Path, endpoint: UserEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forks, run = [], forked.run
+
+    async def counted(work: Callable[[], None], within: float) -> None:
+        forks.append(work)
+        await run(work, within)
+
+    async def story() -> None:
+        files = KeptEndpoints(tmp_path / "kept")
+        for name in ("uep.1", "uep.2", "uep.3"):
+            files.keep(dataclasses.replace(endpoint, command=dataclasses.replace(endpoint.command, name=name)))
+            await asyncio.sleep(0)
+        await files.flush()
+
+    monkeypatch.setattr(forked, "run", counted)
+    asyncio.run(story())
+    assert len(forks) == 1
+    assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
 def test_one_that_was_taken_over_can_be_forgotten(tmp_path: Path, endpoint: UserEndpoint) -> None:
