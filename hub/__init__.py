@@ -22,5 +22,6 @@ a database, and moves tasks and results through RabbitMQ. One process, one async
 `projects`, `policies`   projects and authentication policies, and who satisfies one
 `task_states`         what a task that has not ended waits for
 `batches`             submissions in the form of older clients
+`stopping`            the end of a user endpoint, as its user wants it
 `failed_starts`, `shared_lock`   the failure of what waits for a user endpoint that could not start or has died
 """

@@ -34,6 +34,7 @@ from hub.routes.projects import ProjectRoutes
 from hub.routes.tasks import TaskRoutes
 from hub.sessions import Sessions
 from hub.shared_lock import SharedLock
+from hub.stopping import Stopper
 from hub.store.store import Store
 from hub.submission import Submitter
 from hub.sweeper import Sweeper
@@ -62,7 +63,8 @@ class Hub:
         self._outcomes = Outcomes(store, self._broker)
         submissions = SharedLock()
         failed_starts = FailedStarts(store, self._broker, self._outcomes, submissions)
-        self._heartbeats = Heartbeats(store, passwords, commands, failed_starts)
+        stopper = Stopper(store, self._broker, self._outcomes, submissions)
+        self._heartbeats = Heartbeats(store, passwords, commands, failed_starts, stopper)
         self._sweeper = Sweeper(store, passwords, self._outcomes)
         registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes, config.limits)
         projects = Projects(store)
@@ -74,7 +76,7 @@ class Hub:
                     *_auth(config, store, tokens, callers, Sessions(store, callers, turns)),
                     *ProjectRoutes(tokens, projects).routes(),
                     *FunctionRoutes(store, tokens).routes(),
-                    *EndpointRoutes(store, tokens, projects, registrar, submitter).routes(),
+                    *EndpointRoutes(store, tokens, projects, registrar, submitter, stopper).routes(),
                     *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
                     *BrokerRoutes(passwords, config.broker.vhost, config.questions).routes(),
                     *refused.routes(),

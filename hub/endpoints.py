@@ -35,6 +35,7 @@ class Manager:
     locked_until: float
     online: bool
     report: Mapping[str, Any]
+    seen_at: float | None = None
 
     def is_run_by(self, client: Client) -> bool:
         """Tells whether the client may change the manager: its owner, or one of the `admins` it registered with."""
@@ -47,6 +48,10 @@ class Manager:
         the business of the manager's mapping; an endpoint that has none is its owner's alone.
         """
         return self.multi_user or self.is_run_by(client)
+
+    def is_listed_for(self, client: Client) -> bool:
+        """Tells whether the client finds it without its id."""
+        return self.public or self.is_run_by(client)
 
     @property
     def allowed_functions(self) -> list[str] | None:
@@ -120,14 +125,20 @@ def manager_of(row: Row[Any]) -> Manager:
         locked_until=row.locked_until,
         online=is_online(row),
         report=json.loads(row.report or "{}"),
+        seen_at=row.heartbeat_at,
     )
 
 
 def is_online(row: Row[Any]) -> bool:
     """Tells whether an endpoint (a row of `endpoint` or `user_endpoint`) is alive by its last heartbeat."""
-    if row.heartbeat_at is None or not row.heartbeat_period:
+    return is_alive(row.heartbeat_at, row.heartbeat_period)
+
+
+def is_alive(heartbeat_at: float | None, heartbeat_period: float | None) -> bool:
+    """Tells whether a last heartbeat at that time, when so many seconds were due until the next, is recent enough."""
+    if heartbeat_at is None or not heartbeat_period:
         return False
-    return bool(time.time() - row.heartbeat_at <= MISSED_PERIODS * row.heartbeat_period)
+    return time.time() - heartbeat_at <= MISSED_PERIODS * heartbeat_period
 
 
 def canonical(options: Mapping[str, Any]) -> str:

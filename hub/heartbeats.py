@@ -13,6 +13,7 @@ from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.failed_starts import FailedStarts
+from hub.stopping import Stopper, knows
 from hub.store import tables
 from hub.store.store import Store
 from wire import messages
@@ -31,27 +32,37 @@ LONGEST_ERROR = 16_000
 _WHICH: BindParameter[str] = bindparam("which")
 _MANAGER_SEEN = update(tables.endpoint).where(tables.endpoint.c.id == _WHICH)
 _USER_ENDPOINT_SEEN = update(tables.user_endpoint).where(tables.user_endpoint.c.id == _WHICH)
-_MANAGER_OF = select(tables.user_endpoint.c.manager).where(tables.user_endpoint.c.id == _WHICH)
+_KNOWN = select(
+    tables.user_endpoint.c.manager,
+    (tables.user_endpoint.c.stop_asked_at > tables.user_endpoint.c.commanded_at).label("unwanted"),
+).where(tables.user_endpoint.c.id == _WHICH)
 _START = update(tables.start).where(tables.start.c.user_endpoint == _WHICH, tables.start.c.ended_at.is_(None))
 _FIRST_HEARTBEAT = _START.where(tables.start.c.first_heartbeat_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a report was about: the manager, and its user endpoint unless the report is the manager's own."""
+    """What a report was about: the manager, and its user endpoint unless the report is the manager's own.
+
+    unwanted: its user has stopped that user endpoint, and not submitted since.
+    """
 
     manager: str
     user_endpoint: str | None
+    unwanted: bool = False
 
 
 class Heartbeats:
     """Handles the heartbeat queue."""
 
-    def __init__(self, store: Store, passwords: Passwords, commands: Commands, failed_starts: FailedStarts) -> None:
+    def __init__(
+        self, store: Store, passwords: Passwords, commands: Commands, failed_starts: FailedStarts, stopper: Stopper
+    ) -> None:
         self._store = store
         self._passwords = passwords
         self._commands = commands
         self._failed_starts = failed_starts
+        self._stopper = stopper
 
     async def on_reports(self, batch: list[Delivery]) -> None:
         """Handles each report; returns once all that follows from them is done."""
@@ -72,6 +83,8 @@ class Heartbeats:
             await self._failed_starts.fail(seen.user_endpoint, error)
         elif report.global_state.get("active") is False:
             self._commands.revive_soon(seen.manager)
+        elif seen.unwanted and _period(report) > 0 and knows(report.global_state):
+            await self._stopper.ask(seen.user_endpoint)
 
     def _note(self, db: Connection, report: StatusReport, now: float) -> _Seen | None:
         endpoint, state = report.endpoint_id, json.dumps(dict(report.global_state))
@@ -81,10 +94,10 @@ class Heartbeats:
             return _Seen(endpoint, None)
         if not db.execute(_USER_ENDPOINT_SEEN, seen).rowcount:
             return None
-        manager = db.execute(_MANAGER_OF, {"which": endpoint}).scalar_one()
+        known = db.execute(_KNOWN, {"which": endpoint}).one()
         _note_start(db, report, now)
         self._passwords.renew(db, topology.user_endpoint_account(endpoint), now)
-        return _Seen(manager, endpoint)
+        return _Seen(known.manager, endpoint, bool(known.unwanted))
 
 
 def _note_start(db: Connection, report: StatusReport, now: float) -> None:

@@ -23,7 +23,7 @@ BODY_BYTES = 12 * 2**20
 """Of a REST call: what the public client sends at most (10 MB of arguments), and a little more."""
 FORM_BYTES = 64 * 2**10
 """Of a form: a login, or a question of the broker."""
-_FORMS = ("/broker/", "/v2/oauth2/", "/login", "/logout")
+_FORMS = ("/broker/", "/v2/oauth2/", "/login", "/logout", "/page/")
 
 
 _CLIENT = "hub.client"

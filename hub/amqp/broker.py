@@ -89,6 +89,10 @@ class Broker:
         """Removes a queue; its consumers are cancelled."""
         await self._call("queue_delete", queue=queue)
 
+    async def purge_queue(self, queue: str) -> None:
+        """Drops what lies in a queue that exists; what somebody has been sent is theirs."""
+        await self._call("queue_purge", queue=queue)
+
     @contextlib.asynccontextmanager
     async def sole_reader(self, queue: str) -> AsyncIterator[bool]:
         """Keeps all others from reading a queue that exists, and drops what lies in it at the end of the block.
@@ -106,7 +110,7 @@ class Broker:
                 consumer = await connection.consume(queue, held.append, prefetch=1, exclusive=True)
             yield consumer is not None
             if consumer is not None:
-                await self._call("queue_purge", queue=queue)
+                await self.purge_queue(queue)
                 for delivery in held:
                     consumer.ack(delivery.tag)
         finally:

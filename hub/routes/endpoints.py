@@ -14,6 +14,7 @@ from hub.clients import Client
 from hub.endpoints import Manager
 from hub.projects import Projects
 from hub.registration import Registrar
+from hub.stopping import Stopper
 from hub.store import tables
 from hub.store.store import Store
 from hub.submission import Submitter, decode
@@ -25,13 +26,20 @@ class EndpointRoutes:
     """Calls under `/v2/endpoints`, `/v3/endpoints` and `/hub/v1/endpoints`."""
 
     def __init__(
-        self, store: Store, tokens: Tokens, projects: Projects, registrar: Registrar, submitter: Submitter
+        self,
+        store: Store,
+        tokens: Tokens,
+        projects: Projects,
+        registrar: Registrar,
+        submitter: Submitter,
+        stopper: Stopper,
     ) -> None:
         self._store = store
         self._tokens = tokens
         self._projects = projects
         self._registrar = registrar
         self._submitter = submitter
+        self._stopper = stopper
 
     def routes(self) -> list[Route]:
         """Lists the calls."""
@@ -72,7 +80,7 @@ class EndpointRoutes:
         rows = await self._store.read(select(tables.endpoint).order_by(tables.endpoint.c.registered_at))
         managers = [endpoints.manager_of(row) for row in rows]
         every = request.query_params.get("role") == "any"
-        return Json([m.shown() for m in managers if m.is_run_by(caller) or (every and m.public)])
+        return Json([m.shown() for m in managers if (m.is_listed_for(caller) if every else m.is_run_by(caller))])
 
     async def show(self, request: Request) -> Json:
         """Shows what an endpoint registered with; its configuration only to those who run it."""
@@ -102,9 +110,14 @@ class EndpointRoutes:
         return Json({"status": _word(manager.online), "details": dict(manager.report)})
 
     async def lock(self, request: Request) -> Json:
-        """Cuts an endpoint off for a minute."""
+        """Cuts an endpoint off for a minute; stops a user endpoint of the caller's."""
         caller = await self._tokens.caller(request)
-        manager = await endpoints.own_manager(self._store, path_id(request, "endpoint"), caller)
+        endpoint_id = path_id(request, "endpoint")
+        row = await self._user_endpoint(endpoint_id, caller)
+        if row is not None and caller.is_one_of(row.identity):
+            await self._stopper.stop(caller, endpoint_id)
+            return Json({"endpoint_id": endpoint_id})
+        manager = await endpoints.own_manager(self._store, endpoint_id, caller)
         await self._registrar.lock(manager)
         return Json({"endpoint_id": manager.id})
 

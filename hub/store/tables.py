@@ -135,6 +135,7 @@ user_endpoint = Table(
     Column("user_opts", Text, nullable=False),
     Column("user_runtime", Text, nullable=False),
     Column("commanded_at", Double, nullable=False, server_default="0"),
+    Column("stop_asked_at", Double),
     Column("heartbeat_at", Double),
     Column("heartbeat_period", Double),
     Column("report", Text),

@@ -18,7 +18,9 @@ from hub.failed_starts import START_FAILED, FailedStarts
 from hub.heartbeats import Heartbeats
 from hub.outcomes import Outcomes
 from hub.shared_lock import SharedLock
+from hub.stopping import Stopper
 from tests.hub.units import (
+    ALICE,
     CLIENTS,
     CONFIG,
     StubBroker,
@@ -34,6 +36,7 @@ from tests.hub.units import (
 )
 from wire.failure_notice import failure_notice
 from wire.messages import Result, StatusReport, pack, unpack
+from wire.stop_request import HEADERS, KNOWS
 
 
 class Site:
@@ -44,8 +47,10 @@ class Site:
         self.broker = StubBroker()
         self.passwords = passwords = Passwords(store)
         self.commands = Commands(store, self.broker, passwords, CONFIG, Callers(store, CLIENTS))
-        failed_starts = FailedStarts(store, self.broker, Outcomes(store, self.broker), SharedLock())
-        self.heartbeats = Heartbeats(store, passwords, self.commands, failed_starts)
+        outcomes, submissions = Outcomes(store, self.broker), SharedLock()
+        failed_starts = FailedStarts(store, self.broker, outcomes, submissions)
+        self.stopper = Stopper(store, self.broker, outcomes, submissions)
+        self.heartbeats = Heartbeats(store, passwords, self.commands, failed_starts, self.stopper)
 
     async def set_up(self):
         self.manager = await add_manager(self.store)
@@ -157,6 +162,32 @@ def test_a_goodbye_ends_the_start_and_what_still_waits_is_commanded_again(site, 
 def test_a_period_that_is_not_believed(site, period):
     run(site.report(site.user_endpoint, heartbeat_period=period))
     assert site.row().heartbeat_period == (1 if period is True else 0)
+
+
+def test_who_was_stopped_and_comes_back_is_asked_again(site):
+    """Until it has said goodbye, or its user has submitted again; who does not know the message is left alone."""
+
+    async def play():
+        queue = topology.task_queue(site.user_endpoint)
+
+        def asked():
+            return [target.properties["headers"] for target, _ in site.broker.sent if target.routing_key == queue]
+
+        await site.report(site.user_endpoint, heartbeat_period=30, **{KNOWS: True})
+        assert asked() == [], "nobody wants it to stop"
+        await site.stopper.stop(ALICE, site.user_endpoint)
+        assert asked() == [dict(HEADERS)]
+        await site.report(site.user_endpoint, active=False, heartbeat_period=30, **{KNOWS: True})
+        assert len(asked()) == 1
+        await site.report(site.user_endpoint, heartbeat_period=30, **{KNOWS: True})
+        assert asked() == [dict(HEADERS)] * 2
+        await site.report(site.user_endpoint, heartbeat_period=30)
+        assert len(asked()) == 2
+        await change(site.store, "UPDATE user_endpoint SET commanded_at = :now", now=time.time())
+        await site.report(site.user_endpoint, heartbeat_period=30, **{KNOWS: True})
+        assert len(asked()) == 2, "she has submitted again"
+
+    run(play())
 
 
 def test_nobody_speaks_for_another_and_nonsense_harms_nobody(site, caplog):

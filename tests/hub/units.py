@@ -97,6 +97,9 @@ class StubBroker:
     async def delete_queue(self, queue: str) -> None:
         self._call("delete", queue)
 
+    async def purge_queue(self, queue: str) -> None:
+        self._call("purge", queue)
+
     @contextlib.asynccontextmanager
     async def sole_reader(self, queue: str) -> AsyncIterator[bool]:
         alone = queue not in self.read_by_others

@@ -7,6 +7,7 @@ import time
 import pytest
 from sqlalchemy import update
 
+from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.callers import Callers
 from hub.commands import Commands
@@ -16,6 +17,7 @@ from hub.projects import Projects
 from hub.registration import Registrar
 from hub.routes.endpoints import EndpointRoutes
 from hub.shared_lock import SharedLock
+from hub.stopping import Stopper
 from hub.store import tables
 from hub.submission import Submitter
 from hub.tokens import Tokens
@@ -55,7 +57,8 @@ def rest(store, broker):
         Limits(),
         SharedLock(),
     )
-    return Rest(EndpointRoutes(store, tokens, Projects(store), registrar, submitter).routes(), store)
+    stopper = Stopper(store, broker, Outcomes(store, broker), SharedLock())
+    return Rest(EndpointRoutes(store, tokens, Projects(store), registrar, submitter, stopper).routes(), store)
 
 
 @pytest.fixture
@@ -161,6 +164,15 @@ def test_allowed_functions(rest, store, registered):
     restricted = run(add_manager(store, allowed_functions=[function]))
     assert told(registered) == {"endpoint_id": registered, "restricted": False, "functions": []}
     assert told(restricted) == {"endpoint_id": restricted, "restricted": True, "functions": [function]}
+
+
+def test_a_user_stops_ones_user_endpoint_as_the_public_client_stops_any(rest, store, broker, registered):
+    user_endpoint = run(add_user_endpoint(store, registered))
+    for path in ("/v2/endpoints", "/v3/endpoints"):
+        assert run(rest("POST", f"{path}/{user_endpoint}/lock", ALICE)).json == {"endpoint_id": user_endpoint}
+    assert broker.calls[-1] == ("purge", topology.task_queue(user_endpoint))
+    assert one(store, "SELECT * FROM user_endpoint").stop_asked_at > 0
+    assert [run(rest("POST", f"/v3/endpoints/{user_endpoint}/lock", who)).status for who in (BOB, ADMIN)] == [403, 404]
 
 
 def test_lock_and_delete(rest, store, registered):

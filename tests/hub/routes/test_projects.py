@@ -16,6 +16,7 @@ from hub.routes.endpoints import EndpointRoutes
 from hub.routes.projects import ProjectRoutes
 from hub.scopes import AUTH, MANAGE_PROJECTS
 from hub.shared_lock import SharedLock
+from hub.stopping import Stopper
 from hub.submission import Submitter
 from hub.tokens import Tokens
 from tests.hub.units import ADMIN, ALICE, BOB, CLIENTS, CONFIG, Rest, StubBroker, add_function, new_id, run
@@ -37,7 +38,8 @@ class Site:
         registrar = Registrar(store, broker, Passwords(store), CONFIG, Outcomes(store, broker), Limits())
         commands = Commands(store, broker, Passwords(store), CONFIG, Callers(store, CLIENTS))
         submitter = Submitter(store, broker, commands, Limits(), SharedLock())
-        endpoints = EndpointRoutes(store, tokens, projects, registrar, submitter)
+        stopper = Stopper(store, broker, Outcomes(store, broker), SharedLock())
+        endpoints = EndpointRoutes(store, tokens, projects, registrar, submitter, stopper)
         self.store = store
         self.rest = Rest([*ProjectRoutes(tokens, projects).routes(), *endpoints.routes()], store)
 
