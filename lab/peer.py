@@ -46,15 +46,26 @@ class PublicManager:
     """The public manager as root with identity mapping. A context manager configures, starts and stops it."""
 
     def __init__(
-        self, folder: Path, hub: HubProcess, user: str, *, mapping: Sequence[Mapping[str, str]], template: str
+        self,
+        folder: Path,
+        hub: HubProcess,
+        user: str,
+        *,
+        mapping: Sequence[Mapping[str, str]],
+        template: str,
+        names: Path | None = None,
     ) -> None:
-        """`user` of the hub registers the endpoint; `mapping` are the mappings of one expression document."""
+        """`user` of the hub registers the endpoint; `mapping` are the mappings of one expression document.
+
+        `names` is a folder in which user endpoints find their program, if it is not the public package's.
+        """
         self.folder = folder.absolute()
         self.endpoint_id = ""
         self._hub = hub
         self._user = user
         self._mapping = mapping
         self._template = template
+        self._names = names or program().parent
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -94,7 +105,7 @@ class PublicManager:
         (self.profile / "user_config_template.yaml.j2").write_text(self._template)
         (self.profile / "user_config_schema.json").write_text("{}")
         # Its user endpoints look for their program in PATH.
-        (self.profile / "user_environment.yaml").write_text(f"PATH: {program().parent}:/usr/bin:/bin\n")
+        (self.profile / "user_environment.yaml").write_text(f"PATH: {self._names}:/usr/bin:/bin\n")
         config = yaml.safe_load((self.profile / "config.yaml").read_text())
         config |= {"public": True, "local_compute_services": True, "identity_mapping_config_path": str(mapping)}
         (self.profile / "config.yaml").write_text(yaml.safe_dump(config))

@@ -327,20 +327,19 @@ def test_start(login: Login) -> None:
 
 
 def test_boot_and_restart_by_a_public_name() -> None:
-    ok("ln -s /opt/mep/public-names/* /usr/local/bin/")
-    ok("globus-compute-endpoint disable-on-boot prod")
+    on = "PATH=/opt/mep/public-names:$PATH"
+    ok(f"{on} globus-compute-endpoint disable-on-boot prod")
     assert run("systemctl is-enabled mep@prod").stdout.strip() == "disabled"
     assert shown("ActiveState") == "active"
-    assert "systemctl start mep@prod" in ok("gce enable-on-boot prod")
+    assert "systemctl start mep@prod" in ok(f"{on} gce enable-on-boot prod")
     assert run("systemctl is-enabled mep@prod").stdout.strip() == "enabled"
     before = shown("MainPID")
-    refused = run("gce restart prod --detach")
+    refused = run(f"{on} gce restart prod --detach")
     assert (refused.returncode, shown("MainPID")) == (os.EX_USAGE, before)
     assert "systemctl restart mep@prod" in refused.stderr
-    ok("gce restart prod")
+    ok(f"{on} gce restart prod")
     assert shown("ActiveState") == "active"
     assert shown("MainPID") not in ("0", before)
-    ok("rm /usr/local/bin/gce /usr/local/bin/globus-compute-endpoint")
 
 
 def test_a_deleted_profile_is_not_started_at_the_next_boot() -> None:

@@ -16,14 +16,18 @@ from typing import Any
 
 import pytest
 import yaml
+from globus_compute_sdk.sdk.auth.auth_client import ComputeAuthClient
+from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
 
 from lab import peer
 from lab.accounts import LocalAccount
+from lab.client import run_script
 from lab.hub import HubProcess, identity
 from lab.manager import MEP, ManagerProcess
 from lab.waiting import until
 from tests.accounts import ALICE
 from tests.conftest import need
+from tests.system.clients import CALL, caller
 from tests.system.sites import MAPPING
 
 pytestmark = pytest.mark.system
@@ -102,8 +106,6 @@ def test_a_restart_of_one_that_runs_and_of_one_that_does_not(site: ManagerProces
 
 
 def test_user_endpoints_outlive_a_restart(site: ManagerProcess, hub: HubProcess) -> None:
-    from tests.system.clients import caller
-
     (site.profile / "user_config_template.yaml.j2").write_text("engine: {type: ThreadPoolEngine, max_workers: 1}\n")
     config = site.profile / "config.yaml"
     config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "public": True}))
@@ -230,6 +232,29 @@ def test_python_exec(site: ManagerProcess) -> None:
     assert site.run("python-exec", "json.tool", "/nosuch").returncode not in (0, os.EX_USAGE)
     shown = site.run("python-exec", "site")
     assert str(Path(sys.executable).parent.parent) in shown.stdout
+
+
+def test_the_public_manager_starts_our_user_endpoint_by_its_public_name(
+    folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]
+) -> None:
+    need(peer.program().exists(), "needs the public package (lab/setup peer)")
+    names = folder / "public-names"
+    names.mkdir()
+    (names / "globus-compute-endpoint").symlink_to(MEP)
+    template = "engine: {type: ThreadPoolEngine, max_workers: 1}\n"
+    made = peer.PublicManager(folder / "there", hub, "admin", mapping=MAPPING, template=template, names=names)
+    with made as manager:
+        (said,) = run_script(hub, "alice", CALL, manager.endpoint_id, "{}")
+        assert said["uid"] == accounts[ALICE].uid
+        assert "mep-uep" in Path(f"/proc/{said['pid']}/cmdline").read_text()
+
+
+def test_boot_is_for_profiles_of_the_system(site: ManagerProcess, accounts: dict[str, LocalAccount]) -> None:
+    for command in ("enable-on-boot", "disable-on-boot"):
+        done = site.run(command, NAME)
+        assert done.returncode == os.EX_USAGE
+        assert f"--config-dir {site.profile.parent} start {NAME}" in done.stderr
+    assert as_alice(MEP, ["--config-dir", str(site.profile.parent), "enable-on-boot", NAME], accounts).returncode == 77
 
 
 @pytest.mark.parametrize("flag", ["--debug", "--no-color"])
@@ -452,3 +477,61 @@ def test_options_that_do_not_go_together_here_and_there(
     there = typed(peer.program(), ["configure", "wrong", "--contact-email", "a@example.org", *arguments], environment)
     assert there.returncode in (1, 2)
     assert not (site.profile.with_name("wrong")).exists()
+
+
+@pytest.fixture
+def auth(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[ComputeAuthClient]:
+    """The hub's Globus Auth, for the admin who configures."""
+    for name, value in hub.client_environment("admin").items():
+        monkeypatch.setenv(name, value)
+    with get_globus_app() as app:
+        yield ComputeAuthClient(app=app)
+
+
+def test_a_new_policy_for_a_new_profile(site: ManagerProcess, auth: ComputeAuthClient) -> None:
+    environment = {**site.environment, **client_of(site)}
+    me = auth.userinfo()["sub"]
+    answers = f"\nWords\nsite@example.org\n{me}\n\ny\n"  # the first: no project that is there already
+    options = ["--allowed-domains", "example.org, *.edu", "--auth-timeout", "600", "--subscription-id", SUBSCRIPTION]
+    made = typed(MEP, ["configure", "held", *options], environment, answers)
+    assert made.returncode == 0, made.stdout + made.stderr
+    config = yaml.safe_load((site.profile.with_name("held") / "config.yaml").read_text())
+    policy = auth.get_policy(config["authentication_policy"])["policy"]
+    assert policy["domain_constraints_include"] == ["example.org", "*.edu"]
+    assert policy["authentication_assurance_timeout"] == 600
+    assert policy["display_name"] == "Globus Compute Authentication Policy"
+    project = auth.get_project(policy["project_id"])["project"]
+    assert (project["display_name"], project["contact_email"]) == ("Words", "site@example.org")
+
+    numbers = {each["id"]: number for number, each in enumerate(auth.get_projects()["projects"], 1)}
+    chosen = typed(
+        MEP,
+        ["configure", "other", "--excluded-domains", "x.example", "--auth-policy-display-name", "Other"],
+        environment,
+        f"nonsense\n{numbers[policy['project_id']]}\n",
+    )
+    assert chosen.returncode == 0, chosen.stdout + chosen.stderr
+    config = yaml.safe_load((site.profile.with_name("other") / "config.yaml").read_text())
+    other = auth.get_policy(config["authentication_policy"])["policy"]
+    assert (other["project_id"], other["display_name"]) == (policy["project_id"], "Other")
+    assert other["domain_constraints_exclude"] == ["x.example"]
+
+    before = auth.get_policies().data
+    there = typed(MEP, ["configure", "held", "--auth-policy-project-id", policy["project_id"]], environment)
+    assert (there.returncode, auth.get_policies().data) == (os.EX_CANTCREAT, before), "no policy for no profile"
+    more = ["--high-assurance", "--subscription-id", SUBSCRIPTION, "--auth-policy-mfa-required"]
+    refused = typed(MEP, ["configure", "ha", "--auth-policy-project-id", policy["project_id"], *more], environment)
+    assert refused.returncode != 0
+    assert "the service refuses to make a policy" in refused.stderr, refused.stderr
+    assert not site.profile.with_name("ha").exists()
+
+
+def test_nobody_answers_where_a_policy_is_to_lie(site: ManagerProcess, auth: ComputeAuthClient) -> None:
+    before = auth.get_policies().data
+    for answers in ("", "\nName\na@example.org\n\n\nq\n"):
+        done = typed(
+            MEP, ["configure", "held", "--auth-timeout", "5"], {**site.environment, **client_of(site)}, answers
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+    assert auth.get_policies().data == before
+    assert not site.profile.with_name("held").exists()
