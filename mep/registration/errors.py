@@ -18,8 +18,6 @@ TOO_MANY_REQUESTS = 429
 _NOT_MENDED = frozenset({os.EX_USAGE, os.EX_DATAERR, os.EX_NOPERM, os.EX_CONFIG})
 """Exit codes after which trying again changes nothing; systemd/mep@.service names them, too."""
 _REGISTRATION = "the registration"
-_ALIKE = (401, 403)
-"""Answers whose remedy is the same, whatever was asked for."""
 
 
 class RegistrationError(Exception):
@@ -81,7 +79,7 @@ def refused(
     if status == TOO_MANY_REQUESTS or status >= 500:
         text = f"the service cannot answer now (HTTP {status}): {message}; try again later"
         return RegistrationError(os.EX_TEMPFAIL, text)
-    if isinstance(error, globus_sdk.AuthAPIError):
+    if isinstance(error, globus_sdk.AuthAPIError) and (what == _REGISTRATION or _is_of_login(error)):
         return not_logged_in(f"not logged in any more (HTTP {status}): {message}", login)
     if error.info.consent_required or error.info.authorization_parameters:
         return not_logged_in(f"the login does not do any more (HTTP {status}): {message}", login)
@@ -98,9 +96,14 @@ def refused(
         410: f"endpoint {known} has been deleted; delete endpoint.json to register a new one",
         423: "the endpoint is locked, or another instance of it is running; stop that one, or wait",
     }
-    mended = what == _REGISTRATION or status in _ALIKE
-    remedy = remedies[status] if mended and status in remedies else "see the text of the service"
+    mended = status in remedies and (what == _REGISTRATION or status == 401)
+    remedy = remedies[status] if mended else "see the text of the service"
     return RegistrationError(code, f"the service refuses {what} (HTTP {status}): {message}; {remedy}")
+
+
+def _is_of_login(error: globus_sdk.AuthAPIError) -> bool:
+    """Whether a token was refused, and not what was asked for with it."""
+    return error.http_status == 401 or "error" in (error.raw_json or {})  # RFC 6749, 5.2
 
 
 def _address(url: str) -> str:

@@ -528,8 +528,8 @@ def test_a_new_policy_for_a_new_profile(site: ManagerProcess, auth: ComputeAuthC
     assert (there.returncode, auth.get_policies().data) == (os.EX_CANTCREAT, before), "no policy for no profile"
     more = ["--high-assurance", "--subscription-id", SUBSCRIPTION, "--auth-policy-mfa-required"]
     refused = typed(MEP, ["configure", "ha", "--auth-policy-project-id", policy["project_id"], *more], environment)
-    assert refused.returncode != 0
-    assert "the service refuses to make a policy" in refused.stderr, refused.stderr
+    assert refused.returncode == os.EX_DATAERR, refused.stderr
+    assert "the service refuses to make a policy (HTTP 422): high_assurance" in refused.stderr
     assert not site.profile.with_name("ha").exists()
 
 
