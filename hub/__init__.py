@@ -14,6 +14,7 @@ a database, and moves tasks and results through RabbitMQ. One process, one async
 `app`, `web`          all parts put together; what every REST call shares
 `limits`              how many bytes a request may have, and how many requests a client
 `routes/`             the REST calls
+`page/`               the page for users
 `tokens`, `scopes`, `consents`   bearer tokens, for whose services they are, and what stood in brackets
 `amqp/`               the connection to RabbitMQ, its names, and what its accounts may do
 `sweeper`             forgets what is over

@@ -22,6 +22,7 @@ from hub.login.grants import Grants
 from hub.login.provider import Provider
 from hub.login.signing import Signer
 from hub.outcomes import Outcomes
+from hub.page.routes import FIRST, PageRoutes
 from hub.projects import Projects
 from hub.registration import Registrar
 from hub.routes import refused
@@ -69,11 +70,14 @@ class Hub:
         registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes, config.limits)
         projects = Projects(store)
         submitter = Submitter(store, self._broker, commands, config.limits, submissions)
+        sessions = Sessions(store, callers, turns)
+        login = f"/login?then={FIRST}" if config.login else None
         self.app = LimitedRequests(
             Starlette(
                 routes=[
                     Route("/v2/version", version, methods=["GET"]),
-                    *_auth(config, store, tokens, callers, Sessions(store, callers, turns)),
+                    *_auth(config, store, tokens, callers, sessions),
+                    *PageRoutes(store, sessions, callers, turns, stopper, login).routes(),
                     *ProjectRoutes(tokens, projects).routes(),
                     *FunctionRoutes(store, tokens).routes(),
                     *EndpointRoutes(store, tokens, projects, registrar, submitter, stopper).routes(),

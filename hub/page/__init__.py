@@ -9,7 +9,7 @@ escape all of it. A page may load and run nothing but our own two files.
 `rendering`    from these to HTML, with `templates/` and `static/`
 `schema`       an endpoint's schema as a form, and what is typed there as options
 `snippet`      options as a program to paste
-`waiting`      why a task waits, in words
+`waiting`      why a user endpoint is not there, in words
 `timeline`     a picture of starts
 `words`        times, durations and texts of strangers
 """

@@ -216,8 +216,9 @@ def _kind(schema: Mapping[str, Any]) -> tuple[str, str, tuple[Any, ...]]:
     """Returns the kind of a field, of a list the kind of its items, and of a choice what there is to choose."""
     choices = [schema["const"]] if "const" in schema else schema.get("enum")
     if isinstance(choices, Sequence) and not isinstance(choices, str):
-        simple = all(each is None or isinstance(each, str | int | float) for each in choices)
-        return ("choice", "", tuple(choices)) if simple and 0 < len(choices) <= MOST_CHOICES else ("json", "", ())
+        few = 0 < len(choices) <= MOST_CHOICES
+        simple = few and all(each is None or isinstance(each, str | int | float) for each in choices)
+        return ("choice", "", tuple(choices)) if simple else ("json", "", ())
     kind = _type(schema)
     if kind == "string":
         longest = _count(schema.get("maxLength"))

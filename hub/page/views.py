@@ -103,9 +103,9 @@ class UserEndpointView:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task of the visitor's. `why` says what a waiting one waits for.
+    """A task of the visitor's. `why` says what one waits for that has not ended.
 
-    `state` is waiting, success, failed, or ended where the result is too large to be looked into.
+    `state` is success, failed, ended where the result is too large to be looked into, or one of `hub.task_states`.
     """
 
     id: str

@@ -163,6 +163,7 @@ task_group = Table(
     Column("id", Text, primary_key=True),
     Column("owner", Text, nullable=False),
     Column("has_queue", Boolean, nullable=False, server_default=false()),
+    Index("task_group_by_owner", "owner"),
 )
 
 task = Table(
@@ -176,7 +177,7 @@ task = Table(
     Column("ended_at", Double),
     Column("result", LargeBinary),
     Column("forwarded", Boolean, nullable=False, server_default=false()),
-    Index("task_by_group", "task_group"),
+    Index("task_by_group", "task_group", "submitted_at"),
     Index("task_by_end", "ended_at"),
 )
 

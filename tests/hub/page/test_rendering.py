@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -26,7 +27,7 @@ FAILED = Start(NOW - 300, 1, None, None, NOW - 290, "no such account")
 USER_ENDPOINT = UserEndpointView(
     "u1", "e1", "The Cluster", True, NOW, "{}", True, NOW - 100, NOW, {"total_workers": 4}, 3, START
 )
-TASK = TaskView("t1", "double", "e1", "The Cluster", NOW - 10, None, "waiting", "It waits.")
+TASK = TaskView("t1", "double", "e1", "The Cluster", NOW - 10, None, "waiting-for-ep", "It waits.")
 ONE = Page(0, None, None)
 SCHEMA = {
     "properties": {
@@ -202,6 +203,35 @@ def test_headers_let_nothing_in():
     assert HEADERS["Cache-Control"] == "no-store"
     assert PAGES.static("page.css").headers["content-type"].startswith("text/css")
     assert PAGES.static("../routes.py") is None
+
+
+READ_ON = {
+    "ground": ("ink", "soft", "accent", "bad", "busy"),
+    "raised": ("ink", "soft", "accent", "bad"),
+    "accent": ("accent-ink",),
+    "good-ground": ("good",),
+    "bad-ground": ("bad",),
+    "busy-ground": ("busy",),
+    "idle-ground": ("soft",),
+    "code": ("ink",),
+}
+
+
+def brightness(colour):
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_stands_out_from_its_ground(scheme):
+    """By 4.5 to 1 at least, as WCAG 2 wants for level AA."""
+    style = PAGES.static("page.css").body.decode()
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", style.split(":root {")[1 + scheme]))
+    for ground, inks in READ_ON.items():
+        for ink in inks:
+            light, dark = sorted((brightness(colours[ground]), brightness(colours[ink])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
 
 
 def test_a_picture_has_a_line_for_each_start():
