@@ -23,6 +23,7 @@ from hub.login.provider import Provider
 from hub.login.signing import Signer
 from hub.outcomes import Outcomes
 from hub.page.routes import FIRST, PageRoutes
+from hub.page.views import LoginLink
 from hub.projects import Projects
 from hub.registration import Registrar
 from hub.routes import refused
@@ -71,7 +72,7 @@ class Hub:
         projects = Projects(store)
         submitter = Submitter(store, self._broker, commands, config.limits, submissions)
         sessions = Sessions(store, callers, turns)
-        login = f"/login?then={FIRST}" if config.login else None
+        login = LoginLink(config.login.name, f"/login?then={FIRST}") if config.login else None
         self.app = LimitedRequests(
             Starlette(
                 routes=[

@@ -23,7 +23,7 @@ from hub.page import snippet, timeline
 from hub.page.queries import Queries
 from hub.page.rendering import HEADERS, LONGEST_JSON, Pages, page
 from hub.page.schema import bounded_json, form_of, read
-from hub.page.views import EndpointView, Options, Visitor
+from hub.page.views import EndpointView, LoginLink, Options, Visitor
 from hub.sessions import Sessions
 from hub.stopping import Stopper
 from hub.store.store import Store
@@ -53,7 +53,7 @@ class PageRoutes:
         callers: Callers,
         turns: Turns,
         stopper: Stopper,
-        login: str | None = None,
+        login: LoginLink | None = None,
     ) -> None:
         self._store = store
         self._sessions = sessions

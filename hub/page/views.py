@@ -18,6 +18,14 @@ class Visitor:
 
 
 @dataclass(frozen=True, slots=True)
+class LoginLink:
+    """Where people log in with the site's provider, and what that is called."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A part of a list: from which entry on, and the numbers at which the parts before and after it begin."""
 

@@ -256,6 +256,16 @@ def test_mep_logs_in_and_out(hub, provider, browser, tmp_path):
         running.output()
 
 
+def test_the_page_for_users_takes_a_login(hub, provider, browser):
+    browser.open(f"http://localhost:{hub.port}/")
+    browser.follow("Sign in with Example Login")
+    sign_in(browser, "dave-1")
+    browser.wait_for("dave@example.org")
+    assert browser.url.endswith("/page/endpoints")
+    browser.follow("Sign out")
+    assert "Client secret" in browser.text
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [

@@ -18,6 +18,7 @@ from hub.outcomes import Outcomes
 from hub.page.queries import MOST_STARTS, SIZE
 from hub.page.rendering import HEADERS
 from hub.page.routes import PageRoutes
+from hub.page.views import LoginLink
 from hub.sessions import Sessions
 from hub.shared_lock import SharedLock
 from hub.stopping import STOPPED, Stopper
@@ -129,12 +130,14 @@ def test_nobody_sees_anything_before_signing_in(visit):
     run(play())
 
 
-@pytest.mark.parametrize("login", [None, "/login?then=/page/endpoints"])
+@pytest.mark.parametrize("login", [None, LoginLink("Our Institute", "/login?then=/page/endpoints")])
 def test_where_people_log_in_with_a_provider_is_shown_if_there_is_one(visit, login):
     async def play():
         visitor = visit()
         await visitor.get("/page/")
-        assert visitor.text.count('href="/login?then=/page/endpoints"') == (login is not None)
+        assert visitor.text.count('href="/login?then=/page/endpoints">Sign in with Our Institute') == (
+            login is not None
+        )
 
     run(play())
 
