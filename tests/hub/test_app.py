@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hub.app import Hub
@@ -44,17 +46,22 @@ def test_a_call_that_is_not_there_is_an_error_that_clients_read(hub):
 
 
 def test_every_call_but_those_of_the_broker_and_the_version_wants_to_know_who_asks(hub):
+    """The pages lead to where one signs in."""
+
     async def scenario():
         for route in hub.app._app.routes:
-            path = route.path.replace("{id}", new_id())
-            (method,) = route.methods - {"HEAD"}
-            answer = await ask(hub.app, method, path, b"{}")
-            statuses[path] = answer.status
+            path = re.sub(r"\{.*?\}", new_id(), route.path)
+            for method in route.methods - {"HEAD"}:
+                answer = await ask(hub.app, method, path, b"{}")
+                led_on = answer.headers.get("location") == "/page/"
+                statuses[route.path] = "sign in" if led_on else answer.status
 
     statuses = {}
     run(scenario())
-    open_to_all = {path for path, status in statuses.items() if status not in (401, 410, 501)}
-    assert open_to_all == {"/v2/version", "/broker/user", "/broker/vhost", "/broker/resource", "/broker/topic"}
+    open_to_all = {path for path, status in statuses.items() if status not in ("sign in", 401, 410, 501)}
+    broker = {"/broker/user", "/broker/vhost", "/broker/resource", "/broker/topic"}
+    assert open_to_all == {"/v2/version", *broker, "/page/", "/page/static/{name}", "/page/{other:path}"}
+    assert {path.split("/")[1] for path, status in statuses.items() if status == "sign in"} == {"", "page"}
     assert len(statuses) > 20
 
 
