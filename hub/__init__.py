@@ -12,7 +12,9 @@ a database, and moves tasks and results through RabbitMQ. One process, one async
 `store/`              the database: tables, reads, writes in group commits
 `forwarder`           on a host without the hub: the port that clients ask, and TLS to the hub
 `app`, `web`          all parts put together; what every REST call shares
+`connections`         how long a request may take to arrive, and who may have how many connections
 `limits`              how many bytes a request may have, and how many requests a client
+`guesses`             how often a client's secret may be guessed at
 `routes/`             the REST calls
 `page/`               the page for users
 `tokens`, `scopes`, `consents`   bearer tokens, for whose services they are, and what stood in brackets

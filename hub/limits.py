@@ -24,6 +24,8 @@ BODY_BYTES = 12 * 2**20
 FORM_BYTES = 64 * 2**10
 """Of a form: a login, or a question of the broker."""
 _FORMS = ("/broker/", "/v2/oauth2/", "/login", "/logout", "/page/")
+PIECE_BYTES = 64 * 2**10
+"""Of an answer: the next piece is written once the client has taken most of the one before."""
 
 
 _CLIENT = "hub.client"
@@ -87,10 +89,26 @@ class LimitedRequests:
         if scope["type"] == "http":
             most = FORM_BYTES if scope["path"].startswith(_FORMS) else BODY_BYTES
             receive = _limited(receive, dict(scope["headers"]).get(b"content-length", b"0"), most)
+            send = _in_pieces(send)
         try:
             await self._app(scope, receive, send)
         finally:
             self._turns.end(scope)
+
+
+def _in_pieces(send: Send) -> Send:
+    """Wraps `send` so that the turn goes on until the client has taken nearly all of a large answer."""
+
+    async def piecewise(message: Message) -> None:
+        body = message.get("body", b"")
+        if len(body) > PIECE_BYTES:
+            last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+            for start in range(0, last, PIECE_BYTES):
+                await send({**message, "body": body[start : start + PIECE_BYTES], "more_body": True})
+            message = {**message, "body": body[last:]}
+        await send(message)
+
+    return piecewise
 
 
 def _limited(receive: Receive, declared: bytes, most: int) -> Receive:

@@ -20,7 +20,7 @@ from hub.limits import Limits
 from hub.outcomes import Outcomes
 from hub.store import tables
 from hub.store.store import Store, upsert
-from hub.web import ApiError, Invalid, TooMany, field, uuid_field
+from hub.web import ApiError, Invalid, TooLarge, TooMany, check_size, field, text_field, uuid_field
 
 METADATA = frozenset(
     {
@@ -35,6 +35,12 @@ METADATA = frozenset(
     }
 )
 """What an endpoint may say about itself: what public endpoints and managers do say."""
+NAME_LENGTH = 256
+"""Characters of a name."""
+METADATA_BYTES = 2**20
+"""Of what an endpoint says about itself: most of it its template and schema."""
+MOST_IDS = 5000
+"""Functions that an endpoint is restricted to, and accounts that run it."""
 LOCK_TIME = 60.0
 """Seconds for which a locked endpoint may not register again."""
 
@@ -43,27 +49,30 @@ def decode(body: Mapping[str, Any]) -> dict[str, Any]:
     """Makes the record to keep of a registration's body.
 
     Raises:
-        Invalid: the body does not fit; the text names the field.
+        Invalid, TooLarge: the body does not fit; the text names the field.
     """
     if body.get("high_assurance"):
         raise Invalid("high_assurance: this service cannot enforce it")
     policy = field(body, "authentication_policy", str, None)
-    metadata = field(body, "metadata", dict, {})
+    metadata = {key: value for key, value in field(body, "metadata", dict, {}).items() if key in METADATA}
+    check_size(metadata, "metadata", METADATA_BYTES)
     return {
-        "endpoint_name": field(body, "endpoint_name", str),
-        "display_name": field(body, "display_name", str, None),
+        "endpoint_name": text_field(body, "endpoint_name", NAME_LENGTH),
+        "display_name": text_field(body, "display_name", NAME_LENGTH, None),
         "multi_user": field(body, "multi_user", bool, False),
         "public": field(body, "public", bool, False),
-        "metadata": {key: value for key, value in metadata.items() if key in METADATA},
+        "metadata": metadata,
         "allowed_functions": _ids(body, "allowed_functions"),
         "admins": _ids(body, "admins"),
         "authentication_policy": uuid_field(policy, "authentication_policy") if policy else None,
-        "subscription_uuid": field(body, "subscription_uuid", str, None),
+        "subscription_uuid": text_field(body, "subscription_uuid", NAME_LENGTH, None),
     }
 
 
 def _ids(body: Mapping[str, Any], key: str) -> list[str] | None:
     value = field(body, key, list, None)
+    if value is not None and len(value) > MOST_IDS:
+        raise TooLarge(f"{key}: has {len(value)} ids, the most is {MOST_IDS}")
     return None if value is None else [uuid_field(item, key) for item in value]
 
 

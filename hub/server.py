@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
@@ -22,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hub import systemd
 from hub.app import Hub
 from hub.config import HubConfig, TlsConfig
+from hub.connections import Crowd, HttpConnection
 from hub.limits import App
 from hub.setup.rabbitmq import GUEST
 from hub.store.store import Store, sqlite_url
@@ -70,9 +73,10 @@ async def serve(config: HubConfig) -> None:
             raise CannotStart(f"database: {config.database}: {e}") from None
         hub = Hub(config, store)
         loops = asyncio.ensure_future(hub.run(connection))
-        servers = {_WebServer(_web(hub.app, None)): sockets}
+        crowd = Crowd()
+        servers = {_WebServer(_web(hub.app, None, crowd)): sockets}
         if config.tls is not None:
-            servers[_WebServer(_web(hub.app, config.tls))] = tls_sockets
+            servers[_WebServer(_web(hub.app, config.tls, crowd))] = tls_sockets
 
         def stop() -> None:
             for server in servers:
@@ -101,11 +105,11 @@ class _WebServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _web(app: App, tls: TlsConfig | None) -> uvicorn.Config:
+def _web(app: App, tls: TlsConfig | None, crowd: Crowd) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=cast(Any, functools.partial(HttpConnection, crowd=crowd)),
         ws="none",
         lifespan="off",
         log_config=None,

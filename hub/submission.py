@@ -28,7 +28,7 @@ from hub.limits import Limits
 from hub.shared_lock import SharedLock
 from hub.store import tables
 from hub.store.store import Store, upsert
-from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, TooMany, field, uuid_field
+from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, TooMany, check_size, field, uuid_field
 from wire import messages
 from wire.errors import BrokerError
 from wire.messages import Task
@@ -41,6 +41,8 @@ SUBMISSION_BYTES = 256 * 2**20
 HEADER_BYTES = 64 * 2**10
 """Of resource specification and names of serializers, which travel in a message's headers: those have to fit into one
 frame of AMQP (128 KiB), and RabbitMQ ends the connection of whoever sends more."""
+OPTIONS_BYTES = 256 * 2**10
+"""Of a user endpoint's configuration, and of what the client says about itself: both go with each start command."""
 AHEAD_BYTES = 16 * 2**20
 """Published before the broker has confirmed what came before."""
 
@@ -83,7 +85,7 @@ def decode(body: Mapping[str, Any]) -> Submission:
     """Reads the body of a submission.
 
     Raises:
-        Invalid: the body does not fit; the text names the field.
+        Invalid, TooLarge: the body does not fit; the text names the field.
     """
     calls = field(body, "tasks", dict)
     if not calls or not all(
@@ -100,12 +102,15 @@ def decode(body: Mapping[str, Any]) -> Submission:
         raise TooLarge(
             f"resource_specification and result_serializers have more than {HEADER_BYTES} bytes, the most that is taken"
         )
+    options, runtime = field(body, "user_endpoint_config", dict, {}), field(body, "user_runtime", dict, {})
+    check_size(options, "user_endpoint_config", OPTIONS_BYTES)
+    check_size(runtime, "user_runtime", OPTIONS_BYTES)
     return Submission(
         calls=calls,
         task_group=None if group is None else uuid_field(group, "task_group_id"),
         create_queue=field(body, "create_queue", bool, False),
-        user_opts=field(body, "user_endpoint_config", dict, {}),
-        user_runtime=field(body, "user_runtime", dict, {}),
+        user_opts=options,
+        user_runtime=runtime,
         resource_specification=resources,
         result_serializers=serializers,
     )

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from hub import consents
 from hub.callers import Callers
 from hub.clients import Client
+from hub.guesses import Guesses
 from hub.limits import Turns
 from hub.scopes import COMPUTE, by_resource_server
 from hub.store import tables
@@ -54,12 +55,13 @@ class Tokens:
         self._store = store
         self._callers = callers
         self._turns = turns
+        self._guesses = Guesses()
 
-    def client_of_basic(self, request: Request) -> Client:
+    async def client_of_basic(self, request: Request) -> Client:
         """Returns the client whose id and secret the request carries (HTTP Basic); the request is its.
 
         Raises:
-            ApiError: 401 when there is none, 429 when it has too many.
+            ApiError: 401 when there is none, 429 when it has too many, or wrong ones were sent too often.
         """
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         try:
@@ -68,7 +70,10 @@ class Tokens:
             decoded = ""
         client_id, _, secret = decoded.partition(":")
         client = self._callers.with_secret(client_id)
-        if client is None or not client.is_secret(secret):
+        right = client is not None and client.is_secret(secret)
+        if client is not None:
+            await self._guesses.check(request, client.client_id, right=right)
+        if client is None or not right:
             raise ApiError(401, "UNAUTHORIZED", "The client id or secret is not known here")
         self._turns.begin(request.scope, client.client_id)
         return client

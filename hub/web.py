@@ -196,6 +196,30 @@ def field(body: Mapping[str, Any], key: str, kind: type | tuple[type, ...], defa
     return value
 
 
+def text_field(body: Mapping[str, Any], key: str, most: int, default: Any = ...) -> Any:
+    """Returns `body[key]`, a text of `most` characters at most; null counts as not given.
+
+    Raises:
+        Invalid: it is missing and there is no default, or no text.
+        TooLarge: it is longer.
+    """
+    value = field(body, key, str, default)
+    if value is not None and len(value) > most:
+        raise TooLarge(f"{key}: has {len(value)} characters, the most is {most}")
+    return value
+
+
+def check_size(value: Any, key: str, most: int) -> None:
+    """Refuses what has more than `most` bytes as JSON.
+
+    Raises:
+        TooLarge: it has.
+    """
+    size = len(json.dumps(value))
+    if size > most:
+        raise TooLarge(f"{key}: has {size} bytes as JSON, the most is {most}")
+
+
 def uuid_field(value: Any, key: str) -> str:
     """Returns `value` as a canonical UUID.
 

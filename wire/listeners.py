@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,13 +72,23 @@ def account_of_connection(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | 
 
     The addresses are those of the accepted socket, as the socket module gives them.
     """
-    wanted = f"{_text(peer)} {_text(own)} ".encode()
+    return accounts_of_connections([(peer, own)]).get((peer, own))
+
+
+def accounts_of_connections(
+    connections: Collection[tuple[tuple[Any, ...], tuple[Any, ...]]],
+) -> dict[tuple[tuple[Any, ...], tuple[Any, ...]], int]:
+    """Returns the same for many connections, from one look; those that have gone are not in it."""
+    wanted = {f"{_text(peer)} {_text(own)}".encode(): (peer, own) for peer, own in connections}
+    found = {}
     for table in _TABLES:
         with contextlib.suppress(OSError):
             for line in table.read_bytes().split(b"\n"):
-                if wanted in line:
-                    return int(line.split()[7])
-    return None
+                fields = line.split(None, 8)
+                ends = wanted.get(b" ".join(fields[1:3]))
+                if ends is not None:
+                    found[ends] = int(fields[7])
+    return found
 
 
 def _listeners(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Iterable[int]:

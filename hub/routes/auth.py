@@ -58,7 +58,7 @@ class AuthRoutes:
         """Gives tokens for client id and secret, or to a program of a person for a code or a refresh token."""
         if self._people is not None and "authorization" not in request.headers:
             return await self._token_of_person(request, self._people)
-        client = self._tokens.client_of_basic(request)
+        client = await self._tokens.client_of_basic(request)
         asked = await form(request)
         if asked.get("grant_type") != "client_credentials":
             raise ApiError(400, "unsupported_grant_type", "Only client credentials are accepted here")
@@ -87,7 +87,7 @@ class AuthRoutes:
             asked = await form(request)
             await self._people.grants.revoke(_app(self._people.config, asked), asked.get("token", ""))
         else:
-            client = self._tokens.client_of_basic(request)
+            client = await self._tokens.client_of_basic(request)
             await self._tokens.revoke(client, (await form(request)).get("token", ""))
         return Json({"active": False})
 

@@ -12,7 +12,13 @@ from starlette.routing import Route
 from hub.store import tables
 from hub.store.store import Store
 from hub.tokens import Tokens
-from hub.web import Forbidden, Invalid, Json, NotFound, field, json_object, path_id
+from hub.web import Forbidden, Invalid, Json, NotFound, check_size, field, json_object, path_id, text_field
+
+NAME_LENGTH = 1024
+"""Characters of a function's name."""
+DESCRIPTION_LENGTH = 64 * 2**10
+"""Of its description, which the public client takes from its documentation."""
+META_BYTES = 64 * 2**10
 
 
 class FunctionRoutes:
@@ -39,11 +45,12 @@ class FunctionRoutes:
             raise Invalid("group, ha_endpoint_id: functions cannot be shared with groups or bound to endpoints here")
         code = field(body, "function_code", str)
         record = {
-            "function_name": field(body, "function_name", str),
-            "description": field(body, "description", str, None),
+            "function_name": text_field(body, "function_name", NAME_LENGTH),
+            "description": text_field(body, "description", DESCRIPTION_LENGTH, None),
             "serialized": field(body, "serialized", bool, True),
             "meta": field(body, "meta", dict, None),
         }
+        check_size(record["meta"], "meta", META_BYTES)
         function_id = str(uuid.uuid4())
         await self._store.execute(
             insert(tables.function).values(

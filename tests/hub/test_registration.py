@@ -12,7 +12,7 @@ from hub.amqp.passwords import Passwords
 from hub.limits import Limits
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
-from hub.web import ApiError, Invalid
+from hub.web import ApiError, Invalid, TooLarge
 from tests.hub.units import (
     ADMIN,
     ALICE,
@@ -58,6 +58,12 @@ def test_what_is_kept_of_a_registration():
     [
         ({"high_assurance": True}, "cannot enforce"),
         ({"authentication_policy": "x"}, "authentication_policy: expected a UUID"),
+        ({"endpoint_name": "x" * 300}, "endpoint_name: has 300 characters, the most is 256"),
+        ({"display_name": "x" * 300}, "display_name: has 300"),
+        ({"subscription_uuid": "x" * 300}, "subscription_uuid: has 300"),
+        ({"metadata": {"endpoint_config": "x" * 2**20}}, "metadata: has .* the most is 1048576"),
+        ({"allowed_functions": [new_id()] * 5001}, "allowed_functions: has 5001 ids"),
+        ({"admins": [new_id()] * 5001}, "admins: has 5001 ids"),
         ({"endpoint_name": None}, "endpoint_name: missing"),
         ({"multi_user": "yes"}, "multi_user: wrong type"),
         ({"metadata": []}, "metadata: wrong type"),
@@ -66,7 +72,7 @@ def test_what_is_kept_of_a_registration():
     ],
 )
 def test_what_cannot_be_kept_is_refused_with_the_field(change, text):
-    with pytest.raises(Invalid, match=text):
+    with pytest.raises((Invalid, TooLarge), match=text):
         registration.decode({**BODY, **change})
 
 

@@ -247,7 +247,13 @@ def test_a_client_has_so_many_tasks_waiting_and_user_endpoints(store, broker):
 
 
 @pytest.mark.parametrize(
-    "body", [{"resource_specification": {"a": "x" * 70_000}}, {"result_serializers": ["x"] * 20_000}]
+    "body",
+    [
+        {"resource_specification": {"a": "x" * 70_000}},
+        {"result_serializers": ["x"] * 20_000},
+        {"user_endpoint_config": {"a": "x" * 300_000}},
+        {"user_runtime": {"a": "x" * 300_000}},
+    ],
 )
 def test_what_does_not_fit_into_headers_is_too_large(site, body):
     """One frame of AMQP; more of it ended the hub's connection."""

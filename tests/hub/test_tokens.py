@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.requests import Request
 
+from hub import guesses
 from hub import tokens as module
 from hub.callers import Callers
 from hub.limits import Limits, Turns
@@ -19,9 +20,9 @@ def tokens(store):
     return Tokens(store, Callers(store, CLIENTS), Turns(Limits()))
 
 
-def request(headers):
+def request(headers, address="192.0.2.1"):
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return Request({"type": "http", "headers": raw})
+    return Request({"type": "http", "headers": raw, "client": (address, 1), "server": ("192.0.2.99", 2)})
 
 
 def bearer(token):
@@ -35,8 +36,8 @@ def status(tokens, request, resource_server=COMPUTE):
 
 
 def test_client_and_secret(tokens):
-    assert tokens.client_of_basic(request(basic(ALICE.client_id, "secret of alice"))) is ALICE
-    assert tokens.client_of_basic(request(basic(ALICE.client_id.upper(), "secret of alice"))) is ALICE
+    assert run(tokens.client_of_basic(request(basic(ALICE.client_id, "secret of alice")))) is ALICE
+    assert run(tokens.client_of_basic(request(basic(ALICE.client_id.upper(), "secret of alice")))) is ALICE
     for headers in (
         {},
         basic(ALICE.client_id, "secret of bob"),
@@ -46,7 +47,7 @@ def test_client_and_secret(tokens):
         {"authorization": "Bearer " + basic(ALICE.client_id, "secret of alice")["authorization"][6:]},
     ):
         with pytest.raises(ApiError) as refused:
-            tokens.client_of_basic(request(headers))
+            run(tokens.client_of_basic(request(headers)))
         assert refused.value.status == 401
 
 
@@ -103,3 +104,26 @@ def test_only_its_own_client_revokes_a_token(tokens):
 
 def test_tokens_live_as_long_as_those_of_globus():
     assert module.LIFETIME == 48 * 3600
+
+
+def test_a_secret_cannot_be_guessed_fast_and_its_owner_goes_on(tokens, monkeypatch):
+    def log_in(secret, address):
+        try:
+            return run(tokens.client_of_basic(request(basic(ALICE.client_id, secret), address)))
+        except ApiError as e:
+            return e.status
+
+    right = "secret of alice"
+    assert log_in(right, "192.0.2.1") is ALICE
+    assert [log_in("x", "192.0.2.2") for _ in range(12)] == [401] * guesses.MOST_OF_ONE_SOURCE + [429] * 2
+    assert log_in(right, "192.0.2.2") == 429, "or a guess would be told to be right"
+    assert log_in(right, "192.0.2.3") is ALICE
+    for host in range(10, 20):
+        for _ in range(6):
+            log_in("x", f"192.0.2.{host}")
+    assert log_in(right, "192.0.2.100") == 429
+    assert log_in(right, "192.0.2.1") is log_in(right, "192.0.2.3") is ALICE, "where it has logged in before"
+    assert run(tokens.client_of_basic(request(basic(BOB.client_id, "secret of bob"), "192.0.2.2"))) is BOB
+    now = guesses.time.monotonic() + 61
+    monkeypatch.setattr(guesses.time, "monotonic", lambda: now)
+    assert log_in(right, "192.0.2.2") is ALICE

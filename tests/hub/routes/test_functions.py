@@ -36,6 +36,14 @@ def test_each_registration_has_an_id_of_its_own(rest):
 
 
 @pytest.mark.parametrize(
+    "change", [{"function_name": "x" * 1025}, {"description": "x" * 65_537}, {"meta": {"a": "x" * 65_536}}]
+)
+def test_what_is_larger_than_it_need_be_is_refused(rest, change):
+    answer = run(rest("POST", "/v3/functions", ALICE, body={**BODY, **change}))
+    assert (answer.status, next(iter(change)) in answer.json["reason"]) == (413, True)
+
+
+@pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"function_code": None}, "function_code: missing"),
