@@ -160,6 +160,10 @@ class PrivateBroker(Running):
         # The pid may be gone while the kernel still takes the threads and their sockets down.
         until(lambda: is_free(self.port), "its port to be free", failed=BrokerFailed)
 
+    def pids(self) -> list[int]:
+        """The processes of the node and of its helpers."""
+        return self._processes()
+
     @property
     def environment(self) -> dict[str, str]:
         """The variables with which RabbitMQ's programs find this node."""
