@@ -82,6 +82,11 @@ class ManagerProcess(Running):
         return self._process.pid
 
     @property
+    def command(self) -> Sequence[str]:
+        """What is typed before the name of a `mep` command."""
+        return self._program
+
+    @property
     def environment(self) -> dict[str, str]:
         """What the `mep` program is run with; holds no secret, unless `also` does."""
         return {
@@ -93,6 +98,10 @@ class ManagerProcess(Running):
             "GLOBUS_SDK_ENVIRONMENT": "local",
             "GLOBUS_SDK_SERVICE_URL_AUTH": f"http://localhost:{self._hub.port}/",
         }
+
+    @property
+    def _credentials(self) -> Path:
+        return self.folder / "client.yaml"
 
     def __enter__(self) -> ManagerProcess:
         self.configure()
@@ -107,10 +116,16 @@ class ManagerProcess(Running):
     def configure(self) -> None:
         """Makes the profile with `mep configure`, and edits it as a sysadmin would. Raises ManagerFailed."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        done = self.run("configure", self.name, "--display-name", "Lab", "--contact-email", "admin@example.org")
+        self._configure(("--display-name", "Lab", "--contact-email", "admin@example.org"))
+        self.write_mapping(self._mapping)
+        self._edit()
+
+    def _configure(self, arguments: Sequence[str]) -> None:
+        done = self.run("configure", self.name, *arguments)
         if done.returncode != 0:
             raise ManagerFailed(f"mep configure: {done.stderr}")
-        self.write_mapping(self._mapping)
+
+    def _edit(self) -> None:
         if self._template is not None:
             (self.profile / "user_config_template.yaml.j2").write_text(self._template)
         if self._schema is not None:
@@ -194,7 +209,7 @@ class ManagerProcess(Running):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
 
     def _write_credentials(self) -> Path:
-        path = self.folder / "client.yaml"
+        path = self._credentials
         user = self._hub.users[self._user]
         write_private(path, yaml.safe_dump({"client_id": user.client_id, "client_secret": user.client_secret}))
         return path

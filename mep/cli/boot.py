@@ -1,17 +1,22 @@
 """The commands about the boot of the host: `mep enable-on-boot`, `disable-on-boot`; and what else systemd is asked.
 
-The package has the unit, `mep@NAME`, for profiles where the package's lie; systemd is told which of them it starts.
+The package has the unit, `mep@NAME`, for profiles where the package's lie; systemd is told which of them it starts. It
+has one of that name for ordinary users, whose own systemd (`systemctl --user`) starts it.
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 from pathlib import Path
 from typing import NoReturn
 
 from mep.cli.common import DEFAULT, Name, load, login_app_of, need_profile, paths, profile_directory
-from mep.daemon.failed import Failed, exit_codes, need_root
+from mep.daemon.failed import Failed, exit_codes
+
+_LINGER = Path("/var/lib/systemd/linger")
+"""Whose systemd runs from the boot on, and not only while they are logged in (loginctl(1))."""
 
 
 def enable_on_boot(name: Name = DEFAULT) -> None:
@@ -24,7 +29,10 @@ def enable_on_boot(name: Name = DEFAULT) -> None:
     with exit_codes(), login_app_of(config) as app:
         check_login(app, config)  # nobody will be there to log in
     _systemctl("enable", name)
-    print(f"Endpoint {name} is started when this host boots. Now:\n\n  systemctl start mep@{name}")
+    systemctl = " ".join(_manager())
+    print(f"Endpoint {name} is started when this host boots. Now:\n\n  {systemctl} start mep@{name}")
+    if os.geteuid() != 0 and not _LINGER.joinpath(getpass.getuser()).exists():
+        print("\nUntil you allow that it only runs while you are logged in:\n\n  loginctl enable-linger")
 
 
 def disable_on_boot(name: Name = DEFAULT) -> None:
@@ -32,15 +40,16 @@ def disable_on_boot(name: Name = DEFAULT) -> None:
     need_profile(profile_directory(name))
     _need_unit(name)
     _systemctl("disable", name)
-    print(f"Endpoint {name} is not started when this host boots. If it is to end now:\n\n  systemctl stop mep@{name}")
+    systemctl = " ".join(_manager())
+    print(f"Endpoint {name} is not started when this host boots. If it is to end now:\n\n  {systemctl} stop mep@{name}")
 
 
 def is_enabled(name: str) -> bool:
     """Whether systemd starts the profile of this name, where the package's lie, with the host."""
-    if paths().log is None:
+    if not _has_unit():
         return False
     try:
-        done = subprocess.run(["systemctl", "is-enabled", "--quiet", _unit(name)], check=False, capture_output=True)
+        done = subprocess.run([*_manager(), "is-enabled", "--quiet", _unit(name)], check=False, capture_output=True)
     except FileNotFoundError:
         return False
     return done.returncode == 0
@@ -67,18 +76,28 @@ def is_run_by_systemd(run_directory: Path, name: str) -> bool:
 
 def restart(name: str) -> NoReturn:
     """Becomes the program that has systemd restart the manager. Raises OSError."""
-    os.execvp("systemctl", ["systemctl", "restart", _unit(name)])  # noqa: S606 - no shell, as meant
+    os.execvp("systemctl", [*_manager(), "restart", _unit(name)])  # noqa: S606 - no shell, as meant
 
 
 def _unit(name: str) -> str:
     return f"mep@{name}.service"
 
 
+def _has_unit() -> bool:
+    """Whether the profile lies where the package's unit, or that for ordinary users, has it."""
+    return paths().config == (Path("/etc/mep") if os.geteuid() == 0 else Path.home() / ".globus_compute")
+
+
+def _manager() -> list[str]:
+    """The command of systemd's for whose boot this is: the host's, or that of our own systemd."""
+    return ["systemctl"] if os.geteuid() == 0 else ["systemctl", "--user"]
+
+
 def _need_unit(name: str) -> None:
     """Raises Failed."""
-    need_root("which units are started is the system's to know")
-    if paths().log is None:
-        text = f"the unit mep@ is for profiles of /etc/mep only; for one of {paths().config} make a unit of your own:"
+    if not _has_unit():
+        usual = "/etc/mep" if os.geteuid() == 0 else "~/.globus_compute"
+        text = f"the unit mep@ is for profiles of {usual} only; for one of {paths().config} make a unit of your own:"
         own = f"ExecStart=/usr/bin/mep --config-dir {paths().config} start {name}"
         raise Failed(os.EX_USAGE, f"{text} copy it, with {own}")
 
@@ -86,10 +105,10 @@ def _need_unit(name: str) -> None:
 def _systemctl(verb: str, name: str) -> None:
     """Raises Failed."""
     try:
-        done = subprocess.run(["systemctl", verb, _unit(name)], check=False, capture_output=True, text=True)
+        done = subprocess.run([*_manager(), verb, _unit(name)], check=False, capture_output=True, text=True)
     except FileNotFoundError:
         text = "there is no systemd here; have what starts this host's services run: mep start"
         raise Failed(os.EX_UNAVAILABLE, f"{text} {name}") from None
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Failed(os.EX_UNAVAILABLE, f"systemctl {verb} {_unit(name)}: {said}")
+        raise Failed(os.EX_UNAVAILABLE, f"{' '.join(_manager())} {verb} {_unit(name)}: {said}")

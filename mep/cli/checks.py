@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import getpass
 import os
 import re
 import socket
@@ -27,7 +28,7 @@ from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import become, session
 from mep.processes import forked
 from mep.processes.helper import HelperUnavailable
-from mep.profile import command_trust, own_code, places
+from mep.profile import command_trust, own_code, places, trust
 from mep.profile.accepted import file as accepted_file
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
@@ -65,7 +66,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
     profile, findings = loader.examine(directory)
     for finding in findings:
         if finding.problem is None:
-            yield Line(OK, str(finding.path), "belongs to root, readable, valid")
+            yield Line(OK, str(finding.path), f"belongs to {trust.WHO}, readable, valid")
         else:
             yield _failed(str(finding.path), finding.problem.removeprefix(f"{finding.path}: "))
     yield from _commands([(sys.executable,)] if profile is None else [(sys.executable,), profile.config.uep_command])
@@ -77,14 +78,16 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
     for what, slip in slips.slips(profile):
         yield Line(NOTE, what, slip)
     yield from _outside(profile)
-    yield _pam(profile)
+    if _root():
+        yield _pam(profile)
     yield from _rehearsal(profile)
     if not files_only:
         folders = _folders(profile, paths, directory)
         yield folders
         yield from _room(profile, paths, directory)
         yield from _containment(profile)
-        yield _login_uid(profile)
+        if _root():
+            yield _login_uid(profile)
         yield from _service(profile, paths)
         if folders.verdict == OK:  # else somebody else may have said where the broker is
             yield _broker(profile, paths)
@@ -93,8 +96,6 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
 
 def _accepted(directory: Path, paths: Paths, profile: Profile | None) -> Iterator[Line]:
     """Which profile a manager runs with, and would start with, when it is not the one in the folder."""
-    if os.geteuid() != 0:
-        return  # nobody else may read it
     try:
         known = registered.endpoint_id(directory)
         kept = accepted.find(paths.state, directory.name, known)
@@ -117,7 +118,7 @@ def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
 def _commands(commands: list[tuple[str, ...]]) -> Iterator[Line]:
     for command in commands:
         problem, what = outside.command_problem(command), f"program {command[0]}"
-        fine = Line(OK, what, "only root can change it, and ordinary users can execute it")
+        fine = Line(OK, what, "only root can change it, and ordinary users can execute it" if _root() else "can be run")
         yield fine if problem is None else _failed(what, problem)
         for argument in command_trust.unfollowed(command):
             text = f"{command_trust.unfollowed_text(argument)}; {command_trust.UNFOLLOWED_REMEDY}"
@@ -146,7 +147,7 @@ def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:
             home_probe.write_something(nearest)
         except OSError as e:
             return _failed("logs and state", f"{file} cannot be written: {nearest}: {e.strerror}")
-    return Line(OK, "logs and state", f"can be written, by nobody but root: {', '.join(map(str, files))}")
+    return Line(OK, "logs and state", f"can be written, by nobody but {trust.WHO}: {', '.join(map(str, files))}")
 
 
 def _room(profile: Profile, paths: Paths, directory: Path) -> Iterator[Line]:
@@ -169,17 +170,28 @@ def _nearest(file: Path) -> Path:
     return next(folder for folder in file.parents if folder.exists())
 
 
+def _root() -> bool:
+    """Whether this is about an endpoint for many; else it is an ordinary user's own."""
+    return os.geteuid() == 0
+
+
 def _outside(profile: Profile) -> Iterator[Line]:
     """What reload and start look at, too."""
     for what, problem in (
-        ("our own code", outside.code_problem()),
-        ("environment", "; ".join(own_code.variable_problems(os.environ)) or None),
+        ("our own code", outside.code_problem() if _root() else None),
+        ("environment", "; ".join(own_code.variable_problems(os.environ) if _root() else ()) or None),
+        ("without root", "; ".join(outside.needs_root(profile.config)) or None),
         ("audit trail", outside.audit_problem(profile.config.audit_log_path)),
         ("client credentials", outside.credentials_problem(profile.config.client_credentials_path)),
         ("accounts", "; ".join(known_names.problems(profile.config.accounts)) or None),
     ):
         if problem is not None:
             yield _failed(what, problem)
+    if not _root():
+        yield Line(
+            OK, "accounts", f"tasks of whoever registers this endpoint run as {getpass.getuser()}, and no others"
+        )
+        return
     for note in known_names.notes(profile.config.accounts):
         yield Line(NOTE, "accounts", note)
     for problem in own_code.variable_problems(profile.environment):
@@ -228,9 +240,6 @@ def _login_uid(profile: Profile) -> Line:
 def _rehearsal(profile: Profile) -> Iterator[Line]:
     """What a start and a reload try, too."""
     what = "template, rendered"
-    if os.geteuid() != 0:
-        yield Line(NOTE, what, "left out: only root can have it rendered under another account")
-        return
     try:
         findings = asyncio.run(trial.rehearse(profile))
     except HelperUnavailable as e:

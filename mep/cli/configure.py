@@ -112,9 +112,10 @@ def configure(
         hint = "" if made is None else f"; the policy is there now: give --auth-policy {made} next time"
         raise Failed(e.exit_code, f"{e}{hint}") from None
     print(f"Made the profile of endpoint {name}: {directory}\n")
-    for file, use in new_profile.USES.items():
+    for file, use in new_profile.uses().items():
         print(f"  {file:<38} {use}")
-    print(f"\nEdit the identity mapping, then:\n\n{_next_steps(name)}")
+    first = "Edit the identity mapping, then" if os.geteuid() == 0 else "It is for your own tasks alone. Next"
+    print(f"\n{first}:\n\n{_next_steps(name)}")
 
 
 def migrate_to_template_capable(
@@ -137,6 +138,8 @@ def _check_multi_user(said: str | None) -> None:
         return
     if said.lower() not in _FALSE:
         raise Failed(os.EX_USAGE, f"--multi-user {said}: expected true or false")
+    if os.geteuid() != 0:
+        return  # it maps nobody but its owner
     text = "only multi-user endpoints exist here: one that maps nobody but yourself is one, too"
     raise Failed(os.EX_USAGE, f"{text}; leave --multi-user out, and name yourself alone in the identity mapping")
 
@@ -148,6 +151,8 @@ def _next_steps(name: str) -> str:
     steps = {
         "mep login": "log in with Globus; or set client_credentials_path in config.yaml",
         f"mep check {name}": "try everything that could fail later",
-        run: "run it, as root: an ordinary user cannot start user endpoints for others",
+        run: "run it"
+        if service or os.geteuid() != 0
+        else "run it, as root, so that it can start others' user endpoints",
     }
     return "\n".join(f"  {command:<34} # {what}" for command, what in steps.items())

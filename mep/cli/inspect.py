@@ -6,6 +6,7 @@ They call what the running manager calls (`checks`, `dry_run`), and end with 1 w
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import os
 from collections.abc import Coroutine
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from mep.cli.common import DEFAULT, Name, load, need_profile, paths, profile_directory, trusted_run_directory
-from mep.daemon.failed import Failed, need_root
+from mep.daemon.failed import Failed
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
@@ -72,8 +73,6 @@ def check(
     from mep.cli import checks
 
     directory = profile_directory(name)
-    if os.geteuid() != 0 and not files:
-        raise Failed(os.EX_NOPERM, "must be root to try everything; --files needs no rights")
     codes = []
     for line in checks.lines(directory, paths(), files_only=files):
         print(f"{line.verdict:<4}  {line.what}: {line.text}", flush=True)
@@ -95,7 +94,6 @@ def explain(
     from mep.cli import dry_run
     from mep.monitor.containment import limits
 
-    need_root("templates are rendered under another account")
     profile, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
     _show_mapping(profile, records)
     plan = _answer(dry_run.launch_plan(profile, records, given))
@@ -114,15 +112,18 @@ def explain(
 
 
 def render(
-    user: Annotated[str, typer.Option(help="The local account that the user endpoint would run as.")],
     name: Name = DEFAULT,
+    user: Annotated[
+        str, typer.Option(help="The local account that the user endpoint would run as.", show_default=False)
+    ] = "",
     options: Options = "{}",
 ) -> None:
     """Show the configuration that a user endpoint would get."""
     from mep.cli import dry_run
 
-    need_root("templates are rendered under another account")
-    given = _given_options(options)
+    if not user and os.geteuid() == 0:
+        raise Failed(os.EX_USAGE, "--user: say as which account the user endpoint would run")
+    given, user = _given_options(options), user or getpass.getuser()
     print(_answer(dry_run.render(load(profile_directory(name)), user, given)).read())
 
 

@@ -6,10 +6,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
+from mep.cli import old_profile
 from mep.profile import profile
 
 USES = {
@@ -40,6 +43,11 @@ def check(directory: Path, given: Mapping[str, Path | None]) -> None:
         _given_text(path)
 
 
+def uses() -> dict[str, str]:
+    """Those that a profile of ours has: an ordinary user's endpoint maps nobody."""
+    return {file: use for file, use in USES.items() if file != profile.MAPPING or os.geteuid() == 0}
+
+
 def make(
     directory: Path,
     given: Mapping[str, Path | None],
@@ -56,20 +64,51 @@ def make(
     """
     if "" in (display_name, email):
         raise NotMade(os.EX_USAGE, "an empty name or address: leave the option out, or give it a value")
-    texts = {file: _default_text(file) if (path := given.get(file)) is None else _given_text(path) for file in USES}
-    if given.get(profile.CONFIG) is None:
+    own = os.geteuid() != 0
+    texts_given = {file: _given_text(path) for file, path in given.items() if path is not None}
+    found, keys = _engine_apart(texts_given, keys or {})
+    texts = {file: _default_text(file, own) if (text := found.get(file)) is None else text for file in uses()}
+    if profile.CONFIG not in found:
         values = {"MAPPING": str(directory / profile.MAPPING), "DISPLAY_NAME": display_name, "EMAIL": email}
         texts[profile.CONFIG] = re.sub("@([A-Z_]+)@", lambda mark: _quoted(values[mark[1]]), texts[profile.CONFIG])
-    texts[profile.CONFIG] = _with_keys(texts[profile.CONFIG], keys or {})
+    texts[profile.CONFIG] = _with_keys(texts[profile.CONFIG], keys)
     _write(directory, texts)
+
+
+def _engine_apart(
+    texts: Mapping[str, str], keys: Mapping[str, object]
+) -> tuple[Mapping[str, str], Mapping[str, object]]:
+    """A file with an engine that is given as config.yaml is the configuration of user endpoints, as the public package
+    had it before there were templates: it becomes the template, and what it says of the manager, keys of config.yaml.
+    """
+    config = texts.get(profile.CONFIG)
+    if config is None or profile.TEMPLATE in texts or not _ENGINE.search(config):
+        return texts, keys
+    others = {file: text for file, text in texts.items() if file != profile.CONFIG}
+    try:
+        said = yaml.safe_load(config)
+    except yaml.YAMLError:  # with Jinja in it, it is a template already
+        return {**others, profile.TEMPLATE: config}, keys
+    managers = {key: said[key] for key in old_profile.MANAGERS if key in said}
+    template = old_profile.as_template(_without_keys(config, managers))
+    return {**others, profile.TEMPLATE: template}, {**managers, **{k: v for k, v in keys.items() if v is not None}}
+
+
+_ENGINE = re.compile(r"^engine[ \t]*:", re.MULTILINE)
+
+
+def _without_keys(text: str, keys: Iterable[str]) -> str:
+    """The text of a YAML file without these keys. Its comments stay."""
+    for key in keys:
+        text = re.sub(rf"^{key}[ \t]*:.*\n?(?:[ \t]+\S.*\n?|-.*\n?)*", "", text, flags=re.MULTILINE)
+    return text
 
 
 def _with_keys(text: str, keys: Mapping[str, object]) -> str:
     """The text of config.yaml with these keys, in place of what it says of them. Its comments stay."""
     for key, value in keys.items():
         if value is not None:
-            text = re.sub(rf"^{key}[ \t]*:.*\n?(?:[ \t]+\S.*\n?|-.*\n?)*", "", text, flags=re.MULTILINE)
-            text = f"{text.rstrip()}\n\n{key}: {json.dumps(value)}\n"
+            text = f"{_without_keys(text, [key]).rstrip()}\n\n{key}: {json.dumps(value)}\n"
     return text
 
 
@@ -78,8 +117,11 @@ def _quoted(value: str | None) -> str:
     return json.dumps(value, ensure_ascii=value is not None and not value.isprintable())
 
 
-def _default_text(file: str) -> str:
-    return resources.files("mep.templates").joinpath("default").joinpath(file).read_text(encoding="utf-8")
+def _default_text(file: str, own: bool) -> str:
+    """That of the package; of an ordinary user's endpoint, where it is another one than root's."""
+    templates = resources.files("mep.templates")
+    other = templates.joinpath("own").joinpath(file)
+    return (other if own and other.is_file() else templates.joinpath("default").joinpath(file)).read_text("utf-8")
 
 
 def _given_text(path: Path) -> str:

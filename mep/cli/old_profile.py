@@ -16,7 +16,7 @@ from mep.cli.common import trusted_run_directory
 from mep.daemon.failed import Failed, exit_codes
 from mep.profile.profile import CONFIG, TEMPLATE
 
-_MANAGERS = ("admins", "display_name", "allowed_functions", "authentication_policy", "subscription_id")
+MANAGERS = ("admins", "display_name", "allowed_functions", "authentication_policy", "subscription_id")
 _BOTH = ("debug", "amqp_port", "heartbeat_period", "local_compute_services", "environment")
 _JINJA = ("{{", "{%", "{#")
 
@@ -38,12 +38,10 @@ def migrate(directory: Path) -> Iterable[str]:
         for file in (backup, template):
             if os.path.lexists(file):
                 raise Failed(os.EX_CANTCREAT, f"{file} exists already; move it away")
-        text = _text(keys, [key for key in keys if key not in _MANAGERS])
-        if any(mark in text for mark in _JINJA):  # it was plain text there
-            text = f"{{% raw %}}\n{text}{{% endraw %}}\n"
-        whole_file.replace(template, text)  # with the mode of secrets, as config.yaml may have had some
+        text = _text(keys, [key for key in keys if key not in MANAGERS])
+        whole_file.replace(template, as_template(text))  # with the mode of secrets, as config.yaml may have had some
         os.link(config, backup)
-        whole_file.replace(config, _text(keys, [*_MANAGERS, *_BOTH]))
+        whole_file.replace(config, _text(keys, [*MANAGERS, *_BOTH]))
     except PermissionError as e:
         raise Failed(os.EX_NOPERM, f"{e.filename}: {e.strerror}; only who owns the profile may") from None
     except OSError as e:
@@ -52,6 +50,11 @@ def migrate(directory: Path) -> Iterable[str]:
     if "identity_mapping_config_path" not in keys:
         lines.append(f"Say next who becomes whom: identity_mapping_config_path in {config}; then mep check")
     return lines
+
+
+def as_template(text: str) -> str:
+    """Plain text as a template that renders to it."""
+    return f"{{% raw %}}\n{text}{{% endraw %}}\n" if any(mark in text for mark in _JINJA) else text
 
 
 def _keys(config: Path) -> dict[str, Any]:

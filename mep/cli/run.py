@@ -78,12 +78,28 @@ def _become_manager(
 ) -> NoReturn:
     from mep.processes import helper
 
+    if os.geteuid() != 0 and sys.stdin.isatty():
+        _log_in_first(name)
     config_dir = None if context.parent is None else context.parent.params.get("config_dir")
     options = [] if config_dir is None else ["--config-dir", str(config_dir)]
     options += [flag for flag, given in flags.items() if given]
     options += [] if endpoint_id is None else ["--endpoint-uuid", str(endpoint_id)]
     program = [sys.executable, "-I", "-m", "mep.daemon.main", *options, "--", name]
     os.execve(sys.executable, program, {**os.environ, helper.MARK: "1"})  # noqa: S606 - no shell, as meant
+
+
+def _log_in_first(name: str) -> None:
+    """Has an ordinary user at a terminal log in, where the endpoint needs that; as the public package does."""
+    from mep.registration.errors import told
+    from mep.registration.login import ask_for_linked
+
+    directory = profile_directory(name)
+    if not directory.is_dir():
+        return  # it is told in a moment
+    with exit_codes(), told("run `mep login`"), login_app_of(load(directory).config) as app:
+        if app.login_required():
+            ask_for_linked(app)
+            app.login()
 
 
 def reload(name: Name = DEFAULT) -> None:

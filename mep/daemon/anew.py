@@ -14,7 +14,10 @@ from typing import Any
 
 from mep.daemon.handed import ReadMapping, ReadProfile, Register, Tried
 from mep.privileged.memory_file import fill
-from mep.processes import executed
+from mep.processes import (
+    executed,
+    helper,  # noqa: F401 - looks at this process, which it may as long as others may, too
+)
 from mep.processes.sealed_file import SealedFile
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.mapping_documents import MappingDocuments

@@ -73,12 +73,6 @@ def is_id(text: str) -> bool:
     return True
 
 
-def need_root(why: str) -> None:
-    """Raises Failed unless this is root."""
-    if os.geteuid() != 0:
-        raise Failed(os.EX_NOPERM, f"must be root: {why}")
-
-
 @contextmanager
 def running_once(run_directory: Path, name: str) -> Iterator[None]:
     """Inside this nobody else is the manager of profile `name`. Raises Failed."""

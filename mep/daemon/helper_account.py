@@ -7,12 +7,14 @@ gives to nobody in particular, not that of a service, and none that a mapping co
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from pathlib import Path
 
 from mep.accounts import look_up
 from mep.daemon.handed import HelperAccounts
 from mep.monitor.stages import admission
+from mep.privileged import kernel
 from mep.processes.forked import NOBODY
 from mep.processes.helper import MARK, HelperUnavailable
 from mep.profile.config import ManagerConfig
@@ -27,11 +29,16 @@ _LOOKS, _PAUSE = 20, 0.1
 
 
 def find(config: ManagerConfig) -> HelperAccounts:
-    """The accounts that config.yaml names. Waits for the name service.
+    """The accounts that config.yaml names; our own for all, where we are not root. Waits for the name service.
 
     Raises:
         HelperUnavailable: one does not exist, or will not do; with the remedy.
     """
+    if not kernel.is_root():
+        own = look_up.account(pwd.getpwuid(os.getuid()).pw_name)
+        if own is None:
+            raise _refused(f"there is no account with our uid {os.getuid()}")
+        return HelperAccounts(own, own, own, own)
     names = {key: getattr(config, key) for key in KEYS}
     found = {key: look_up.account(name) for key, name in names.items()}
     accounts = {key: account for key, account in found.items() if account is not None and account.name == names[key]}

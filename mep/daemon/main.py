@@ -9,11 +9,13 @@ import argparse
 import asyncio
 import dataclasses
 import gc
+import glob
 import json
 import logging
 import os
 import pickle
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mep.daemon import choice, helper_account, logs
-from mep.daemon.failed import Failed, exit_codes, need_root, profile_name, running_once
+from mep.daemon.failed import Failed, exit_codes, profile_name, running_once
 from mep.daemon.handed import Folders, Handed, LogTo
 from mep.daemon.registering import Registrar
 from mep.monitor import last_run, run_lock
@@ -33,7 +35,8 @@ from mep.processes.sealed_file import SealedFile
 from mep.profile import places
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths, find_paths
-from mep.reader import client_credentials, environment
+from mep.profile.profile import OWNER
+from mep.reader import client_credentials, environment, files
 from mep.request.unwanted import EndpointUnwanted
 
 _DESCRIPTORS = 65536
@@ -63,7 +66,6 @@ def main(arguments: Sequence[str]) -> None:
     try:
         paths = _paths(typed.config_dir)
         name = profile_name(paths.config, typed.name)
-        need_root("the manager becomes the users that it starts endpoints for")
         with _remembered(paths, name):
             _start(paths, _Call(name, typed.debug, typed.log_to_console, typed.detach, typed.endpoint_uuid))
     except Failed as e:
@@ -91,6 +93,8 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
     profile = chosen.profile
     debug, form = call.debug or profile.config.debug, profile.config.log_format
     logs.send_to([logging.StreamHandler()], debug, form)
+    if not kernel.is_root():
+        _forget_other_boots(paths.run)
     folders = Folders(run_directory, paths.kept(name), paths.state)
     with running_once(run_directory, name):
         with exit_codes(), _exit_codes_of_a_start():
@@ -98,6 +102,8 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
             given = client_credentials.find(None) if profile.config.client_credentials_path is None else None
             registrar = Registrar(profile, accounts.worker, given, folders.state, folders.run, call.endpoint_id)
             registration = asyncio.run(registrar.register())
+            if not kernel.is_root():
+                profile = dataclasses.replace(profile, mapping=files.read_mapping(directory / OWNER))
         if form == "text":  # else what reads the log would meet a line that is no JSON
             print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
         if not chosen.refused:
@@ -136,6 +142,14 @@ def _execute(handed: Handed) -> NoReturn:
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # what comes now waits for the manager
     os.execv(sys.executable, program)  # noqa: S606 - no shell, as meant
+
+
+def _forget_other_boots(run: Path) -> None:
+    """Removes what earlier boots of this host have left: the state of an ordinary user's endpoints is on disk."""
+    host, _, _ = run.name.rpartition("-")
+    for left in run.parent.glob(f"{glob.escape(host)}-????????"):
+        if left != run:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _allow_descriptors() -> None:
@@ -179,6 +193,7 @@ def _exit_codes_of_a_start() -> Iterator[None]:
 def _detach() -> None:
     import daemon  # the package python-daemon
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that is closed as soon as the command has ended
     gc.collect()  # what is garbage closes its descriptors now, not when their numbers belong to somebody else
     daemon.DaemonContext(detach_process=True, umask=0o077, files_preserve=run_lock.descriptors()).open()
     run_lock.moved()

@@ -11,10 +11,11 @@ import functools
 import json
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mep.privileged import kernel
 from mep.processes import forked
 from mep.processes.printable import escaped
 from mep.profile.client_credentials import ClientCredentials
@@ -54,6 +55,7 @@ class Registrar:
         self._state = state
         self._run_directory = run_directory
         self._known = known
+        self._own = not kernel.is_root()  # here, as the process that asks may have no rights
         self._local_user = pwd.getpwuid(os.getuid()).pw_name
 
     async def register(self) -> Registration:
@@ -67,8 +69,10 @@ class Registrar:
         credentials, known = await forked.run(self._read)
         account = None if credentials is None else self._account
         said = await forked.ask(functools.partial(self._ask, credentials, known), account, TIMEOUT, MOST)
-        registration = answer.read(_opened(said), self._profile.config.amqp_port, known)
-        await forked.run(functools.partial(self._remember, registration))
+        told = _opened(said)
+        registration = answer.read(told["answer"], self._profile.config.amqp_port, known)
+        owners = answer.identities(told.get("identities")) if self._own else None
+        await forked.run(functools.partial(self._remember, registration, owners))
         return registration
 
     def _read(self) -> tuple[ClientCredentials | None, str | None]:
@@ -79,29 +83,33 @@ class Registrar:
     def _ask(self, credentials: ClientCredentials | None, known: str | None) -> bytes:
         """Asks the service. In the process of its own, which alone imports these."""
         from mep.registration.login import login_app
-        from mep.registration.registration import register
+        from mep.registration.registration import own_identities, register
 
         try:
             with login_app(self._state, self._profile.config, credentials) as app:
                 said: dict[str, object] = {"answer": register(self._profile, app, known, self._local_user)}
+                if self._own:
+                    said["identities"] = own_identities(app, self._profile.config)
         except RegistrationError as e:
             said = {"exit_code": e.exit_code, "error": str(e)}
         except Exception as e:  # noqa: BLE001 - whatever it was, somebody must be told
             said = {"exit_code": os.EX_SOFTWARE, "error": f"{type(e).__name__}: {e}"}
         return json.dumps(said).encode()
 
-    def _remember(self, registration: Registration) -> None:
+    def _remember(self, registration: Registration, owners: Sequence[str] | None) -> None:
+        if owners is not None:
+            registered.remember_owner(self._profile.directory, owners, self._local_user)
         registered.remember(self._profile.directory, registration.endpoint_id, registration.broker)
         commands = registration.as_told
         registered.remember_connection(self._run_directory, commands.connection_url, commands.queue)
 
 
-def _opened(said: bytes) -> object:
-    """The service's answer in what the process said. Raises RegistrationError."""
+def _opened(said: bytes) -> Mapping[str, Any]:
+    """What the process said, with the service's answer. Raises RegistrationError."""
     try:
         told: Mapping[str, Any] = json.loads(said)
         if "answer" in told:
-            return told["answer"]
+            return told
         code, text = int(told["exit_code"]), str(told["error"])
     except (ValueError, TypeError, KeyError, RecursionError):
         code, text = os.EX_SOFTWARE, "the process that registers the endpoint makes no sense"

@@ -158,6 +158,22 @@ def prove(uid: int, gid: int, groups: tuple[int, ...], *, login_uid: int | None,
         _must_fail(regain)
 
 
+def stay(uid: int, gid: int, *, helper: bool) -> None:
+    """Makes sure that this process, which is not root, is the account already; a helper can gain nothing any more.
+
+    Raises:
+        OSError: a step was refused by the kernel.
+        NotProven: it is another account.
+    """
+    if os.getresuid() != (uid, uid, uid):
+        raise NotProven("user ids")
+    if os.getresgid() != (gid, gid, gid):
+        raise NotProven("group ids")
+    kernel.outlive_parent()
+    if helper:
+        kernel.set_no_new_privileges()
+
+
 def prove_unreadable(program: int) -> None:
     """Makes sure that this process cannot read the file that it is to execute.
 

@@ -56,6 +56,11 @@ reset its handlers must not be taken for one to the parent. Python makes an obje
 is blocked, twice: there are 62."""
 
 
+def is_root() -> bool:
+    """Whether this process may become other accounts. An ordinary user's manager is not, and starts its own alone."""
+    return os.geteuid() == 0
+
+
 def last_capability() -> int:
     """The number of the running kernel's highest capability."""
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as f:  # noqa: PTH123 - no pathlib between fork and exec
@@ -76,6 +81,11 @@ def end_if_dumpable() -> None:
 def end_with_parent() -> None:
     """From here on the kernel kills this process when its parent ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def outlive_parent() -> None:
+    """Undoes `end_with_parent`, as becoming another account does."""
+    _prctl(_PR_SET_PDEATHSIG, 0)
 
 
 def set_no_new_privileges() -> None:

@@ -28,6 +28,10 @@ The steps of the child, in order, each named in a failure report:
   resources     the program's resource limits, which are only ever lowered
   program       prove that the account cannot read the program, if it is an open file
   exec          the program replaces the child
+
+A manager that is not root starts its own account only. There is nothing to drop then: `account`, `admission`,
+`loginuid` and `keyring` are left out, as what an ordinary user starts has the user's rights, session and keys; and
+`identity` proves that it is the account already.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ from mep.privileged.become import (
     prove_account,
     prove_admitted,
     prove_unreadable,
+    stay,
     take_login_uid,
 )
 from mep.privileged.spec import STDERR, STDIN, STDOUT, check
@@ -168,9 +173,11 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     handed_over = [part for part in spec.handed_over if isinstance(part, int)]
     needed = [STDIN, STDOUT, STDERR, *spec.descriptors.values(), *handed_over, *kept, *([] if gate is None else [gate])]
     yield "others", lambda: _close_all_but(needed)
-    yield "account", lambda: prove_account(spec)
-    yield "admission", lambda: prove_admitted(spec.groups, spec.group_rule)
-    yield "loginuid", lambda: take_login_uid(spec.uid, required=spec.login_uid_required)
+    ours = not kernel.is_root()
+    if not ours:
+        yield "account", lambda: prove_account(spec)
+        yield "admission", lambda: prove_admitted(spec.groups, spec.group_rule)
+        yield "loginuid", lambda: take_login_uid(spec.uid, required=spec.login_uid_required)
     login_uid = kernel.login_uid()  # no PAM module may change it any more
     if pam is not None:
         yield "keyring", kernel.join_new_session_keyring  # before the session, which may have keys of its own
@@ -184,8 +191,11 @@ def _steps(spec: LaunchSpec, report: int, gate: int | None, last_capability: int
     if gate is not None:
         yield "gate", lambda: _wait_at(gate, report)
     groups = spec.groups if pam is None else tuple(os.getgroups())  # to which PAM may have added
-    yield "identity", lambda: _become(spec, groups, last_capability, login_uid)
-    if pam is None:
+    if ours:
+        yield "identity", lambda: stay(spec.uid, spec.gid, helper=spec.home is None)
+    else:
+        yield "identity", lambda: _become(spec, groups, last_capability, login_uid)
+    if pam is None and not ours:
         yield "keyring", kernel.join_new_session_keyring
     descriptors = dict(spec.descriptors)
     if spec.handed_over:

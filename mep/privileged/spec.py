@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from mep.privileged import kernel
 from mep.request.launch_spec import LaunchSpec
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -48,8 +49,13 @@ def _check_account(spec: LaunchSpec) -> None:
         raise LaunchRefused(f"account {spec.username!r} is root (uid {spec.uid}, gid {spec.gid})")
     if 0 in spec.groups:
         raise LaunchRefused(f"account {spec.username!r} is a member of root's group")
-    if spec.uid == os.getuid():
+    own = spec.uid == os.getuid()
+    if own and kernel.is_root():
         raise LaunchRefused(f"account {spec.username!r} is the manager's own (uid {spec.uid})")
+    if not own and not kernel.is_root():
+        raise LaunchRefused(f"account {spec.username!r} is another than ours, and we are not root")
+    if spec.pam is not None and not kernel.is_root():
+        raise LaunchRefused("only root can open sessions of PAM")
 
 
 def _check_program(spec: LaunchSpec) -> None:

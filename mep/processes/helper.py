@@ -10,6 +10,7 @@ read. So the kernel lets no other process of that account attach to it, from its
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -19,6 +20,7 @@ import struct
 import sys
 from collections.abc import Sequence
 
+from mep.privileged import kernel
 from mep.processes.message import FIRST_MORE
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.request.account import Account
@@ -28,7 +30,8 @@ MARK = "MEP_HELPER"
 """A variable, 1 in whatever we start as an account of the helpers: by it other processes of that are told apart."""
 _ARGUMENTS = ("-I", "-m")
 _NAME = "mep-helper"
-_MODE = 0o711
+_MODE, _OWN_MODE = 0o711, 0o111
+"""What keeps another account from reading it; and what keeps ours from that, which owns it and is not root."""
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MFD_EXEC = 0x10
 """From <linux/memfd.h>; without it a file cannot be executed where sysctl vm.memfd_noexec is 1."""
@@ -83,7 +86,7 @@ def _loader_of(_pid: int) -> int:
             left = os.fstat(ours.fileno()).st_size
             while left:
                 left -= os.sendfile(copy, ours.fileno(), None, left)
-            os.fchmod(copy, _MODE)
+            os.fchmod(copy, _MODE if kernel.is_root() else _OWN_MODE)
             fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             os.close(copy)
@@ -136,3 +139,8 @@ def _spec(module: str, account: Account, connection: int, more: Sequence[socket.
         descriptors={0: connection, 1: 2, 2: 2, **{n: each.fileno() for n, each in enumerate(more, FIRST_MORE)}},
         program=loader(),
     )
+
+
+with contextlib.suppress(OSError):  # it is told when a helper is started
+    # Now: once a process cannot be dumped, it may not look at itself any more, unless it is root.
+    _loader_path(), _library_path()

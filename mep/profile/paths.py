@@ -5,13 +5,16 @@ Root's system installation is spread over the system's folders; everything else 
     folder     system         otherwise
     config     /etc/mep       --config-dir, MEP_CONFIG_DIR, or ~/.globus_compute: profiles, and the file `environment`
     state      /var/lib/mep   MEP_STATE_DIR, or the configuration folder: the stored login, and what outlives a crash
-    run        /run/mep       MEP_RUN_DIR, or /run/mep: locks, and the state of user endpoints
+    run        /run/mep       MEP_RUN_DIR, or for root /run/mep: locks, and the state of user endpoints
+                              without root: a folder in the configuration folder for each host and boot, as homes are
+                              shared between hosts and outlive a boot
     log        /var/log/mep   the profile itself
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +44,12 @@ def find_paths(config_dir: Path | None) -> Paths:
     if config is None and os.geteuid() == 0:
         return Paths(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
     config = (config or Path.home() / ".globus_compute").absolute()
-    return Paths(config, state or config, run or _RUN, None)
+    return Paths(config, state or config, run or (_RUN if os.geteuid() == 0 else _own_run(config)), None)
+
+
+def _own_run(config: Path) -> Path:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    return config / ".run" / f"{socket.gethostname()}-{boot}"
 
 
 _RUN = Path("/run/mep")

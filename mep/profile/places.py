@@ -27,8 +27,6 @@ from mep.profile.errors import ConfigError, ConfigErrors
 if TYPE_CHECKING:  # the writer of the audit trail has no other use for it, and it loads `dataclasses`
     from mep.profile.paths import Paths
 
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-
 
 def check_run(paths: Paths, name: str) -> None:
     """Where the state of the manager and its user endpoints lies. Raises as `check` does."""
@@ -94,13 +92,13 @@ def check(folder: Path, system: Path | None = None) -> None:
         raise ConfigError(folder, [f"cannot be looked at: {e.strerror}; remove it, or name another folder"]) from None
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigError(folder, [f"{there} is no folder; remove it, or name another folder"])
-    if status.st_mode & _OTHERS:
+    if trust.others_write(status):
         remedy = f"make the folder first: mkdir -p -m 0700 {shlex.quote(str(folder))}" if there != folder else _OWN
         mode = f"mode {stat.S_IMODE(status.st_mode):04o}; that it is sticky does not keep them from adding files"
-        raise ConfigError(folder, [f"others than root may write to {there} ({mode}); {remedy}"])
+        raise ConfigError(folder, [f"others than {trust.WHO} may write to {there} ({mode}); {remedy}"])
 
 
-_OWN = "name a folder of its own, which only root may write to"
+_OWN = f"name a folder of its own, which only {trust.WHO} may write to"
 
 
 def check_all(folder: Path) -> None:
@@ -142,9 +140,9 @@ def _check_entry(path: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         problem = "is a link, and we make none here"
     elif status.st_uid not in (0, os.geteuid()):
-        problem = f"belongs to uid {status.st_uid}, not to root"
-    elif status.st_mode & _OTHERS and not stat.S_ISSOCK(status.st_mode):
-        problem = f"others than root may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+        problem = f"belongs to uid {status.st_uid}, not to {trust.WHO}"
+    elif trust.others_write(status) and not stat.S_ISSOCK(status.st_mode):
+        problem = f"others than {trust.WHO} may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
     if problem:
         remedy = f"somebody else may have put it there; look at it, and remove it: rm -r {shlex.quote(str(path))}"
         raise ConfigError(path, [f"{problem}; {remedy}"])

@@ -6,6 +6,7 @@
     user_environment.yaml              environment of user endpoints; optional
     identity mapping documents         where `identity_mapping_config_path` says
     endpoint.json                      the endpoint's id, written at its first registration
+    owner_identity_mapping.json        without root: the owner's identities, written at each registration
 
 A folder made by the public package's `configure` is a profile.
 """
@@ -30,8 +31,11 @@ SCHEMA = "user_config_schema.json"
 ENVIRONMENT = "user_environment.yaml"
 CONFIG = "config.yaml"
 MAPPING = "example_identity_mapping_config.json"
+OWNER = "owner_identity_mapping.json"
 REGISTERED = "endpoint.json"
 
+_TAKEN = frozenset({"environment", "accepted", "user-endpoints", "storage.db"})
+"""What may lie beside the profiles: variables for all commands, and without root the state of all endpoints."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -75,5 +79,7 @@ def _in_order(value: object) -> object:
 
 def check_name(name: str) -> None:
     """Raises ValueError unless `name` can name a profile."""
+    if name in _TAKEN:
+        raise ValueError(f"{name!r} cannot name an endpoint: something else has that name in the folder of profiles")
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot name an endpoint: use letters, digits, '_', '-', '.', at most 128")

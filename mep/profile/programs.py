@@ -24,8 +24,12 @@ def obstacle(program: Path) -> str | None:
     at = program
     try:
         for at in chain(program):
-            if blocked := _blocked(at):
-                return f"{at} cannot be executed by ordinary users: {blocked}"
+            if os.geteuid() != 0:  # our own are all that we start
+                blocked, by = None if os.access(at, os.X_OK) else "permission denied", "you"
+            else:
+                blocked, by = _blocked(at), "ordinary users"
+            if blocked:
+                return f"{at} cannot be executed by {by}: {blocked}"
     except OSError as e:
         return f"{at} cannot be executed: {e.strerror}"
     return None

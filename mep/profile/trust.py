@@ -11,13 +11,18 @@ access control list that lets others write shows as write permission of the grou
 
 from __future__ import annotations
 
+import functools
+import grp
 import os
+import pwd
 import shlex
 import stat
 from pathlib import Path
 
 from mep.profile.errors import ConfigError
 
+WHO = "root" if os.geteuid() == 0 else "you or root"
+"""Who may change what decides what we do."""
 _MAX_LINKS = 20
 
 
@@ -76,12 +81,27 @@ def _check_part(part: Path, system: Path | None) -> os.stat_result:
     status = part.lstat()
     link, name = stat.S_ISLNK(status.st_mode), shlex.quote(str(part))
     if status.st_uid not in (0, os.geteuid()):
-        command = f"chown {'-h ' if link else ''}root {name}"
-        raise Untrusted(f"{part} belongs to uid {status.st_uid}, not to root; mend it: {command}")
+        remedy = f"mend it: chown {'-h ' if link else ''}root {name}" if os.geteuid() == 0 else "name one of yours"
+        raise Untrusted(f"{part} belongs to uid {status.st_uid}, not to {WHO}; {remedy}")
     if link:
         return status  # the mode of a link means nothing; where it leads is checked part by part
     sticky_folder = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    others = stat.S_IWOTH if part == system else stat.S_IWGRP | stat.S_IWOTH
-    if status.st_mode & others and not sticky_folder:
-        raise Untrusted(f"others than root may write to {part}; mend it: chmod go-w {name}")
+    if others_write(status, part == system) and not sticky_folder:
+        raise Untrusted(f"others than {WHO} may write to {part}; mend it: chmod go-w {name}")
     return status
+
+
+def others_write(status: os.stat_result, of_the_system: bool = False) -> bool:
+    """Whether others than root and we may write there. A group that is an ordinary user's own has nobody else in it."""
+    trusted_group = of_the_system or (os.geteuid() != 0 and status.st_gid == _private_group())
+    return bool(status.st_mode & (stat.S_IWOTH if trusted_group else stat.S_IWGRP | stat.S_IWOTH))
+
+
+@functools.cache
+def _private_group() -> int | None:
+    """Our primary group, if it is for us alone: it has our name and no members (as useradd makes them)."""
+    try:
+        account, group = pwd.getpwuid(os.getuid()), grp.getgrgid(os.getgid())
+    except KeyError:
+        return None
+    return group.gr_gid if group.gr_name == account.pw_name and set(group.gr_mem) <= {account.pw_name} else None

@@ -90,6 +90,11 @@ def read_mapping(path: Path) -> MappingDocuments:
     return parse_mapping(path, read_trusted(path))
 
 
+def no_mapping(path: Path) -> MappingDocuments:
+    """Nobody is mapped, until there is such a file."""
+    return MappingDocuments(path, "[]", hashlib.sha256(b"[]").hexdigest())
+
+
 def parse_mapping(path: Path, text: str) -> MappingDocuments:
     """The mapping documents in `text`, which was read from `path`. The programs that they name, and their accounts,
     are checked too.

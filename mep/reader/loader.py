@@ -6,6 +6,7 @@ can change it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import TypeVar
 
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError, ConfigErrors
-from mep.profile.profile import CONFIG, ENVIRONMENT, REGISTERED, SCHEMA, TEMPLATE, Profile
+from mep.profile.mapping_documents import MappingDocuments
+from mep.profile.profile import CONFIG, ENVIRONMENT, OWNER, REGISTERED, SCHEMA, TEMPLATE, Profile
 from mep.reader import files
 from mep.reader.config_reader import read_config
 from mep.reader.registered import endpoint_id
@@ -63,8 +65,7 @@ def examine(directory: Path) -> tuple[Profile | None, list[Finding]]:
     wants_schema = config.user_config_schema_path is not None or _is_there(schema)
     read_schema = findings.of(schema, files.read_schema) if wants_schema else None
     variables = findings.of(environment, files.read_environment) if _is_there(environment) else {}
-    mapping = config.identity_mapping_config_path
-    documents = findings.of(mapping, files.read_mapping) if mapping is not None else None
+    documents = _documents(findings, directory, config)
     if _is_there(directory / REGISTERED):
         findings.of(directory / REGISTERED, lambda _: endpoint_id(directory))
     if read is None or findings.bad or templates is None or variables is None or documents is None:
@@ -114,6 +115,15 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
+def _documents(findings: _Findings, directory: Path, config: ManagerConfig) -> MappingDocuments | None:
+    """Those that the profile names. An ordinary user's endpoint is for its owner alone, whatever the profile names."""
+    if os.geteuid() != 0:
+        owner = directory / OWNER
+        return findings.of(owner, files.read_mapping) if _is_there(owner) else files.no_mapping(owner)
+    mapping = config.identity_mapping_config_path
+    return None if mapping is None else findings.of(mapping, files.read_mapping)
+
+
 def _template_path(directory: Path) -> Path:
     path = directory / TEMPLATE
     plain = path.with_suffix("")
@@ -122,7 +132,7 @@ def _template_path(directory: Path) -> Path:
 
 def _read_manager_config(path: Path, text: str) -> ManagerConfig:
     config = read_config(path, text)
-    if config.identity_mapping_config_path is None:
+    if config.identity_mapping_config_path is None and os.geteuid() == 0:
         remedy = "set identity_mapping_config_path to a file of identity mapping documents"
         raise ConfigError(path, [f"no identity mapping: {remedy}"])
     return config

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mep.profile import command_trust, own_code, places, programs, trust
+from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError, ConfigErrors
 from mep.profile.profile import Profile
 from mep.reader import client_credentials
@@ -26,8 +27,10 @@ def check(profile: Profile) -> None:
     """
     needed = ((sys.executable,), profile.config.uep_command)
     problems = [problem for command in needed if (problem := command_problem(command))]
-    problems += [problem] if (problem := code_problem()) else []
-    problems += own_code.variable_problems(os.environ)
+    if os.geteuid() == 0:
+        problems += [problem] if (problem := code_problem()) else []
+        problems += own_code.variable_problems(os.environ)
+    problems += needs_root(profile.config)
     if profile.config.pam.enable and (problem := pam_problem(profile.config.pam.service_name)):
         problems.append(problem)
     if problem := audit_problem(profile.config.audit_log_path):
@@ -38,8 +41,24 @@ def check(profile: Profile) -> None:
         raise ConfigErrors(list(dict.fromkeys(problems)))  # the one may be the other's interpreter
 
 
+def needs_root(config: ManagerConfig) -> list[str]:
+    """What the configuration asks for and an ordinary user cannot have, with the remedies."""
+    if os.geteuid() == 0:
+        return []
+    asked = {
+        "pam.enable": config.pam.enable,
+        "high_assurance": config.high_assurance,
+    }
+    return [f"{key}: only root's manager can do that; leave it out" for key, wanted in asked.items() if wanted]
+
+
 def command_problem(command: Sequence[str]) -> str | None:
-    """What keeps `command` from being what user endpoints are started with, and the remedy; None when nothing does."""
+    """What keeps `command` from being what user endpoints are started with, and the remedy; None when nothing does.
+
+    Whose programs they execute is an ordinary user's own affair.
+    """
+    if os.geteuid() != 0:
+        return programs.obstacle(Path(command[0]))
     try:
         command_trust.check(command)
         command_trust.check_packages(command)

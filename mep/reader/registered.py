@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mep.profile import whole_file
 from mep.profile.errors import ConfigError
-from mep.profile.profile import REGISTERED
+from mep.profile.profile import OWNER, REGISTERED
 from mep.reader.trusted import read_trusted
 
 _CONNECTION = "connection.json"
+_RULES = "expression_identity_mapping#1.0.0"
 
 
 def endpoint_id(directory: Path) -> str | None:
@@ -49,6 +51,20 @@ def remember(directory: Path, endpoint_id: str, broker: str) -> None:
         whole_file.replace(path, json.dumps({"endpoint_id": endpoint_id, "broker": broker}))
     except OSError as e:
         raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep the endpoint's id"]) from None
+
+
+def remember_owner(directory: Path, identities: Iterable[str], username: str) -> None:
+    """Writes whose endpoint this is, where its manager is not root: an identity mapping that has the owner's identities
+    become the owner's account, and nobody else.
+
+    Raises ConfigError: the folder cannot be written.
+    """
+    path = directory / OWNER
+    rules = [{"source": "{sub}", "match": each, "output": username, "literal": True} for each in sorted(identities)]
+    try:
+        whole_file.replace(path, json.dumps([{"DATA_TYPE": _RULES, "mappings": rules}], indent=2))
+    except OSError as e:
+        raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep whose endpoint this is"]) from None
 
 
 def remember_connection(run_directory: Path, url: str, queue: str) -> None:

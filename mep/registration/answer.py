@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 from mep.registration.errors import RegistrationError
 from wire.queues import PORTS, QueueInfoError, Source, Target, read_source, read_target
 
+MOST_IDENTITIES = 100
+"""Linked identities that may use the endpoint of an ordinary user."""
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -62,6 +65,14 @@ def read(answer: Any, port: int | None, known: str | None = None) -> Registratio
     if known is not None and registration.endpoint_id != known:
         raise RegistrationError(os.EX_SOFTWARE, f"the service answers for {registration.endpoint_id}, not for {known}")
     return registration
+
+
+def identities(answer: Any) -> list[str]:
+    """Whose login it is, as the service says. Raises RegistrationError."""
+    try:
+        return [str(uuid.UUID(each)) for each in answer[:MOST_IDENTITIES]]
+    except (ValueError, TypeError, AttributeError):
+        raise RegistrationError(os.EX_PROTOCOL, "the service's answer has no identities of this login") from None
 
 
 def _endpoint_id(said: object) -> str:

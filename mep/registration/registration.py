@@ -12,10 +12,12 @@ from typing import Any
 import globus_sdk
 
 from mep import __version__
+from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
 from mep.registration.errors import told
 from mep.registration.login import check_login, check_service, remedy, service_url
 
+_AUTH = globus_sdk.AuthClient.scopes.resource_server
 COMPATIBLE_VERSION = "4.19.0"
 """The version of the public package that we are like: the service compares it with its `min_ep_version`."""
 
@@ -36,6 +38,14 @@ def register(profile: Profile, app: globus_sdk.GlobusApp, known: str | None, loc
         globus_sdk.ComputeClientV3(app=app, base_url=service_url(config)) as client,
     ):
         return _ask(client, known, _document(profile, local_user))
+
+
+def own_identities(app: globus_sdk.GlobusApp, config: ManagerConfig) -> list[str]:
+    """The identities of whoever the login is of: the one, and those that are linked to it. Raises RegistrationError."""
+    with told(remedy(app, config)):
+        # With what the login allows: a client for the app would want more than the public package asks for.
+        said = globus_sdk.AuthClient(authorizer=app.get_authorizer(_AUTH)).userinfo()
+        return [str(each["sub"]) for each in (said, *said.get("identity_set", []))]
 
 
 def _ask(client: globus_sdk.ComputeClientV3, known: str | None, document: dict[str, Any]) -> Any:

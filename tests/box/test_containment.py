@@ -232,7 +232,7 @@ def kernel(controller: str, file: str, account: LocalAccount) -> str:
 @held
 def test_a_held_child_gets_a_scope_with_limits_in_force(alice: LocalAccount) -> None:
     child = Child(alice, SLEEP)
-    assert containment.booted()
+    assert containment.available()
     unit = run(lambda one: one.contain(child.pid, "uep.one-two", alice.uid, LIMITS))
     assert unit == f"mep-box-uep.one-two-{child.pid}.scope"
     inside = f"/mep.slice/mep-box.slice/mep-box-{alice.uid}.slice/{unit}"

@@ -7,7 +7,7 @@ CALLED BY
   monitor.endpoints.table puts a held child into its scope, and kills; monitor.manager and cli.checks probe what holds.
 
 IMPORTS
-  processes, profile.sections
+  privileged, processes, profile.sections
 
 FILES
   containment.py   contain, kill, stop, probe; with systemd and without

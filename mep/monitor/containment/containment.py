@@ -37,6 +37,7 @@ from mep.monitor.containment.limits import describe, differences, without_system
 from mep.monitor.containment.process_tree import in_audit_session, kill_tree
 from mep.monitor.containment.systemd import ContainmentError, Properties, Systemd, SystemdRefused
 from mep.monitor.containment.unit_names import escape
+from mep.privileged import kernel
 from mep.processes.process import Process
 from mep.profile.sections.resources import Resources
 
@@ -51,9 +52,9 @@ _EXISTS, _UNKNOWN_PROPERTY = "UnitExists", "PropertyReadOnly"
 """What systemd calls its refusals."""
 
 
-def booted() -> bool:
-    """Whether systemd manages this system (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
+def available() -> bool:
+    """Whether systemd manages this system (sd_booted(3)), and takes orders from us."""
+    return Path("/run/systemd/system").is_dir() and kernel.is_root()
 
 
 class Containment:
@@ -62,7 +63,7 @@ class Containment:
     def __init__(self, profile: str) -> None:
         self._profile = profile
         self._prefix = f"mep-{escape(profile)}"
-        self._systemd = Systemd() if booted() else None
+        self._systemd = Systemd() if available() else None
 
     def scope(self, name: str, pid: int) -> str | None:
         """The name of the scope into which `contain` puts a process. None without systemd."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 
 from mep.profile.sections.resources import Resources
@@ -10,8 +11,9 @@ _PAGE = resource.getpagesize()
 
 
 def without_systemd(resources: Resources) -> str:
-    """What holds where systemd does not run."""
-    text = "user endpoints run without scopes, because systemd does not run here"
+    """What holds where systemd does not run, or takes no orders from us."""
+    why = "systemd does not run here" if os.geteuid() == 0 else "this manager is not root"
+    text = f"user endpoints run without scopes, because {why}"
     weaker = {
         "memory": (resources.memory_max, "memory_max holds for the data of each process, not for an account"),
         "tasks": (resources.tasks_max, "tasks_max counts all processes of an account, its logins included"),

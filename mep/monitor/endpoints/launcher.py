@@ -48,7 +48,7 @@ class Launcher:
                 left behind.
         """
         state = State.STARTING if exits.tells(config) else State.RUNNING
-        rlimits = limits.rlimits(config.resources) if not containment.booted() else {}
+        rlimits = limits.rlimits(config.resources) if not containment.available() else {}
         begun: list[UserEndpoint] = []
 
         async def hold(endpoint: UserEndpoint) -> None:

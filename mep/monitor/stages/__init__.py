@@ -8,7 +8,7 @@ CALLED BY
   starts helpers; cli.dry_run calls single stages.
 
 IMPORTS
-  monitor, monitor.endpoints, processes, profile, profile.sections, request
+  monitor, monitor.endpoints, privileged, processes, profile, profile.sections, request
 
 FILES
   pipeline.py           the order of the stages

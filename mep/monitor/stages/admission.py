@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from mep.privileged import kernel
 from mep.profile.sections.accounts import AccountPolicy
 from mep.request.account import Account, ShellFault
 from mep.request.group_rule import GroupRule
@@ -36,6 +37,9 @@ def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int |
         Refused: stage `admission`.
         KeyError: `group_ids` lacks a name.
     """
+    if not kernel.is_root():
+        _admit_own(account)
+        return
     reason = _never(account) or _unfit(account, policy) or _by_name(account, policy)
     for_sure = True
     if not reason and group_ids is not None:
@@ -52,6 +56,17 @@ def admit(account: Account, policy: AccountPolicy, group_ids: Mapping[str, int |
             "Your identity is mapped to a local account that may not run tasks on this system. If it should, "
             "please ask the system's administrators.",
             ends_right=for_sure,
+        )
+
+
+def _admit_own(account: Account) -> None:
+    """Of an ordinary user's manager, which has no policy: it can start its own account, and no other."""
+    if account.uid != os.getuid():
+        raise Refused(
+            "admission",
+            f"account {account.name!r} (uid {account.uid}) is another than this manager's, which is not root",
+            "This endpoint is its owner's alone.",
+            ends_right=True,
         )
 
 

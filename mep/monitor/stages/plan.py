@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from mep.monitor.stages import admission
+from mep.privileged import kernel
+from mep.processes.helper import MARK
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
@@ -42,9 +45,11 @@ def make(
 
 
 def environment(profile: Profile, command: StartEndpoint, account: Account) -> dict[str, str]:
-    """The variables of a user endpoint, built from nothing. The account's own cannot be overridden by the site's."""
+    """The variables of a user endpoint, built from nothing; of an ordinary user's on what the manager was started with.
+    The account's own cannot be overridden by the site's."""
     program_folder = Path(profile.config.uep_command[0]).parent
-    variables = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{program_folder}", **profile.environment}
+    begun_with = {} if kernel.is_root() else {name: os.environ[name] for name in os.environ if name != MARK}
+    variables = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{program_folder}", **begun_with, **profile.environment}
     variables.update(
         HOME=account.home,
         USER=account.name,

@@ -12,7 +12,7 @@ import resource
 import secrets
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -416,6 +416,60 @@ def test_what_is_never_launched(spec: LaunchSpec, changes: dict[str, object], na
         check(bad)
     with pytest.raises(LaunchRefused):
         launch.start(bad)
+
+
+def as_account(account: LocalAccount, work: Callable[[], object]) -> str:
+    """What `work` returns, or raises, in a process that is an ordinary user's."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.initgroups(account.name, account.gid)
+            os.setresgid(account.gid, account.gid, account.gid)
+            os.setresuid(account.uid, account.uid, account.uid)
+            os.write(writing, repr(work()).encode())
+        except BaseException as e:
+            os.write(writing, f"{type(e).__name__}: {e}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        answer = said.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def test_without_root_only_our_own_account_is_started(spec: LaunchSpec, account: LocalAccount) -> None:
+    nobody = dataclasses.replace(spec, username="nobody", uid=65534, gid=65534, groups=(65534,))
+    assert "is another than ours" in as_account(account, lambda: run(nobody))
+    assert "is root" in as_account(account, lambda: run(dataclasses.replace(spec, uid=0)))
+    assert "only root can open sessions" in as_account(account, lambda: run(dataclasses.replace(spec, pam="login")))
+    assert as_account(account, lambda: run(spec)) == "(None, 0)"
+
+
+def test_without_root_a_program_is_the_user_with_all_that_it_has(spec: LaunchSpec, account: LocalAccount) -> None:
+    groups = " ".join(map(str, sorted(spec.groups)))
+    said = as_account(account, lambda: shell(spec, "id -ru; echo $(id -G | tr ' ' '\\n' | sort -n); ulimit -c"))
+    assert said == repr(f"{account.uid}\n{groups}\n0\n")
+
+
+def test_without_root_a_program_outlives_us_and_a_helper_gains_nothing(spec: LaunchSpec, account: LocalAccount) -> None:
+    flags = "grep -c 'NoNewPrivs:.1' /proc/self/status || true"
+    assert as_account(account, lambda: shell(spec, flags)) == repr("0\n")
+    helper = dataclasses.replace(spec, home=None)
+    assert as_account(account, lambda: shell(helper, flags)) == repr("1\n")
+    sleeps = dataclasses.replace(spec, argv=("/bin/sleep", "1000"))
+
+    def begin() -> int:
+        started = launch.start(sleeps)
+        os.read(started.report, 1)
+        return started.pid
+
+    pid = int(as_account(account, begin))
+    try:
+        assert Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def held(spec: LaunchSpec) -> launch.Started:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -91,7 +92,9 @@ def test_other_users_have_theirs_at_home(tmp_path: Path, root: None) -> None:
     os.close(writing)
     with os.fdopen(reading) as answer:
         home = tmp_path / ".globus_compute"
-        assert answer.read() == repr(Paths(home, home, Path("/run/mep"), None))
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        run = home / ".run" / f"{socket.gethostname()}-{boot}"
+        assert answer.read() == repr(Paths(home, home, run, None))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

@@ -17,7 +17,7 @@ LIMITS = Resources(memory_max=8 * 2**30, tasks_max=512, cpu_quota=1.5)
 
 
 def test_without_systemd_it_is_said_what_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containment, "booted", lambda: False)
+    monkeypatch.setattr(containment, "available", lambda: False)
     one = Containment("prod")
     assert asyncio.run(one.contain(os.getpid(), "uep", 1001, LIMITS)) is None
     with pytest.raises(ContainmentError, match="cpu_quota is not enforced") as error:
@@ -31,6 +31,6 @@ def test_without_systemd_it_is_said_what_does_not_hold(monkeypatch: pytest.Monke
 
 def test_without_its_socket_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(systemd, "SOCKET", str(tmp_path / "nobody"))
-    monkeypatch.setattr(containment, "booted", lambda: True)
+    monkeypatch.setattr(containment, "available", lambda: True)
     with pytest.raises(ContainmentError, match=r"no connection to systemd at /.*/nobody: No such file"):
         asyncio.run(Containment("prod").probe(LIMITS))

@@ -42,7 +42,7 @@ def test_they_have_none_where_it_cannot_run(folders: list[Path], unit: str, how:
 def test_without_systemd_there_is_nothing_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_services, "note", lambda: "told")
     for runs in (True, False):
-        monkeypatch.setattr(containment, "booted", lambda runs=runs: runs)
+        monkeypatch.setattr(containment, "available", lambda runs=runs: runs)
         one = Containment("prod")
         assert one.note() == ("told" if runs else "")
         one.close()
