@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
+from hub.amqp import topology
 from hub.clients import Client, Identity
 from hub.store import tables
 from hub.store.store import Store
@@ -86,6 +87,23 @@ class Callers:
                     i.id: i for i in self._person(row.identities).identities if i.id in ids or i.username in usernames
                 }
         return list(found.values())
+
+    async def forget(self, username: str) -> str | None:
+        """Ends all that the holder of a name has, and frees their names; returns their id, None for nobody."""
+        row = await self._store.one(select(_NAME.person).where(_NAME.name == username.lower()))
+        if row is None:
+            return None
+        which: str = row.person
+
+        def forget(db: Connection) -> None:
+            for table in (tables.session, tables.code, tables.refresh_token, tables.token):
+                db.execute(delete(table).where(table.c.client == which))
+            db.execute(delete(tables.password).where(tables.password.c.account == topology.client_account(which)))
+            db.execute(delete(tables.person_name).where(_NAME.person == which))
+            db.execute(delete(tables.person).where(_PERSON.id == which))
+
+        await self._store.write(forget)
+        return which
 
     def _person(self, stored: str) -> Client:
         identities = tuple(Identity(**record) for record in json.loads(stored))

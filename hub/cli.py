@@ -1,7 +1,7 @@
 """The program `mep-hub`. `serve` logs to stderr; one line says when it is ready.
 
 Exit codes: 0 after SIGTERM, 69 when something that is needed is not there or is not safe (broker, address, database;
-for `setup` RabbitMQ, systemd), 77 for `setup` without root's rights, 78 when hub.yaml,
+for `setup` RabbitMQ, systemd), 65 for `forget` of nobody, 77 for `setup` without root's rights, 78 when hub.yaml,
 or for `forward` a setting, is wrong.
 """
 
@@ -15,15 +15,19 @@ import secrets
 import ssl
 import sys
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from hub import config, server, systemd
+from hub.callers import Callers
 from hub.forwarder import Destination, Forwarder
 from hub.setup import host
 from hub.setup.steps import SetupFailed
+from hub.store.store import Store, sqlite_url
 from wire.redaction import Redactor
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help="A Globus Compute web service for one site.")
@@ -94,6 +98,31 @@ def new_client() -> None:
     typer.echo(f"client_id: {uuid.uuid4()}")
     typer.echo(f"client_secret: {secret}")
     typer.echo(f"client_secret_sha256: {hashlib.sha256(secret.encode()).hexdigest()}")
+
+
+@cli.command()
+def forget(
+    username: Annotated[str, typer.Argument(help="Such as alice@example.org.")],
+    config_file: Annotated[Path, typer.Option("--config", help="hub.yaml; run this as who runs the hub.")],
+) -> None:
+    """Log out a person everywhere and at once, and free their usernames. Tasks that wait or run go on.
+
+    Whom the provider lets in may log in again.
+    """
+    try:
+        forgotten = asyncio.run(_forget(config.load(config_file), username))
+    except config.ConfigError as e:
+        _fail(str(e), os.EX_CONFIG)
+    except (OSError, SQLAlchemyError) as e:
+        _fail(f"forget: database: {e}", os.EX_UNAVAILABLE)
+    if forgotten is None:
+        _fail(f"forget: nobody who has logged in with a browser is {username}", os.EX_DATAERR)
+    typer.echo(f"Forgotten: {username}, identity {forgotten}")
+
+
+async def _forget(loaded: config.HubConfig, username: str) -> str | None:
+    with closing(Store(sqlite_url(loaded.database))) as store:
+        return await Callers(store, loaded.clients, {}).forget(username)
 
 
 def main() -> None:

@@ -81,7 +81,8 @@ class HubProcess(Running):
         self.folder = folder.absolute()
         self.port = broker.hub_port
         (self.tls_port,) = free_ports(1)
-        self._certificate = certificate
+        self.certificate = certificate
+        """With which it proves its name, from the next start on."""
         self._broker = broker
         self._python = python
         records = users if isinstance(users, Mapping) else {name: [identity(f"{name}@example.org")] for name in users}
@@ -182,8 +183,8 @@ class HubProcess(Running):
                 for user in self.users.values()
             ],
         }
-        if self._certificate is not None:
-            files = {"certificate": str(self._certificate), "key": str(self._certificate)}
+        if self.certificate is not None:
+            files = {"certificate": str(self.certificate), "key": str(self.certificate)}
             document["tls"] = {"listen": f"127.0.0.1:{self.tls_port}", **files}
         if self.login is not None:
             document["login"] = dict(self.login)

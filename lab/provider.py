@@ -1,6 +1,7 @@
 """An OpenID Connect provider of one's own: npm's `oidc-provider`, which is certified, on a free port of loopback.
 
-    with OidcProvider(folder / "provider", "http://localhost:5000/login/return", {"alice": {"email": ...}}) as provider:
+    back = "http://localhost:5000/login/return"
+    with OidcProvider(folder / "provider", [back], {"alice": {"email": ...}}) as provider:
         login = {"issuer": provider.issuer, "client_id": CLIENT_ID, "client_secret": provider.client_secret}
 
 Its page takes any password for the accounts that it has. `lab/setup browser` installs it.
@@ -13,7 +14,7 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ class ProviderFailed(Exception):
 class OidcProvider(Running):
     """`start` and `stop`; a context manager does both. It forgets all logins when it ends, and keeps its port."""
 
-    def __init__(self, folder: Path, redirect_uri: str, accounts: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, folder: Path, redirect_uris: Sequence[str], accounts: Mapping[str, Mapping[str, Any]]) -> None:
         """`accounts` are the claims of each by its login name, which is its `sub`."""
         self.folder = folder.absolute()
         (self.port,) = free_ports(1)
         self.client_secret = secrets.token_urlsafe(32)
-        self._redirect_uri = redirect_uri
+        self._redirect_uris = redirect_uris
         self._accounts = accounts
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -97,7 +98,7 @@ class OidcProvider(Running):
         client = {
             "client_id": CLIENT_ID,
             "client_secret": self.client_secret,
-            "redirect_uris": [self._redirect_uri],
+            "redirect_uris": list(self._redirect_uris),
         }
         write_private(path, json.dumps({"port": self.port, "clients": [client], "accounts": self._accounts}))
         return path

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from sqlalchemy import insert
 
+from hub.amqp import topology
 from hub.callers import Callers, NameTaken
-from tests.hub.units import ALICE, BOB, CLIENTS, identity, run
+from hub.store import tables
+from tests.hub.units import ALICE, BOB, CLIENTS, identity, rows, run
 
 CAROL = identity("carol")
 
@@ -71,3 +74,28 @@ def test_identities_are_found_by_id_and_name(callers):
     run(callers.welcome((CAROL, identity("cc"))))
     found = run(callers.identities([BOB.identity.id], ["cc@example.org", "nobody@example.org"]))
     assert [each.username for each in found] == ["bob@example.org", "cc@example.org"]
+
+
+def test_who_is_forgotten_has_nothing_any_more_and_their_name_is_free(callers, store):
+    carol, dave = (run(callers.welcome((each,))) for each in (CAROL, identity("dave")))
+    for client in (carol, dave):
+        change = {"client": client.client_id, "expires": 9e9}
+        mark = client.client_id.encode()
+        login = {"hash": mark, "login": "l", "app": "a", **change}
+        code = {"challenge": "", "redirect_uri": "", "scope": "", "offline": True, "authenticated_at": 0}
+        account = topology.client_account(client.client_id)
+        for table, row in (
+            (tables.token, {**login, "resource_server": "s"}),
+            (tables.refresh_token, {**login, "resource_server": "s", "scope": ""}),
+            (tables.code, {**login, **code}),
+            (tables.session, {"hash": mark, "authenticated_at": 0, **change}),
+            (tables.password, {"account": account, "hash": mark, "expires": 9e9}),
+        ):
+            run(store.execute(insert(table).values(**row)))
+    assert run(callers.forget("Carol@example.org")) == carol.client_id
+    assert run(callers.forget("carol@example.org")) is None
+    assert run(callers.get(carol.client_id)) is None
+    assert run(callers.get(dave.client_id)) == dave
+    for table in ("token", "refresh_token", "code", "session", "password", "person", "person_name"):
+        assert len(rows(store, f"SELECT * FROM {table}")) == 1, table
+    run(callers.welcome((identity("carol"),)))

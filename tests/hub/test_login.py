@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,6 +23,7 @@ import requests
 from selenium.webdriver.common.by import By
 
 from lab.browser import PHONE, Browser
+from lab.certificates import Authority
 from lab.hub import HubProcess, identity
 from lab.login import LoginProgram, ProgramFailed, agree, log_in, sign_in
 from lab.provider import CLIENT_ID, OidcProvider, modules
@@ -31,6 +33,7 @@ from tests.hub.peer import UserEndpoint
 
 pytestmark = pytest.mark.system
 
+ROOT = Path(__file__).parents[2]
 APP = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
 COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
 ACCOUNTS = {
@@ -75,7 +78,8 @@ def provider(folder: Path, hub: HubProcess) -> Iterator[OidcProvider]:
     """A provider, at which the hub has people log in."""
     need(modules().is_dir(), "needs a provider of logins (lab/setup browser)")
     base = f"http://localhost:{hub.port}"
-    with OidcProvider(folder / "provider", f"{base}/login/return", ACCOUNTS) as provider:
+    back = [f"{base}/login/return", f"https://localhost:{hub.tls_port}/login/return"]
+    with OidcProvider(folder / "provider", back, ACCOUNTS) as provider:
         hub.stop()
         hub.login = {
             "url": base,
@@ -95,12 +99,29 @@ def provider(folder: Path, hub: HubProcess) -> Iterator[OidcProvider]:
 
 
 @pytest.fixture
+def authority(folder: Path, hub: HubProcess, provider: OidcProvider) -> Iterator[Path]:
+    """The hub asks people to log in where it proves its name; the file with its authority."""
+    authority = Authority("a site's CA")
+    authority.write(folder / "login-ca.pem")
+    authority.issue("localhost").write(folder / "login.pem")
+    before = hub.login
+    assert before is not None
+    hub.stop()
+    hub.certificate, hub.login = folder / "login.pem", {**before, "url": f"https://localhost:{hub.tls_port}"}
+    hub.start()
+    yield folder / "login-ca.pem"
+    hub.stop()
+    hub.certificate, hub.login = None, before
+    hub.start()
+
+
+@pytest.fixture
 def program(hub: HubProcess, provider: OidcProvider) -> Iterator[Callable[..., LoginProgram]]:
     """Starts a program of a person's, who has a folder for tokens of their own."""
     started: list[LoginProgram] = []
 
-    def start(person: str, script: str, *arguments: str) -> LoginProgram:
-        environment = {**hub.login_environment(person), "HOME": str(hub.folder)}
+    def start(person: str, script: str, *arguments: str, **more: str) -> LoginProgram:
+        environment = {**hub.login_environment(person), "HOME": str(hub.folder), **more}
         started.append(LoginProgram([sys.executable, "-c", script, *arguments], environment, hub.folder))
         return started[-1]
 
@@ -175,9 +196,9 @@ def app(hub: HubProcess, provider: OidcProvider) -> App:
     return App(hub)
 
 
-def ours(browser: Browser) -> list[dict[str, Any]]:
+def ours(browser: Browser, prefix: str = "mep-") -> list[dict[str, Any]]:
     """The hub's cookies; the provider's, on the same host, are there as well."""
-    return [each for each in browser.driver.get_cookies() if each["name"].startswith("mep-")]
+    return [each for each in browser.driver.get_cookies() if each["name"].startswith(prefix)]
 
 
 def test_an_executor_without_credentials_has_its_user_log_in(hub, provider, manager, program, browser, database):
@@ -462,3 +483,36 @@ def test_a_provider_that_is_down_costs_those_who_are_logged_in_nothing(hub, prov
         other.open(app.address())
         sign_in(other, "dave-1")
         other.wait_for("act for you?")
+
+
+def test_people_log_in_where_the_hub_proves_its_name(hub, authority, program):
+    base = f"https://localhost:{hub.tls_port}"
+    trust = {"GLOBUS_SDK_SERVICE_URL_AUTH": f"{base}/", "GLOBUS_SDK_VERIFY_SSL": str(authority)}
+    running = program("tess", ENDPOINTS, **trust)
+    with Browser(trust_any_certificate=True) as browser:
+        running.answer(log_in(browser, running.address, "dave-1"))
+        (cookie,) = ours(browser, "__Host-mep-")
+        # Elsewhere a program is told how to come here.
+        browser.open(App(hub).address())
+        browser.wait_for(f"GLOBUS_SDK_SERVICE_URL_AUTH={base}/")
+    running.output()
+    assert (cookie["name"], cookie["secure"]) == ("__Host-mep-session", True)
+
+
+def test_an_admin_ends_what_somebody_has(hub, app, browser):
+    browser.open(app.address())
+    sign_in(browser, "dave-1")
+    tokens = app.exchange(agree(browser)).json()
+
+    def forget(username: str) -> subprocess.CompletedProcess[str]:
+        config = str(hub.folder / "hub.yaml")
+        command = [sys.executable, "-m", "hub", "forget", "--config", config, username]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "Forgotten: dave@example.org" in forget("dave@example.org").stdout
+    assert app.refresh(tokens["refresh_token"]).status_code == 400
+    assert not app.is_good(tokens["access_token"])
+    browser.open(app.address())
+    browser.wait_for("act for you?")  # the provider knows them, and has said who they are anew
+    assert (nobody := forget("nobody@example.org")).returncode == 65
+    assert "nobody who has logged in" in nobody.stderr

@@ -15,7 +15,7 @@ from tests.hub.units import StubBroker, add_manager, add_start, add_task, add_us
 from wire.errors import ConnectionLost
 from wire.messages import unpack
 
-TABLES = ("token", "password", "task", "task_group", "start", "user_endpoint")
+TABLES = ("token", "refresh_token", "code", "session", "password", "task", "task_group", "start", "user_endpoint")
 
 
 @pytest.fixture
@@ -41,6 +41,12 @@ def test_what_is_over_is_forgotten(store, sweeper):
                 insert(tables.token).values(hash=mark, client="c", resource_server="s", expires=expires)
             )
             await store.execute(insert(tables.password).values(account="a", hash=mark, expires=expires))
+            its = {"hash": mark, "client": "c", "expires": expires}
+            login = {**its, "login": "l", "app": "a", "scope": "s"}
+            code = {"challenge": "c", "redirect_uri": "r", "offline": True, "authenticated_at": 0.0}
+            await store.execute(insert(tables.session).values(**its, authenticated_at=0.0))
+            await store.execute(insert(tables.refresh_token).values(**login, resource_server="s"))
+            await store.execute(insert(tables.code).values(**login, **code))
         manager = await add_manager(store)
         user_endpoint = await add_user_endpoint(store, manager)
         await change(store, "UPDATE user_endpoint SET heartbeat_at = :heartbeat_at", heartbeat_at=now)
@@ -52,7 +58,7 @@ def test_what_is_over_is_forgotten(store, sweeper):
         await sweeper.sweep()
 
     run(scenario())
-    once = {"token": 1, "password": 1, "user_endpoint": 1}
+    once = {"token": 1, "refresh_token": 1, "code": 1, "session": 1, "password": 1, "user_endpoint": 1}
     assert counts(store) == {**once, "task": 2, "task_group": 2, "start": 2}
 
 

@@ -27,7 +27,7 @@ def test_a_person_logs_in_and_is_sent_back_with_a_code(tmp_path: Path, browser: 
         "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
         "code_challenge_method": "S256",
     }
-    with OidcProvider(tmp_path / "provider", back, {"alice": {"email": "alice@example.org"}}) as provider:
+    with OidcProvider(tmp_path / "provider", [back], {"alice": {"email": "alice@example.org"}}) as provider:
         browser.open(f"{provider.issuer}/auth?{urlencode(asked)}")
         browser.fill("Enter any login", "alice")
         browser.fill("and password", "any")
