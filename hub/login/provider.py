@@ -81,11 +81,8 @@ class Provider:
 
     def __init__(self, config: LoginConfig) -> None:
         self._config = config
-        self._context = ssl.create_default_context(cafile=config.ca)
-        handlers: list[urllib.request.BaseHandler] = [
-            urllib.request.HTTPSHandler(context=self._context),
-            _NoRedirect(),
-        ]
+        context = ssl.create_default_context(cafile=config.ca)
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context), _NoRedirect()]
         if is_loopback(urlsplit(config.issuer).hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
@@ -184,8 +181,6 @@ class Provider:
                 leeway=LEEWAY,
                 options={"require": ["iss", "sub", "aud", "exp", "iat", "nonce"]},
             )
-        except jwt.PyJWKClientConnectionError as e:
-            raise ProviderDown(f"its keys cannot be read: {e}") from None
         except jwt.PyJWTError as e:
             raise NotProven(f"the ID token is not valid: {e}") from None
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
@@ -223,7 +218,7 @@ class Provider:
         return _Parts(
             authorization=str(urls[0]),
             token=str(urls[1]),
-            keys=jwt.PyJWKClient(str(urls[2]), timeout=int(TIMEOUT), ssl_context=self._context),
+            keys=_Keys(str(urls[2]), self._json),
             userinfo=str(urls[3]) if urls[3] else None,
             secret_in_form="client_secret_basic" not in ways and "client_secret_post" in ways,
             names_itself=said.get("authorization_response_iss_parameter_supported") is True,
@@ -258,6 +253,18 @@ class Provider:
         if not isinstance(said, dict):
             raise ProviderDown(f"{where} does not answer with a JSON object")
         return said
+
+
+class _Keys(jwt.PyJWKClient):
+    """The provider's keys, read as all else that it says; kept for some minutes, or until it signs with a new one."""
+
+    def __init__(self, url: str, read: Callable[[str], Mapping[str, Any]]) -> None:
+        super().__init__(url)
+        self._read = read
+
+    def fetch_data(self) -> Any:
+        """Asks for the keys. Raises ProviderDown."""
+        return self._read(self.uri)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

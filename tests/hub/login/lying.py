@@ -49,9 +49,13 @@ class LyingProvider:
         }
         self.userinfo: dict[str, Any] = {"sub": "alice-1", "preferred_username": "alice"}
         self.key: Any = KEY
+        self.keys: object = None
+        """What is said at the place of the keys, if not `KEY`."""
         self.algorithm = "RS256"
         self.headers: dict[str, Any] = {"kid": "one"}
         self.status = 200
+        self.statuses: dict[str, int] = {}
+        """Of single paths."""
         self.asked: list[tuple[str, dict[str, str], dict[str, str]]] = []
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -81,6 +85,8 @@ class LyingProvider:
         """What is said at `path`."""
         if path == "/.well-known/openid-configuration":
             return self.discovery
+        if path == "/jwks" and self.keys is not None:
+            return self.keys
         if path == "/jwks":
             public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key()))
             return {"keys": [{**public, "kid": "one", "use": "sig"}]}
@@ -105,9 +111,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         provider: LyingProvider = self.server.provider  # type: ignore[attr-defined]
         provider.asked.append((self.path, form, dict(self.headers)))
         body = json.dumps(provider.answer(self.path)).encode()
-        self.send_response(provider.status)
-        if provider.status in (301, 302, 307):
-            self.send_header("Location", "http://127.0.0.1:1/")
+        status = provider.statuses.get(self.path, provider.status)
+        self.send_response(status)
+        if status in (302, 307):
+            self.send_header("Location", f"{provider.issuer}/elsewhere")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

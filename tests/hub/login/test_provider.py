@@ -12,7 +12,7 @@ import pytest
 
 from hub.login import attempt
 from hub.login.attempt import Attempt
-from hub.login.provider import LoggedIn, NotProven, Provider, ProviderDown
+from hub.login.provider import ANSWER_BYTES, LoggedIn, NotProven, Provider, ProviderDown
 from lab.ports import free_ports
 from tests.hub.login.lying import CLIENT_ID, OTHER_KEY, LyingProvider
 
@@ -181,6 +181,31 @@ def test_a_provider_that_does_not_answer_is_down_and_is_not_followed(lying, begu
     lying.status = status
     with pytest.raises(ProviderDown, match=f"HTTP {status}"):
         come_back(lying, begun)
+
+
+@pytest.mark.parametrize("path", ["/token", "/jwks", "/userinfo"])
+def test_it_is_asked_where_it_said_and_nowhere_else(lying, begun, path):
+    lying.statuses[path] = 307
+    with pytest.raises(ProviderDown, match="HTTP 307"):
+        come_back(lying, begun)
+    assert not [asked for asked, _, _ in lying.asked if asked == "/elsewhere"]
+
+
+@pytest.mark.parametrize("keys", [[], {"keys": []}, {"keys": [{"kty": "RSA"}]}, {"keys": "x" * (ANSWER_BYTES + 1)}, {}])
+def test_keys_that_are_none_prove_nothing(lying, begun, keys):
+    lying.keys = keys
+    with pytest.raises((NotProven, ProviderDown)):
+        come_back(lying, begun)
+
+
+def test_keys_are_asked_for_once(lying, begun):
+    async def work() -> None:
+        provider = Provider(lying.config())
+        for _ in range(3):
+            await provider.logged_in(begun, {"state": begun.state, "code": "abc", "iss": lying.issuer})
+
+    asyncio.run(work())
+    assert [path for path, _, _ in lying.asked].count("/jwks") == 1
 
 
 def test_a_provider_that_is_gone_is_down_and_believed_again_when_it_is_back():
