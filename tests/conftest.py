@@ -35,6 +35,7 @@ LONGEST_FIRST = (
     "system/test_chain.py",
     "system/test_rights.py",
     "system/test_slurm.py",
+    "hub/test_login.py",
     "uep/endpoint/test_sessions.py",
     "system/test_idle.py",
     "uep/endpoint/test_life.py",
