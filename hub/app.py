@@ -78,7 +78,7 @@ class Hub:
                 routes=[
                     Route("/v2/version", version, methods=["GET"]),
                     *_auth(config, store, tokens, callers, sessions),
-                    *PageRoutes(store, sessions, callers, turns, stopper, login).routes(),
+                    *PageRoutes(store, sessions, callers, tokens, stopper, login).routes(),
                     *ProjectRoutes(tokens, projects).routes(),
                     *FunctionRoutes(store, tokens).routes(),
                     *EndpointRoutes(store, tokens, projects, registrar, submitter, stopper).routes(),

@@ -69,6 +69,14 @@ class Tokens:
         except (binascii.Error, UnicodeDecodeError):
             decoded = ""
         client_id, _, secret = decoded.partition(":")
+        return await self.client_with_secret(request, client_id, secret)
+
+    async def client_with_secret(self, request: Request, client_id: str, secret: str) -> Client:
+        """Returns the client with this id and secret; the request is its.
+
+        Raises:
+            ApiError: as `client_of_basic`.
+        """
         client = self._callers.with_secret(client_id)
         right = client is not None and client.is_secret(secret)
         if client is not None:

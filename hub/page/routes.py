@@ -18,7 +18,6 @@ from hub import endpoints
 from hub.callers import Callers
 from hub.clients import Client
 from hub.endpoints import Manager
-from hub.limits import Turns
 from hub.page import snippet, timeline
 from hub.page.queries import Queries
 from hub.page.rendering import HEADERS, LONGEST_JSON, Pages, page
@@ -28,6 +27,7 @@ from hub.sessions import Sessions
 from hub.stopping import Stopper
 from hub.store.store import Store
 from hub.sweeper import KEEP
+from hub.tokens import Tokens
 from hub.web import ApiError, Forbidden, NotFound, form, path_id
 from wire.errors import BrokerError
 from wire.printable import printable
@@ -51,14 +51,13 @@ class PageRoutes:
         store: Store,
         sessions: Sessions,
         callers: Callers,
-        turns: Turns,
+        tokens: Tokens,
         stopper: Stopper,
         login: LoginLink | None = None,
     ) -> None:
         self._store = store
         self._sessions = sessions
-        self._callers = callers
-        self._turns = turns
+        self._tokens = tokens
         self._stopper = stopper
         self._login = login
         self._pages = Pages()
@@ -105,10 +104,10 @@ class PageRoutes:
         _check_origin(request)
         typed = await form(request)
         client_id = typed.get("client_id", "").strip()
-        client = self._callers.with_secret(client_id)
-        if client is None or not client.is_secret(typed.get("client_secret", "").strip()):
-            return self._sign_in_page("The client id or secret is not known here.", client_id[:_LONGEST_ID], 401)
-        self._turns.begin(request.scope, client.client_id)
+        try:
+            client = await self._tokens.client_with_secret(request, client_id, typed.get("client_secret", "").strip())
+        except ApiError as e:
+            return self._sign_in_page(f"{e}.", client_id[:_LONGEST_ID], e.status)
         answer = _to(FIRST)
         await self._sessions.begin(request, answer, client)
         return answer

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from hub.amqp import topology
 from hub.callers import Callers
+from hub.guesses import MOST_OF_ONE_SOURCE
 from hub.limits import LimitedRequests, Limits, Turns
 from hub.outcomes import Outcomes
 from hub.page.queries import MOST_STARTS, SIZE
@@ -23,6 +24,7 @@ from hub.sessions import Sessions
 from hub.shared_lock import SharedLock
 from hub.stopping import STOPPED, Stopper
 from hub.store import tables
+from hub.tokens import Tokens
 from hub.web import ApiError, error_response
 from tests.hub.units import (
     ADMIN,
@@ -102,7 +104,8 @@ def visit(store, broker, limits, login):
     turns = Turns(limits)
     stopper = Stopper(store, broker, Outcomes(store, broker), SharedLock())
     callers = Callers(store, CLIENTS)
-    pages = PageRoutes(store, Sessions(store, callers, turns), callers, turns, stopper, login)
+    tokens = Tokens(store, callers, turns)
+    pages = PageRoutes(store, Sessions(store, callers, turns), callers, tokens, stopper, login)
     app = Starlette(routes=pages.routes(), exception_handlers={ApiError: error_response})
     return lambda: Visit(LimitedRequests(app, turns))
 
@@ -153,6 +156,16 @@ def test_a_wrong_secret_begins_nothing(visit):
             assert not visitor.cookies
         visitor = visit()
         assert (await visitor.sign_in(ALICE, secret="secret of bob")).status == 401
+
+    run(play())
+
+
+def test_who_guesses_secrets_is_told_to_come_again(visit):
+    async def play():
+        visitor = visit()
+        statuses = [(await visitor.sign_in(ALICE, secret=f"guess {n}")).status for n in range(MOST_OF_ONE_SOURCE + 1)]
+        assert statuses == [401] * MOST_OF_ONE_SOURCE + [429]
+        assert (await visitor.sign_in(ALICE)).status == 429 and "try again in a minute" in visitor.text
 
     run(play())
 
