@@ -215,7 +215,8 @@ def test_names_of_strangers_do_nothing_and_pages_fit_a_phone(
         }
     }
     metadata = {"hostname": long, "user_config_schema": schema, "user_config_template": long}
-    evil = register(client("mallory"), name=long, display_name=long, metadata=metadata)
+    name = long[:250]  # the most that one is taken by
+    evil = register(client("mallory"), name=name, display_name=name, metadata=metadata)
     evil_client = client("mallory")
     function = evil_client.register_function(double)
     evil_client.run(1, endpoint_id=evil.id, function_id=function)
