@@ -126,9 +126,12 @@ def token(hub: HubProcess) -> str:
     return token_of(hub, "mallory")
 
 
-def token_of(hub: HubProcess, name: str) -> str:
+COMPUTE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
+MANAGE_PROJECTS = "urn:globus:auth:scope:auth.globus.org:manage_projects"
+
+
+def token_of(hub: HubProcess, name: str, scope: str = COMPUTE) -> str:
     user = hub.users[name]
-    scope = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
     answer = requests.post(
         f"{hub.url}/v2/oauth2/token",
         data={"grant_type": "client_credentials", "scope": scope},
@@ -188,6 +191,7 @@ def calls(manager: str, function: str, own: str) -> dict[tuple[str, str], dict[s
         ("POST", "/v3/endpoints"): REGISTRATION,
         ("PUT", f"/v3/endpoints/{own}"): REGISTRATION,
         ("POST", f"/v3/endpoints/{manager}/submit"): submission,
+        ("POST", "/v2/submit"): {"tasks": [[function, manager, "packed"]], "task_group_id": str(uuid.uuid4())},
         ("POST", "/v2/batch_status"): {"task_ids": [str(uuid.uuid4()), str(uuid.uuid4())]},
     }
 
@@ -217,6 +221,44 @@ def test_bodies_of_rest_calls(
         assert timeline.json(parse_constant=not_json)["user_endpoints"], "some are good"
         while (command := manager.next_command_or_none()) is not None:
             json.loads(command, parse_constant=not_json)
+        watched.assert_calm(sent + 10)
+
+
+def test_bodies_of_calls_about_projects(hub: HubProcess, watched: Watched) -> None:
+    projects, policies = f"{hub.url}/v2/api/projects", f"{hub.url}/v2/api/policies"
+    admin = hub.users["mallory"].identities[0]["id"]
+    project = {"display_name": "P", "contact_email": "c", "admin_ids": [admin], "admin_group_ids": []}
+    with requests.Session() as session:
+        session.headers.update(bearer(token_of(hub, "mallory", MANAGE_PROJECTS)))
+        own = session.post(projects, json={"project": project}, timeout=60).json()["project"]["id"]
+        policy = {
+            "project_id": own,
+            "display_name": "P",
+            "description": "D",
+            "domain_constraints_include": ["*.example.org"],
+            "domain_constraints_exclude": None,
+            "authentication_assurance_timeout": 60,
+            "high_assurance": False,
+            "required_mfa": False,
+        }
+        made = session.post(policies, json={"policy": policy}, timeout=60).json()["policy"]["id"]
+        sent = 0
+        for method, url, good in (
+            ("PUT", f"{policies}/{made}", {"policy": policy}),
+            ("POST", policies, {"policy": policy}),
+            ("POST", projects, {"project": project}),
+            ("PUT", f"{projects}/{own}", {"project": project}),
+        ):
+            assert session.request(method, url, json=good, timeout=60).status_code == 200, url
+            for body in bodies(good):
+                sent += 1
+                answer = session.request(method, url, data=body, timeout=60)
+                assert answer.status_code in (200, 400, 404, 413, 422, 429), (url, body[:300], answer.text[:300])
+                answer.json(parse_constant=not_json)
+        for each in session.get(policies, timeout=60).json(parse_constant=not_json)["policies"]:
+            session.delete(f"{policies}/{each['id']}", timeout=60)
+        for each in session.get(projects, timeout=60).json(parse_constant=not_json)["projects"]:
+            session.delete(f"{projects}/{each['id']}", timeout=60)
         watched.assert_calm(sent + 10)
 
 
