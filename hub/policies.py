@@ -75,7 +75,7 @@ def check(policy_id: str, policy: PolicyRecord, caller: Client) -> None:
     if not admitted:
         raise Forbidden(f"None of your identities is of a domain that {name} admits")
     most = policy.authentication_assurance_timeout
-    if most is not None and all(_age(identity) > most for identity in admitted):
+    if most is not None and all(_age(identity, caller) > most for identity in admitted):
         text = f"Your last login was more than {most} seconds ago, the most that {name} allows; log in again"
         raise NeedsLogin("AUTHENTICATION_POLICY_NOT_MET", text, session_required_policies=[policy_id], prompt="login")
 
@@ -125,9 +125,12 @@ def _is_in(domain: str, patterns: Sequence[str]) -> bool:
     return any(domain.endswith(each[1:]) if each.startswith("*.") else domain == each for each in patterns)
 
 
-def _age(identity: Identity) -> float:
-    """Returns the seconds since the identity's last login; 0 for a credential that logs in with each request."""
-    last = identity.last_authentication
+def _age(identity: Identity, caller: Client) -> float:
+    """Returns the seconds since the identity's last login, or since its owner's when nothing is known of its own.
+
+    Where nothing is known of that, either, it is a client credential, which logs in with each token: 0.
+    """
+    last = identity.last_authentication or caller.identity.last_authentication
     return 0.0 if last is None else max(0.0, time.time() - last)
 
 

@@ -131,7 +131,8 @@ async def _shown(row: Row[Any], states: TaskStates) -> dict[str, Any]:
     shown = {"task_id": row.id, "task_group_id": row.task_group}
     if row.ended_at is None:
         state = await states.of(row.id, row.user_endpoint)
-        return {**shown, "status": state.status, "reason": state.reason, "details": {"reason": state.reason}}
+        details = {"reason": state.reason, "endpoint_id": row.user_endpoint}
+        return {**shown, "status": state.status, "reason": state.reason, "details": details}
     result = messages.unpack(row.result)
     assert isinstance(result, messages.Result)
     shown["completion_t"] = str(row.ended_at)

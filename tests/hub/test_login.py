@@ -12,6 +12,8 @@ import secrets
 import sqlite3
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +22,7 @@ from urllib.parse import urlencode
 
 import pytest
 import requests
+from globus_compute_sdk.sdk.auth.auth_client import ComputeAuthClient
 from selenium.webdriver.common.by import By
 
 from lab.browser import PHONE, Browser
@@ -70,6 +73,34 @@ app = get_globus_app()
 who = ComputeAuthClient(app=app)
 Client(app=app)
 print(json.dumps(who.userinfo().data))
+"""
+
+SERVICES = """
+from globus_compute_sdk import Client
+from globus_compute_sdk.sdk.auth.auth_client import ComputeAuthClient
+from globus_compute_sdk.sdk.auth.globus_app import get_globus_app
+from globus_sdk.scopes import FlowsScopes, GCSCollectionScopes, GroupsScopes, TransferScopes
+app = get_globus_app()
+collection = GCSCollectionScopes("1b6e3a5c-0000-4000-8000-000000000001")
+transfer = TransferScopes.all.with_dependency(collection.data_access.with_optional(True))
+app.add_scope_requirements({
+    "auth.globus.org": ComputeAuthClient.default_scope_requirements,
+    "transfer.api.globus.org": [transfer],
+    "groups.api.globus.org": [GroupsScopes.view_my_groups_and_memberships],
+    "flows.globus.org": [FlowsScopes.all],
+})
+print(len(Client(app=app).get_endpoints()))
+print(len(ComputeAuthClient(app=app).get_projects().data["projects"]))
+for service in ("transfer.api.globus.org", "groups.api.globus.org", "flows.globus.org"):
+    print(app.get_authorizer(service).get_authorization_header()[:7])
+"""
+RUN = """
+import sys
+from globus_compute_sdk import Client
+def one():
+    return 1
+client = Client()
+print(client.run(endpoint_id=sys.argv[1], function_id=client.register_function(one)))
 """
 
 
@@ -251,6 +282,33 @@ def test_who_has_to_log_in_again_is_asked_by_the_program_that_runs(program, brow
     browser.open(second.address)  # still logged in at the hub's pages: only the consent is asked for
     second.answer(agree(browser))
     second.output()
+
+
+def test_one_login_for_all_services_is_good_for_the_next_program_as_well(program, browser):
+    first = program("carla", SERVICES)
+    first.answer(log_in(browser, first.address, "carol-1"))
+    lines = ["0", "0", *["Bearer "] * 3]
+    assert first.output().splitlines()[-5:] == lines
+    assert program("carla", SERVICES).output().splitlines() == lines, "it asks nobody"
+
+
+def test_who_has_logged_in_too_long_ago_for_a_policy_logs_in_again(program, browser, client, database):
+    admin = client("admin")
+    auth = ComputeAuthClient(app=admin.app)
+    project = auth.create_project("Site", "s@example.org", admin_ids=auth.userinfo()["sub"])["project"]["id"]
+    words = {"display_name": "Lately", "description": "D"}
+    policy = auth.create_policy(project_id=project, authentication_assurance_timeout=3600, **words)["policy"]["id"]
+    endpoint = admin.register_endpoint("e", None, {}, multi_user=True, auth_policy=policy)["endpoint_id"]
+
+    first = program("dan", RUN, endpoint)
+    first.answer(log_in(browser, first.address, "dave-1"))
+    assert uuid.UUID(first.output().splitlines()[-1])
+    ((me, records),) = database("SELECT id, identities FROM person WHERE identities LIKE '%dave@example.org%'")
+    old = json.dumps([{**each, "last_authentication": int(time.time()) - 7200} for each in json.loads(records)])
+    database("UPDATE person SET identities = ? WHERE id = ?", old, me)
+    second = program("dan", RUN, endpoint)
+    second.answer(log_in(browser, second.address, "dave-1"))
+    assert uuid.UUID(second.output().splitlines()[-1])
 
 
 def test_mep_logs_in_and_out(hub, provider, browser, tmp_path):

@@ -81,6 +81,15 @@ def test_who_has_not_logged_in_lately_is_sent_to_do_so():
     assert refused.value.more["authorization_parameters"]["session_required_policies"] == [PROJECT]
 
 
+def test_a_linked_identity_is_no_way_around_the_age_of_a_login():
+    record = policy(authentication_assurance_timeout=60)
+    old = identity("x", username="a@good.org", last_authentication=int(time.time()) - 600)
+    linked = identity("x", username="a@other.org")
+    with pytest.raises(NeedsLogin):
+        check(PROJECT, record, Client(new_id(), b"", (old, linked)))
+    assert is_admitted(record, Client(new_id(), b"", (linked, old)))
+
+
 def test_what_is_not_said_stays_and_null_ends_a_constraint():
     before = policy(domain_constraints_include=["a.org"], authentication_assurance_timeout=5)
     renamed = decode_policy({"policy": {"display_name": "Q"}}, before)

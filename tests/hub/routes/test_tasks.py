@@ -58,7 +58,7 @@ def show(rest, task, caller=ALICE):
 def test_a_task_has_ended_when_it_has_a_time_of_completion(rest, store, task):
     told = show(rest, task[0]).json
     assert (told["task_id"], told["task_group_id"], told["status"]) == (*task, "waiting-for-ep")
-    assert told["details"] == {"reason": told["reason"]}
+    assert told["details"] == {"reason": told["reason"], "endpoint_id": one(store, "SELECT * FROM task").user_endpoint}
     assert "completion_t" not in told
     end(
         store, task[0], details={"os": "Linux"}, task_statuses=(Transition(5_500_000_000, "execution-start", "worker"),)
