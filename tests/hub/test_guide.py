@@ -18,7 +18,8 @@ def test_the_example_of_hub_yaml_is_one(tmp_path):
     example = re.sub(r"2bb80d53\.\.\.", "'" + "ab" * 32 + "'", example).replace(
         " # or client_secret: the secret itself", ""
     )
-    for name, text in (("hub.yaml", example), ("broker.url", "amqp://hub:pw@127.0.0.1:5672/mep\n")):
+    files = {"hub.yaml": example, "broker.url": "amqp://hub:pw@127.0.0.1:5672/mep\n", "login.secret": "s3cret\n"}
+    for name, text in files.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     loaded = config.load(tmp_path / "hub.yaml")
