@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def site(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount], tmp_p
     yield made
     made.run("stop", NAME, "--user-endpoints")
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def still(folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> ManagerProcess:
+    """A site whose manager is not started, for all tests that leave its profile as it is."""
+    made = ManagerProcess(folder / "words-still", hub, "admin", mapping=MAPPING, name=NAME)
+    made.configure()
+    return made
 
 
 def id_of(site: ManagerProcess) -> str:
@@ -92,12 +101,12 @@ def test_an_id_in_place_of_a_name(site: ManagerProcess) -> None:
     assert "another name" in refused.stderr
 
 
-def test_the_name_that_is_meant_when_none_is_given(site: ManagerProcess) -> None:
-    assert site.run("configure").returncode == 0
-    assert (site.folder / "etc" / "default" / "config.yaml").exists()
-    assert site.run("stop").stdout == "Endpoint default is not running.\n"
-    assert site.run("delete", "--yes").returncode == 0
-    assert not (site.folder / "etc" / "default").exists()
+def test_the_name_that_is_meant_when_none_is_given(still: ManagerProcess) -> None:
+    assert still.run("configure").returncode == 0
+    assert (still.folder / "etc" / "default" / "config.yaml").exists()
+    assert still.run("stop").stdout == "Endpoint default is not running.\n"
+    assert still.run("delete", "--yes").returncode == 0
+    assert not (still.folder / "etc" / "default").exists()
 
 
 def test_a_restart_of_one_that_runs_and_of_one_that_does_not(site: ManagerProcess) -> None:
@@ -191,18 +200,22 @@ def test_a_delete_without_a_profile_here(site: ManagerProcess) -> None:
 def test_a_delete_without_a_service(site: ManagerProcess, hub: HubProcess) -> None:
     site.start()
     site.stop()
+    other = site.profile.with_name("other")
+    shutil.copytree(site.profile, other)
     hub.stop()
     try:
-        done = site.run("delete", NAME, "--yes")
-        assert done.returncode == os.EX_TEMPFAIL
-        assert "Nothing was deleted; --force deletes what is here" in done.stderr
-        assert site.profile.exists()
-        forced = site.run("delete", NAME, "--yes", "--force")
-        assert forced.returncode == 0, forced.stderr
-        assert "may stay known to the service" in forced.stdout
-        assert not site.profile.exists()
+        with ThreadPoolExecutor() as both:  # each tries for a while
+            first = both.submit(site.run, "delete", NAME, "--yes")
+            forced = both.submit(site.run, "delete", "other", "--yes", "--force").result()
+        done = first.result()
     finally:
         hub.start()
+    assert done.returncode == os.EX_TEMPFAIL
+    assert "Nothing was deleted; --force deletes what is here" in done.stderr
+    assert site.profile.exists()
+    assert forced.returncode == 0, forced.stderr
+    assert "may stay known to the service" in forced.stdout
+    assert not other.exists()
 
 
 def client_of(site: ManagerProcess) -> dict[str, str]:
@@ -212,10 +225,10 @@ def client_of(site: ManagerProcess) -> dict[str, str]:
     return {names[key]: value for key, value in client.items()}
 
 
-def test_whoami_shows_linked_identities(site: ManagerProcess, hub: HubProcess) -> None:
+def test_whoami_shows_linked_identities(still: ManagerProcess, hub: HubProcess) -> None:
     alice = hub.users["alice"]
     client = {"GLOBUS_COMPUTE_CLIENT_ID": alice.client_id, "GLOBUS_COMPUTE_CLIENT_SECRET": alice.client_secret}
-    environment = {**site.environment, **client}
+    environment = {**still.environment, **client}
     one = typed(MEP, ["whoami"], environment)
     assert one.stdout.split() == ["alice@example.org", identity("alice@example.org")["id"]], one.stderr
     both = typed(MEP, ["whoami", "--linked-identities"], environment)
@@ -232,12 +245,12 @@ def test_a_logout_spares_the_login_of_what_runs(site: ManagerProcess) -> None:
     assert site.run("logout", "--force").returncode == 0
 
 
-def test_python_exec(site: ManagerProcess) -> None:
-    done = typed(MEP, ["python-exec", "json.tool", "--help"], site.environment)
+def test_python_exec(still: ManagerProcess) -> None:
+    done = typed(MEP, ["python-exec", "json.tool", "--help"], still.environment)
     assert done.returncode == 0
     assert "json.tool" in done.stdout
-    assert site.run("python-exec", "json.tool", "/nosuch").returncode not in (0, os.EX_USAGE)
-    shown = site.run("python-exec", "site")
+    assert still.run("python-exec", "json.tool", "/nosuch").returncode not in (0, os.EX_USAGE)
+    shown = still.run("python-exec", "site")
     assert str(Path(sys.executable).parent.parent) in shown.stdout
 
 
@@ -256,24 +269,24 @@ def test_the_public_manager_starts_our_user_endpoint_by_its_public_name(
         assert "mep-uep" in Path(f"/proc/{said['pid']}/cmdline").read_text()
 
 
-def test_boot_is_for_profiles_of_the_system(site: ManagerProcess, accounts: dict[str, LocalAccount]) -> None:
+def test_boot_is_for_profiles_of_the_system(still: ManagerProcess, accounts: dict[str, LocalAccount]) -> None:
     for command in ("enable-on-boot", "disable-on-boot"):
-        done = site.run(command, NAME)
+        done = still.run(command, NAME)
         assert done.returncode == os.EX_USAGE
-        assert f"--config-dir {site.profile.parent} start {NAME}" in done.stderr
-    assert as_alice(MEP, ["--config-dir", str(site.profile.parent), "enable-on-boot", NAME], accounts).returncode == 77
+        assert f"--config-dir {still.profile.parent} start {NAME}" in done.stderr
+    assert as_alice(MEP, ["--config-dir", str(still.profile.parent), "enable-on-boot", NAME], accounts).returncode == 77
 
 
 @pytest.mark.parametrize("flag", ["--debug", "--no-color"])
-def test_options_of_every_command_change_no_answer(site: ManagerProcess, flag: str) -> None:
+def test_options_of_every_command_change_no_answer(still: ManagerProcess, flag: str) -> None:
     for arguments in (["version"], ["list"], ["status", NAME]):
-        plain, flagged = site.run(*arguments), site.run(*arguments, flag)
+        plain, flagged = still.run(*arguments), still.run(*arguments, flag)
         assert (plain.returncode, plain.stdout) == (flagged.returncode, flagged.stdout)
 
 
-def test_debug_shows_what_is_asked_and_no_secret(site: ManagerProcess) -> None:
-    client = client_of(site)
-    done = typed(MEP, ["whoami", "--debug"], {**site.environment, **client})
+def test_debug_shows_what_is_asked_and_no_secret(still: ManagerProcess) -> None:
+    client = client_of(still)
+    done = typed(MEP, ["whoami", "--debug"], {**still.environment, **client})
     assert done.returncode == 0
     assert "DEBUG" in done.stderr
     assert client["GLOBUS_COMPUTE_CLIENT_SECRET"] not in done.stderr
@@ -396,36 +409,36 @@ idle_heartbeats_soft: 10
 """
 
 
-def test_an_old_profile_gets_a_template_as_there(site: ManagerProcess, tmp_path: Path) -> None:
+def test_an_old_profile_gets_a_template_as_there(still: ManagerProcess, tmp_path: Path) -> None:
     need(peer.program().exists(), "needs the public package (lab/setup peer)")
     text = OLD % uuid.uuid4()
-    ours, theirs = site.profile.with_name("old"), tmp_path / "there" / "old"
+    ours, theirs = still.profile.with_name("old"), tmp_path / "there" / "old"
     for directory in (ours, theirs):
         directory.mkdir(parents=True, mode=0o755)
         (directory / "config.yaml").write_text(text)
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "GLOBUS_COMPUTE_USER_DIR": str(theirs.parent)}
     there = typed(peer.program(), ["migrate-to-template-capable", "old", "--yes"], environment)
     assert there.returncode == 0, there.stderr
-    assert typed(MEP, ["migrate-to-template-capable", "old"], site.environment, "n\n").returncode == 1
-    here = site.run("migrate-to-template-capable", "old", "--yes")
+    assert typed(MEP, ["migrate-to-template-capable", "old"], still.environment, "n\n").returncode == 1
+    here = still.run("migrate-to-template-capable", "old", "--yes")
     assert here.returncode == 0, here.stderr
     assert "identity_mapping_config_path" in here.stdout
     for file in ("config.yaml", "user_config_template.yaml.j2", "config.yaml.backup"):
         assert yaml.safe_load((ours / file).read_text()) == yaml.safe_load((theirs / file).read_text()), file
     assert (ours / "config.yaml.backup").read_text() == text
     again = [
-        site.run("migrate-to-template-capable", "old", "--yes").returncode,
+        still.run("migrate-to-template-capable", "old", "--yes").returncode,
         typed(peer.program(), ["migrate-to-template-capable", "old", "--yes"], environment).returncode,
     ]
     assert again == [os.EX_DATAERR, 1]
 
 
-def test_plain_text_of_an_old_profile_stays_plain(site: ManagerProcess) -> None:
-    directory = site.profile.with_name("old")
+def test_plain_text_of_an_old_profile_stays_plain(still: ManagerProcess) -> None:
+    directory = still.profile.with_name("older")
     directory.mkdir(mode=0o755)
     (directory / "config.yaml").write_text("engine: {type: ThreadPoolEngine, label: '{{ X }} {% raw'}\n")
-    assert site.run("migrate-to-template-capable", "old", "--yes").returncode == 0
-    done = site.run("render-user-config", "-t", str(directory / "user_config_template.yaml.j2"))
+    assert still.run("migrate-to-template-capable", "older", "--yes").returncode == 0
+    done = still.run("render-user-config", "-t", str(directory / "user_config_template.yaml.j2"))
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["engine"]["label"] == "{{ X }} {% raw"
 
@@ -435,25 +448,25 @@ def test_plain_text_of_an_old_profile_stays_plain(site: ManagerProcess) -> None:
 POLICY, SUBSCRIPTION = "8fb1f4b4-5a80-4a4b-9a59-8a4f2b52b0e5", "3d1cfb92-6b10-4a3e-8dbb-9c2a1d1a8f55"
 
 
-def test_high_assurance_with_a_policy_that_is_there(site: ManagerProcess) -> None:
+def test_high_assurance_with_a_policy_that_is_there(still: ManagerProcess) -> None:
     arguments = ["--high-assurance", "--subscription-id", SUBSCRIPTION, "--auth-policy", POLICY, "--multi-user", "true"]
-    done = site.run("configure", "ha", *arguments)
+    done = still.run("configure", "ha", *arguments)
     assert done.returncode == 0, done.stderr
     from mep.reader.loader import load
 
-    config = load(site.profile.with_name("ha")).config
+    config = load(still.profile.with_name("ha")).config
     assert (config.high_assurance, config.subscription_id, config.authentication_policy) == (True, SUBSCRIPTION, POLICY)
-    assert config.audit_log_path == site.profile.with_name("ha") / "audit.log"
+    assert config.audit_log_path == still.profile.with_name("ha") / "audit.log"
 
 
-def test_keys_replace_those_of_a_given_file(site: ManagerProcess, tmp_path: Path) -> None:
+def test_keys_replace_those_of_a_given_file(still: ManagerProcess, tmp_path: Path) -> None:
     given = tmp_path / "c.yaml"
     given.write_text(
         "# why\nsubscription_id: old\naccounts:\n  min_uid: 5\nauthentication_policy:\n  x\npublic: true\n"
     )
     arguments = ["--core-config", str(given), "--subscription-id", SUBSCRIPTION, "--auth-policy", POLICY]
-    assert site.run("configure", "given", *arguments).returncode == 0
-    text = (site.profile.with_name("given") / "config.yaml").read_text()
+    assert still.run("configure", "given", *arguments).returncode == 0
+    text = (still.profile.with_name("given") / "config.yaml").read_text()
     assert text.startswith("# why\n")
     expected = {"accounts": {"min_uid": 5}, "public": True}
     expected |= {"subscription_id": SUBSCRIPTION, "authentication_policy": POLICY}
@@ -475,15 +488,15 @@ def test_keys_replace_those_of_a_given_file(site: ManagerProcess, tmp_path: Path
     ids=str,
 )
 def test_options_that_do_not_go_together_here_and_there(
-    site: ManagerProcess, tmp_path: Path, arguments: list[str]
+    still: ManagerProcess, tmp_path: Path, arguments: list[str]
 ) -> None:
     need(peer.program().exists(), "needs the public package (lab/setup peer)")
-    done = site.run("configure", "wrong", *arguments)
+    done = still.run("configure", "wrong", *arguments)
     assert done.returncode == os.EX_USAGE, done.stderr
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "GLOBUS_COMPUTE_USER_DIR": str(tmp_path / "gc")}
     there = typed(peer.program(), ["configure", "wrong", "--contact-email", "a@example.org", *arguments], environment)
     assert there.returncode in (1, 2)
-    assert not (site.profile.with_name("wrong")).exists()
+    assert not (still.profile.with_name("wrong")).exists()
 
 
 @pytest.fixture
@@ -495,14 +508,14 @@ def auth(hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[ComputeAu
         yield ComputeAuthClient(app=app)
 
 
-def test_a_new_policy_for_a_new_profile(site: ManagerProcess, auth: ComputeAuthClient) -> None:
-    environment = {**site.environment, **client_of(site)}
+def test_a_new_policy_for_a_new_profile(still: ManagerProcess, auth: ComputeAuthClient) -> None:
+    environment = {**still.environment, **client_of(still)}
     me = auth.userinfo()["sub"]
     answers = f"\nWords\nsite@example.org\n{me}\n\ny\n"  # the first: no project that is there already
     options = ["--allowed-domains", "example.org, *.edu", "--auth-timeout", "600", "--subscription-id", SUBSCRIPTION]
     made = typed(MEP, ["configure", "held", *options], environment, answers)
     assert made.returncode == 0, made.stdout + made.stderr
-    config = yaml.safe_load((site.profile.with_name("held") / "config.yaml").read_text())
+    config = yaml.safe_load((still.profile.with_name("held") / "config.yaml").read_text())
     policy = auth.get_policy(config["authentication_policy"])["policy"]
     assert policy["domain_constraints_include"] == ["example.org", "*.edu"]
     assert policy["authentication_assurance_timeout"] == 600
@@ -518,7 +531,7 @@ def test_a_new_policy_for_a_new_profile(site: ManagerProcess, auth: ComputeAuthC
         f"nonsense\n{numbers[policy['project_id']]}\n",
     )
     assert chosen.returncode == 0, chosen.stdout + chosen.stderr
-    config = yaml.safe_load((site.profile.with_name("other") / "config.yaml").read_text())
+    config = yaml.safe_load((still.profile.with_name("other") / "config.yaml").read_text())
     other = auth.get_policy(config["authentication_policy"])["policy"]
     assert (other["project_id"], other["display_name"]) == (policy["project_id"], "Other")
     assert other["domain_constraints_exclude"] == ["x.example"]
@@ -527,18 +540,20 @@ def test_a_new_policy_for_a_new_profile(site: ManagerProcess, auth: ComputeAuthC
     there = typed(MEP, ["configure", "held", "--auth-policy-project-id", policy["project_id"]], environment)
     assert (there.returncode, auth.get_policies().data) == (os.EX_CANTCREAT, before), "no policy for no profile"
     more = ["--high-assurance", "--subscription-id", SUBSCRIPTION, "--auth-policy-mfa-required"]
-    refused = typed(MEP, ["configure", "ha", "--auth-policy-project-id", policy["project_id"], *more], environment)
+    refused = typed(
+        MEP, ["configure", "unassured", "--auth-policy-project-id", policy["project_id"], *more], environment
+    )
     assert refused.returncode == os.EX_DATAERR, refused.stderr
     assert "the service refuses to make a policy (HTTP 422): high_assurance" in refused.stderr
-    assert not site.profile.with_name("ha").exists()
+    assert not still.profile.with_name("unassured").exists()
 
 
-def test_nobody_answers_where_a_policy_is_to_lie(site: ManagerProcess, auth: ComputeAuthClient) -> None:
+def test_nobody_answers_where_a_policy_is_to_lie(still: ManagerProcess, auth: ComputeAuthClient) -> None:
     before = auth.get_policies().data
     for answers in ("", "\nName\na@example.org\n\n\nq\n"):
         done = typed(
-            MEP, ["configure", "held", "--auth-timeout", "5"], {**site.environment, **client_of(site)}, answers
+            MEP, ["configure", "unheld", "--auth-timeout", "5"], {**still.environment, **client_of(still)}, answers
         )
         assert done.returncode == 1, done.stdout + done.stderr
     assert auth.get_policies().data == before
-    assert not site.profile.with_name("held").exists()
+    assert not still.profile.with_name("unheld").exists()
