@@ -80,7 +80,7 @@ class Hub:
                     *_auth(config, store, tokens, callers, sessions),
                     *PageRoutes(store, sessions, callers, tokens, stopper, login).routes(),
                     *ProjectRoutes(tokens, projects).routes(),
-                    *FunctionRoutes(store, tokens).routes(),
+                    *FunctionRoutes(store, tokens, config.limits).routes(),
                     *EndpointRoutes(store, tokens, projects, registrar, submitter, stopper).routes(),
                     *TaskRoutes(store, tokens, self._broker, passwords, config.broker).routes(),
                     *BrokerRoutes(passwords, config.broker.vhost, config.questions).routes(),
@@ -102,6 +102,7 @@ class Hub:
         handlers = {topology.RESULTS: self._outcomes.on_results, topology.HEARTBEATS: self._heartbeats.on_reports}
         await asyncio.gather(
             self._broker.run(first, handlers, self._outcomes.forward_remaining),
+            self._outcomes.run(),
             self._sweeper.run(),
         )
 

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, insert, select, update
 
 from hub import endpoints
 from hub.amqp import topology
@@ -34,6 +34,19 @@ _BY_ID = select(tables.user_endpoint).where(_THIS)
 _COMMANDED = update(tables.user_endpoint).where(_THIS)
 _START = tables.start.c
 _LAST_START = select(tables.start).where(_START.user_endpoint == bindparam("which")).order_by(_START.id.desc()).limit(1)
+MOST_STARTS = 100
+"""Starts of a user endpoint that are remembered: those of one that fails each time must not fill the database."""
+_FORGET_OLDEST = delete(tables.start).where(
+    _START.user_endpoint == bindparam("which"),
+    _START.id
+    <= select(_START.id)
+    .where(_START.user_endpoint == bindparam("which"))
+    .order_by(_START.id.desc())
+    .offset(MOST_STARTS)
+    .limit(1)
+    .correlate(None)
+    .scalar_subquery(),
+)
 _COMMANDED_AGAIN = update(tables.start).where(_START.id == bindparam("which")).values(commands=_START.commands + 1)
 
 
@@ -65,6 +78,7 @@ class Commands:
             or (last.first_heartbeat_at is not None and not endpoints.is_online(row))
         ):
             db.execute(insert(tables.start), {"user_endpoint": user_endpoint, "commanded_at": now})
+            db.execute(_FORGET_OLDEST, {"which": user_endpoint})
         else:
             db.execute(_COMMANDED_AGAIN, {"which": last.id})
         db.execute(_COMMANDED, {"which": user_endpoint, "commanded_at": now})

@@ -41,6 +41,8 @@ class Limits:
     tasks_waiting: int = 100_000
     user_endpoints: int = 1000
     endpoints: int = 1000
+    functions: int = 10_000
+    task_groups: int = 5000
 
 
 class Turns:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from hub.amqp import topology
 from hub.amqp.broker import Broker
@@ -22,13 +23,17 @@ from hub.store import tables
 from hub.store.store import Store
 from wire import messages
 from wire.consumer import Delivery
-from wire.errors import NotDelivered
+from wire.errors import BrokerError, NotDelivered, Refused
 from wire.messages import ErrorDetails, Result
 
 log = logging.getLogger(__name__)
 
 SLICE = 100
 """Stored results that are read and forwarded together: all of them may be more than memory holds."""
+SLICE_BYTES = 16 * 2**20
+"""Bytes of them, unless one alone has more."""
+AGAIN = 10.0
+"""Seconds after which results that a full queue has not taken are sent again."""
 
 _TASK, _GROUP, _START = tables.task.c, tables.task_group.c, tables.start.c
 _KNOWN: Select[Any] = select(
@@ -37,6 +42,7 @@ _KNOWN: Select[Any] = select(
 """What a forward needs to know of its task."""
 _THESE = _KNOWN.where(_TASK.id.in_(bindparam("tasks", expanding=True)))
 _STORED = _THESE.add_columns(_TASK.result)
+_UNFORWARDED = _KNOWN.add_columns(func.length(_TASK.result).label("size")).where(tables.UNFORWARDED)
 _END = update(tables.task).where(_TASK.id == bindparam("task")).values(result=bindparam("body"))
 
 
@@ -55,6 +61,8 @@ class Outcomes:
     def __init__(self, store: Store, broker: Broker) -> None:
         self._store = store
         self._broker = broker
+        self._full: set[str] = set()
+        """Queues that took no more; what is for them waits in the store."""
 
     async def on_results(self, batch: list[Delivery]) -> None:
         """Handles what user endpoints published; returns once it is stored and forwarded."""
@@ -75,27 +83,62 @@ class Outcomes:
 
     async def forward_remaining(self) -> None:
         """Forwards what was stored but not confirmed before the connection, or the hub, went away."""
-        rows = await self._store.read(select(_TASK.id).where(tables.UNFORWARDED))
-        tasks = [row.id for row in rows]
-        for start in range(0, len(tasks), SLICE):
-            stored = await self._store.read(_STORED, tasks=tasks[start : start + SLICE])
-            await self._forward([_forward(row, row.result) for row in stored])
+        self._full.clear()
+        await self._forward_stored(None)
+
+    async def _forward_stored(self, only: Collection[str] | None) -> None:
+        """Forwards what is stored for these queues, or for all, a slice at a time."""
+        tasks: list[str] = []
+        size = 0
+        for row in await self._store.read(_UNFORWARDED):
+            queue = _forward(row, b"").queue
+            if queue in self._full or (only is not None and queue not in only):
+                continue
+            if tasks and (len(tasks) >= SLICE or size + row.size > SLICE_BYTES):
+                await self._forward_these(tasks)
+                tasks, size = [], 0
+            tasks.append(row.id)
+            size += row.size
+        await self._forward_these(tasks)
+
+    async def _forward_these(self, tasks: list[str]) -> None:
+        stored = await self._store.read(_STORED, tasks=tasks) if tasks else []
+        await self._forward([_forward(row, row.result) for row in stored])
+
+    async def run(self) -> None:
+        """Tries again, from time to time, to forward what a full queue has not taken; never returns."""
+        while True:
+            await asyncio.sleep(AGAIN)
+            try:
+                full = set(self._full)
+                self._full.clear()
+                if full:
+                    await self._forward_stored(full)
+            except (BrokerError, SQLAlchemyError) as e:
+                log.info("Results of full queues are forwarded later: %s", e)
 
     async def _forward(self, forwards: Sequence[_Forward]) -> None:
-        if not forwards:
-            return
         now = int(time.time())
+        sent = [f for f in forwards if f.queue is not None and f.queue not in self._full]
         confirms = [
-            self._broker.send(topology.target(f.queue, "application/octet-stream", timestamp=now), f.body)
-            for f in forwards
-            if f.queue is not None
+            self._broker.send(topology.target(str(f.queue), "application/octet-stream", timestamp=now), f.body)
+            for f in sent
         ]
-        for end in await asyncio.gather(*confirms, return_exceptions=True):
-            if isinstance(end, NotDelivered):
+        refused = set()
+        for f, end in zip(sent, await asyncio.gather(*confirms, return_exceptions=True), strict=True):
+            if isinstance(end, Refused):
+                refused.add(f.task)
+                if f.queue not in self._full:
+                    self._full.add(str(f.queue))
+                    log.warning("Results wait in the database: their client does not read, queue %s is full", f.queue)
+            elif isinstance(end, NotDelivered):
                 log.warning("A result was not forwarded, the client can still ask for it: %s", end)
             elif end is not None:
                 raise end
-        ids = [f.task for f in forwards]
+        done = {f.task for f in sent} - refused
+        ids = [f.task for f in forwards if f.queue is None or f.task in done]
+        if not ids:
+            return
         # Not awaited: after a crash here a result is forwarded twice, which clients take.
         marking = asyncio.ensure_future(self._store.write(lambda db: _mark_forwarded(db, ids)))
         marking.add_done_callback(_log_failure)

@@ -30,7 +30,7 @@ from hub.store import tables
 from hub.store.store import Store, upsert
 from hub.web import ApiError, Forbidden, Invalid, NotFound, TooLarge, TooMany, check_size, field, uuid_field
 from wire import messages
-from wire.errors import BrokerError
+from wire.errors import BrokerError, Refused
 from wire.messages import Task
 
 TASK_BYTES = 12 * 2**20
@@ -43,11 +43,18 @@ HEADER_BYTES = 64 * 2**10
 frame of AMQP (128 KiB), and RabbitMQ ends the connection of whoever sends more."""
 OPTIONS_BYTES = 256 * 2**10
 """Of a user endpoint's configuration, and of what the client says about itself: both go with each start command."""
+RECOUNT = 5.0
+"""Seconds after which the waiting tasks of an identity are counted again; at once when there might be too many."""
 AHEAD_BYTES = 16 * 2**20
 """Published before the broker has confirmed what came before."""
 
 _FUNCTION = select(tables.function).where(tables.function.c.id == bindparam("which"))
 _USER_ENDPOINTS = select(tables.user_endpoint.c.id).where(tables.user_endpoint.c.identity == bindparam("identity"))
+_GROUPS = (
+    select(func.count().label("n"))
+    .select_from(tables.task_group)
+    .where(tables.task_group.c.owner == bindparam("owner"))
+)
 _TASKS_WAITING = select(func.count().label("n")).where(
     tables.task.c.user_endpoint.in_(bindparam("user_endpoints", expanding=True)), tables.WAITS
 )
@@ -125,6 +132,8 @@ class Submitter:
         self._commands = commands
         self._limits = limits
         self._under_way = under_way
+        self._waiting: dict[str, tuple[int, float]] = {}
+        """How many tasks of an identity wait, with those submitted since they were counted, and when that was."""
 
     async def submit(self, caller: Client, manager: Manager, submission: Submission) -> dict[str, Any]:
         """Stores and publishes the tasks; the answer is what the client expects.
@@ -146,7 +155,7 @@ class Submitter:
         _check_sizes(calls, codes)
         group = await self._group(caller, submission)
         user_endpoint = endpoints.user_endpoint_id(manager.id, caller.identity.id, submission.user_opts)
-        await self._check_counts(caller, user_endpoint, len(calls))
+        await self._check_counts(caller, user_endpoint, len(calls), new_group=submission.task_group is None)
         async with self._under_way.share(user_endpoint):
             password = await self._store.write(
                 lambda db: self._record(db, caller, manager, submission, calls, group, user_endpoint)
@@ -154,6 +163,9 @@ class Submitter:
             try:
                 await self._publish(caller, submission, calls, codes, group, user_endpoint)
                 await self._commands.send(user_endpoint, password)
+            except Refused:
+                await self._store.write(lambda db: _take_back(db, calls))
+                raise TooMany("Too many bytes of your tasks wait for this endpoint; submit more later") from None
             except BrokerError:
                 await self._store.write(lambda db: _take_back(db, calls))
                 raise _unavailable() from None
@@ -167,23 +179,37 @@ class Submitter:
             "tasks": tasks,
         }
 
-    async def _check_counts(self, caller: Client, user_endpoint: str, more: int) -> None:
+    async def _check_counts(self, caller: Client, user_endpoint: str, more: int, *, new_group: bool) -> None:
         """Refuses what would be more than one client may have waiting.
 
         Raises:
-            TooMany: tasks without an end, or user endpoints, which each have a queue.
+            TooMany: tasks without an end, or user endpoints or task groups, which each have a queue.
         """
+        if new_group:
+            await self._check_groups(caller)
         known = {row.id for row in await self._store.read(_USER_ENDPOINTS, identity=caller.identity.id)}
         if user_endpoint not in known and len(known) >= self._limits.user_endpoints:
             raise TooMany(
                 f"You have {len(known)} user endpoints, each with a configuration of its own, the most is"
                 f" {self._limits.user_endpoints}; submit with a configuration that you have used before"
             )
-        row = await self._store.one(_TASKS_WAITING, user_endpoints=list(known))
-        waiting = 0 if row is None else row.n
-        if waiting + more > self._limits.tasks_waiting:
+        waiting, counted_at = self._waiting.pop(caller.identity.id, (0, 0.0))
+        if time.monotonic() > counted_at + RECOUNT or waiting + more > self._limits.tasks_waiting:
+            row = await self._store.one(_TASKS_WAITING, user_endpoints=list(known))
+            waiting, counted_at = 0 if row is None else row.n, time.monotonic()
+        if waiting + more <= self._limits.tasks_waiting:
+            self._waiting[caller.identity.id] = waiting + more, counted_at
+        else:
             raise TooMany(
                 f"{waiting} of your tasks have not ended, the most is {self._limits.tasks_waiting}; submit more later"
+            )
+
+    async def _check_groups(self, caller: Client) -> None:
+        row = await self._store.one(_GROUPS, owner=caller.identity.id)
+        if row is not None and row.n >= self._limits.task_groups:
+            raise TooMany(
+                f"You have {row.n} task groups with tasks of the last days, the most is {self._limits.task_groups}; an"
+                " Executor has one: use one for many tasks"
             )
 
     async def _code(self, caller: Client, manager: Manager, function: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub import consents
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 KEEP = topology.TASK_QUEUE_LIFE
 """Seconds for which the end of a task is kept, and a user endpoint of which nothing is heard."""
+MOST_TOKENS = 10_000
+"""Of one client: who logs in for each call would fill the database in the two days that a token is valid."""
 LOST = "ENDPOINT_LOST"
 """The error code of tasks for which no user endpoint came in that time."""
 _EVERY = 3600.0
@@ -67,6 +69,9 @@ class Sweeper:
         )
         for each in (token, tables.refresh_token, tables.code, tables.session):
             db.execute(delete(each).where(each.c.expires < now))
+        newest = func.row_number().over(partition_by=token.c.client, order_by=token.c.expires.desc())
+        ranked = select(token.c.hash, newest.label("place")).subquery()
+        db.execute(delete(token).where(token.c.hash.in_(select(ranked.c.hash).where(ranked.c.place > MOST_TOKENS))))
         db.execute(delete(task).where(task.c.ended_at < old))
         db.execute(delete(group).where(~exists().where(task.c.task_group == group.c.id)))
         db.execute(delete(start).where(start.c.ended_at < old))

@@ -42,3 +42,7 @@ class TooLarge(ConnectionLost):
 
 class NotDelivered(BrokerError):
     """The broker answered that it could not take or route the message."""
+
+
+class Refused(NotDelivered):
+    """The broker did not take the message: the queue has as much as it may have."""

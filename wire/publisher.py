@@ -7,7 +7,7 @@ from typing import Any
 
 import pika
 
-from wire.errors import NotDelivered
+from wire.errors import NotDelivered, Refused
 from wire.pending import PendingAnswers, fail, succeed
 from wire.queues import Target
 
@@ -55,7 +55,7 @@ class Publisher:
             if isinstance(method, pika.spec.Basic.Ack):
                 succeed(confirmed, None)
             else:
-                fail(confirmed, NotDelivered("the broker refused the message"))
+                fail(confirmed, Refused("the broker refused the message"))
 
     def _on_return(self, _: Any, method: Any, properties: Any, __: bytes) -> None:
         confirmed = self._unconfirmed.pop(int(properties.message_id), None)

@@ -34,6 +34,8 @@ TASK_QUEUE_LIFE = 14 * 86400
 hub ends its tasks at that time (`hub.sweeper`)."""
 TASK_QUEUES = r"^[0-9a-f-]{36}\.tasks$"
 """The pattern of their names."""
+RESULT_QUEUES = r"^client\."
+"""The pattern of the names of queues that clients read."""
 
 _LONGEST_ID = 64
 

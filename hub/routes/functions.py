@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 import uuid
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 from starlette.requests import Request
 from starlette.routing import Route
 
+from hub.limits import Limits
 from hub.store import tables
 from hub.store.store import Store
 from hub.tokens import Tokens
-from hub.web import Forbidden, Invalid, Json, NotFound, check_size, field, json_object, path_id, text_field
+from hub.web import (
+    Forbidden,
+    Invalid,
+    Json,
+    NotFound,
+    TooMany,
+    check_size,
+    field,
+    json_object,
+    path_id,
+    text_field,
+)
 
 NAME_LENGTH = 1024
 """Characters of a function's name."""
@@ -20,12 +32,15 @@ DESCRIPTION_LENGTH = 64 * 2**10
 """Of its description, which the public client takes from its documentation."""
 META_BYTES = 64 * 2**10
 
+_COUNT = select(func.count().label("n")).where(tables.function.c.owner == bindparam("owner"))
+
 
 class FunctionRoutes:
     """Calls under `/v2/functions` and `/v3/functions`."""
 
-    def __init__(self, store: Store, tokens: Tokens) -> None:
+    def __init__(self, store: Store, tokens: Tokens, limits: Limits) -> None:
         self._store = store
+        self._limits = limits
         self._tokens = tokens
 
     def routes(self) -> list[Route]:
@@ -43,6 +58,11 @@ class FunctionRoutes:
         body = await json_object(request)
         if body.get("group") or body.get("ha_endpoint_id"):
             raise Invalid("group, ha_endpoint_id: functions cannot be shared with groups or bound to endpoints here")
+        row = await self._store.one(_COUNT, owner=caller.identity.id)
+        if row is not None and row.n >= self._limits.functions:
+            raise TooMany(
+                f"You have {row.n} functions, the most is {self._limits.functions}; delete what is not needed"
+            )
         code = field(body, "function_code", str)
         record = {
             "function_name": text_field(body, "function_name", NAME_LENGTH),

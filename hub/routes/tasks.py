@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, select, update
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from hub.amqp import topology
@@ -23,9 +24,11 @@ from wire import messages
 
 BATCH_LIMIT = 5000
 """Tasks in one `batch_status`; more are left out of the answer, which clients take for not ended yet."""
-BATCH_BYTES = 16 * 2**20
-"""Bytes of results in it, unless one alone has more; the rest is left out likewise: nobody else is served while an
-answer is made."""
+PART_BYTES = 2**20
+"""Bytes of results that are read together, unless one alone has more. The answer is written part by part, each once the
+client has taken the one before: it costs no more memory than a part, however much is asked for."""
+PART_TASKS = 200
+"""Tasks that are read together."""
 
 _ID = tables.task.c.id
 _TASK = select(tables.task, tables.task_group.c.owner).join(
@@ -64,18 +67,29 @@ class TaskRoutes:
             raise NotFound("task", task_id)
         return Json(await _shown(row, TaskStates(self._store)))
 
-    async def batch(self, request: Request) -> Json:
+    async def batch(self, request: Request) -> StreamingResponse:
         """Shows the same of many tasks; those that are not the caller's are left out."""
         caller = await self._tokens.caller(request)
         ids = [str(text).lower() for text in field(await json_object(request), "task_ids", list)[:BATCH_LIMIT]]
         wanted = _ID.in_(ids), tables.task_group.c.owner == caller.identity.id
         size = func.coalesce(func.length(tables.task.c.result), 0).label("size")
         sizes = {row.id: row.size for row in await self._store.read(_TASK.with_only_columns(_ID, size).where(*wanted))}
-        first = _first(ids, sizes)
-        rows = {row.id: row for row in await self._store.read(_TASK.where(_ID.in_(first)))}
+        parts = _parts([task_id for task_id in dict.fromkeys(ids) if task_id in sizes], sizes)
+        return StreamingResponse(self._written(parts), media_type="application/json")
+
+    async def _written(self, parts: list[list[str]]) -> AsyncIterator[bytes]:
+        """Makes the answer of `batch`, a piece for each task."""
         states = TaskStates(self._store)
-        shown = {task_id: await _shown(rows[task_id], states) for task_id in first if task_id in rows}
-        return Json({"response": "batch", "results": shown})
+        yield b'{"response":"batch","results":{'
+        comma = b""
+        for part in parts:
+            rows = {row.id: row for row in await self._store.read(_TASK.where(_ID.in_(part)))}
+            for task_id in part:
+                if task_id in rows:  # else it has been forgotten in this moment
+                    shown = Json({task_id: await _shown(rows.pop(task_id), states)}).body
+                    yield comma + bytes(shown)[1:-1]
+                    comma = b","
+        yield b"}}"
 
     async def group(self, request: Request) -> Json:
         """Lists the tasks of a group. Who asks wants to wait for them: results that are to come go to its queue."""
@@ -110,17 +124,17 @@ class TaskRoutes:
         return row if row is not None and row.owner == caller.identity.id else None
 
 
-def _first(ids: list[str], sizes: Mapping[str, int]) -> list[str]:
-    """Returns those of `ids` that have a size, as many from the first on as have BATCH_BYTES; one at least."""
-    chosen: list[str] = []
+def _parts(ids: list[str], sizes: Mapping[str, int]) -> list[list[str]]:
+    """Parts `ids` into such as are read together."""
+    parts: list[list[str]] = []
     size = 0
     for task_id in ids:
-        size += sizes.get(task_id, 0)
-        if chosen and size > BATCH_BYTES:
-            break
-        if task_id in sizes:
-            chosen.append(task_id)
-    return chosen
+        size += sizes[task_id]
+        if not parts or size > PART_BYTES or len(parts[-1]) >= PART_TASKS:
+            parts.append([])
+            size = sizes[task_id]
+        parts[-1].append(task_id)
+    return parts
 
 
 async def _shown(row: Row[Any], states: TaskStates) -> dict[str, Any]:

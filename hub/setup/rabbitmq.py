@@ -41,6 +41,10 @@ MOST_CHANNELS = 64
 """Of one connection."""
 MOST_BYTES = 16 << 20
 """Of one message: more than the largest task that the hub takes."""
+MOST_TASK_BYTES = 2 << 30
+"""That wait in the queue of one user endpoint; the hub refuses more submissions to it meanwhile."""
+MOST_RESULT_BYTES = 256 << 20
+"""That wait in one queue of a client who does not read it; more stays in the hub's database meanwhile."""
 TASK_TIME = 7 * 86400
 """Seconds that an endpoint may hold a task unacknowledged while it runs."""
 
@@ -152,16 +156,16 @@ def set_up(node: Node, url_file: Path, uid: int, gid: int, *, dry: bool = False)
             there["parameters"],
             f"rabbitmqctl clear_vhost_limits -p {VHOST}",
         ),
-        _kept(
-            "expiry of task queues",
-            wanted["policies"][0],
-            there["policies"],
-            f"rabbitmqctl clear_policy -p {VHOST} {wanted['policies'][0]['name']}",
-        ),
     ]
-    for key, step in zip(("users", "vhosts", "permissions", "parameters", "policies"), steps, strict=True):
+    for key, step in zip(("users", "vhosts", "permissions", "parameters"), steps, strict=True):
         if step.found is Found.DUE:
             due[key] = wanted[key]
+    ours = [entry for entry in there["policies"] if entry["definition"] != _OLDER]
+    for policy in wanted["policies"]:
+        clear = f"rabbitmqctl clear_policy -p {VHOST} {policy['name']}"
+        steps.append(_kept(f"policy {policy['name']!r}", policy, ours, clear))
+        if steps[-1].found is Found.DUE:
+            due.setdefault("policies", []).append(policy)
     if not dry:
         if known is None:
             host = f"[{node.host}]" if ":" in node.host else node.host
@@ -181,7 +185,9 @@ def set_up(node: Node, url_file: Path, uid: int, gid: int, *, dry: bool = False)
 
 def definitions(password: str) -> dict[str, Any]:
     """Makes what `rabbitmqctl import_definitions` reads; the password only as a hash."""
-    expires = {"expires": topology.TASK_QUEUE_LIFE * 1000}
+    # A queue that is full says so to the hub, and what it has is kept.
+    tasks = {**_OLDER, "max-length-bytes": MOST_TASK_BYTES, "overflow": "reject-publish"}
+    results = {"max-length-bytes": MOST_RESULT_BYTES, "overflow": "reject-publish"}
     limits = {"max-connections": MOST_CONNECTIONS, "max-queues": MOST_QUEUES}
     return {
         "users": [
@@ -196,16 +202,19 @@ def definitions(password: str) -> dict[str, Any]:
         "permissions": [{"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}],
         "parameters": [{"vhost": VHOST, "component": "vhost-limits", "name": "limits", "value": limits}],
         "policies": [
-            {
-                "vhost": VHOST,
-                "name": "task-queues",
-                "pattern": topology.TASK_QUEUES,
-                "apply-to": "queues",
-                "definition": expires,
-                "priority": 0,
-            }
+            _policy("task-queues", topology.TASK_QUEUES, tasks),
+            _policy("result-queues", topology.RESULT_QUEUES, results),
         ],
     }
+
+
+_OLDER = {"expires": topology.TASK_QUEUE_LIFE * 1000}
+"""What the policy of task queues was before there was a limit of bytes."""
+
+
+def _policy(name: str, pattern: str, definition: Mapping[str, Any]) -> dict[str, Any]:
+    more = {"apply-to": "queues", "priority": 0}
+    return {"vhost": VHOST, "name": name, "pattern": pattern, "definition": definition, **more}
 
 
 def _user(there: Mapping[str, Any] | None, password: str) -> Step:

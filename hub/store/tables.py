@@ -108,6 +108,7 @@ function = Table(
     Column("public", Boolean, nullable=False),
     Column("code", Text, nullable=False),
     Column("record", Text, nullable=False),
+    Index("function_by_owner", "owner"),
 )
 
 endpoint = Table(

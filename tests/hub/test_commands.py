@@ -12,7 +12,7 @@ from hub import commands as module
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.callers import Callers
-from hub.commands import Commands
+from hub.commands import MOST_STARTS, Commands
 from tests.hub.units import (
     ALICE,
     CLIENTS,
@@ -75,6 +75,19 @@ def test_one_that_checked_in_and_fell_silent_is_started_anew(store, commands):
         await change(store, "UPDATE user_endpoint SET heartbeat_at = 1")
         await write_down(store, commands, user_endpoint)
         assert starts(store) == [(2, None), (1, None)]
+
+    run(scenario())
+
+
+def test_so_many_starts_of_one_are_remembered(store, commands):
+    async def scenario():
+        manager = await add_manager(store)
+        other, failing = await add_user_endpoint(store, manager), await add_user_endpoint(store, manager)
+        await write_down(store, commands, other)
+        for _ in range(MOST_STARTS + 5):
+            await write_down(store, commands, failing)
+            await change(store, "UPDATE start SET ended_at = 1 WHERE user_endpoint = :which", which=failing)
+        assert len(starts(store)) == MOST_STARTS + 1
 
     run(scenario())
 

@@ -197,3 +197,50 @@ def test_the_first_result_of_a_start_is_on_its_timeline(store, outcomes, user_en
     assert seen[0] == seen[1]
     assert seen[0][0] is None
     assert seen[0][1] is not None
+
+
+def test_what_a_full_queue_does_not_take_waits_and_comes_later(store, broker, outcomes, user_endpoint, monkeypatch):
+    monkeypatch.setattr("hub.outcomes.AGAIN", 0.01)
+
+    async def scenario():
+        sender = user_endpoint
+        waiting, group = await add_task(store, sender)
+        other, another_group = await add_task(store, sender)
+        broker.full.add(queue_of(group))
+        await outcomes.on_results([result(sender, waiting), result(sender, other)])
+        assert await tasks(store) == [(True, pack(Result(waiting, "x")), False), (True, pack(Result(other, "x")), True)]
+        running = asyncio.ensure_future(outcomes.run())
+        await asyncio.sleep(0.05)
+        assert broker.sent_to(queue_of(group)) == []
+        broker.full.clear()
+        while not broker.sent_to(queue_of(group)):
+            await asyncio.sleep(0.01)
+        running.cancel()
+        assert len(broker.sent_to(queue_of(another_group))) == 1
+        assert all(forwarded for _, _, forwarded in await tasks(store))
+
+    run(scenario())
+
+
+def test_stored_results_are_read_a_few_at_a_time(store, broker, outcomes, user_endpoint, monkeypatch):
+    monkeypatch.setattr("hub.outcomes.SLICE_BYTES", 2000)
+    together = []
+    original = outcomes._forward
+
+    async def forward(forwards):
+        together.append(len(forwards))
+        await original(forwards)
+
+    async def scenario():
+        sender = user_endpoint
+        broker.lose()
+        for _ in range(5):
+            task, _ = await add_task(store, sender)
+            with pytest.raises(ConnectionLost):
+                await outcomes.on_results([result(sender, task, "x" * 800)])
+        broker.connected.set()
+        monkeypatch.setattr(outcomes, "_forward", forward)
+        await outcomes.forward_remaining()
+
+    run(scenario())
+    assert together == [2, 2, 1]

@@ -213,6 +213,31 @@ def test_what_cannot_be_published_is_taken_back(site):
     assert site.broker.sent == []
 
 
+def test_a_queue_that_is_full_is_said(site):
+    user_endpoint = endpoints.user_endpoint_id(site.manager, ALICE.identity.id, {})
+    site.broker.full = {topology.task_queue(user_endpoint)}
+    assert refusal(site.submit).status == 429
+    assert site.tasks() == []
+
+
+def test_one_client_has_so_many_task_groups(store, broker):
+    site = Site(store, broker, task_groups=2)
+    run(site.set_up())
+    group = site.submit()["task_group_id"]
+    site.submit()
+    assert "2 task groups" in str(refusal(site.submit))
+    site.submit(task_group_id=group)
+
+
+def test_waiting_tasks_are_counted_again_before_they_are_too_many(store, broker):
+    site = Site(store, broker, tasks_waiting=3)
+    run(site.set_up())
+    site.submit(tasks={site.function: ["a", "b", "c"]})
+    assert "3 of your tasks" in str(refusal(site.submit))
+    run(change(store, "UPDATE task SET ended_at = 1"))
+    site.submit()
+
+
 def test_what_the_broker_would_not_take_is_refused(site, monkeypatch):
     """A message that is too large for RabbitMQ costs the hub's connection, and everybody a 503."""
     monkeypatch.setattr(submission, "TASK_BYTES", 1000)

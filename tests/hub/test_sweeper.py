@@ -79,3 +79,18 @@ def test_a_task_that_nobody_will_run_ends(store, broker, sweeper):
     (ended,) = rows(store, "SELECT * FROM task WHERE ended_at IS NOT NULL")
     assert ended.user_endpoint == lost
     assert unpack(ended.result).error_details.code == LOST
+
+
+def test_a_client_keeps_so_many_tokens(store, sweeper, monkeypatch):
+    monkeypatch.setattr("hub.sweeper.MOST_TOKENS", 2)
+    later = time.time() + 60
+
+    async def scenario():
+        for client, count in (("a", 5), ("b", 1)):
+            for number in range(count):
+                its = {"hash": f"{client}{number}".encode(), "client": client, "expires": later + number}
+                await store.execute(insert(tables.token).values(resource_server="s", **its))
+        await sweeper.sweep()
+
+    run(scenario())
+    assert {bytes(row.hash) for row in rows(store, "SELECT hash FROM token")} == {b"a3", b"a4", b"b0"}

@@ -26,7 +26,7 @@ from hub.store.store import Store
 from hub.tokens import Tokens
 from hub.web import ApiError, error_response
 from wire.consumer import Delivery
-from wire.errors import ConnectionLost, NotDelivered
+from wire.errors import ConnectionLost, NotDelivered, Refused
 from wire.queues import Target
 
 T = TypeVar("T")
@@ -71,6 +71,7 @@ class StubBroker:
         self.calls: list[tuple[str, str]] = []
         self.waiting: dict[str, tuple[int, int]] = {}
         self.unroutable: set[str] = set()
+        self.full: set[str] = set()
         self.read_by_others: set[str] = set()
 
     def lose(self) -> None:
@@ -82,6 +83,8 @@ class StubBroker:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if target.routing_key in self.unroutable:
             confirmed.set_exception(NotDelivered("no queue"))
+        elif target.routing_key in self.full:
+            confirmed.set_exception(Refused("full"))
         else:
             self.sent.append((target, body))
             confirmed.set_result(None)
@@ -264,6 +267,8 @@ async def ask(
     async def receive() -> dict[str, Any]:
         nonlocal asked_for
         asked_for += 1
+        if asked_for > 1 and not endless:
+            await asyncio.Event().wait()  # it has been heard, and stays
         return {"type": "http.request", "body": body, "more_body": endless}
 
     async def send(message: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ BODY = {"function_name": "f", "function_code": "code", "description": "x²", "me
 
 @pytest.fixture
 def rest(store):
-    return Rest(FunctionRoutes(store, Tokens(store, Callers(store, CLIENTS), Turns(Limits()))).routes(), store)
+    limits = Limits(functions=3)
+    return Rest(FunctionRoutes(store, Tokens(store, Callers(store, CLIENTS), Turns(limits)), limits).routes(), store)
 
 
 def register(rest, **changes):
@@ -33,6 +34,15 @@ def test_what_was_registered_is_shown(rest):
 
 def test_each_registration_has_an_id_of_its_own(rest):
     assert register(rest) != register(rest)
+
+
+def test_one_owner_has_so_many(rest):
+    first, *_ = [register(rest) for _ in range(3)]
+    answer = run(rest("POST", "/v3/functions", ALICE, body=BODY))
+    assert (answer.status, "the most is 3" in answer.json["reason"]) == (429, True)
+    assert run(rest("POST", "/v3/functions", BOB, body=BODY)).status == 200
+    run(rest("DELETE", first, ALICE))
+    register(rest)
 
 
 @pytest.mark.parametrize(
