@@ -27,6 +27,7 @@ from hub.callers import Callers
 from hub.forwarder import Destination, Forwarder
 from hub.setup import host
 from hub.setup.steps import SetupFailed
+from hub.setup.tls import Given
 from hub.store.store import Store, sqlite_url
 from wire.redaction import Redactor
 
@@ -51,15 +52,23 @@ def serve(
 @cli.command()
 def setup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")] = False,
+    name: Annotated[str, typer.Option(help="For other hosts: the name by which they know this one.")] = "",
+    certificate: Annotated[Path | None, typer.Option(help="For other hosts: file of the certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(help="For other hosts: file of its key.")] = None,
 ) -> None:
-    """Set up this host for a hub, as root, on RabbitMQ as its package makes it.
+    """Set up this host for a hub, as root, on RabbitMQ as its package makes it; for other hosts with TLS.
 
     Another run changes only what is not right any more, and nothing that was edited; one is due after an upgrade.
     """
     if os.geteuid() != 0:
         _fail("setup: makes an account and units, and reads RabbitMQ's passwords: run it as root", os.EX_NOPERM)
+    given = None
+    if name or certificate or key:
+        if not (name and certificate and key):
+            _fail("setup: for other hosts give all of --name, --certificate and --key", os.EX_USAGE)
+        given = Given(name, certificate, key)
     try:
-        for step in host.set_up(dry=dry_run):
+        for step in host.set_up(given, dry=dry_run):
             typer.echo(step.line(dry=dry_run))
     except SetupFailed as e:
         _fail(f"setup: {e}", os.EX_UNAVAILABLE)

@@ -83,6 +83,11 @@ class PrivateBroker(Running):
         return self.url.replace("amqp:", "amqps:").replace(f"127.0.0.1:{self.port}", f"localhost:{self.tls_port}")
 
     @property
+    def has_tls(self) -> bool:
+        """Whether other hosts can reach it, on `tls_port`."""
+        return self._settings.certificate is not None
+
+    @property
     def node(self) -> Node:
         """The node as `hub.setup.rabbitmq` knows it."""
         return self._settings.node

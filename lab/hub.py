@@ -185,6 +185,9 @@ class HubProcess(Running):
         }
         if self.certificate is not None:
             files = {"certificate": str(self.certificate), "key": str(self.certificate)}
+            broker = {"endpoint_host": "localhost", "endpoint_port": self._broker.tls_port, "scheme": "amqps"}
+            if self._broker.has_tls:
+                document["broker"] |= broker
             document["tls"] = {"listen": f"127.0.0.1:{self.tls_port}", **files}
         if self.login is not None:
             document["login"] = dict(self.login)

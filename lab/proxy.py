@@ -27,11 +27,11 @@ _CHUNK = 1 << 16
 class Proxy:
     """A context manager. `port` is known from the start; `connections` counts those forwarded so far."""
 
-    def __init__(self, target_port: int) -> None:
-        """Forwards to `target_port` of 127.0.0.1."""
+    def __init__(self, target_port: int, port: int = 0) -> None:
+        """Forwards to `target_port` of 127.0.0.1, from `port` or a free one."""
         self.connections = 0
         self._target_port = target_port
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listening.getsockname()[1]
         self._mode: Literal["forward", "cut", "stall"] = "forward"
         self._open: set[_Connection] = set()

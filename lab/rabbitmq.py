@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.setup.rabbitmq import Node, configure, set_up
+from hub.setup.tls import configuration
 from lab.files import write_private
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
@@ -81,11 +82,7 @@ class NodeSettings:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tls = ""
         if self.certificate is not None:
-            tls = (
-                f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
-                f"ssl_options.certfile = {self.certificate}\nssl_options.keyfile = {self.certificate}\n"
-                "ssl_options.verify = verify_none\n"  # of clients: they have passwords
-            )
+            tls = configuration(self.certificate, self.certificate, port=self.tls_port, host="127.0.0.1")
         write_private(self.folder / "rabbitmq.conf", tls)
         if not self.node.plugins.exists():
             write_private(self.node.plugins, "[].\n")

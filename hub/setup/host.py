@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hub.config import URL_FILE
-from hub.setup import files, rabbitmq
+from hub.setup import files, rabbitmq, tls
 from hub.setup.steps import Found, SetupFailed, Step, right_or_due
 from wire.listeners import FIRST_ORDINARY_UID
 
@@ -30,12 +30,14 @@ clients:
 """
 
 
-def set_up(*, dry: bool) -> Iterator[Step]:
-    """Goes through all steps; each is yielded once it is done, or with `dry` looked at.
+def set_up(given: tls.Given | None = None, *, dry: bool) -> Iterator[Step]:
+    """Goes through all steps; each is yielded once it is done, or with `dry` looked at. `given` is for other hosts.
 
     Raises:
         SetupFailed: a step cannot be taken; those before it stay, and another run goes on from there.
     """
+    if given is not None:
+        tls.check(given)
     yield _account(dry=dry)
     try:
         account = pwd.getpwnam(ACCOUNT)
@@ -45,6 +47,9 @@ def set_up(*, dry: bool) -> Iterator[Step]:
     yield from _folder(uid, gid, dry=dry)
     node = rabbitmq.Node()
     yield from rabbitmq.configure(node, dry=dry)
+    if given is not None:
+        yield from tls.configure(node, given, dry=dry)
+        yield from tls.tell_hub(CONFIG, given, uid, gid, dry=dry)
     broker = _broker(node, dry=dry)
     yield broker
     if dry and not _is("active", BROKER_UNIT):
@@ -88,7 +93,8 @@ def _folder(uid: int, gid: int, *, dry: bool) -> Iterator[Step]:
 
 def _broker(node: rabbitmq.Node, *, dry: bool) -> Step:
     """Starts RabbitMQ at each boot and now, or anew if it has not read its newest files."""
-    newest = max((int(path.stat().st_mtime) for path in (node.configuration, node.plugins) if path.exists()), default=0)
+    read = [path for path in (node.configuration, node.plugins, *tls.newest(node)) if path.exists()]
+    newest = max((int(path.stat().st_mtime) for path in read), default=0)
     right = _is("active", BROKER_UNIT) and _is("enabled", BROKER_UNIT) and newest <= _started(BROKER_UNIT)
     if not right and not dry:
         _run("systemctl", "enable", BROKER_UNIT)

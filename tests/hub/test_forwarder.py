@@ -20,12 +20,15 @@ import pytest
 
 from hub.forwarder import MOST_OF_ONE_ACCOUNT
 from lab.accounts import LocalAccount
+from lab.broker import PROGRAM, PrivateBroker
 from lab.certificates import Authority
 from lab.client import run_script
 from lab.hub import HubProcess
 from lab.loopback import enter_private_network
 from lab.proxy import Proxy
 from lab.waiting import until
+from tests.conftest import need
+from tests.hub.peer import PeerManager, UserEndpoint
 
 pytestmark = pytest.mark.system
 
@@ -43,6 +46,20 @@ batch = client.create_batch()
 batch.add(function, args=(21,))
 (tasks,) = client.batch_run(endpoint, batch)["tasks"].values()
 print(json.dumps([client.get_function(function)["function_name"], client.get_task(tasks[0])["pending"]]))
+"""
+REGISTER = """
+import json
+from globus_compute_sdk import Client
+print(json.dumps(Client().register_endpoint("e", None, {}, multi_user=True, public=True)))
+"""
+EXECUTOR = """
+import json, os, sys
+os.environ["SSL_CERT_FILE"] = sys.argv[2]
+from globus_compute_sdk import Executor
+def double(x):
+    return 2 * x
+with Executor(endpoint_id=sys.argv[1]) as executor:
+    print(json.dumps([each.result(60) for each in [executor.submit(double, n) for n in (1, 21)]]))
 """
 HANG = """
 import select, socket, sys, time
@@ -102,12 +119,22 @@ def authority(folder):
 
 
 @pytest.fixture(scope="module")
-def secure(folder, broker, hub, authority):
-    """A hub with TLS, in the place of the one of other tests."""
+def secure_broker(folder, authority):
+    """A RabbitMQ with TLS."""
+    need(PROGRAM.exists(), "needs the package rabbitmq-server")
     authority.issue("localhost").write(folder / "hub.pem")
+    with PrivateBroker(folder / "secure-broker", certificate=folder / "hub.pem") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def secure(folder, secure_broker, hub):
+    """A hub with TLS, in the place of the one of other tests."""
     hub.stop()
     try:
-        with HubProcess(folder / "secure-hub", broker, ["alice"], certificate=folder / "hub.pem") as running:
+        with HubProcess(
+            folder / "secure-hub", secure_broker, ["alice", "admin"], certificate=folder / "hub.pem"
+        ) as running:
             yield running
     finally:
         hub.start()
@@ -147,6 +174,24 @@ def test_the_public_client_through_it(forwarding, secure):
     assert said == ["double", True]
     for address in ("127.0.0.1", "[::1]"):
         assert forwarding.ask(address).result()[0] == 200
+
+
+def test_results_of_an_executor_of_another_host(forwarding, secure, secure_broker, folder, monkeypatch):
+    """Submitted through the forwarder; the results come from RabbitMQ over TLS. No port there is without it."""
+    ca = str(folder / "forward-ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", ca)
+    admin = run_script(secure, "admin", REGISTER)[0]
+    manager = PeerManager(admin)
+    with forwarding.submit(Proxy, secure_broker.tls_port, secure_broker.tls_port).result() as way:
+        asked = forwarding.submit(run_script, secure, "alice", EXECUTOR, manager.id, ca)
+        endpoint = UserEndpoint(manager.next_command(60)[1])
+        for _ in range(2):
+            endpoint.run(endpoint.take(60)[1])
+        assert asked.result() == [[2, 42]]
+        assert way.connections > 0
+    assert manager.registered["command_queue_info"]["connection_url"].startswith("amqps://")
+    endpoint.close()
+    manager.close()
 
 
 def test_who_asks_while_the_hub_restarts_waits(forwarding, secure):
