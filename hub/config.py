@@ -17,10 +17,13 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import yaml
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from hub.clients import Client, Identity
 from hub.limits import Limits
 from hub.login.settings import APPS, MAX_AGE_DAYS, ClaimNames, LoginConfig, is_loopback, provider_id
+from hub.store.store import sqlite_url
 
 QUESTIONS_PORT = 300
 """Where the broker asks the hub about accounts: a port that only root, or whom root lets, can take while the hub is
@@ -67,7 +70,7 @@ class HubConfig:
     host: str
     port: int
     questions: int
-    database: Path
+    database: URL
     broker: BrokerConfig
     clients: Mapping[str, Client]
     limits: Limits = field(default_factory=Limits)
@@ -117,13 +120,37 @@ def _hub(document: Any, folder: Path) -> HubConfig:
         host=host,
         port=port,
         questions=_port(top, "questions_port", "", QUESTIONS_PORT),
-        database=folder / _text(top, "database", ""),
+        database=_database(top["database"], folder),
         broker=_broker(top["broker"], folder),
         clients=_clients(top["clients"]) if "clients" in top else {},
         limits=_limits(top.get("limits", {})),
         tls=_tls(top["tls"], folder) if "tls" in top else None,
         login=_login(top["login"], folder) if "login" in top else None,
     )
+
+
+def _database(value: Any, folder: Path) -> URL:
+    """Reads a path, the file of SQLite, or `url` or `url_file` of PostgreSQL."""
+    where = "database"
+    if not isinstance(value, dict):
+        return sqlite_url(folder / _text({where: value}, where, ""))
+    known = _mapping(value, where, required=(), optional=("url", "url_file"))
+    if len(known) != 1:
+        raise ConfigError("database: give the path of a file for SQLite, or one of url and url_file for PostgreSQL")
+    (key,) = known
+    text = _text(known, key, where)
+    try:
+        url = make_url(text if key == "url" else _url_in(folder / text, f"{where}.url_file"))
+    except (ArgumentError, ValueError):  # their texts have the URL
+        url = None
+    if url is None or url.drivername not in ("postgresql", "postgres") or not url.database:
+        raise ConfigError(f"{where}.{key}: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    if not is_loopback(url.host or "localhost") and url.query.get("sslmode") not in ("verify-ca", "verify-full"):
+        raise ConfigError(
+            f"{where}.{key}: the database is on another host, and whoever answers there would be believed;"
+            " add ?sslmode=verify-full&sslrootcert=FILE, with the certificate of your authority"
+        )
+    return url.set(drivername="postgresql+psycopg")
 
 
 def _limits(value: Any) -> Limits:
@@ -167,7 +194,11 @@ def _broker(value: Any, folder: Path) -> BrokerConfig:
     )
     if ("url" in known) == ("url_file" in known):
         raise ConfigError("broker: give either url_file (mep-hub setup writes it) or url")
-    url = _text(known, "url", where) if "url" in known else _url_in(folder / _text(known, "url_file", where))
+    url = (
+        _text(known, "url", where)
+        if "url" in known
+        else _url_in(folder / _text(known, "url_file", where), "broker.url_file")
+    )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -186,12 +217,12 @@ def _broker(value: Any, folder: Path) -> BrokerConfig:
     return BrokerConfig(url, scheme, endpoint_host, endpoint_port, vhost)
 
 
-def _url_in(path: Path) -> str:
+def _url_in(path: Path, where: str) -> str:
     _check_private(path)
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"broker.url_file: {path}: cannot be read, {type(e).__name__}") from None
+        raise ConfigError(f"{where}: {path}: cannot be read, {type(e).__name__}") from None
 
 
 def _clients(value: Any) -> dict[str, Client]:

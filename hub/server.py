@@ -19,7 +19,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from hub import systemd
 from hub.app import Hub
@@ -27,7 +27,8 @@ from hub.config import HubConfig, TlsConfig
 from hub.connections import Crowd, HttpConnection
 from hub.limits import App
 from hub.setup.rabbitmq import GUEST
-from hub.store.store import Store, sqlite_url
+from hub.store.migration import NewerDatabase
+from hub.store.store import Store
 from wire.connection import Connection
 from wire.errors import BrokerError
 
@@ -67,10 +68,11 @@ async def serve(config: HubConfig) -> None:
         except BrokerError as e:
             raise CannotStart(f"broker.url: {e}") from None
         try:
-            store = stack.enter_context(closing(Store(sqlite_url(config.database))))
-        except (OSError, SQLAlchemyError) as e:
+            store = stack.enter_context(closing(Store(config.database)))
+        except (OSError, SQLAlchemyError, NewerDatabase) as e:
             await connection.close()
-            raise CannotStart(f"database: {config.database}: {e}") from None
+            reason = e.orig if isinstance(e, DBAPIError) else e  # without SQLAlchemy's hints for programmers
+            raise CannotStart(f"database: {config.database.render_as_string()}: {reason}") from None
         hub = Hub(config, store)
         loops = asyncio.ensure_future(hub.run(connection))
         crowd = Crowd()

@@ -2,4 +2,5 @@
 
 `tables`   all tables; a time is in seconds since the epoch
 `store`    reads on a few threads, writes in group commits on a thread of their own
+`migration`, `migrations/`   from the tables of any earlier version to those of this one
 """

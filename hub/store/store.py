@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.schema import Table
 
-from hub.store import tables
+from hub.store import migration
 
 T = TypeVar("T")
 Change = Callable[[Connection], T]
@@ -37,16 +37,21 @@ class Store:
     """The hub's database. Open and close it on the event loop's thread."""
 
     def __init__(self, url: URL) -> None:
-        """Connects, and makes the tables that are not there. The file of SQLite is readable by its owner only.
+        """Connects, and makes or changes the tables. The file of SQLite is readable by its owner only.
 
         Raises:
             OSError, SQLAlchemyError: the database cannot be made or opened, or is not one.
+            NewerDatabase: a later version of the hub has written it.
         """
         if url.get_backend_name() == "sqlite":
             Path(str(url.database)).touch(mode=0o600)
         self._reads = _engine(url, isolation_level="AUTOCOMMIT", pool_size=READERS, max_overflow=0)
         self._writes = _engine(url, pool_size=1, max_overflow=0)
-        tables.metadata.create_all(self._writes)
+        try:
+            migration.upgrade(self._writes)
+        except BaseException:
+            self._writes.dispose()
+            raise
         # SQLite answers from memory nearly always, before a thread could have been told.
         self._reader = self._reads.connect() if url.get_backend_name() == "sqlite" else None
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")

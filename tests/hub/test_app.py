@@ -9,6 +9,7 @@ import pytest
 from hub.app import Hub
 from hub.config import HubConfig
 from hub.limits import BODY_BYTES, FORM_BYTES
+from hub.store.store import sqlite_url
 from tests.hub.units import (
     ALICE,
     CLIENTS,
@@ -23,7 +24,7 @@ from tests.hub.units import (
 
 @pytest.fixture
 def hub(store, tmp_path):
-    return Hub(HubConfig("127.0.0.1", 5000, 5000, tmp_path / "hub.db", CONFIG, CLIENTS), store)
+    return Hub(HubConfig("127.0.0.1", 5000, 5000, sqlite_url(tmp_path / "hub.db"), CONFIG, CLIENTS), store)
 
 
 async def token(hub):

@@ -11,6 +11,7 @@ import yaml
 
 from hub import config
 from hub.limits import Limits
+from hub.store.store import sqlite_url
 
 GOOD = {
     "listen": "127.0.0.1:5000",
@@ -54,7 +55,7 @@ def write(tmp_path):
 
 def test_good_file(write, tmp_path):
     loaded = config.load(write())
-    assert (loaded.host, loaded.port, loaded.database) == ("127.0.0.1", 5000, tmp_path / "hub.db")
+    assert (loaded.host, loaded.port, loaded.database) == ("127.0.0.1", 5000, sqlite_url(tmp_path / "hub.db"))
     assert loaded.broker.url_for("uep.x", "pw") == "amqp://uep.x:pw@127.0.0.1:5672/%2F"
     client = loaded.clients["5d7bb7b2-3e36-4e3b-9e50-9a6bcb0c9d4b"]
     assert client.is_secret("s3cret")
@@ -197,3 +198,37 @@ def test_logins(write, tmp_path):
     secret.chmod(0o644)
     with pytest.raises(config.ConfigError, match="chmod 0600"):
         config.load(write(change))
+
+
+@pytest.mark.parametrize("where", ["url", "url_file"])
+def test_postgresql_by_a_url_whose_password_is_shown_to_nobody(write, tmp_path, where):
+    url = "postgresql://hub:s3cret@127.0.0.1:5433/hub"
+    (tmp_path / "database.url").touch(mode=0o600)
+    (tmp_path / "database.url").write_text(f"{url}\n")
+    loaded = config.load(write(lambda d: d.update(database={where: url if where == "url" else "database.url"})))
+    assert loaded.database.render_as_string(hide_password=False) == url.replace(":", "+psycopg:", 1)
+    assert "s3cret" not in f"{loaded} {loaded.database} {loaded.database!r}"
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("mysql://hub:s3cret@127.0.0.1/hub", "expected postgresql://"),
+        ("postgresql://hub:s3cret@127.0.0.1:x/hub", "expected postgresql://"),
+        ("postgresql://hub:s3cret@127.0.0.1", "expected postgresql://"),
+        ("s3cret", "expected postgresql://"),
+        ("postgresql://hub:s3cret@db.example.org/hub", "add ?sslmode=verify-full"),
+        ("postgresql://hub:s3cret@db.example.org/hub?sslmode=require", "add ?sslmode=verify-full"),
+    ],
+)
+def test_a_database_that_cannot_be_or_that_anybody_could_pose_as(write, url, text):
+    with pytest.raises(config.ConfigError) as refused:
+        config.load(write(lambda d: d.update(database={"url": url})))
+    assert text in str(refused.value)
+    assert "database.url" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_database_on_another_host_that_must_prove_its_name(write):
+    url = "postgresql://hub:s3cret@db.example.org/hub?sslmode=verify-full"
+    assert config.load(write(lambda d: d.update(database={"url": url}))).database.host == "db.example.org"
