@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
@@ -35,7 +36,6 @@ from hub.routes.login import LoginRoutes
 from hub.routes.projects import ProjectRoutes
 from hub.routes.tasks import TaskRoutes
 from hub.sessions import Sessions
-from hub.shared_lock import SharedLock
 from hub.stopping import Stopper
 from hub.store.store import Store
 from hub.submission import Submitter
@@ -63,7 +63,7 @@ class Hub:
         passwords = Passwords(store)
         commands = Commands(store, self._broker, passwords, config.broker, callers)
         self._outcomes = Outcomes(store, self._broker)
-        submissions = SharedLock()
+        submissions = store.lock
         failed_starts = FailedStarts(store, self._broker, self._outcomes, submissions)
         stopper = Stopper(store, self._broker, self._outcomes, submissions)
         self._heartbeats = Heartbeats(store, passwords, commands, failed_starts, stopper)
@@ -90,6 +90,8 @@ class Hub:
                     ApiError: error_response,
                     BrokerError: _broker_unavailable,
                     UnicodeEncodeError: _no_text,
+                    DataError: _no_text,
+                    SQLAlchemyError: _database_unavailable,
                     ClientDisconnect: _gone,
                     404: _no_such_call,
                 },
@@ -132,8 +134,15 @@ def _broker_unavailable(request: Request, error: Exception) -> Json:
     return error_response(request, ApiError(503, "BROKER_UNAVAILABLE", text))
 
 
+def _database_unavailable(request: Request, error: Exception) -> Json:
+    log.error("A request could not be served: %s", error)  # who asks is not told where our database is
+    text = "The service cannot use its database now; try again later"
+    return error_response(request, ApiError(503, "DATABASE_UNAVAILABLE", text))
+
+
 def _no_text(request: Request, error: Exception) -> Json:
-    return error_response(request, Invalid("The body has half of a surrogate pair where a text belongs"))
+    text = "The request has a NUL character, or half of a surrogate pair, where a text belongs"
+    return error_response(request, Invalid(text))
 
 
 def _gone(request: Request, error: Exception) -> Json:

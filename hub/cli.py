@@ -28,7 +28,7 @@ from hub.forwarder import Destination, Forwarder
 from hub.setup import host
 from hub.setup.steps import SetupFailed
 from hub.setup.tls import Given
-from hub.store.store import Store, sqlite_url
+from hub.store.store import Store
 from wire.redaction import Redactor
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help="A Globus Compute web service for one site.")
@@ -130,7 +130,7 @@ def forget(
 
 
 async def _forget(loaded: config.HubConfig, username: str) -> str | None:
-    with closing(Store(sqlite_url(loaded.database))) as store:
+    with closing(Store(loaded.database)) as store:
         return await Callers(store, loaded.clients, {}).forget(username)
 
 

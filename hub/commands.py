@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, exists, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from hub import endpoints
 from hub.amqp import topology
@@ -32,6 +33,7 @@ REPEAT_AFTER = 5.0
 _THIS = tables.user_endpoint.c.id == bindparam("which")
 _BY_ID = select(tables.user_endpoint).where(_THIS)
 _COMMANDED = update(tables.user_endpoint).where(_THIS)
+_IF_NOT_TOLD = _COMMANDED.where(tables.user_endpoint.c.commanded_at < bindparam("earlier"))
 _START = tables.start.c
 _LAST_START = select(tables.start).where(_START.user_endpoint == bindparam("which")).order_by(_START.id.desc()).limit(1)
 MOST_STARTS = 100
@@ -122,7 +124,7 @@ class Commands:
             await asyncio.sleep(REPEAT_AFTER)
             try:
                 await self.revive(manager)
-            except BrokerError as e:
+            except (BrokerError, SQLAlchemyError) as e:
                 log.info("Not looked after the user endpoints of %s until its next heartbeat: %s", manager, e)
 
         task = asyncio.ensure_future(wait_and_revive())
@@ -134,8 +136,14 @@ class Commands:
         if not messages or consumers:
             return
         log.info("Tasks wait for user endpoint %s, which is gone: commanding its start again", user_endpoint)
-        password = await self._store.write(lambda db: self.write_down(db, user_endpoint, time.time()))
-        await self.send(user_endpoint, password)
+        password = await self._store.write(lambda db: self._write_down_again(db, user_endpoint, time.time()))
+        if password is not None:
+            await self.send(user_endpoint, password)
+
+    def _write_down_again(self, db: Connection, user_endpoint: str, now: float) -> str | None:
+        """Notes the start; None when another hub has commanded it, or has forgotten the user endpoint."""
+        told = {"which": user_endpoint, "commanded_at": now, "earlier": now - REPEAT_AFTER}
+        return self.write_down(db, user_endpoint, now) if db.execute(_IF_NOT_TOLD, told).rowcount else None
 
     def _command(self, row: Row[Any], client: Client, password: str) -> dict[str, Any]:
         user_endpoint = row.id

@@ -145,7 +145,9 @@ def _database(value: Any, folder: Path) -> URL:
         url = None
     if url is None or url.drivername not in ("postgresql", "postgres") or not url.database:
         raise ConfigError(f"{where}.{key}: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    if not is_loopback(url.host or "localhost") and url.query.get("sslmode") not in ("verify-ca", "verify-full"):
+    hosts = [url.host or "localhost", *url.normalized_query.get("host", ())]
+    local = all(each.startswith("/") or is_loopback(each) for host in hosts for each in host.split(","))
+    if not local and url.query.get("sslmode") not in ("verify-ca", "verify-full"):
         raise ConfigError(
             f"{where}.{key}: the database is on another host, and whoever answers there would be believed;"
             " add ?sslmode=verify-full&sslrootcert=FILE, with the certificate of your authority"

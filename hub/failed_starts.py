@@ -13,6 +13,7 @@ import logging
 import time
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from hub.amqp import topology
 from hub.amqp.broker import Broker
@@ -78,7 +79,7 @@ class FailedStarts:
                 break
             try:
                 failed = await self._fail(user_endpoint, text)
-            except BrokerError as e:
+            except (BrokerError, SQLAlchemyError) as e:
                 log.info("Tasks of user endpoint %s are failed later: %s", user_endpoint, e)
         if self._later.get(user_endpoint) is asyncio.current_task():
             del self._later[user_endpoint]

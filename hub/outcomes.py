@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +29,13 @@ from wire.messages import ErrorDetails, Result
 
 log = logging.getLogger(__name__)
 
+LEFT_AFTER = 10.0
+"""Seconds after which a stored result that is not forwarded is nobody's business any more, but everybody's: its hub
+has ended, or its client's queue was full."""
 SLICE = 100
 """Stored results that are read and forwarded together: all of them may be more than memory holds."""
 SLICE_BYTES = 16 * 2**20
 """Bytes of them, unless one alone has more."""
-AGAIN = 10.0
-"""Seconds after which results that a full queue has not taken are sent again."""
 
 _TASK, _GROUP, _START = tables.task.c, tables.task_group.c, tables.start.c
 _KNOWN: Select[Any] = select(
@@ -42,7 +44,13 @@ _KNOWN: Select[Any] = select(
 """What a forward needs to know of its task."""
 _THESE = _KNOWN.where(_TASK.id.in_(bindparam("tasks", expanding=True)))
 _STORED = _THESE.add_columns(_TASK.result)
-_UNFORWARDED = _KNOWN.add_columns(func.length(_TASK.result).label("size")).where(tables.UNFORWARDED)
+_UNFORWARDED = (
+    _KNOWN.add_columns(func.length(_TASK.result).label("size"))
+    .where(tables.UNFORWARDED, _TASK.ended_at < bindparam("before"))
+    .order_by(_TASK.ended_at)
+)
+_TO_END = _THESE.order_by(_TASK.id).with_for_update(of=tables.task)
+"""Another hub that ends the same tasks waits, and then sees that they have ended."""
 _END = update(tables.task).where(_TASK.id == bindparam("task")).values(result=bindparam("body"))
 
 
@@ -81,18 +89,28 @@ class Outcomes:
 
         await self._forward(await self._store.write(fail))
 
-    async def forward_remaining(self) -> None:
+    async def run(self) -> None:
+        """Forwards, from time to time, what a full queue has not taken, and what another hub has stored and does not
+        forward any more; never returns."""
+        while True:
+            await asyncio.sleep(LEFT_AFTER)
+            try:
+                async with self._store.lock.alone("forward"):
+                    await self.forward_remaining(time.time() - LEFT_AFTER)
+            except (BrokerError, SQLAlchemyError) as e:
+                log.info("Results that wait are forwarded later: %s", e)
+
+    async def forward_remaining(self, ended_before: float = math.inf) -> None:
         """Forwards what was stored but not confirmed before the connection, or the hub, went away."""
         self._full.clear()
-        await self._forward_stored(None)
+        await self._forward_stored(ended_before)
 
-    async def _forward_stored(self, only: Collection[str] | None) -> None:
-        """Forwards what is stored for these queues, or for all, a slice at a time."""
+    async def _forward_stored(self, ended_before: float) -> None:
+        """Forwards what is stored, a slice at a time, but nothing more to a queue that turns out to be full."""
         tasks: list[str] = []
         size = 0
-        for row in await self._store.read(_UNFORWARDED):
-            queue = _forward(row, b"").queue
-            if queue in self._full or (only is not None and queue not in only):
+        for row in await self._store.read(_UNFORWARDED, before=ended_before):
+            if _forward(row, b"").queue in self._full:
                 continue
             if tasks and (len(tasks) >= SLICE or size + row.size > SLICE_BYTES):
                 await self._forward_these(tasks)
@@ -104,18 +122,6 @@ class Outcomes:
     async def _forward_these(self, tasks: list[str]) -> None:
         stored = await self._store.read(_STORED, tasks=tasks) if tasks else []
         await self._forward([_forward(row, row.result) for row in stored])
-
-    async def run(self) -> None:
-        """Tries again, from time to time, to forward what a full queue has not taken; never returns."""
-        while True:
-            await asyncio.sleep(AGAIN)
-            try:
-                full = set(self._full)
-                self._full.clear()
-                if full:
-                    await self._forward_stored(full)
-            except (BrokerError, SQLAlchemyError) as e:
-                log.info("Results of full queues are forwarded later: %s", e)
 
     async def _forward(self, forwards: Sequence[_Forward]) -> None:
         now = int(time.time())
@@ -161,7 +167,7 @@ def _read(delivery: Delivery) -> tuple[str, str, bytes] | None:
 def _end_all(db: Connection, results: Sequence[tuple[str, str, bytes]], now: float) -> list[_Forward]:
     """Ends each task that the sender was given and that has not ended; the others are dropped with a log line."""
     known: dict[str, Row[Any]] = {
-        row.id: row for row in db.execute(_THESE, {"tasks": [task for _, task, _ in results]})
+        row.id: row for row in db.execute(_TO_END, {"tasks": [task for _, task, _ in results]})
     }
     forwards: dict[str, _Forward] = {}
     senders = set()

@@ -58,11 +58,13 @@ async def serve(config: HubConfig) -> None:
         else:
             sockets = [stack.enter_context(s) for s in _bind(config.host, config.port)]
         if config.questions != config.port:
-            sockets += [stack.enter_context(s) for s in _bind(LOOPBACK[0], config.questions)]
+            sockets += [stack.enter_context(s) for s in _bind(LOOPBACK[0], config.questions, shared=True)]
         tls_sockets = []
         if config.tls is not None:
             _check_certificate(config.tls)
-            tls_sockets = [stack.enter_context(s) for s in _bind(config.tls.host, config.tls.port, "tls.listen")]
+            tls_sockets = [
+                stack.enter_context(s) for s in _bind(config.tls.host, config.tls.port, "tls.listen", shared=True)
+            ]
         try:
             connection = await Connection.open(config.broker.url)
         except BrokerError as e:
@@ -204,8 +206,8 @@ def _listed(addresses: set[tuple[str, int]]) -> str:
     return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in sorted(addresses))
 
 
-def _bind(host: str, port: int, where: str = "listen") -> list[socket.socket]:
-    """Listens on each address of `host`.
+def _bind(host: str, port: int, where: str = "listen", *, shared: bool = False) -> list[socket.socket]:
+    """Listens on each address of `host`; when it is `shared`, other hubs of the same account may listen there, too.
 
     Raises:
         CannotStart: an address cannot be used; no socket is left open then.
@@ -217,6 +219,8 @@ def _bind(host: str, port: int, where: str = "listen") -> list[socket.socket]:
             listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sockets.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)

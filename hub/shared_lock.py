@@ -47,6 +47,9 @@ class SharedLock:
             self._alone.discard(key)
             await self._tell()
 
+    def close(self) -> None:
+        """Lets go of what is held outside of this process: nothing."""
+
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub import consents
@@ -73,11 +73,9 @@ class Sweeper:
         ranked = select(token.c.hash, newest.label("place")).subquery()
         db.execute(delete(token).where(token.c.hash.in_(select(ranked.c.hash).where(ranked.c.place > MOST_TOKENS))))
         db.execute(delete(task).where(task.c.ended_at < old))
-        db.execute(delete(group).where(~exists().where(task.c.task_group == group.c.id)))
+        _delete(db, group, ~exists().where(task.c.task_group == group.c.id))
         db.execute(delete(start).where(start.c.ended_at < old))
-        db.execute(
-            delete(user_endpoint).where(_silent_since(old), ~exists().where(task.c.user_endpoint == user_endpoint.c.id))
-        )
+        _delete(db, user_endpoint, _silent_since(old), ~exists().where(task.c.user_endpoint == user_endpoint.c.id))
         db.execute(delete(start).where(~exists().where(user_endpoint.c.id == start.c.user_endpoint)))
 
     async def _fail_lost(self) -> None:
@@ -90,6 +88,13 @@ class Sweeper:
         for row in await self._store.read(lost):
             text = f"The endpoint did not run this task within {KEEP // 86400} days. Submit it again."
             await self._outcomes.fail_waiting(row.id, LOST, text)
+
+
+def _delete(db: Connection, table: Table, *conditions: ColumnElement[bool]) -> None:
+    """Deletes the rows that nobody is about to use: what another hub has changed meanwhile is looked at once more."""
+    free = db.scalars(select(table.c.id).where(*conditions).with_for_update(skip_locked=True)).all()
+    for first in range(0, len(free), 1000):
+        db.execute(delete(table).where(table.c.id.in_(free[first : first + 1000]), *conditions))
 
 
 def _silent_since(then: float) -> ColumnElement[bool]:

@@ -72,14 +72,18 @@ class HubProcess(Running):
         *,
         python: str = sys.executable,
         certificate: Path | None = None,
+        database: str | None = None,
+        port: int | None = None,
     ) -> None:
         """`users` are names (each becomes NAME@example.org), or names with their identity records, effective one first.
 
         `python` is an interpreter that has the hub's dependencies. With `certificate`, a file with certificate and key,
-        there is TLS on `tls_port` as well.
+        there is TLS on `tls_port` as well. `database` is a URL of PostgreSQL; else there is a file. With a `port` of
+        its own for REST calls, several hubs may answer the broker's questions.
         """
         self.folder = folder.absolute()
-        self.port = broker.hub_port
+        self.port = port or broker.hub_port
+        self._database = database
         (self.tls_port,) = free_ports(1)
         self.certificate = certificate
         """With which it proves its name, from the next start on."""
@@ -170,8 +174,8 @@ class HubProcess(Running):
         path = self.folder / "hub.yaml"
         document: dict[str, Any] = {
             "listen": f"127.0.0.1:{self.port}",
-            "questions_port": self.port,
-            "database": str(self.folder / "hub.db"),
+            "questions_port": self._broker.hub_port,
+            "database": {"url": self._database} if self._database else str(self.folder / "hub.db"),
             "broker": {"url": self._broker.url},
             "clients": [
                 {

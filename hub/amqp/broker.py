@@ -13,12 +13,12 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from hub.amqp import topology
 from wire.connection import Connection
 from wire.consumer import Consumer, Delivery
-from wire.errors import BrokerError, ConnectionLost
+from wire.errors import BrokerError, ConnectionLost, QueueGone
 from wire.pending import fail, succeed
 from wire.printable import printable
 from wire.publisher import Publisher
@@ -32,6 +32,8 @@ PREFETCH = 2000
 MOST_BYTES = 16 * 2**20
 """Bytes of them, about: one who sends large results must not have the hub hold many of them."""
 
+STORE_AGAIN = 2.0
+"""Seconds between two attempts to store what came in."""
 _LONGEST_LOGGED = 200
 
 Handler = Callable[[list[Delivery]], Awaitable[None]]
@@ -62,7 +64,10 @@ class Broker:
         async def session(connection: Connection) -> None:
             try:
                 await self._begin(connection)
-                await on_connected()
+                try:
+                    await on_connected()
+                except SQLAlchemyError as e:
+                    raise ConnectionLost(f"gave up the connection, as the database cannot be used: {e}") from e
                 await asyncio.gather(*(_drain(connection, queue, handle) for queue, handle in handlers.items()))
             finally:
                 self._end()
@@ -120,11 +125,24 @@ class Broker:
         self._channel = await connection.channel()
         for exchange in (topology.COMMANDS, topology.TASKS, topology.RESULTS, topology.HEARTBEATS):
             await self._call("exchange_declare", exchange=exchange, exchange_type="topic", durable=True)
-        for inbox in (topology.RESULTS, topology.HEARTBEATS):
-            await self._call("queue_declare", queue=inbox, durable=True)
+        await self._call("queue_declare", queue=topology.POISON, durable=True, arguments=topology.QUORUM)
+        for inbox, arguments in topology.INBOXES.items():
+            if not await self._is_there(inbox):
+                await self._call("queue_declare", queue=inbox, durable=True, arguments=arguments)
             await self._call("queue_bind", queue=inbox, exchange=inbox, routing_key=f"*.{inbox}")
         self._publisher = await connection.publisher()
         self.connected.set()
+
+    async def _is_there(self, queue: str) -> bool:
+        """Tells whether there is such a queue, whatever its arguments: one of an earlier version stays as it is."""
+        connection = await Connection.open(self._url)  # its own: a queue that is not there takes the connection with it
+        try:
+            await connection.look_for(queue)
+        except QueueGone:
+            return False
+        finally:
+            await connection.close()
+        return True
 
     def _end(self) -> None:
         self.connected.clear()
@@ -165,22 +183,30 @@ async def _drain(connection: Connection, queue: str, handle: Handler) -> None:
         some.clear()
         batch = arrived.copy()
         arrived.clear()
-        try:
-            await _handle(handle, batch)
-        except SQLAlchemyError as e:  # such as a full disk: keep the messages in the broker, try again later
-            log.exception("Cannot store what came in from queue %s", queue)
-            raise ConnectionLost(f"gave up the connection: {e}") from e
+        # Not given back to the broker, which drops what it has delivered too often.
+        while not await _is_stored(queue, handle, batch):
+            await asyncio.sleep(STORE_AGAIN)
         for delivery in batch:
             consumer.ack(delivery.tag)
+
+
+async def _is_stored(queue: str, handle: Handler, batch: list[Delivery]) -> bool:
+    try:
+        await _handle(handle, batch)
+    except SQLAlchemyError as e:  # such as a full disk
+        log.error("Cannot store what came in from queue %s, next attempt in %g s: %s", queue, STORE_AGAIN, e)
+        return False
+    return True
 
 
 async def _handle(handle: Handler, batch: list[Delivery]) -> None:
     """Drops a message that the handler cannot digest, and that alone: it must stop neither the others nor the hub."""
     try:
         await handle(batch)
-    except (BrokerError, SQLAlchemyError):
-        raise
     except Exception as e:
+        # Data that cannot be stored is the message's fault; all else of the database's is not.
+        if isinstance(e, (BrokerError, SQLAlchemyError)) and not isinstance(e, DataError):
+            raise
         if len(batch) == 1:
             why = printable(f"{type(e).__name__}: {e}", _LONGEST_LOGGED)
             log.error("Dropped a message from %s: %s", printable(batch[0].routing_key, _LONGEST_LOGGED), why)

@@ -6,6 +6,8 @@
     results                user endpoint NAME -> hub, through topic exchange `results` with routing key NAME.results
     heartbeats             manager or user endpoint NAME -> hub, likewise
 
+    poison                 what a hub has died of so often that it is tried no more
+
 NAME, IDENTITY and GROUP are UUIDs. The hub publishes to queues by name (the default exchange). Exchanges `commands` and
 `tasks` carry nothing; they are there because queue info names an exchange, and an endpoint may look whether it exists.
 """
@@ -22,6 +24,17 @@ COMMANDS = "commands"
 TASKS = "tasks"
 RESULTS = "results"
 HEARTBEATS = "heartbeats"
+
+POISON = "poison"
+DELIVERIES = 20
+"""Times that a message of `results` or `heartbeats` is delivered to hubs that die before they have dealt with it."""
+QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
+_TRIED = {"x-delivery-limit": DELIVERIES, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": POISON}
+INBOXES: dict[str, dict[str, Any]] = {
+    RESULTS: {**QUORUM, **_TRIED},
+    HEARTBEATS: {**QUORUM, **_TRIED, "x-single-active-consumer": True},
+}
+"""What hubs read, with the arguments of a new queue. Reports are read by one hub at a time, in their order."""
 
 COMMAND_LIFE = 120
 """Seconds after which the broker drops an unread start command. The manager refuses one that is older than 180 s, with

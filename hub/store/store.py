@@ -9,28 +9,42 @@ A statement that is made once, with `bindparam` where a value goes, costs a thir
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import functools
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Row, Select, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.schema import Table
 
+from hub.shared_lock import SharedLock
 from hub.store import migration
+from hub.store.advisory_lock import AdvisoryLock
 
 T = TypeVar("T")
 Change = Callable[[Connection], T]
+_Entry = tuple[Change[Any], asyncio.Future[Any]]
 _End = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 READERS = 4
 """Reads that are under way at the same time; more wait."""
+ATTEMPTS = 5
+"""To run a change that PostgreSQL undoes to end a deadlock."""
+_UNDONE = ("40P01", "40001")
+_POSTGRESQL = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    # A hub whose host is gone, or that hangs in a transaction, must not hold up the others.
+    "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+    " -c idle_in_transaction_session_timeout=60000",
+}
 
 
 class Store:
@@ -43,19 +57,23 @@ class Store:
             OSError, SQLAlchemyError: the database cannot be made or opened, or is not one.
             NewerDatabase: a later version of the hub has written it.
         """
-        if url.get_backend_name() == "sqlite":
-            Path(str(url.database)).touch(mode=0o600)
+        self._held = _hold(Path(str(url.database))) if url.get_backend_name() == "sqlite" else None
         self._reads = _engine(url, isolation_level="AUTOCOMMIT", pool_size=READERS, max_overflow=0)
         self._writes = _engine(url, pool_size=1, max_overflow=0)
         try:
             migration.upgrade(self._writes)
         except BaseException:
             self._writes.dispose()
+            if self._held is not None:
+                self._held.close()
             raise
         # SQLite answers from memory nearly always, before a thread could have been told.
         self._reader = self._reads.connect() if url.get_backend_name() == "sqlite" else None
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
-        self._changes: queue.SimpleQueue[tuple[Change[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self.lock = (
+            SharedLock() if self._reader is not None else AdvisoryLock(_engine(url, isolation_level="AUTOCOMMIT"))
+        )
+        self._changes: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._commit_groups, name="store-write")
         self._writer.start()
 
@@ -96,11 +114,14 @@ class Store:
         """Commits what is queued and closes the database."""
         self._changes.put(None)
         self._writer.join()
+        self.lock.close()
         self._readers.shutdown()
         if self._reader is not None:
             self._reader.close()
         self._writes.dispose()
         self._reads.dispose()
+        if self._held is not None:
+            self._held.close()
 
     def _fetch(self, query: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
         with self._reads.connect() as db:
@@ -115,19 +136,56 @@ class Store:
             last = None in group
             self._commit([entry for entry in group if entry is not None])
 
-    def _commit(self, group: list[tuple[Change[Any], asyncio.Future[Any]]]) -> None:
+    def _commit(self, group: list[_Entry]) -> None:
         if not group:
             return
-        ends: list[_End] = []
         try:
-            with self._writes.begin() as db:
-                for change, done in group:
-                    ends.append((done, *_apply(db, change)))
-        except SQLAlchemyError as e:  # such as a full disk: nothing of the group is stored
-            ends = [(done, None, e) for _, done in group]
+            ends = self._transact(group)
+        except DBAPIError:  # another hub and we waited for each other: what waits for one only does not
+            ends = [self._alone(entry) for entry in group]
         loop = group[0][1].get_loop()
         if not loop.is_closed():
             loop.call_soon_threadsafe(_tell, ends)
+
+    def _transact(self, group: list[_Entry]) -> list[_End]:
+        """Runs a group in one transaction.
+
+        Raises:
+            DBAPIError: PostgreSQL has undone it to end a deadlock.
+        """
+        try:
+            with self._writes.begin() as db:
+                return [(done, *_apply(db, change)) for change, done in group]
+        except SQLAlchemyError as e:  # such as a full disk: nothing of the group is stored
+            if _is_deadlock(e):
+                raise
+            return [(done, None, e) for _, done in group]
+
+    def _alone(self, entry: _Entry) -> _End:
+        error: Exception | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                return self._transact([entry])[0]
+            except DBAPIError as e:
+                error = e
+        return entry[1], None, error
+
+
+def _hold(path: Path) -> IO[bytes]:
+    """Makes SQLite's file, and keeps other hubs from it for as long as what is returned is open.
+
+    Raises:
+        OSError: another hub has it, or it cannot be made.
+    """
+    path.touch(mode=0o600)
+    # A file beside it: SQLite's own locks would end with any descriptor of the database that is closed.
+    held = path.with_name(f"{path.name}-lock").open("ab")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        held.close()
+        raise OSError("another hub has this file; several hubs on one database need PostgreSQL") from None
+    return held
 
 
 def sqlite_url(path: Path) -> URL:
@@ -144,6 +202,8 @@ def upsert(dialect: str, table: Table, *changes: str) -> UpdateBase:
 
 
 def _engine(url: URL, **options: Any) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        options["connect_args"] = _POSTGRESQL
     engine = create_engine(url, hide_parameters=True, **options)  # parameters would be in the texts of errors
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
@@ -166,8 +226,14 @@ def _apply(db: Connection, change: Change[Any]) -> tuple[Any, BaseException | No
     try:
         with db.begin_nested():
             return change(db), None
-    except Exception as e:  # noqa: BLE001 - handed to whoever awaits the write
-        return None, e
+    except Exception as e:
+        if _is_deadlock(e):
+            raise
+        return None, e  # to whoever awaits the write
+
+
+def _is_deadlock(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _UNDONE
 
 
 def _tell(ends: list[_End]) -> None:

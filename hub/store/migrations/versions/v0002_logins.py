@@ -1,4 +1,4 @@
-"""Logins with a browser: people, sessions, consents, refresh tokens; projects and policies; user endpoints to stop."""
+"""Logins with a browser: people, sessions, consents, refresh tokens; projects, policies; what the page lists."""
 
 from __future__ import annotations
 
@@ -110,3 +110,6 @@ def upgrade() -> None:
     op.add_column("token", sa.Column("app", sa.Text))
     op.create_index("token_by_login", "token", ["login"])
     op.add_column("user_endpoint", sa.Column("stop_asked_at", sa.Double))
+    op.drop_index("task_by_group", table_name="task")
+    op.create_index("task_by_group", "task", ["task_group", "submitted_at"])
+    op.create_index("task_group_by_owner", "task_group", ["owner"])
