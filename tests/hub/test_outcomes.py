@@ -200,7 +200,7 @@ def test_the_first_result_of_a_start_is_on_its_timeline(store, outcomes, user_en
 
 
 def test_what_a_full_queue_does_not_take_waits_and_comes_later(store, broker, outcomes, user_endpoint, monkeypatch):
-    monkeypatch.setattr("hub.outcomes.AGAIN", 0.01)
+    monkeypatch.setattr("hub.outcomes.LEFT_AFTER", 0.01)
 
     async def scenario():
         sender = user_endpoint

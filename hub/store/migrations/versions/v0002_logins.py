@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("person", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_index("function_by_owner", "function", ["owner"])
     op.create_index("person_name_by_person", "person_name", ["person"])
     op.create_table(
         "policy",
