@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,8 @@ T = TypeVar("T")
 
 SIZE = 25
 """Entries of a list on one page."""
+MOST_NAMED = 100
+"""Endpoints of others that are looked into because their records name the client."""
 MOST_STARTS = 40
 """Of one user endpoint: the newest."""
 _NAMES = 2000
@@ -48,16 +49,20 @@ class Queries:
         """Lists those that REST lists: the client's own, and the public ones."""
         known = tables.endpoint.c
         ids = [identity.id for identity in client.identities]
-        # Who runs one besides its owner is in its record, which is read only where it names the client.
-        may_be_listed = or_(known.public, known.owner.in_(ids), *(known.record.contains(each) for each in ids))
-        rows = await self._store.read(select(tables.endpoint).where(may_be_listed))
-
-        def listed() -> list[EndpointView]:
-            managers = [manager for row in rows if (manager := endpoints.manager_of(row)).is_listed_for(client)]
-            shown = [_endpoint_view(manager, client) for manager in managers]
-            return sorted(shown, key=lambda e: (not e.is_own, not e.online, e.title.casefold(), e.id))
-
-        return _part(await asyncio.to_thread(listed), first)
+        found = or_(known.public, known.owner.in_(ids))
+        names = func.substr(known.record, 1, _NAMES).label("names")
+        # Not the whole records, which strangers make as large as they may.
+        rows = await self._store.read(
+            select(*(c for c in known if c.name not in ("record", "report")), names).where(found)
+        )
+        views = [_listed_view(row, is_own=row.owner in ids) for row in rows]
+        # Who runs one besides its owner is in its record.
+        named = or_(*(known.record.contains(each) for each in ids))
+        for row in await self._store.read(select(tables.endpoint).where(~found, named).limit(MOST_NAMED)):
+            manager = endpoints.manager_of(row)
+            if manager.is_listed_for(client):
+                views.append(_endpoint_view(manager, client))
+        return _part(sorted(views, key=lambda e: (not e.is_own, not e.online, e.title.casefold(), e.id)), first)
 
     async def endpoint(self, client: Client, endpoint_id: str) -> tuple[Manager, EndpointView]:
         """Reads one that the client may use.
@@ -245,6 +250,22 @@ def _endpoint_view(manager: Manager, client: Client) -> EndpointView:
         is_own=manager.is_run_by(client),
         public=manager.public,
         multi_user=manager.multi_user,
+    )
+
+
+def _listed_view(row: Row[Any], *, is_own: bool) -> EndpointView:
+    """Makes the view of an endpoint of which the beginning of the record was read."""
+    names = leading(row.names)
+    return EndpointView(
+        id=row.id,
+        name=_text(names.get("endpoint_name")) or row.id,
+        display_name=_text(names.get("display_name")),
+        hostname="",
+        online=endpoints.is_online(row),
+        seen_at=row.heartbeat_at,
+        is_own=is_own,
+        public=row.public,
+        multi_user=row.multi_user,
     )
 
 
