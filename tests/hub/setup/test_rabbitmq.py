@@ -93,6 +93,9 @@ def test_what_an_admin_has_changed_stays_and_the_rest_comes_back(fresh, folder):
     fresh.ctl("clear_vhost_limits", "-p", "mep")
     fresh.ctl("clear_policy", "-p", "mep", "task-queues")
     assert Found.EDITED not in found(set_up(fresh, url_file))
+    older = f'{{"expires": {topology.TASK_QUEUE_LIFE * 1000}}}'
+    fresh.ctl("set_policy", "-p", "mep", "task-queues", topology.TASK_QUEUES, older, "--apply-to", "queues")
+    assert Found.EDITED not in found(set_up(fresh, url_file)), "an older set-up made it"
     assert found(set_up(fresh, url_file)) == {Found.RIGHT}
 
 
