@@ -4,7 +4,8 @@
         -> ((ExpressionDocument(...),), hints)
 
 A file holds a list of documents, or one bare document. Two types exist, in version 1.0.0. All of a file is accepted or
-none of it: a document that was skipped would leave others to decide. Unknown keys such as `comment` are ignored.
+none of it: a document that was skipped would leave others to decide. The one exception is the program `/bin/false`,
+which can decide nothing. Unknown keys such as `comment` are ignored.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MAX_CACHE = 3600
 """Most seconds that an answer of a program may be good for."""
 EXPRESSION = "expression_identity_mapping#1.0.0"
 EXTERNAL = "external_identity_mapping#1.0.0"
+EXAMPLE = "/bin/false"
+"""The program of the example document that the public package's `configure` wrote up to its version 4.5."""
 _FIELDS = frozenset(
     {
         *("id", "sub", "username", "email", "name", "organization", "status"),
@@ -57,7 +60,8 @@ class _Reader:
 
     def documents(self, top: Node) -> tuple[Document, ...]:
         nodes = [top] if isinstance(top.value, dict) else self._list(top, "documents")
-        return tuple(self._document(number, node) for number, node in enumerate(nodes, 1))
+        documents = [self._document(number, node) for number, node in enumerate(nodes, 1)]
+        return tuple(document for document in documents if document is not None)
 
     def _list(self, node: Node, what: str) -> list[Node]:
         if not isinstance(node.value, list) or not node.value:
@@ -88,7 +92,7 @@ class _Reader:
             raise self._error(found, "this must be true or false", "write true or false without quotes")
         return found.value
 
-    def _document(self, number: int, node: Node) -> Document:
+    def _document(self, number: int, node: Node) -> Document | None:
         data_type = self._key(node, "DATA_TYPE")
         kind = self._string(data_type)
         if kind == EXPRESSION:
@@ -98,7 +102,8 @@ class _Reader:
             return self._external(number, node)
         raise self._error(data_type, f"the type {shown(kind)} is not known", f"write {EXPRESSION!r} or {EXTERNAL!r}")
 
-    def _external(self, number: int, node: Node) -> ExternalDocument:
+    def _external(self, number: int, node: Node) -> ExternalDocument | None:
+        """None for the example that nobody has taken out."""
         command = self._key(node, "command")
         items = self._list(command, "strings")
         words = tuple(self._string(item) for item in items)
@@ -107,6 +112,10 @@ class _Reader:
         for item, word in zip(items, words, strict=True):
             if "\0" in word:
                 raise self._error(item, "an argument holds a NUL character", "remove it")
+        if words[0] == EXAMPLE:
+            text = f"the program {EXAMPLE} decides nothing, so this document is passed over"
+            self.hints.append(Hint(f"{self._source}:{node.line}: {node.path}", text, "remove it", passed_over=True))
+            return None
         return ExternalDocument(
             Rule(self._source, node.line, number, None, f"program {shown(words[0])}"),
             words,

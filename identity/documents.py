@@ -29,11 +29,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Hint:
-    """Something legal that is probably not meant: where it is, what it does, what to write instead."""
+    """Something legal that is probably not meant: where it is, what it does, what to write instead.
+
+    passed_over: a document that counts as if it were not there.
+    """
 
     where: str
     text: str
     suggestion: str
+    passed_over: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}; {self.suggestion}"

@@ -1,7 +1,7 @@
 """Runs the program `mep-uep NAME`. The manager execs it as the mapped user; nobody calls it by hand.
 
 The program finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, which `uep.log_file`
-bounds, on 3 the credential file, and its files under `~/.globus_compute/NAME/`. It ends with
+bounds, on 3 the credential file, and its files where `_places` says. It ends with
 
     0   stopped cleanly: idle, or told to by SIGTERM, SIGINT or SIGHUP
     64  called with wrong arguments
@@ -89,8 +89,8 @@ def _run(name: str, handed: HandOver) -> int:
     log = logging.getLogger("uep")
     try:
         settings = config.parse(handed.config)
-        directory = Path(settings.endpoint_dir or f"~/.globus_compute/{name}").expanduser().absolute()
-        _apply(settings, directory, name)
+        directory, log_path = _places(settings, name)
+        _apply(settings, directory, log_path, name)
         engine = make_engine(settings.engine, EngineContext(handed.endpoint_id, directory))
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
@@ -101,7 +101,26 @@ def _run(name: str, handed: HandOver) -> int:
     return asyncio.run(endpoint.Endpoint(name, handed, settings, engine).run())
 
 
-def _apply(settings: EndpointConfig, directory: Path, name: str) -> None:
+def _places(settings: EndpointConfig, name: str) -> tuple[Path, Path | None]:
+    """The endpoint's directory, and its log unless that is where the manager has opened it.
+
+    By the configuration, the public package's variables, or `~/.globus_compute/NAME`; `$NAME` and `~` are expanded.
+    """
+
+    def expanded(text: str) -> Path:
+        return Path(os.path.expandvars(text)).expanduser().absolute()
+
+    usual = expanded(f"~/.globus_compute/{name}")
+    base = os.environ.get("GLOBUS_COMPUTE_USER_DIR")
+    named = settings.endpoint_dir or os.environ.get("GLOBUS_COMPUTE_ENDPOINT_DIR")
+    directory = expanded(named) if named else (Path(base).absolute() / name if base else usual)
+    log = settings.endpoint_log or os.environ.get("GLOBUS_COMPUTE_LOG_PATH")
+    if log:
+        return directory, expanded(log)
+    return directory, None if directory == usual else directory / "endpoint.log"
+
+
+def _apply(settings: EndpointConfig, directory: Path, log_path: Path | None, name: str) -> None:
     """Applies what the configuration says about this process: directory, log, level."""
     import logging
 
@@ -109,10 +128,11 @@ def _apply(settings: EndpointConfig, directory: Path, name: str) -> None:
 
     log = logging.getLogger("uep")
     os.environ["GLOBUS_COMPUTE_ENDPOINT_DIR"] = str(directory)  # tasks find it there, as at the public endpoint
+    os.environ["GLOBUS_COMPUTE_LOG_PATH"] = str(log_path or directory / "endpoint.log")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if settings.endpoint_log:
-            _redirect(Path(settings.endpoint_log).expanduser())
+        if log_path is not None:
+            _redirect(log_path)
             log_file.bound(name)
     except OSError as e:
         from uep.preparation import unusable_directory
@@ -121,6 +141,7 @@ def _apply(settings: EndpointConfig, directory: Path, name: str) -> None:
         raise ConfigError(unusable_directory(e)) from None
     if settings.debug:
         logging.getLogger().setLevel(logging.DEBUG)
+        log.debug("configuration:\n  | %s", settings.raw.replace("\n", "\n  | "))
     if settings.without_effect:
         log.info("keys of the configuration without effect here: %s", ", ".join(settings.without_effect))
 

@@ -9,6 +9,7 @@ The texts of `ConfigError` reach the user through the service: they speak of key
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class EndpointConfig:
 
     engine: Mapping[str, Any]
     raw: str = field(repr=False, default="")
-    heartbeat_period: float = 30.0
+    heartbeat_period: float = 30
     idle: IdleLimits = field(default_factory=IdleLimits)
     allowed_functions: frozenset[str] | None = None
     amqp_port: int | None = None
@@ -126,34 +127,51 @@ def _paths(value: object) -> dict[str, Any]:
     return {key: path for key, path in value.items() if path is not None}
 
 
+def _number(value: object) -> int | float | None:
+    """A number, also one that is written as text, as the public package takes it; None for anything else."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _integer(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and float(number).is_integer() else None
+
+
 def _period(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not SHORTEST_PERIOD <= value < 86400:
+    number = _number(value)
+    if number is None or not SHORTEST_PERIOD <= number < 86400:
         raise ConfigError(f"{key}: expected seconds, at least {SHORTEST_PERIOD:g}, got {value!r}")
-    return float(value)
+    return number  # 30 stays 30: heartbeats tell it
 
 
 def _seconds(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 86400:
+    number = _number(value)
+    if number is None or not 1 <= number <= 86400:
         raise ConfigError(f"{key}: expected seconds, 1 to 86400, got {value!r}")
-    return float(value)
+    return float(number)
 
 
 def _count(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = _integer(value)
+    if number is None:
         raise ConfigError(f"{key}: expected a whole number, got {value!r}")
-    return max(0, value)
+    return max(0, number)
 
 
 def _port(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+    number = _integer(value)
+    if number is None or not 0 < number < 65536:
         raise ConfigError(f"{key}: expected a port number, got {value!r}")
-    return value
+    return number
 
 
 def _flag(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
+    near = _FLAGS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
+    if near is None:
         raise ConfigError(f"{key}: expected true or false, got {value!r}")
-    return value
+    return near
 
 
 def _text(key: str, value: object) -> str:
@@ -181,5 +199,11 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "high_assurance": _flag,
     "debug": _flag,
 }
+_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
+_FLAGS: Mapping[str, bool] = {
+    **dict.fromkeys(("true", "yes", "y", "on", "t", "1"), True),
+    **dict.fromkeys(("false", "no", "n", "off", "f", "0"), False),
+}
+"""What the public package takes for a flag, in quotes or not."""
 _PATHS = frozenset({"endpoint_dir", "endpoint_log"})
 _KNOWN = frozenset(_READERS) | WITHOUT_EFFECT | {"engine", "paths"}

@@ -26,6 +26,7 @@ FILES
   new_profile.py  makes a profile: a folder of commented files
   new_policy.py   makes the authentication policy that a new profile is to have
   old_profile.py  makes an old public profile, without a template, one with a template
+  public_profile.py  what a profile of the public package still has of it, for `check`
   removal.py      removes a profile and what was kept of it
   checks.py       tries all that could fail later
   dry_run.py      stages of a request without a request

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mep.cli import home_probe, slips
+from mep.cli import home_probe, public_profile, slips
 from mep.daemon import known_names, trial
 from mep.monitor import run_lock
 from mep.monitor.containment.containment import Containment
@@ -77,6 +77,11 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         yield Line(NOTE, f"mapping, {hint.where}", f"{hint.text}; {hint.suggestion}")
     for what, slip in slips.slips(profile):
         yield Line(NOTE, what, slip)
+    for each in public_profile.remains(directory, profile.config, paths):
+        if each.in_the_way:
+            yield _failed(each.what, each.text, os.EX_TEMPFAIL)
+        else:
+            yield Line(NOTE, each.what, each.text)
     yield from _outside(profile)
     if _root():
         yield _pam(profile)

@@ -64,8 +64,7 @@ NewName = Annotated[
 
 def profile_directory(name: str) -> Path:
     """The folder of profile `name`, whether there is one or not. Raises Failed."""
-    check_name(name)
-    return _paths.config / name
+    return _paths.config / check_name(name)
 
 
 def trusted_run_directory(name: str) -> Path:

@@ -24,9 +24,6 @@ USES = {
 }
 """The files of a profile, in the order in which people meet them."""
 
-_FOR_EVERYBODY = frozenset({profile.TEMPLATE, profile.SCHEMA})
-"""What users may read, to see which options there are. Who may do what is root's to know."""
-
 
 class NotMade(Exception):
     """No profile was made, and nothing was changed. `exit_code` is one of os.EX_*."""
@@ -57,6 +54,8 @@ def make(
 ) -> None:
     """Makes the profile `directory`. `given` names files to use instead of the package's, by their name in a profile.
 
+    What is asked for besides is put into a config.yaml that is given, as the public package does.
+
     keys: what config.yaml is to say besides; None leaves a key out.
 
     Raises:
@@ -71,6 +70,13 @@ def make(
     if profile.CONFIG not in found:
         values = {"MAPPING": str(directory / profile.MAPPING), "DISPLAY_NAME": display_name, "EMAIL": email}
         texts[profile.CONFIG] = re.sub("@([A-Z_]+)@", lambda mark: _quoted(values[mark[1]]), texts[profile.CONFIG])
+    else:
+        texts[profile.CONFIG] = _with_keys(texts[profile.CONFIG], {"display_name": display_name, "email": email})
+        usual = {} if own else {"identity_mapping_config_path": str(directory / profile.MAPPING), "public": True}
+        missing = {key: value for key, value in usual.items() if not _has(texts[profile.CONFIG], key)}
+        if profile.MAPPING in found and not own:
+            missing["identity_mapping_config_path"] = usual["identity_mapping_config_path"]
+        texts[profile.CONFIG] = _with_keys(texts[profile.CONFIG], missing)
     texts[profile.CONFIG] = _with_keys(texts[profile.CONFIG], keys)
     _write(directory, texts)
 
@@ -108,8 +114,13 @@ def _with_keys(text: str, keys: Mapping[str, object]) -> str:
     """The text of config.yaml with these keys, in place of what it says of them. Its comments stay."""
     for key, value in keys.items():
         if value is not None:
-            text = f"{_without_keys(text, [key]).rstrip()}\n\n{key}: {json.dumps(value)}\n"
+            said = _quoted(value) if isinstance(value, str) else json.dumps(value)
+            text = f"{_without_keys(text, [key]).rstrip()}\n\n{key}: {said}\n"
     return text
+
+
+def _has(text: str, key: str) -> bool:
+    return re.search(rf"^{key}[ \t]*:", text, re.MULTILINE) is not None
 
 
 def _quoted(value: str | None) -> str:
@@ -142,7 +153,7 @@ def _write(directory: Path, texts: Mapping[str, str]) -> None:
             folder.chmod(0o755)  # whatever the umask: others may not write to what decides who becomes whom
         for file, text in texts.items():
             (building / file).write_text(text, encoding="utf-8")
-            (building / file).chmod(0o644 if file in _FOR_EVERYBODY else 0o600)
+            (building / file).chmod(0o600)
         building.rename(directory)
     except OSError as e:
         shutil.rmtree(building, ignore_errors=True)

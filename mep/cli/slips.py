@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mep.profile.profile import ENVIRONMENT, Profile
+from mep.profile.profile import ENVIRONMENT, OWN_VARIABLES, Profile
 from mep.renderer.template import variables
 
 _UNEXPANDED = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$\([^)]*\)|`[^`]*`|\{\{.*?\}\}|^~[\w-]*(?=/|$)|(?<=:)~[\w-]*(?=/|$)")
@@ -22,7 +22,9 @@ def slips(profile: Profile) -> Iterator[tuple[str, str]]:
 
 def _environment(profile: Profile) -> Iterator[str]:
     for name, value in profile.environment.items():
-        if found := _UNEXPANDED.search(value):
+        if name in OWN_VARIABLES:
+            yield f"{name}: not used: user endpoints have it from their account; leave it out"
+        elif found := _UNEXPANDED.search(value):
             yield f"{name}: nothing expands {found[0]!r}: user endpoints get it as it stands; write the value itself"
         elif value in ("None", "True", "False"):
             was = {"None": "no value", "True": "true", "False": "false"}[value]

@@ -39,12 +39,12 @@ def exit_codes() -> Iterator[None]:
         raise Failed(e.exit_code, str(e)) from None
 
 
-def check_name(name: str) -> None:
-    """Raises Failed when that cannot be the name of a profile."""
+def check_name(name: str) -> str:
+    """The name of the profile that is meant. Raises Failed when that cannot be one."""
     from mep.profile import profile
 
     try:
-        profile.check_name(name)
+        return profile.check_name(name)
     except ValueError as e:
         raise Failed(os.EX_USAGE, str(e)) from None
 
@@ -56,11 +56,11 @@ def profile_name(config: Path, given: str) -> str:
     """
     from mep.reader import registered
 
-    check_name(given)
-    if not is_id(given) or (config / given).is_dir():
-        return given
-    if (directory := registered.profile_of(config, given)) is None:
-        raise Failed(os.EX_CONFIG, f"no profile in {config} is registered as endpoint {given}; look at `mep list`")
+    name = check_name(given)
+    if not is_id(name) or (config / name).is_dir():
+        return name
+    if (directory := registered.profile_of(config, name)) is None:
+        raise Failed(os.EX_CONFIG, f"no profile in {config} is registered as endpoint {name}; look at `mep list`")
     return directory.name
 
 

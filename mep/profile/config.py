@@ -22,7 +22,7 @@ class ManagerConfig:
     """The keys of config.yaml, with the public package's names, meanings and defaults where it has them."""
 
     identity_mapping_config_path: Path | None = key(
-        None, Takes.PATH, "absolute path of the mapping documents", reload=True, shown="mandatory"
+        None, Takes.PATH, "path of the mapping documents", reload=True, shown="mandatory"
     )
     display_name: str | None = key(None, Takes.DISPLAY_NAME, "the endpoint's name for people")
     email: str | None = key(None, Takes.TEXT, "whom people write to about the endpoint")
@@ -58,7 +58,7 @@ class ManagerConfig:
         "seconds that our user endpoint has to its first heartbeat before it is killed and its user told",
         reload=True,
     )
-    heartbeat_period: float = key(30.0, Takes.PERIOD, "seconds between the manager's heartbeats", reload=True)
+    heartbeat_period: float = key(30, Takes.PERIOD, "seconds between the manager's heartbeats", reload=True)
     mu_child_ep_grace_period_s: float = key(
         30.0,
         Takes.GRACE_PERIOD,

@@ -3,7 +3,8 @@
 Root's system installation is spread over the system's folders; everything else keeps to one configuration folder.
 
     folder     system         otherwise
-    config     /etc/mep       --config-dir, MEP_CONFIG_DIR, or ~/.globus_compute: profiles, and the file `environment`
+    config     /etc/mep       --config-dir, MEP_CONFIG_DIR, GLOBUS_COMPUTE_USER_DIR (the public package's), or
+                              ~/.globus_compute: profiles, and the file `environment`
     state      /var/lib/mep   MEP_STATE_DIR, or the configuration folder: the stored login, and what outlives a crash
     run        /run/mep       MEP_RUN_DIR, or for root /run/mep: locks, and the state of user endpoints
                               without root: a folder in the configuration folder for each host and boot, as homes are
@@ -40,7 +41,7 @@ class Paths:
 def find_paths(config_dir: Path | None) -> Paths:
     """The paths for this call of `mep`; `config_dir` is its option --config-dir."""
     run, state = _named("MEP_RUN_DIR"), _named("MEP_STATE_DIR")
-    config = config_dir or _named("MEP_CONFIG_DIR")
+    config = config_dir or _named("MEP_CONFIG_DIR") or _named("GLOBUS_COMPUTE_USER_DIR")
     if config is None and os.geteuid() == 0:
         return Paths(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
     config = (config or Path.home() / ".globus_compute").absolute()

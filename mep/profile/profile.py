@@ -13,6 +13,7 @@ A folder made by the public package's `configure` is a profile.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -36,7 +37,13 @@ REGISTERED = "endpoint.json"
 
 _TAKEN = frozenset({"environment", "accepted", "user-endpoints", "storage.db"})
 """What may lie beside the profiles: variables for all commands, and without root the state of all endpoints."""
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+OWN_VARIABLES = ("HOME", "USER", "LOGNAME", "SHELL", "PWD", "GLOBUS_COMPUTE_ENDPOINT_NAME")
+"""Variables of a user endpoint that come from its account, or its name; a site's values for them do not count."""
+
+_FORBIDDEN = re.compile(r"[\\/\s'\"]")
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+"""How systemd-escape(1) writes what the name of a unit cannot have."""
+_LONGEST, _MOST_BYTES = 128, 200
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,26 @@ def _in_order(value: object) -> object:
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def check_name(name: str) -> None:
-    """Raises ValueError unless `name` can name a profile."""
+def check_name(typed: str) -> str:
+    """The name of a profile that is meant; `typed` may be as systemd-escape(1) writes it, for `mep@NAME`.
+
+    Raises:
+        ValueError: it cannot name a profile.
+    """
+    name = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), typed)
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("latin-1").decode() if name != typed else name
     if name in _TAKEN:
         raise ValueError(f"{name!r} cannot name an endpoint: something else has that name in the folder of profiles")
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot name an endpoint: use letters, digits, '_', '-', '.', at most 128")
+    if (
+        not name.isprintable()
+        or not 0 < len(name) <= _LONGEST
+        or len(name.encode()) > _MOST_BYTES
+        or name.startswith((".", "-"))
+        or _FORBIDDEN.search(name)
+    ):
+        raise ValueError(
+            f"{name!r} cannot name an endpoint: use letters, digits, '_', '-', '.', '+' and the like, at most"
+            f" {_LONGEST}; no spaces, slashes or quotes, and no '.' or '-' in front"
+        )
+    return name

@@ -19,7 +19,7 @@ from mep.reader.yaml_text import Entry, load_entries
 
 
 def read_config(path: Path, text: str) -> ManagerConfig:
-    """The configuration in `text`, which was read from `path`.
+    """The configuration in `text`, which was read from `path`. Its paths begin at the folder of the profile.
 
     Raises:
         ConfigError: not YAML, an unknown key, or a value that its key does not take.
@@ -29,7 +29,8 @@ def read_config(path: Path, text: str) -> ManagerConfig:
     problems += _contradictions(values, {entry.key: entry.line for entry in entries})
     if problems:
         raise ConfigError(path, problems)
-    return ManagerConfig(**values)
+    below: dict[str, Any] = {key: path.parent / value for key, value in values.items() if isinstance(value, Path)}
+    return ManagerConfig(**(values | below))
 
 
 def _read_entries(entries: list[Entry]) -> tuple[dict[str, Any], list[str]]:
@@ -40,7 +41,7 @@ def _read_entries(entries: list[Entry]) -> tuple[dict[str, Any], list[str]]:
     for entry in entries:
         if entry.key not in keys:
             problems.append(f"line {entry.line}: {entry.key}: unknown key{_nearest(entry.key, keys)}")
-        elif entry.value is not None:  # `key:` with no value means the default, as in the public package
+        elif entry.value not in (None, ""):  # no value means the default, as in the public package
             try:
                 values[entry.key] = _read_value(keys[entry.key], entry.value)
             except Wrong as e:

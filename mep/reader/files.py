@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import pwd
 import re
 from collections.abc import Iterator
@@ -18,20 +20,58 @@ from mep.processes.printable import escaped, quoted
 from mep.profile import command_trust, programs
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingDocuments, MappingHint, MappingProgram
+from mep.profile.profile import OWN_VARIABLES
 from mep.reader import apart, parsers
 from mep.reader.trusted import read_trusted
 from mep.reader.yaml_text import load_yaml
 
-_FIXED = ("HOME", "USER", "LOGNAME", "SHELL", "PWD")
+log = logging.getLogger(__name__)
+
+MOST_TEMPLATES = 256
+MOST_TEMPLATE_TEXT = 4 << 20
+"""Characters, of all templates together."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def read_templates(template: Path) -> dict[str, str]:
-    """File name -> text of the template and of the `*.j2` files beside it. Raises ConfigError."""
-    templates = {template.name: read_trusted(template)}
-    for path in sorted(template.parent.glob("*.j2")):
-        templates.setdefault(path.name, read_trusted(path))
+    """Name -> text of the template, of the `*.j2` files beside it, and of all that these bring in.
+
+    What they name may be any file of the template's folder or below it. Where a name is only known when the template is
+    rendered, it can be that of any `*.j2` file there. Each file is trusted like the template, or refused.
+
+    Raises:
+        ConfigError: a file is not in order, or they are too many.
+    """
+    folder = template.parent
+    templates: dict[str, str] = {}
+    new = _read_below(template, [template.name, *sorted(path.name for path in folder.glob("*.j2"))], templates)
+    while new:
+        try:
+            named, open_ended = apart.parse(template, parsers.included, {name: templates[name] for name in new})
+            wanted = [_said(name) for name in named]
+        except (ValueError, TypeError):
+            raise apart.senseless(template) from None
+        if open_ended:
+            wanted += sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.j2"))
+        there = [name for name in wanted if os.path.lexists(folder / name) and not (folder / name).is_dir()]
+        new = _read_below(template, there, templates)
     return checked_templates(template, templates)
+
+
+def _read_below(template: Path, names: list[str], templates: dict[str, str]) -> list[str]:
+    """Reads what is not among the templates yet. The names of these. Raises ConfigError."""
+    new = [name for name in dict.fromkeys(names) if name not in templates]
+    for name in new:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise apart.senseless(template)
+        templates[name] = read_trusted(template.parent / name)
+        size = sum(map(len, templates.values()))
+        if len(templates) > MOST_TEMPLATES or size > MOST_TEMPLATE_TEXT:
+            raise ConfigError(
+                template, [f"has more than {MOST_TEMPLATES} files with it, or {MOST_TEMPLATE_TEXT >> 20} MiB of text"]
+            )
+    return new
 
 
 def checked_templates(template: Path, templates: dict[str, str]) -> dict[str, str]:
@@ -72,14 +112,14 @@ def read_environment(path: Path) -> dict[str, str]:
     problems = [problem for name, value in data.items() if (problem := _variable_problem(name, value))]
     if problems:
         raise ConfigError(path, problems)
+    if own := [name for name in OWN_VARIABLES if name in data]:
+        log.warning("%s: %s: not used; user endpoints have these from their account", path, ", ".join(own))
     return {str(name): str(value) for name, value in data.items()}
 
 
 def _variable_problem(name: Any, value: Any) -> str | None:
     if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
         return f"{name!r} cannot name an environment variable"
-    if name in _FIXED:
-        return f"{name} comes from the account and cannot be set here"
     if isinstance(value, (dict, list)) or "\0" in str(value):
         return f"{name}: expected one value"
     return None
@@ -108,6 +148,8 @@ def parse_mapping(path: Path, text: str) -> MappingDocuments:
         named = [_read_program(each) for each in found["programs"]]
     except (KeyError, TypeError, ValueError):
         raise apart.senseless(path) from None
+    for each in found["passed_over"]:
+        log.warning("%s", escaped(_said(each)))
     for each in named:
         _check_program(path, each)
         hints += _hints(each)

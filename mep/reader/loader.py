@@ -22,6 +22,8 @@ from mep.reader.registered import endpoint_id
 from mep.reader.trusted import check_folder, read_trusted
 
 T = TypeVar("T")
+_CONFIG_PY = "config.py"
+"""What the public package reads, and then no config.yaml."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ def examine(directory: Path) -> tuple[Profile | None, list[Finding]]:
     if findings.bad:  # told once, and not for each file in it
         return None, findings.all
     config_path = directory / CONFIG
-    config_text = findings.of(config_path, read_trusted)
+    if _is_there(directory / _CONFIG_PY):
+        findings.of(directory / _CONFIG_PY, _refuse_code)
+    # Without the file every key has its default, as in the public package.
+    config_text = findings.of(config_path, read_trusted) if _is_there(config_path) else ""
     read = findings.of(config_path, lambda path: _read_manager_config(path, config_text or ""))
     config = read or ManagerConfig()
     template = config.user_config_template_path or _template_path(directory)
@@ -128,6 +133,11 @@ def _template_path(directory: Path) -> Path:
     path = directory / TEMPLATE
     plain = path.with_suffix("")
     return plain if plain.exists() and not path.exists() else path
+
+
+def _refuse_code(path: Path) -> None:
+    remedy = f"write its values into {CONFIG}, its engine into {TEMPLATE}, and remove it"
+    raise ConfigError(path, [f"a configuration that is code is not executed here; {remedy}"])
 
 
 def _read_manager_config(path: Path, text: str) -> ManagerConfig:

@@ -56,6 +56,13 @@ def template_problem(templates: Mapping[str, str]) -> list[str] | None:
     return None
 
 
+def included(templates: Mapping[str, str]) -> list[Any]:
+    """The names of files that these templates bring in, and whether some are only known when they are rendered."""
+    from mep.renderer import template
+
+    return list(template.included(templates))
+
+
 def schema_problem(text: str) -> str | None:
     """What keeps a JSON object from being a JSON schema; None when nothing does."""
     import jsonschema
@@ -73,8 +80,8 @@ def schema_problem(text: str) -> str | None:
 def mapping_documents(text: str, source: str) -> dict[str, Any]:
     """What mapping documents, which were read from `source`, name and hint at.
 
-    hints: [where, text, suggestion] of each. programs: of each its `argv`, `run_as`, the `rule` as people know it, its
-        `line`, and the number of its `document`.
+    hints: [where, text, suggestion] of each. passed_over: those that tell of a document that does not count.
+    programs: of each its `argv`, `run_as`, the `rule` as people know it, its `line`, and the number of its `document`.
 
     Raises:
         Unreadable: they are not in order.
@@ -97,7 +104,11 @@ def mapping_documents(text: str, source: str) -> dict[str, Any]:
         }
         for document in mapper.programs
     ]
-    return {"hints": [[str(each.where), each.text, each.suggestion] for each in mapper.hints], "programs": programs}
+    return {
+        "hints": [[str(each.where), each.text, each.suggestion] for each in mapper.hints],
+        "passed_over": [str(each) for each in mapper.hints if each.passed_over],
+        "programs": programs,
+    }
 
 
 class Unreadable(Exception):

@@ -45,9 +45,35 @@ def _display_name(value: Any) -> str | None:
 
 
 def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
+    near = _FLAGS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
+    if near is None:
         raise Wrong("expected true or false")
+    return near
+
+
+_FLAGS = {
+    **dict.fromkeys(("true", "yes", "y", "on", "t", "1"), True),
+    **dict.fromkeys(("false", "no", "n", "off", "f", "0"), False),
+}
+"""What the public package takes for a flag, in quotes or not."""
+
+
+def _number(value: Any) -> Any:
+    """A number that is written as text, as the public package takes it; anything else as it is."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value) if "." in value else int(value)
     return value
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
+
+
+def _integer(value: Any) -> int | None:
+    """A whole number, also as text or as `443.0`; None for anything else."""
+    value = _number(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _uuid(value: Any) -> str:
@@ -63,26 +89,30 @@ def _uuids(value: Any) -> tuple[str, ...]:
     return tuple(map(_uuid, value))
 
 
-def _seconds(least: float) -> Callable[[Any], float]:
+def _seconds(least: float, as_it_is: bool = False) -> Callable[[Any], float]:
+    """as_it_is: 30 stays 30, as the public package has it in templates and heartbeats; else it is 30.0."""
+
     def read(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e9:
+        number = _number(value)
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not least <= number < 1e9:
             raise Wrong(f"expected a number of seconds, at least {least:g}")
-        return float(value)
+        return number if as_it_is and not isinstance(value, str) else float(number)
 
     return read
 
 
 def _port(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+    port = _integer(value)
+    if port is None or not 0 < port < 65536:
         raise Wrong("expected a port number, 1 to 65535")
-    return value
+    return port
 
 
 def _path(value: Any) -> Path:
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise Wrong("expected an absolute path")
-    return path
+    text = _text(value)
+    if text.startswith("~"):
+        raise Wrong("nothing expands ~; write the path from / on, or from the profile's folder on")
+    return Path(text)
 
 
 def _command(value: Any) -> tuple[str, ...]:
@@ -101,9 +131,10 @@ def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _whole(least: int, why: str = "") -> Callable[[Any], int]:
     def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**32:
+        number = _integer(value)
+        if number is None or not least <= number < 2**32:
             raise Wrong(f"expected a whole number, at least {least}{why}")
-        return value
+        return number
 
     return read
 
@@ -197,7 +228,7 @@ READERS: Mapping[Takes, Callable[[Any], Any]] = {
     Takes.FLAG: _flag,
     Takes.UUID: _uuid,
     Takes.UUIDS: _uuids,
-    Takes.PERIOD: _seconds(1),
+    Takes.PERIOD: _seconds(1, as_it_is=True),
     Takes.GRACE_PERIOD: _seconds(0),
     Takes.PORT: _port,
     Takes.PATH: _path,

@@ -13,7 +13,7 @@ from typing import Any
 
 from mep.processes.render_protocol import MAX_REASON
 from mep.renderer import options, template
-from mep.renderer.encoding import encode, encode_account
+from mep.renderer.encoding import encode, encode_account, encode_environment
 from mep.renderer.refusal import Unacceptable
 
 _TOO_DEEP = Unacceptable(
@@ -40,8 +40,8 @@ def warm_up() -> None:
         "a: 2020-99-99",
     ):
         for schema in (None, {"properties": {"A": {"$ref": "#", "pattern": "^a"}}}, {"required": ["B"]}):
-            profile = {"template": "t", "templates": {"t": text}, "schema": schema, "config": {}, "environment": {}}
-            answer([json.dumps(profile).encode(), b'{"A": "a"}', b"{}", b"{}"])
+            profile = {"template": "t", "templates": {"t": text}, "schema": schema, "config": {}}
+            answer([json.dumps(profile).encode(), b'{"A": "a"}', b"{}", b'{"mapped_identity": {}, "env": {}}'])
 
 
 def prepare(profile: bytes) -> None:
@@ -53,25 +53,27 @@ def answer(files: Sequence[bytes]) -> tuple[bool, bytes]:
     """Whether a request is granted, and the configuration, or the refusal. Raises MemoryError, and whatever a hostile
     request provokes."""
     try:
-        profile, given, runtime, identity = map(json.loads, files)
-        return True, _render(profile, given, runtime, identity).encode("utf-8", "replace")
+        profile, given, runtime, request = map(json.loads, files)
+        return True, _render(profile, given, runtime, request).encode("utf-8", "replace")
     except (Unacceptable, RecursionError) as e:
         refusal = e if isinstance(e, Unacceptable) else _TOO_DEEP
         fields = (refusal.stage, refusal.admin[:MAX_REASON], refusal.user[:MAX_REASON])
         return False, "\0".join(fields).encode("utf-8", "replace")
 
 
-def _render(profile: Mapping[str, Any], given: Any, runtime: Any, identity: Mapping[str, Any]) -> str:
+def _render(profile: Mapping[str, Any], given: Any, runtime: Any, request: Mapping[str, Any]) -> str:
     options.check_values("user_endpoint_config", given)
     options.check_values("user_runtime", runtime)
     options.check_options(given, profile["schema"])
+    identity = request["mapped_identity"]
+    account = identity.get("local", {})
     reserved = {
         "parent_config": profile["config"],
-        "mapped_identity": {**identity, "local": encode_account(identity.get("local", {}))},
+        "mapped_identity": {**identity, "local": encode_account(account)},
         "user_runtime": encode(runtime),
-        "env": profile["environment"],
     }
-    variables = {key: encode(value) for key, value in given.items()} | reserved | {"_GC": reserved}
+    variables = {key: encode(value) for key, value in given.items()} | reserved
+    variables["_GC"] = {**reserved, "env": encode_environment(request["env"], account)}
     text = template.fill_in(profile["templates"], profile["template"], variables)
     template.check_config(text, profile["template"])
     return text

@@ -76,6 +76,12 @@ def encode_account(account: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def encode_environment(variables: Mapping[str, str], account: Mapping[str, Any]) -> dict[str, str]:
+    """Variables of a user endpoint; those that have the account's own paths, as `encode_account` gives these."""
+    own = {account[key]: value for key, value in encode_account(account).items() if key in ("shell", "dir")}
+    return {name: own.get(value, value) for name, value in variables.items()}
+
+
 def _harmless(value: object) -> bool:
     return isinstance(value, str) and _HARMLESS_PATH.fullmatch(value) is not None
 

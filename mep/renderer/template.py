@@ -23,6 +23,9 @@ from mep.processes.render_protocol import MAX_CONFIG
 from mep.renderer.encoding import shell_escape, to_json
 from mep.renderer.refusal import Unacceptable
 
+_OTHERS = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
+"""What brings another template in."""
+
 
 def syntax_problem(templates: Mapping[str, str], name: str) -> str | None:
     """What is wrong with template `name` before anything is filled in; None when nothing is."""
@@ -35,12 +38,35 @@ def syntax_problem(templates: Mapping[str, str], name: str) -> str | None:
         return "is nested too deeply"
     except ValueError as e:  # digits without end
         return f"cannot be read: {e}"
-    for node in made.parse(templates[name]).find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
+    for node in made.parse(templates[name]).find_all(_OTHERS):
         wanted: nodes.Expr = getattr(node, "template")  # noqa: B009 - all four have it, their common type has not
         named = isinstance(wanted, nodes.Const) and isinstance(wanted.value, str)
-        if named and wanted.as_const() not in templates and not getattr(node, "ignore_missing", False):
-            return f"line {node.lineno}: {wanted.as_const()!r} is no *.j2 file of the same folder"
+        if named and plain_name(wanted.as_const()) not in templates and not getattr(node, "ignore_missing", False):
+            return f"line {node.lineno}: {wanted.as_const()!r} is no file of the template's folder, or below it"
     return None
+
+
+def included(templates: Mapping[str, str]) -> tuple[list[str], bool]:
+    """The names of files that these templates extend, include or import, and whether some are only known later."""
+    made, names, open_ended = _environment({}), dict[str, None](), False
+    for text in templates.values():
+        try:
+            nodes_of_others = list(made.parse(text).find_all(_OTHERS))
+        except (jinja2.TemplateSyntaxError, RecursionError, MemoryError, ValueError):
+            continue  # told by `syntax_problem`
+        for node in nodes_of_others:
+            wanted: nodes.Expr = getattr(node, "template")  # noqa: B009 - all four have it, their common type has not
+            constants = [wanted] if isinstance(wanted, nodes.Const) else list(wanted.find_all(nodes.Const))
+            texts = [each.value for each in constants if isinstance(each.value, str)]
+            names.update((name, None) for text in texts if (name := plain_name(text)))
+            open_ended |= not isinstance(wanted, (nodes.Const, nodes.List, nodes.Tuple))
+    return list(names), open_ended
+
+
+def plain_name(name: str) -> str | None:
+    """The name of a file below the template's folder, as Jinja takes it: `./a//b` is `a/b`; None when it leads out."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return None if not parts or ".." in parts or "\0" in name else "/".join(parts)
 
 
 def variables(templates: Mapping[str, str]) -> set[str] | None:
@@ -98,14 +124,18 @@ def check_config(text: str, name: str) -> None:
 
 
 def _environment(templates: Mapping[str, str]) -> jinja2.Environment:
-    """An environment that knows `templates` by name, and the filter `shell_escape`. It keeps what it has compiled."""
+    """An environment that knows `templates` by name, reads no file, and has the filter `shell_escape`. It keeps what it
+    has compiled."""
     return _environment_of(tuple(templates.items()))
 
 
 @functools.lru_cache(maxsize=1)
-def _environment_of(templates: tuple[tuple[str, str], ...]) -> jinja2.Environment:
-    made = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, loader=jinja2.DictLoader(dict(templates))
+def _environment_of(texts: tuple[tuple[str, str], ...]) -> jinja2.Environment:
+    templates = dict(texts)
+    # What `append` and `update` change is this process's, which handles one request and ends.
+    made = jinja2.sandbox.SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(lambda name: templates.get(plain_name(name) or "")),
     )
     made.filters["shell_escape"] = shell_escape
     made.policies["json.dumps_function"] = to_json

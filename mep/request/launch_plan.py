@@ -25,6 +25,7 @@ class LaunchPlan:
 
     handover: the JSON object that it reads from standard input, but for its credentials and what concerns descriptors.
     credentials: what belongs there as `amqp_creds`, as JSON; not for the monitor to read.
+    directory: the working directory; None for the account's home.
     pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
     umask: of the program; None leaves it to PAM, or means 077. group_rule: by which the account was admitted.
     configuration: the beginning of the digest of the profile that it was made from.
@@ -40,4 +41,5 @@ class LaunchPlan:
     audited: bool
     configuration: str
     umask: int | None = None
+    directory: str | None = None
     group_rule: GroupRule = field(default_factory=GroupRule)

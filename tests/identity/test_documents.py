@@ -94,6 +94,16 @@ def test_row_30_commands(command: object) -> None:
     assert ".command" in refused(text({**external(), "command": command}))
 
 
+@pytest.mark.parametrize("command", [["/bin/false"], ["/bin/false", "--some", "flag", "-a", "-b", "-c"]])
+def test_the_example_of_the_public_package_is_passed_over(command: list[str]) -> None:
+    mapper = Mapper.parse(text({**external(), "command": command}, expression()))
+    assert mapper.programs == ()
+    (hint,) = [hint for hint in mapper.hints if hint.passed_over]
+    assert "/bin/false decides nothing" in str(hint)
+    other = Mapper.parse(text({**external(), "command": ["/usr/bin/false"]}))
+    assert [document.command for document in other.programs] == [("/usr/bin/false",)]
+
+
 def test_row_33_json() -> None:
     assert "given twice" in refused('[{"DATA_TYPE": "a", "DATA_TYPE": "b"}]')
     assert "NaN" in refused('{"a": NaN}')

@@ -62,10 +62,11 @@ paths: {endpoint_dir: ~/x, endpoint_log: null}
         ("[1]", "must be a mapping"),
         ("a: [", "not YAML"),
         ("heartbeat_period: 0\n" + ENGINE, "heartbeat_period"),
-        ("heartbeat_period: '30'\n" + ENGINE, "heartbeat_period"),
+        ("heartbeat_period: '3 0'\n" + ENGINE, "heartbeat_period"),
+        ("idle_heartbeats_soft: 10.5\n" + ENGINE, "idle_heartbeats_soft"),
         ("idle_heartbeats_soft: true\n" + ENGINE, "idle_heartbeats_soft"),
         ("amqp_port: 70000\n" + ENGINE, "amqp_port"),
-        ("debug: 1\n" + ENGINE, "debug"),
+        ("debug: 2\n" + ENGINE, "debug"),
         ("allowed_functions: [x]\n" + ENGINE, "allowed_functions"),
         ("paths: {log: x}\n" + ENGINE, "unknown key in paths"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
@@ -74,6 +75,18 @@ paths: {endpoint_dir: ~/x, endpoint_log: null}
 def test_wrong(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         parse(text)
+
+
+def test_near_types_are_taken_as_the_public_package_takes_them() -> None:
+    text = "amqp_port: '443'\nidle_heartbeats_soft: '10'\nidle_heartbeats_hard: 20.0\ndebug: 'yes'\n"
+    config = parse(text + "heartbeat_period: '30'\nsetup_timeout: '5'\nhigh_assurance: 'False'\n" + ENGINE)
+    assert (config.amqp_port, config.idle, config.debug) == (443, IdleLimits(10, 20), True)
+    assert (config.heartbeat_period, config.setup_timeout, config.high_assurance) == (30.0, 5.0, False)
+
+
+def test_a_period_is_told_as_it_is_written() -> None:
+    assert repr(parse(f"heartbeat_period: 30\n{ENGINE}").heartbeat_period) == "30"
+    assert repr(parse(ENGINE).heartbeat_period) == "30"
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

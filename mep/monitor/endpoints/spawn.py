@@ -145,7 +145,7 @@ def _spec(
         uid=plan.account.uid,
         gid=plan.account.gid,
         groups=plan.account.groups,
-        directory=plan.account.home,
+        directory=plan.directory or plan.account.home,
         log=plan.log,
         descriptors=descriptors,
         handed_over=handed_over,
@@ -208,6 +208,8 @@ def _launch_refused(failure: LaunchFailure, plan: LaunchPlan) -> Refused:
     elif failure.step == "loginuid":
         admin += " (high_assurance: tasks must not choose the login uid under which the kernel's audit has them; start"
         admin += " the manager by systemd, on a kernel with audit)"
+    elif failure.step == "home" and plan.directory not in (None, plan.account.home):
+        admin += f" (CWD in user_environment.yaml: {plan.directory})"
     elif failure.step in ("home", "log", "home or log"):
         what = "written to" if failure.step == "log" else "entered"
         admin += f" ({plan.account.home})"

@@ -29,9 +29,11 @@ def make(
 ) -> LaunchPlan:
     """The plan for this request, whose credentials are not sealed."""
     program = profile.config.uep_command
+    variables = environment(profile, command, account)
     return LaunchPlan(
         argv=(*program, command.name),
-        environment=environment(profile, command, account),
+        environment=variables,
+        directory=variables["CWD"],
         account=account,
         log=(f"{account.home}/.globus_compute/{command.name}", "endpoint.log"),
         handover=_handover(profile, identity, rendered),
@@ -45,18 +47,8 @@ def make(
 
 
 def environment(profile: Profile, command: StartEndpoint, account: Account) -> dict[str, str]:
-    """The variables of a user endpoint, built from nothing; of an ordinary user's on what the manager was started with.
-    The account's own cannot be overridden by the site's."""
-    program_folder = Path(profile.config.uep_command[0]).parent
-    begun_with = {} if kernel.is_root() else {name: os.environ[name] for name in os.environ if name != MARK}
-    variables = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{program_folder}", **begun_with, **profile.environment}
-    variables.update(
-        HOME=account.home,
-        USER=account.name,
-        LOGNAME=account.name,
-        SHELL=account.shell or "/bin/sh",
-        GLOBUS_COMPUTE_ENDPOINT_NAME=command.name,
-    )
+    """The variables of a user endpoint: `own_environment`, and the client's versions, which have been checked."""
+    variables = own_environment(profile, command, account)
     runtime = json.loads(command.user_runtime)
     python = runtime.get("python")
     versions = {
@@ -66,6 +58,27 @@ def environment(profile: Profile, command: StartEndpoint, account: Account) -> d
     for name, version in versions.items():
         if isinstance(version, str) and _VERSION.fullmatch(version):
             variables.setdefault(name, version)
+    return variables
+
+
+def own_environment(profile: Profile, command: StartEndpoint, account: Account) -> dict[str, str]:
+    """Variables as templates see them, built from nothing; of an ordinary user's on what the manager was started with.
+
+    The account's own cannot be overridden by the site's. `CWD` is its working directory, as in the public package.
+    """
+    program_folder = Path(profile.config.uep_command[0]).parent
+    begun_with = {} if kernel.is_root() else {name: os.environ[name] for name in os.environ if name != MARK}
+    variables = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{program_folder}", **begun_with, **profile.environment}
+    variables.pop("PWD", None)
+    cwd = variables.get("CWD")
+    variables["CWD"] = str(Path("/", cwd)) if cwd else account.home
+    variables.update(
+        HOME=account.home,
+        USER=account.name,
+        LOGNAME=account.name,
+        SHELL=account.shell or "/bin/sh",
+        GLOBUS_COMPUTE_ENDPOINT_NAME=command.name,
+    )
     return variables
 
 

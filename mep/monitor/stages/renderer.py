@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from mep.monitor.stages import plan
 from mep.processes.answering import Client
 from mep.processes.helper import HelperUnavailable
 from mep.processes.message import Files
@@ -81,7 +82,7 @@ class Renderer:
                 files.append(self._of(profile))
                 files.append(_from_client("user_endpoint_config", command.user_options))
                 files.append(_from_client("user_runtime", command.user_runtime))
-                files.append(_sealed(_identity_variable(identity, account)))
+                files.append(_sealed(_request_variables(profile, command, identity, account)))
                 return await self._ask(files)
             except (HelperUnavailable, OSError) as e:
                 raise Refused("template", str(e), _UNAVAILABLE) from None
@@ -118,7 +119,6 @@ class Renderer:
                 "templates": profile.templates,
                 "schema": profile.schema,
                 "config": _config_variable(profile.config),
-                "environment": profile.environment,
             }
             self._newest = profile, _sealed(common)
         return self._newest[1]
@@ -172,6 +172,16 @@ def _from_client(name: str, text: str) -> SealedFile:
 
 def _sealed(value: object) -> SealedFile:
     return SealedFile.of(json.dumps(value).encode())
+
+
+def _request_variables(
+    profile: Profile, command: StartEndpoint, identity: MappedIdentity, account: Account
+) -> dict[str, Any]:
+    """Whom the request is for, and the variables that its user endpoint will have."""
+    return {
+        "mapped_identity": _identity_variable(identity, account),
+        "env": plan.own_environment(profile, command, account),
+    }
 
 
 def _identity_variable(identity: MappedIdentity, account: Account) -> dict[str, Any]:

@@ -45,8 +45,7 @@ def test_modes(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "new" / "prod").stat().st_mode) == 0o755
     for path in (tmp_path / "new" / "prod").iterdir():  # who may do what is root's to know
-        expected = 0o644 if path.name in (profile.TEMPLATE, profile.SCHEMA) else 0o600
-        assert stat.S_IMODE(path.stat().st_mode) == expected, path
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o002, 0o000])
@@ -93,7 +92,7 @@ def test_a_strange_folder_is_read_back(tmp_path: Path) -> None:
     assert loader.load(folder / "prod").config.identity_mapping_config_path == folder / "prod" / profile.MAPPING
 
 
-@pytest.mark.parametrize("file", new_profile.USES)
+@pytest.mark.parametrize("file", sorted(new_profile.USES.keys() - {profile.CONFIG}))
 def test_a_given_file_is_taken_as_it_is(tmp_path: Path, file: str) -> None:
     given = tmp_path / "given"
     given.write_text("# ünchanged @DISPLAY_NAME@\n")
@@ -176,3 +175,31 @@ def test_an_empty_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotMade, match="empty name"):
         new_profile.make(tmp_path / "prod", {}, "", None)
     assert not (tmp_path / "prod").exists()
+
+
+def test_options_are_put_into_a_configuration_that_is_given(tmp_path: Path) -> None:
+    given = tmp_path / "core.yaml"
+    given.write_text("# ours\ndisplay_name: Old\namqp_port: 443\n")
+    new_profile.make(tmp_path / "prod", {profile.CONFIG: given}, "New", "a@example.org")
+    text = (tmp_path / "prod" / "config.yaml").read_text()
+    assert "# ours" in text
+    assert yaml.safe_load(text) == {
+        "display_name": "New",
+        "amqp_port": 443,
+        "email": "a@example.org",
+        "identity_mapping_config_path": str(tmp_path / "prod" / profile.MAPPING),
+        "public": True,
+    }
+    assert loader.load(tmp_path / "prod").config.public
+
+
+def test_what_a_given_configuration_says_is_kept_unless_an_option_says_otherwise(tmp_path: Path) -> None:
+    given, mapping = tmp_path / "core.yaml", tmp_path / "map.json"
+    mapping.write_text(new_profile._default_text(profile.MAPPING, False))
+    given.write_text(f"public: false\nidentity_mapping_config_path: {mapping}\n")
+    new_profile.make(tmp_path / "a", {profile.CONFIG: given}, None, None)
+    assert (tmp_path / "a" / "config.yaml").read_text() == given.read_text()
+    new_profile.make(tmp_path / "b", {profile.CONFIG: given, profile.MAPPING: mapping}, None, None)
+    loaded = loader.load(tmp_path / "b")
+    assert loaded.config.identity_mapping_config_path == tmp_path / "b" / profile.MAPPING
+    assert not loaded.config.public

@@ -15,7 +15,7 @@ from mep.profile.paths import Paths, find_paths
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without a word about paths."""
-    for name in ("MEP_CONFIG_DIR", "MEP_STATE_DIR", "MEP_RUN_DIR"):
+    for name in ("MEP_CONFIG_DIR", "MEP_STATE_DIR", "MEP_RUN_DIR", "GLOBUS_COMPUTE_USER_DIR"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -42,6 +42,13 @@ def test_a_folder_that_is_named_keeps_everything(
 def test_the_option_comes_before_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEP_CONFIG_DIR", "/elsewhere")
     assert find_paths(tmp_path).config == tmp_path
+
+
+def test_the_public_packages_variable_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOBUS_COMPUTE_USER_DIR", str(tmp_path))
+    assert find_paths(None) == Paths(tmp_path, tmp_path, Path("/run/mep"), None)
+    monkeypatch.setenv("MEP_CONFIG_DIR", "/elsewhere")
+    assert find_paths(None).config == Path("/elsewhere")
 
 
 def test_an_empty_variable_names_no_folder(monkeypatch: pytest.MonkeyPatch, root: None) -> None:

@@ -137,6 +137,8 @@ def spoil(site: Path, file: str, fault: str) -> Path:
 
 
 def remedy(file: str, fault: str) -> str:
+    if (file, fault) == ("config", "missing"):  # as an empty one: every key has its default
+        return "set identity_mapping_config_path"
     return REMEDIES.get(fault, FILES[file].remedy)
 
 

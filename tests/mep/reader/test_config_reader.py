@@ -62,6 +62,12 @@ mu_child_ep_grace_period_s: 5
     assert (config.heartbeat_period, config.amqp_port, config.public) == (10.0, 443, True)
 
 
+def test_a_path_begins_at_the_folder_of_the_profile() -> None:
+    config = read_config(PATH, "identity_mapping_config_path: ids/map.json\naudit_log_path: /a\n")
+    assert config.identity_mapping_config_path == PATH.parent / "ids" / "map.json"
+    assert config.audit_log_path == Path("/a")
+
+
 def test_all_problems_are_told_at_once_with_line_and_key() -> None:
     text = problems("display_nam: x\npublic: maybe\n\namqp_port: 99999\naccounts: {min_uid: 0}\n")
     assert "line 1: display_nam: unknown key; did you mean 'display_name'?" in text
@@ -84,7 +90,7 @@ def test_all_problems_are_told_at_once_with_line_and_key() -> None:
         ("heartbeat_period: .inf", "seconds"),
         ("heartbeat_period: 0", "seconds"),
         ("allowed_functions: [x]", "UUID"),
-        ("identity_mapping_config_path: m.json", "absolute"),
+        ("identity_mapping_config_path: ~/m.json", "nothing expands ~"),
         ("accounts: {max: 1}", "min_uid"),
         ("display_name: 5", "expected text"),
     ],
@@ -116,10 +122,10 @@ def test_every_key_can_be_wrong_and_all_of_them_are_told_with_their_lines() -> N
     [
         ("\n\n\nbad: 1", "line 4: bad"),
         ("public: true\n# x\n'bad key': 1\n", "line 3: bad key"),
-        ("accounts:\n  min_uid: 5\npublic: 1\n", "line 3: public"),
-        ("{display_name: x,\n public: 1}\n", "line 2: public"),
-        ("display_name: >\n  a\n  b\npublic: 1\n", "line 4: public"),
-        ("---\npublic: 1\n...\n", "line 2: public"),
+        ("accounts:\n  min_uid: 5\npublic: 2\n", "line 3: public"),
+        ("{display_name: x,\n public: 2}\n", "line 2: public"),
+        ("display_name: >\n  a\n  b\npublic: 2\n", "line 4: public"),
+        ("---\npublic: 2\n...\n", "line 2: public"),
         pytest.param("\n5: 1\n", "line 2: 5: unknown", id="a number"),
         ("\ntrue: 1\n", "line 2:"),
         ("\n0x10: 1\n", "line 2:"),

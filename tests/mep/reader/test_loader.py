@@ -11,7 +11,7 @@ import pytest
 
 from mep.profile.errors import ConfigError
 from mep.profile.profile import check_name
-from mep.reader import loader, registered
+from mep.reader import files, loader, registered
 from tests.mep.loading import loaded_by, rooms
 
 
@@ -104,14 +104,14 @@ def write(name: str, content: str | bytes) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("spoil", "file", "names"),
     [
-        (lambda d: (d / "config.yaml").unlink(), "config.yaml", "mep configure"),
+        (lambda d: (d / "config.yaml").unlink(), "config.yaml", "identity_mapping_config_path"),
+        (write("config.py", "config = None"), "config.py", "its engine into user_config_template.yaml.j2"),
         (write("config.yaml", "display_name: x"), "config.yaml", "identity_mapping_config_path"),
         (write("config.yaml", b"\xff"), "config.yaml", "UTF-8"),
         (write("user_config_schema.json", "{"), "user_config_schema.json", "JSON"),
         (write("user_config_schema.json", "[]"), "user_config_schema.json", "object"),
         (write("user_config_schema.json", '{"type": "no"}'), "user_config_schema.json", "JSON schema"),
         (write("user_environment.yaml", "- a"), "user_environment.yaml", "NAME: value"),
-        (write("user_environment.yaml", "HOME: /x"), "user_environment.yaml", "HOME"),
         (write("user_environment.yaml", "A=B: x"), "user_environment.yaml", "A=B"),
         (write("user_environment.yaml", "A: [1]"), "user_environment.yaml", "one value"),
         (write("mapping.json", "[{}]"), "mapping.json", "DATA_TYPE"),
@@ -150,10 +150,62 @@ def test_no_profile_of_that_name(tmp_path: Path) -> None:
         loader.load(tmp_path / "nosuch")
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b", "é", "x" * 200])
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "-x", "a b", "a\\b", "it's", "a\n", "x" * 129, "é" * 101])
 def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot name"):
         check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("a+b", "a+b"), ("Größe@2:x", "Größe@2:x"), (r"my\x2dep\x2b1", "my-ep+1"), (r"\xc3\xa9t\xc3\xa9", "été")],
+)
+def test_names_with_other_characters_and_as_systemd_writes_them(typed: str, name: str) -> None:
+    assert check_name(typed) == name
+
+
+def test_a_site_s_value_for_what_the_account_has_is_passed_over_with_a_warning(
+    profile_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (profile_directory / "user_environment.yaml").write_text("HOME: /x\nSITE: here\nSHELL: /bin/x\n")
+    loader.load(profile_directory)
+    assert "user_environment.yaml: HOME, SHELL: not used" in caplog.text
+
+
+def test_files_below_are_read_when_a_template_names_them(profile_directory: Path) -> None:
+    template = profile_directory / "user_config_template.yaml.j2"
+    template.write_text("{% extends 'a/base.yaml' %}{% block x %}{% include [NO, 'a/../b', './c.txt'] %}{% endblock %}")
+    (profile_directory / "a").mkdir()
+    (profile_directory / "a" / "base.yaml").write_text("{% block x %}{% endblock %}{% import 'a/m.j2' as m %}")
+    (profile_directory / "a" / "m.j2").write_text("{% macro n() %}1{% endmacro %}")
+    (profile_directory / "a" / "unnamed.j2").write_text("")
+    (profile_directory / "c.txt").write_text("c")
+    (profile_directory / "secret.yaml").write_text("client_secret: x")
+    assert set(loader.load(profile_directory).templates) == {template.name, "a/base.yaml", "a/m.j2", "c.txt"}
+    (profile_directory / "a" / "m.j2").chmod(0o622)
+    with pytest.raises(ConfigError, match=r"a/m\.j2.*chmod go-w"):
+        loader.load(profile_directory)
+
+
+def test_a_name_that_is_made_up_can_be_that_of_any_j2_file(profile_directory: Path) -> None:
+    template = profile_directory / "user_config_template.yaml.j2"
+    template.write_text("engine: {% include 'a/' ~ N ~ '.j2' %}")
+    (profile_directory / "a" / "b").mkdir(parents=True)
+    (profile_directory / "a" / "b" / "1.j2").write_text("")
+    (profile_directory / "a" / "1.yaml").write_text("")
+    assert set(loader.load(profile_directory).templates) == {template.name, "a/b/1.j2"}
+
+
+def test_templates_are_bounded_in_number_and_size(profile_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (profile_directory / "a.j2").write_text("x" * 100)
+    monkeypatch.setattr(files, "MOST_TEMPLATES", 1)
+    with pytest.raises(ConfigError, match="more than 1 files"):
+        loader.load(profile_directory)
+    monkeypatch.setattr(files, "MOST_TEMPLATES", 2)
+    assert len(loader.load(profile_directory).templates) == 2
+    monkeypatch.setattr(files, "MOST_TEMPLATE_TEXT", 100)
+    with pytest.raises(ConfigError, match="MiB of text"):
+        loader.load(profile_directory)
 
 
 def test_a_file_of_somebody_else_is_refused(profile_directory: Path, root: None) -> None:

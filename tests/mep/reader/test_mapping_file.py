@@ -139,3 +139,14 @@ def test_a_program_that_ordinary_accounts_cannot_execute_is_hinted_at(path: Path
     assert "run_as" in hint.suggestion
     path.write_text(text(external(program, run_as="nobody")))
     assert read_mapping(path).hints == ()
+
+
+def test_the_example_of_the_public_package_is_passed_over_with_a_warning(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text(text({**external(), "command": ["/bin/false", "--some", "flag"]}, expression()))
+    documents = read_mapping(path)
+    assert documents.programs == ()
+    assert f"{path}:1" in caplog.text
+    assert "passed over" in caplog.text
+    assert any("passed over" in hint.text for hint in documents.hints)

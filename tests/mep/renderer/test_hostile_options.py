@@ -356,8 +356,10 @@ def test_what_an_account_says_of_itself_stays_one_string(run: Any, field: str, t
         told = {"gecos": "", "home": "/home/eve", "shell": "/bin/sh"}
         told["home" if field == "dir" else field] = text
         eve = Account("eve", 54321, 54321, groups=(54321,), **told)
-        for variable in ("mapped_identity", "_GC.mapped_identity"):
-            printed = f"{ENGINE}a: {{{{ {variable}.local.{field} }}}}\nb: [{{{{ {variable}.local.{field} ~ '' }}}}]\n"
+        places = [f"mapped_identity.local.{field}", f"_GC.mapped_identity.local.{field}"]
+        places += {"gecos": [], "shell": ["_GC.env.SHELL"], "dir": ["_GC.env.HOME", "_GC.env.CWD"]}[field]
+        for place in places:
+            printed = f"{ENGINE}a: {{{{ {place} }}}}\nb: [{{{{ {place} ~ '' }}}}]\n"
             rendered = yaml.safe_load(await site.ask_as(eve, site.profile(printed), {}))
             assert rendered == {"engine": {"type": "ThreadPoolEngine"}, "a": text, "b": [text]}
 
@@ -443,7 +445,6 @@ def test_keys_are_looked_up_and_compared_as_they_are(run: Any) -> None:
         "a: {{ S.format_map({'x': S}).__class__ }}",
         "a: {{ self.__init__.__globals__ }}",
         "a: {{ cycler.__init__.__globals__.os.popen('id').read() }}",
-        "a: {{ D.update({'x': 1}) }}",
         "a: {% for k in D %}{{ k._plain }}{% endfor %}",
         "a: {% for k in D %}{{ k.__class__.__base__ }}{% endfor %}",
         "a: {{ namespace.__init__.__globals__ }}",
@@ -454,6 +455,23 @@ def test_the_sandbox_holds(run: Any, template: str) -> None:
     async def test(site: Site) -> None:
         refused = await site.refusal(template, {"S": "{0.__class__}", "S2": "__class__", "D": {"k": "v"}})
         assert refused.stage == "template"
+
+    run(test)
+
+
+def test_what_a_template_changes_is_its_own_requests(run: Any) -> None:
+    template = (
+        "{% set _ = D.update({S: 'x'}) %}{% set _ = _GC.env.update({'SITE': S}) %}"
+        "{% set _ = _GC.parent_config.update({'display_name': S}) %}{% set _ = L.append(S) %}"
+        "a: {{ D[S] }}\nb: {{ L }}\nc: [{{ _GC.env.SITE }}, {{ parent_config.display_name }}]"
+    )
+    plain = "a: [{{ _GC.env.SITE }}, {{ parent_config.display_name }}]"
+
+    async def test(site: Site) -> None:
+        text = "s: {{ 1 }}"
+        changed = await site.render(template, {"D": {"k": "v"}, "L": [1], "S": text})
+        assert changed == {**yaml.safe_load(ENGINE), "a": "x", "b": [1, as_json(text)], "c": [text, text]}  # type: ignore[arg-type]
+        assert (await site.render(plain, {}))["a"] == ["here", "Prod"]
 
     run(test)
 

@@ -22,9 +22,14 @@ from uep.broker import courier, outbox
 pytestmark = pytest.mark.system
 
 
+def on(disk: Path) -> str:
+    """A configuration with the endpoint's files on that disk, but for its log."""
+    return f"paths: {{endpoint_dir: {disk}, endpoint_log: ~/.globus_compute/uep.test/endpoint.log}}\n{THREADS}"
+
+
 def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, small_disk: Path) -> None:
     filler = small_disk / "filler"
-    uep = start_uep(f"paths: {{endpoint_dir: {small_disk}}}\n{THREADS}")
+    uep = start_uep(on(small_disk))
     tally.send(20)
     tally.receive(20)
     fill(filler)
@@ -51,7 +56,7 @@ def test_full_disk(start_uep: StartUep, tally: Tally, broker: PrivateBroker, sma
 def test_results_in_memory_are_stored_when_there_is_room(
     start_uep: StartUep, tally: Tally, broker: PrivateBroker, small_disk: Path
 ) -> None:
-    uep = start_uep(f"paths: {{endpoint_dir: {small_disk}}}\n{THREADS}")
+    uep = start_uep(on(small_disk))
     tally.send(1)
     tally.receive(1)
     fill(small_disk / "filler")
@@ -66,7 +71,7 @@ def test_results_in_memory_are_stored_when_there_is_room(
     assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
     broker.start()
     tally.service.connect()
-    start_uep(f"paths: {{endpoint_dir: {small_disk}}}\n{THREADS}")
+    start_uep(on(small_disk))
     tally.settle()
     assert {*early, *late} < tally.got.keys()
     assert tally.errors() == {}

@@ -168,7 +168,8 @@ def test_task_delivered_twice_runs_once(start_uep: StartUep, service: Service, t
 
 def test_setup_teardown_and_paths(start_uep: StartUep, service: Service, tmp_path: Path) -> None:
     config = f"""
-paths: {{endpoint_dir: {tmp_path}/d, endpoint_log: {tmp_path}/d/my.log}}
+paths: {{endpoint_dir: "$HOME/d", endpoint_log: "$HOME/d/my.log"}}
+debug: true
 endpoint_setup: touch {tmp_path}/setup
 endpoint_teardown: touch {tmp_path}/teardown
 """
@@ -177,7 +178,9 @@ endpoint_teardown: touch {tmp_path}/teardown
     assert uep.stop() == 0
     assert (tmp_path / "setup").exists()
     assert (tmp_path / "teardown").exists()
-    assert "checked in" in (tmp_path / "d" / "my.log").read_text()
+    log = (tmp_path / "d" / "my.log").read_text()
+    assert "checked in" in log
+    assert f"\n  | endpoint_setup: touch {tmp_path}/setup\n" in log, "with `debug: true` the configuration is logged"
 
 
 @pytest.mark.parametrize("config", ENGINES, ids=names)

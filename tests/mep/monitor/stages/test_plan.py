@@ -27,8 +27,23 @@ def test_the_environment_is_built_from_nothing(planned: plan.LaunchPlan, command
     assert planned.environment["SITE"] == "here"
     assert planned.environment["GC_USER_PYTHON_VERSION"] == "3.11.2"
     assert planned.environment["GLOBUS_COMPUTE_ENDPOINT_NAME"] == command.name
-    names = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "GLOBUS_COMPUTE_ENDPOINT_NAME", "SITE", "NUMBER"}
+    names = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "GLOBUS_COMPUTE_ENDPOINT_NAME", "CWD", "SITE", "NUMBER"}
     assert set(planned.environment) == names | {"GC_USER_PYTHON_VERSION", "GC_USER_SDK_VERSION"}
+
+
+def test_the_accounts_own_variables_win_and_cwd_is_where_it_begins(
+    profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
+) -> None:
+    own = "HOME: /x\nUSER: x\nSHELL: /x\nPWD: /x\nGLOBUS_COMPUTE_ENDPOINT_NAME: x\n"
+    for site, cwd in (("", "/home/alice"), ("CWD: /scratch\n", "/scratch"), ("CWD: scratch\n", "/scratch")):
+        (profile_directory / "user_environment.yaml").write_text(own + site)
+        rendered = RenderedConfig(SealedFile.of(b""))
+        made = plan.make(loader.load(profile_directory), command, identity_of_alice, alice, rendered)
+        assert (made.directory, made.environment["CWD"]) == (cwd, cwd)
+        assert made.environment["HOME"] == "/home/alice"
+        assert made.environment["GLOBUS_COMPUTE_ENDPOINT_NAME"] == command.name
+        assert "PWD" not in made.environment
+        assert "/x" not in made.environment.values()
 
 
 def test_versions_that_are_none_stay_out_of_the_environment(

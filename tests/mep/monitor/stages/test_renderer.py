@@ -90,6 +90,9 @@ ENGINE = "engine: {type: ThreadPoolEngine}\n"
         ("a: {{ _GC.mapped_identity.local.uname }}", "a: alice"),
         ("a: {{ mapped_identity.local.uid }}", "a: 54321"),
         ("a: {{ _GC.env.SITE }}", "a: here"),
+        ("a: {{ _GC.env.HOME }}/x {{ _GC.env.USER }}", "a: /home/alice/x alice"),
+        ("a: {{ env }}", 'a: "conda"'),
+        ("a: [{{ _GC.parent_config.heartbeat_period }}]", "a: [30]"),
         ("a: {{ _GC.user_runtime.python.version }}", 'a: "3.11.2"'),
         ("a: {{ parent_config.display_name }}", "a: Prod"),
         ("{% include 'common.j2' %}", "a: shared"),
@@ -97,7 +100,7 @@ ENGINE = "engine: {type: ThreadPoolEngine}\n"
     ],
 )
 def test_the_variables_that_sites_use(render: Render, template: str, expected: str) -> None:
-    options = {"NAME": "x\ny: z", "NONE": None, "LIST": ["p", 1], "CMD": "rm -rf /; echo"}
+    options = {"NAME": "x\ny: z", "NONE": None, "LIST": ["p", 1], "CMD": "rm -rf /; echo", "env": "conda"}
     assert expected in render(options, template=f"{ENGINE}{template}\n", common="a: shared")
 
 
