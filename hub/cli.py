@@ -130,7 +130,7 @@ def forget(
 
 
 async def _forget(loaded: config.HubConfig, username: str) -> str | None:
-    with closing(Store(loaded.database)) as store:
+    with closing(Store(loaded.database, beside_hub=True)) as store:
         return await Callers(store, loaded.clients, {}).forget(username)
 
 

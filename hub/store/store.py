@@ -50,18 +50,22 @@ _POSTGRESQL = {
 class Store:
     """The hub's database. Open and close it on the event loop's thread."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, beside_hub: bool = False) -> None:
         """Connects, and makes or changes the tables. The file of SQLite is readable by its owner only.
+
+        beside_hub: a command that changes something while a hub may run; it leaves the tables as they are.
 
         Raises:
             OSError, SQLAlchemyError: the database cannot be made or opened, or is not one.
             NewerDatabase: a later version of the hub has written it.
         """
-        self._held = _hold(Path(str(url.database))) if url.get_backend_name() == "sqlite" else None
+        alone = url.get_backend_name() == "sqlite" and not beside_hub
+        self._held = _hold(Path(str(url.database))) if alone else None
         self._reads = _engine(url, isolation_level="AUTOCOMMIT", pool_size=READERS, max_overflow=0)
         self._writes = _engine(url, pool_size=1, max_overflow=0)
         try:
-            migration.upgrade(self._writes)
+            if not beside_hub:
+                migration.upgrade(self._writes)
         except BaseException:
             self._writes.dispose()
             if self._held is not None:
