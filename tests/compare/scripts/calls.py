@@ -60,7 +60,10 @@ def client_run(site):
 DETAILS = ["dill_version", "endpoint_id", "globus_compute_sdk_version", "os", "python_version"]
 
 
-@script(returns=(["completion_t", "details", "pending", "result", "status"], False, "success", DETAILS, DETAILS))
+SHOWN = ["completion_t", "details", "pending", "result", "status"]
+
+
+@script(returns=(SHOWN, False, "success", [*DETAILS, "task_transitions"], DETAILS))
 def get_task(site):
     function = site.client.register_function(lambda: None)
     (task,) = site.run_batch({function: [()]})["tasks"][function]
