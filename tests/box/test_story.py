@@ -259,6 +259,38 @@ def test_the_port_of_the_hub_is_nobody_elses_while_it_is_down(users: dict[str, L
     assert listeners() == held
 
 
+def test_tls_for_other_hosts_by_its_page(tmp_path: Path) -> None:
+    """And back: the rest of the story is that of one host."""
+    authority, name = Authority("the site's CA"), "hub.site.example"
+    authority.write(tmp_path / "ca.pem")
+    authority.issue(name).write(tmp_path / "pem")
+    files = [Path("/etc/mep-hub/hub.yaml"), Path("/etc/hosts")]
+    before = [file.read_bytes() for file in files]
+    with files[1].open("a") as hosts:
+        hosts.write(f"\n127.0.0.1 {name}\n")
+    site = f"NAME={name} CERTIFICATE={tmp_path}/pem KEY={tmp_path}/pem"
+    ok(f"{site}\n{code(HUB, 'TLS for other hosts')}")
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    for port in (5443, 5671):
+
+        def proves_its_name(port: int = port) -> bool:
+            try:
+                with (
+                    socket.create_connection((name, port), 5) as plain,
+                    context.wrap_socket(plain, server_hostname=name),
+                ):
+                    return True
+            except ConnectionError:
+                return False
+
+        wait_for(f"TLS on port {port}", proves_its_name)
+    assert {"ok"} == words(ok(f"mep-hub setup --name {name} --certificate {tmp_path}/pem --key {tmp_path}/pem"))
+    for file, text in zip(files, before, strict=True):
+        file.write_bytes(text)
+    ok("rm /etc/rabbitmq/conf.d/60-mep-hub-tls.conf; systemctl restart rabbitmq-server mep-hub")
+    assert hub_version(60)
+
+
 def test_on_another_host_the_port_is_the_forwarders(users: dict[str, LocalAccount], tmp_path: Path) -> None:
     """This host plays the other one for a moment; what listens there does not prove to be the hub."""
     Authority("nobody's CA").issue("localhost").write(tmp_path / "pem")
