@@ -354,7 +354,7 @@ def test_an_account_that_cannot_be_is_named() -> None:
 @pytest.mark.usefixtures("root")
 def test_a_program_that_cannot_be_executed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/null").open("rb") as nothing:
-        monkeypatch.setattr(helper, "interpreter", nothing.fileno)
+        monkeypatch.setattr(helper, "loader", nothing.fileno)
         with pytest.raises(HelperUnavailable, match="step program: not proven: the account can read its program"):
             asyncio.run(NameService(NOBODY).start())
 
