@@ -54,24 +54,26 @@ def render_user_config(
         raise Failed(os.EX_USAGE, "only one of the files can be standard input")
     if endpoint is None and template is None:
         raise Failed(os.EX_USAGE, "give --endpoint, --template, or both")
-    files = _files(endpoint, template, user_schema, parent_config)
+    files, variables = _files(endpoint, template, user_schema, parent_config)
     options = {} if user_options is None else _object(user_options, "user options")
     runtime = _runtime_here() if user_runtime is None else _object(user_runtime, "user runtime")
     identity = _my_identity() if mapped_identity is None else _identity(mapped_identity)
-    print(_rendered([files, options, runtime, identity]))
+    print(_rendered([files, options, runtime, {"mapped_identity": identity, "env": variables}]))
 
 
-def _files(endpoint: str | None, template: File, schema: File, parent: File) -> dict[str, Any]:
-    """What the render server is given of a profile (`processes.render_protocol`). Raises Failed."""
+def _files(endpoint: str | None, template: File, schema: File, parent: File) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the render server is given of a profile (`processes.render_protocol`), and its variables. Raises Failed."""
     from mep.profile.config import ManagerConfig
 
-    files: dict[str, Any] = {"schema": None, "environment": {}}
+    files: dict[str, Any] = {"schema": None}
+    variables: dict[str, str] = {}
     config = ManagerConfig()
     if endpoint is not None:
         profile = load(profile_directory(profile_name(paths().config, endpoint)))
         config = profile.config
         files |= {"template": profile.template_name, "templates": dict(profile.templates)}
-        files |= {"schema": profile.schema, "environment": dict(profile.environment)}
+        files |= {"schema": profile.schema}
+        variables = dict(profile.environment)
     if template is not None:
         files |= {"template": template.name, "templates": _templates(template)}
     if schema is not None:
@@ -79,7 +81,8 @@ def _files(endpoint: str | None, template: File, schema: File, parent: File) -> 
     if parent is not None:
         config = _parent(parent)
     plain = dataclasses.asdict(config).items()
-    return {**files, "config": {key: str(value) if isinstance(value, Path) else value for key, value in plain}}
+    shown = {key: str(value) if isinstance(value, Path) else value for key, value in plain}
+    return {**files, "config": shown}, variables
 
 
 def _templates(template: Path) -> dict[str, str]:
