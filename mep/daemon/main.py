@@ -94,7 +94,7 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
     debug, form = call.debug or profile.config.debug, profile.config.log_format
     logs.send_to([logging.StreamHandler()], debug, form)
     if not kernel.is_root():
-        _forget_other_boots(paths.run)
+        forget_other_boots(paths)
     folders = Folders(run_directory, paths.kept(name), paths.state)
     with running_once(run_directory, name):
         with exit_codes(), _exit_codes_of_a_start():
@@ -144,11 +144,17 @@ def _execute(handed: Handed) -> NoReturn:
     os.execv(sys.executable, program)  # noqa: S606 - no shell, as meant
 
 
-def _forget_other_boots(run: Path) -> None:
-    """Removes what earlier boots of this host have left: the state of an ordinary user's endpoints is on disk."""
-    host, _, _ = run.name.rpartition("-")
-    for left in run.parent.glob(f"{glob.escape(host)}-????????"):
-        if left != run:
+def forget_other_boots(paths: Paths) -> None:
+    """Removes what earlier boots of this host have left: the state of an ordinary user's endpoints is on disk.
+
+    Only where we have named the folder. What a manager holds is of another host, which has our name and our home.
+    """
+    if paths.run.parent != paths.own_runs:
+        return
+    host, _, _ = paths.run.name.rpartition("-")
+    for left in paths.own_runs.glob(f"{glob.escape(host)}-????????"):
+        held = any(run_lock.holder(each) is not None for each in left.iterdir() if each.is_dir())
+        if left != paths.run and not held:
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -14,6 +14,7 @@ Root's system installation is spread over the system's folders; everything else 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ class Paths:
         """What outlives a crash of the host, of the user endpoints of the profile with this name."""
         return self.state / "user-endpoints" / name
 
+    @property
+    def own_runs(self) -> Path:
+        """Where without root the folder for this boot of this host is, unless a variable names another."""
+        return self.config / ".run"
+
 
 def find_paths(config_dir: Path | None) -> Paths:
     """The paths for this call of `mep`; `config_dir` is its option --config-dir."""
@@ -45,12 +51,11 @@ def find_paths(config_dir: Path | None) -> Paths:
     if config is None and os.geteuid() == 0:
         return Paths(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
     config = (config or Path.home() / ".globus_compute").absolute()
-    return Paths(config, state or config, run or (_RUN if os.geteuid() == 0 else _own_run(config)), None)
-
-
-def _own_run(config: Path) -> Path:
+    found = Paths(config, state or config, run or _RUN, None)
+    if run is not None or os.geteuid() == 0:
+        return found
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
-    return config / ".run" / f"{socket.gethostname()}-{boot}"
+    return dataclasses.replace(found, run=found.own_runs / f"{socket.gethostname()}-{boot}")
 
 
 _RUN = Path("/run/mep")
