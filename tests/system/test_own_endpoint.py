@@ -98,10 +98,11 @@ def test_nothing_of_it_has_another_account_or_gains_rights(site: OwnManager, cal
 
 def test_the_environment_that_it_was_started_with_is_that_of_tasks(account: LocalAccount, hub: HubProcess) -> None:
     also = {"MODULEPATH": "/opt/modules", "PATH": "/opt/site/bin:/usr/bin:/bin"}
-    with OwnManager(account, hub, "bob", name="variables", template=TEMPLATE, also=also) as site:
+    its_own = {"GLOBUS_COMPUTE_CLIENT_ID": "nobody", "GLOBUS_COMPUTE_CLIENT_SECRET": "s3", "NOTIFY_SOCKET": "/nosuch"}
+    with OwnManager(account, hub, "bob", name="variables", template=TEMPLATE, also=also | its_own) as site:
         (found,) = run_script(hub, "bob", ENVIRONMENT, site.endpoint_id)
     assert {**found, **also} == found
-    assert "MEP_HELPER" not in found
+    assert not {"MEP_HELPER", *its_own} & found.keys(), "the manager's secrets, and what it was told by systemd"
     assert found["HOME"] == str(account.home)
 
 

@@ -22,6 +22,14 @@ from mep.request.rendered_config import RenderedConfig
 from mep.request.start_endpoint import StartEndpoint
 
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
+_MANAGERS = frozenset(
+    {
+        *(MARK, "GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"),
+        *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MAINPID"),
+    }
+)
+"""Variables that an ordinary user's manager was started with and that are for it alone: with whose login it registers,
+and how it speaks to systemd."""
 
 
 def make(
@@ -67,7 +75,7 @@ def own_environment(profile: Profile, command: StartEndpoint, account: Account) 
     The account's own cannot be overridden by the site's. `CWD` is its working directory, as in the public package.
     """
     program_folder = Path(profile.config.uep_command[0]).parent
-    begun_with = {} if kernel.is_root() else {name: os.environ[name] for name in os.environ if name != MARK}
+    begun_with = {} if kernel.is_root() else {name: os.environ[name] for name in os.environ if name not in _MANAGERS}
     variables = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{program_folder}", **begun_with, **profile.environment}
     variables.pop("PWD", None)
     cwd = variables.get("CWD")
