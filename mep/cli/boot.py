@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from mep.cli.common import DEFAULT, Name, load, login_app_of, need_profile, paths, profile_directory
 from mep.daemon.failed import Failed, exit_codes
+from mep.monitor.containment.unit_names import escape
 
 _LINGER = Path("/var/lib/systemd/linger")
 """Whose systemd runs from the boot on, and not only while they are logged in (loginctl(1))."""
@@ -49,7 +50,7 @@ def is_enabled(name: str) -> bool:
     if not _has_unit():
         return False
     try:
-        done = subprocess.run([*_manager(), "is-enabled", "--quiet", _unit(name)], check=False, capture_output=True)
+        done = subprocess.run([*_manager(), "is-enabled", "--quiet", unit(name)], check=False, capture_output=True)
     except FileNotFoundError:
         return False
     return done.returncode == 0
@@ -71,16 +72,17 @@ def is_run_by_systemd(run_directory: Path, name: str) -> bool:
         groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:  # it has ended
         return False
-    return any(_unit(name) in line.split("/") for line in groups.splitlines())
+    return any(unit(name) in line.split("/") for line in groups.splitlines())
 
 
 def restart(name: str) -> NoReturn:
     """Becomes the program that has systemd restart the manager. Raises OSError."""
-    os.execvp("systemctl", [*_manager(), "restart", _unit(name)])  # noqa: S606 - no shell, as meant
+    os.execvp("systemctl", [*_manager(), "restart", unit(name)])  # noqa: S606 - no shell, as meant
 
 
-def _unit(name: str) -> str:
-    return f"mep@{name}.service"
+def unit(name: str) -> str:
+    """The unit of the profile of this name. Escaped here: systemctl takes `*` for any name, and `+` for `\\x2b`."""
+    return f"mep@{escape(name, keep='-@')}.service"
 
 
 def _has_unit() -> bool:
@@ -105,10 +107,10 @@ def _need_unit(name: str) -> None:
 def _systemctl(verb: str, name: str) -> None:
     """Raises Failed."""
     try:
-        done = subprocess.run([*_manager(), verb, _unit(name)], check=False, capture_output=True, text=True)
+        done = subprocess.run([*_manager(), verb, unit(name)], check=False, capture_output=True, text=True)
     except FileNotFoundError:
         text = "there is no systemd here; have what starts this host's services run: mep start"
         raise Failed(os.EX_UNAVAILABLE, f"{text} {name}") from None
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Failed(os.EX_UNAVAILABLE, f"{' '.join(_manager())} {verb} {_unit(name)}: {said}")
+        raise Failed(os.EX_UNAVAILABLE, f"{' '.join(_manager())} {verb} {unit(name)}: {said}")
