@@ -74,12 +74,17 @@ async def connected(module: str, account: Account, *more: socket.socket) -> tupl
 
 
 def loader() -> int:
-    """What loads programs, as a file in memory: mode 0711, and nobody can change it. Raises OSError."""
-    return _loader_of(os.getpid())  # who goes into the background forks, and closes all descriptors
+    """What loads programs, as a file in memory: mode 0711, and nobody can change it. Raises OSError.
+
+    Made anew after an upgrade of the C library, whose loader and libraries only work together.
+    """
+    installed = os.stat(_loader_path())  # noqa: PTH116 - as below
+    build = installed.st_dev, installed.st_ino, installed.st_mtime_ns
+    return _loader_of(os.getpid(), build)  # who goes into the background forks, and closes all descriptors
 
 
 @functools.cache
-def _loader_of(_pid: int) -> int:
+def _loader_of(_pid: int, _build: tuple[int, ...]) -> int:
     with open(_loader_path(), "rb") as ours:  # noqa: PTH123 - as below
         copy = _executable_in_memory()
         try:

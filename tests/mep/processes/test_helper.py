@@ -136,6 +136,24 @@ def test_it_finds_its_packages_by_the_name_of_our_interpreter(
     assert asyncio.run(ask()) == repr((sys.executable, sys.prefix, yaml.__file__))
 
 
+def test_an_upgrade_of_the_c_library_brings_its_loader_along(
+    account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of two builds one does not load the other's libraries; the manager goes on, and its helpers come and go."""
+    installed, new = tmp_path / "ld.so", tmp_path / "new"
+    installed.write_bytes(Path(helper._loader_path()).read_bytes())
+    monkeypatch.setattr(helper, "_loader_path", lambda: str(installed))
+
+    def size() -> int:
+        return os.fstat(helper.loader()).st_size
+
+    before = size()
+    assert helper.loader() == helper.loader(), "one copy, as long as it stays the same"
+    new.write_bytes(installed.read_bytes() + b"of another build")
+    new.rename(installed)
+    assert size() > before
+
+
 def test_what_loads_it_can_be_neither_read_nor_changed(account: Account) -> None:
     path = f"/proc/{os.getpid()}/fd/{helper.loader()}"
     assert Path(path).stat().st_mode & 0o777 == 0o711
