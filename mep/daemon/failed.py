@@ -52,16 +52,19 @@ def check_name(name: str) -> str:
 def profile_name(config: Path, given: str) -> str:
     """The name of the profile that is meant: by its name, or by its endpoint's id. config: the folder of profiles.
 
-    Raises Failed: it can be neither, or no profile here has that id.
+    Raises Failed: it can be neither, or not just one profile here has that id.
     """
     from mep.reader import registered
 
     name = check_name(given)
     if not is_id(name) or (config / name).is_dir():
         return name
-    if (directory := registered.profile_of(config, name)) is None:
+    found = [directory.name for directory in registered.profiles_of(config, name)]
+    if not found:
         raise Failed(os.EX_CONFIG, f"no profile in {config} is registered as endpoint {name}; look at `mep list`")
-    return directory.name
+    if len(found) > 1:
+        raise Failed(os.EX_USAGE, f"{', '.join(found)} are all registered as endpoint {name}; say which one is meant")
+    return found[0]
 
 
 def is_id(text: str) -> bool:

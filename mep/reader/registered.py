@@ -26,14 +26,15 @@ def endpoint_id(directory: Path) -> str | None:
     return _remembered(directory).get("endpoint_id")
 
 
-def profile_of(config: Path, endpoint_id: str) -> Path | None:
-    """The profile in folder `config` that was registered with this id; None when there is none that can be read."""
-    wanted = str(uuid.UUID(endpoint_id))
+def profiles_of(config: Path, endpoint_id: str) -> list[Path]:
+    """The profiles in folder `config` that were registered with this id, without those that cannot be read. A copy of a
+    profile has its id."""
+    wanted, found = str(uuid.UUID(endpoint_id)), []
     for path in sorted(config.glob(f"*/{REGISTERED}")):
         with contextlib.suppress(ConfigError, OSError):
             if _remembered(path.parent).get("endpoint_id") == wanted:
-                return path.parent
-    return None
+                found.append(path.parent)
+    return found
 
 
 def broker_address(directory: Path) -> str | None:

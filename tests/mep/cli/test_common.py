@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from mep.cli.common import choose_paths, load, paths, profile_directory
-from mep.daemon.failed import Failed, exit_codes
+from mep.daemon.failed import Failed, exit_codes, profile_name
 from mep.profile.errors import ConfigError
 from mep.registration.errors import RegistrationError
 from tests.mep.loading import loaded_by, rooms
+
+ID = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,18 @@ def test_a_name_that_is_none_is_wrong_usage() -> None:
     with pytest.raises(Failed, match="cannot name an endpoint") as caught:
         profile_directory("../prod")
     assert caught.value.exit_code == os.EX_USAGE
+
+
+def test_an_id_means_one_profile(tmp_path: Path) -> None:
+    """`mep delete` takes ids, too; and a folder that was copied has the id of the first."""
+    for name in ("first", "copy"):
+        (tmp_path / name).mkdir(mode=0o755)
+        (tmp_path / name / "endpoint.json").write_text(f'{{"endpoint_id": "{ID}"}}')
+    with pytest.raises(Failed, match=f"copy, first are all registered as endpoint {ID}") as caught:
+        profile_name(tmp_path, ID)
+    assert caught.value.exit_code == os.EX_USAGE
+    (tmp_path / "copy" / "endpoint.json").unlink()
+    assert profile_name(tmp_path, ID) == "first"
 
 
 def test_the_program_loads_what_a_command_needs_only_with_the_command() -> None:
