@@ -14,7 +14,6 @@ from typing import NoReturn
 
 from mep.cli.common import DEFAULT, Name, load, login_app_of, need_profile, paths, profile_directory
 from mep.daemon.failed import Failed, exit_codes
-from mep.monitor.containment.unit_names import escape
 
 _LINGER = Path("/var/lib/systemd/linger")
 """Whose systemd runs from the boot on, and not only while they are logged in (loginctl(1))."""
@@ -82,6 +81,8 @@ def restart(name: str) -> NoReturn:
 
 def unit(name: str) -> str:
     """The unit of the profile of this name. Escaped here: systemctl takes `*` for any name, and `+` for `\\x2b`."""
+    from mep.monitor.containment.unit_names import escape
+
     return f"mep@{escape(name, keep='-@')}.service"
 
 
