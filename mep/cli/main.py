@@ -36,6 +36,9 @@ def main() -> None:
     except Failed as e:
         print(f"mep: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
+    except PermissionError as e:
+        print(f"mep: {e.filename}: {e.strerror}; the folder of profiles is {paths().config}", file=sys.stderr)
+        sys.exit(os.EX_NOPERM)
     except SystemExit as e:
         sys.exit(os.EX_USAGE if e.code == _USAGE_OF_TYPER else e.code)
 

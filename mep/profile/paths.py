@@ -50,12 +50,19 @@ def find_paths(config_dir: Path | None) -> Paths:
     config = config_dir or _named("MEP_CONFIG_DIR") or _named("GLOBUS_COMPUTE_USER_DIR")
     if config is None and os.geteuid() == 0:
         return Paths(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
-    config = (config or Path.home() / ".globus_compute").absolute()
+    config = (config or _home() / ".globus_compute").absolute()
     found = Paths(config, state or config, run or _RUN, None)
     if run is not None or os.geteuid() == 0:
         return found
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
     return dataclasses.replace(found, run=found.own_runs / f"{socket.gethostname()}-{boot}")
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no account with our uid: as login(1) has it then
+        return Path("/")
 
 
 _RUN = Path("/run/mep")

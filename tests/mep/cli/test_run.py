@@ -35,6 +35,21 @@ def test_a_start_with_pam_where_there_is_none(profile_directory: Path, root: Non
     assert "mep: PAM cannot be loaded" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("home", "code", "said"),
+    [({}, 0, "No profiles in /.globus_compute"), ({"HOME": "/root"}, os.EX_NOPERM, "/root/.globus_compute")],
+    ids=["none", "another's"],
+)
+def test_a_home_that_is_not_ours(root: None, home: dict[str, str], code: int, said: str) -> None:
+    """As in a container, and after `sudo -u` with root's environment."""
+    nobody = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+    command = [*nobody, sys.executable, "-I", "-c", COMMAND, "list"]
+    environment = {"PATH": "/usr/bin:/bin", **home}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(("text", "shown"), [(None, "-"), (f'{{"endpoint_id": "{ID}"}}', ID), ("{}", "?")])
 def test_a_list_shows_the_id_that_is_known(profile_directory: Path, text: str | None, shown: str) -> None:
     if text is not None:
