@@ -71,6 +71,9 @@ def main(arguments: Sequence[str]) -> None:
     except Failed as e:
         print(f"mep: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
+    except PermissionError as e:  # a home that is another's, for example
+        print(f"mep: {e.filename}: {e.strerror}", file=sys.stderr)
+        sys.exit(os.EX_NOPERM)
 
 
 def _paths(config_dir: Path | None) -> Paths:
