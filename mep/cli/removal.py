@@ -65,7 +65,7 @@ def remove(directory: Path) -> None:
         boot.disable(name)
     try:
         accepted.file(paths().state, name).unlink(missing_ok=True)
-        for folder in (paths().kept(name), paths().run / name):
+        for folder in (paths().kept_by_all(name), paths().run / name):
             if folder.exists():
                 shutil.rmtree(folder)
         shutil.rmtree(directory)

@@ -23,12 +23,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Paths:
-    """log: None when a profile's log lies in the profile."""
+    """log: None when a profile's log lies in the profile. host: ours, where hosts share the folders; else nothing."""
 
     config: Path
     state: Path
     run: Path
     log: Path | None
+    host: str = ""
 
     def log_file(self, profile: Path) -> Path:
         """The manager's log for the profile in this folder."""
@@ -36,6 +37,10 @@ class Paths:
 
     def kept(self, name: str) -> Path:
         """What outlives a crash of the host, of the user endpoints of the profile with this name."""
+        return self.kept_by_all(name) / self.host
+
+    def kept_by_all(self, name: str) -> Path:
+        """The same of all hosts that share the folder: what runs on another has not ended with a crash of this one."""
         return self.state / "user-endpoints" / name
 
     @property
@@ -52,10 +57,13 @@ def find_paths(config_dir: Path | None) -> Paths:
         return Paths(Path("/etc/mep"), state or Path("/var/lib/mep"), run or _RUN, Path("/var/log/mep"))
     config = (config or _home() / ".globus_compute").absolute()
     found = Paths(config, state or config, run or _RUN, None)
-    if run is not None or os.geteuid() == 0:
+    if os.geteuid() == 0:
+        return found
+    found = dataclasses.replace(found, host=socket.gethostname())
+    if run is not None:
         return found
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
-    return dataclasses.replace(found, run=found.own_runs / f"{socket.gethostname()}-{boot}")
+    return dataclasses.replace(found, run=found.own_runs / f"{found.host}-{boot}")
 
 
 def _home() -> Path:

@@ -25,6 +25,7 @@ SYSTEM = Paths(Path("/etc/mep"), Path("/var/lib/mep"), Path("/run/mep"), Path("/
 def test_roots_installation_is_spread_over_the_system(root: None) -> None:
     found = find_paths(None)
     assert found == SYSTEM
+    assert found.kept("prod") == Path("/var/lib/mep/user-endpoints/prod")
     assert found.log_file(Path("/etc/mep/prod")) == Path("/var/log/mep/prod/endpoint.log")
 
 
@@ -100,8 +101,11 @@ def test_other_users_have_theirs_at_home(tmp_path: Path, root: None) -> None:
     with os.fdopen(reading) as answer:
         home = tmp_path / ".globus_compute"
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-        run = home / ".run" / f"{socket.gethostname()}-{boot}"
-        assert answer.read() == repr(Paths(home, home, run, None))
+        host = socket.gethostname()
+        own = Paths(home, home, home / ".run" / f"{host}-{boot}", None, host)
+        assert answer.read() == repr(own)
+    assert own.kept("prod") == home / "user-endpoints" / "prod" / host, "no host recovers what runs on another"
+    assert own.kept("prod").parent == own.kept_by_all("prod")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
