@@ -10,6 +10,7 @@ import typer
 
 from mep.cli.common import DEFAULT, GivenName, login_app_of, need_profile, paths, profile_directory
 from mep.daemon.failed import Failed, exit_codes, is_id, profile_name
+from mep.profile.profile import CONFIG, REGISTERED, TEMPLATE
 
 if TYPE_CHECKING:
     from mep.profile.config import ManagerConfig
@@ -56,7 +57,17 @@ def _directory(name: str, force: bool) -> Path | None:
             text = f"no profile in {paths().config} has this id; --force deletes endpoint {name} at the service only"
             raise Failed(os.EX_CONFIG, text) from None
         return None
+    _need_own_folder(directory)
     return directory
+
+
+def _need_own_folder(directory: Path) -> None:
+    """Raises Failed: not all in the folder of profiles is one; and what a link leads to is not ours to remove."""
+    if directory.is_symlink():
+        text = f"{directory} is a link to {directory.readlink()}: move that here, or remove both by hand"
+        raise Failed(os.EX_USAGE, f"{text}; nothing was deleted")
+    if not any(os.path.lexists(directory / file) for file in (CONFIG, TEMPLATE, REGISTERED)):
+        raise Failed(os.EX_CONFIG, f"{directory}: there is no profile in it; nothing was deleted")
 
 
 def _known_of(directory: Path, force: bool) -> tuple[str | None, ManagerConfig | None]:
