@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
 from identity.decision import Decision
 from identity.runner import MapperError
 from mep.mapper.mapping import IdentityMapper, mapped
+from mep.profile.profile import OWNER
+from mep.reader import registered
 from mep.request.mapping_program import ProgramFailed
 from tests.identity.samples import ALICE, BOB, answer, entry, expression, external, record, text
 
@@ -35,6 +38,23 @@ def decided(documents: str, programs: Programs | None = None, identity_set: str 
     asked = json.dumps([record()]) if identity_set is None else identity_set
     mapper = IdentityMapper(documents, "mapping.json", ENDPOINT)
     return asyncio.run(mapper.decide(asked, ALICE, None if programs is None else programs.run))
+
+
+@pytest.mark.parametrize(
+    ("records", "account"),
+    [
+        ([record(id=ALICE.upper(), sub=ALICE.upper())], "me"),
+        ([{"id": ALICE, "username": "a@example.org", "status": "used"}], "me"),
+        ([record(id=BOB, sub=ALICE)], None),
+        ([record(id=BOB, sub=[ALICE])], None),
+        ([record(status="unused")], None),
+    ],
+)
+def test_an_ordinary_users_endpoint_goes_by_the_id_alone(
+    tmp_path: Path, records: list[dict[str, object]], account: str | None
+) -> None:
+    registered.remember_owner(tmp_path, [ALICE], "me")
+    assert decided((tmp_path / OWNER).read_text(), identity_set=json.dumps(records)).account == account
 
 
 def test_the_name_comes_with_the_rule_that_decided() -> None:
