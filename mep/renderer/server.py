@@ -148,6 +148,7 @@ class _Server:
         if self._prepared is None or not os.path.sameopenfile(self._prepared.descriptor, profile.descriptor):
             self._prepare(profile.read())
             self._prepared = profile
+            gc.unfreeze()  # what the one before has left goes
             gc.collect()
             gc.freeze()  # what is shared with the children stays shared
 
