@@ -155,7 +155,7 @@ class Submitter:
         _check_sizes(calls, codes)
         group = await self._group(caller, submission)
         user_endpoint = endpoints.user_endpoint_id(manager.id, caller.identity.id, submission.user_opts)
-        await self._check_counts(caller, user_endpoint, len(calls), new_group=submission.task_group is None)
+        await self._check_counts(caller, user_endpoint, len(calls))
         async with self._under_way.share(user_endpoint):
             password = await self._store.write(
                 lambda db: self._record(db, caller, manager, submission, calls, group, user_endpoint)
@@ -179,14 +179,12 @@ class Submitter:
             "tasks": tasks,
         }
 
-    async def _check_counts(self, caller: Client, user_endpoint: str, more: int, *, new_group: bool) -> None:
+    async def _check_counts(self, caller: Client, user_endpoint: str, more: int) -> None:
         """Refuses what would be more than one client may have waiting.
 
         Raises:
-            TooMany: tasks without an end, or user endpoints or task groups, which each have a queue.
+            TooMany: tasks without an end, or user endpoints, which each have a queue.
         """
-        if new_group:
-            await self._check_groups(caller)
         known = {row.id for row in await self._store.read(_USER_ENDPOINTS, identity=caller.identity.id)}
         if user_endpoint not in known and len(known) >= self._limits.user_endpoints:
             raise TooMany(
@@ -205,6 +203,11 @@ class Submitter:
             )
 
     async def _check_groups(self, caller: Client) -> None:
+        """Refuses another task group, which has a queue, to who has as many as one may.
+
+        Raises:
+            TooMany: the caller has.
+        """
         row = await self._store.one(_GROUPS, owner=caller.identity.id)
         if row is not None and row.n >= self._limits.task_groups:
             raise TooMany(
@@ -226,10 +229,12 @@ class Submitter:
 
     async def _group(self, caller: Client, submission: Submission) -> str:
         if submission.task_group is None:
+            await self._check_groups(caller)
             return str(uuid.uuid4())
         known = tables.task_group.c
         row = await self._store.one(select(known.owner).where(known.id == submission.task_group))
         if row is None and submission.group_may_be_new:
+            await self._check_groups(caller)
             return submission.task_group
         if row is None or row.owner != caller.identity.id:
             raise NotFound("task group", submission.task_group)

@@ -227,6 +227,11 @@ def test_one_client_has_so_many_task_groups(store, broker):
     site.submit()
     assert "2 task groups" in str(refusal(site.submit))
     site.submit(task_group_id=group)
+    manager = run(endpoints.read_manager(store, site.manager))
+    made_up = replace(decode({"tasks": {site.function: ["args"]}, "task_group_id": new_id()}), group_may_be_new=True)
+    with pytest.raises(ApiError, match="2 task groups"):
+        run(site.submitter.submit(ALICE, manager, made_up))
+    run(site.submitter.submit(ALICE, manager, replace(made_up, task_group=group)))
 
 
 def test_waiting_tasks_are_counted_again_before_they_are_too_many(store, broker):
