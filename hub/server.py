@@ -119,6 +119,7 @@ def _web(app: App, tls: TlsConfig | None, crowd: Crowd) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # any account of this host could send them, and be whoever it likes
         timeout_graceful_shutdown=GRACE,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,

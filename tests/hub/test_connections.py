@@ -43,8 +43,8 @@ async def app(scope, receive, send):
 
 
 @contextlib.asynccontextmanager
-async def served(turns):
-    """The application on a port of its own; yields the web server and where it listens."""
+async def served(turns, app=app):
+    """An application on a port of its own; yields the web server and where it listens."""
     listening = socket.create_server(("127.0.0.1", 0))
     web = server._WebServer(server._web(LimitedRequests(app, turns), None, Crowd()))
     serving = asyncio.ensure_future(web.serve([listening]))
@@ -99,6 +99,25 @@ def test_an_answer_is_written_as_it_is_taken():
 
     run(work())
     assert written[0] <= 3 * PIECE_BYTES
+
+
+def test_nobody_says_who_they_are():
+    """Guesses at secrets are counted for who is at the other end; any account could name another one each time."""
+    seen = []
+
+    async def look(scope, receive, send):
+        seen.append((scope["client"][0], scope["scheme"]))
+        await app(scope, receive, send)
+
+    async def work():
+        async with served(Turns(Limits()), look) as (_, address):
+            reader, writer = await asyncio.open_connection(*address, limit=1000)
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+
+    run(work())
+    assert seen == [("127.0.0.1", "http")]
 
 
 def test_one_account_cannot_have_all_connections(root: None, hub: HubProcess) -> None:
