@@ -11,11 +11,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hub.amqp import topology
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 LEFT_AFTER = 10.0
 """Seconds after which a stored result that is not forwarded is nobody's business any more, but everybody's: its hub
 has ended, or its client's queue was full."""
+LISTED = 1000
+"""Stored results that are listed at a time: what a client does not read may be a million of them."""
 SLICE = 100
 """Stored results that are read and forwarded together: all of them may be more than memory holds."""
 SLICE_BYTES = 16 * 2**20
@@ -46,8 +48,13 @@ _THESE = _KNOWN.where(_TASK.id.in_(bindparam("tasks", expanding=True)))
 _STORED = _THESE.add_columns(_TASK.result)
 _UNFORWARDED = (
     _KNOWN.add_columns(func.length(_TASK.result).label("size"))
-    .where(tables.UNFORWARDED, _TASK.ended_at < bindparam("before"))
-    .order_by(_TASK.ended_at)
+    .where(
+        tables.UNFORWARDED,
+        _TASK.ended_at < bindparam("before"),
+        tuple_(_TASK.ended_at, _TASK.id) > tuple_(bindparam("last_end"), bindparam("last_task")),
+    )
+    .order_by(_TASK.ended_at, _TASK.id)
+    .limit(bindparam("most"))
 )
 _TO_END = _THESE.order_by(_TASK.id).with_for_update(of=tables.task)
 """Another hub that ends the same tasks waits, and then sees that they have ended."""
@@ -109,7 +116,7 @@ class Outcomes:
         """Forwards what is stored, a slice at a time, but nothing more to a queue that turns out to be full."""
         tasks: list[str] = []
         size = 0
-        for row in await self._store.read(_UNFORWARDED, before=ended_before):
+        async for row in self._unforwarded(ended_before):
             if _forward(row, b"").queue in self._full:
                 continue
             if tasks and (len(tasks) >= SLICE or size + row.size > SLICE_BYTES):
@@ -118,6 +125,20 @@ class Outcomes:
             tasks.append(row.id)
             size += row.size
         await self._forward_these(tasks)
+
+    async def _unforwarded(self, ended_before: float) -> AsyncIterator[Row[Any]]:
+        """Lists what is stored and not forwarded, oldest first; others have their turn in between."""
+        last: tuple[float, str] = -math.inf, ""
+        while True:
+            rows = await self._store.read(
+                _UNFORWARDED, before=ended_before, last_end=last[0], last_task=last[1], most=LISTED
+            )
+            for row in rows:
+                yield row
+            if len(rows) < LISTED:
+                return
+            last = rows[-1].ended_at, rows[-1].id
+            await asyncio.sleep(0)
 
     async def _forward_these(self, tasks: list[str]) -> None:
         stored = await self._store.read(_STORED, tasks=tasks) if tasks else []

@@ -221,4 +221,4 @@ HAS_ENDED = task.c.ended_at.is_not(None)
 WAITS = task.c.ended_at.is_(None)
 Index("task_waiting", task.c.user_endpoint, task.c.submitted_at, sqlite_where=WAITS, postgresql_where=WAITS)
 UNFORWARDED = HAS_ENDED & ~task.c.forwarded
-Index("task_unforwarded", task.c.ended_at, sqlite_where=UNFORWARDED, postgresql_where=UNFORWARDED)
+Index("task_unforwarded", task.c.ended_at, task.c.id, sqlite_where=UNFORWARDED, postgresql_where=UNFORWARDED)

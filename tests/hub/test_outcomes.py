@@ -153,6 +153,39 @@ def test_what_was_not_forwarded_is_read_in_slices(store, broker, outcomes, user_
     assert sent_before_read == [0, 0, 1, 2], "first the ids of all"
 
 
+def test_what_waits_for_a_full_queue_is_not_read_again_and_again(store, broker, outcomes, user_endpoint, monkeypatch):
+    """However much a client does not read, the others are served meanwhile: nothing reads all of it at once."""
+    monkeypatch.setattr("hub.outcomes.LISTED", 4)
+    monkeypatch.setattr("hub.outcomes.SLICE", 4)
+    read_rows = []
+
+    async def scenario():
+        _, group = await add_task(store, user_endpoint)
+        for _ in range(9):
+            await add_task(store, user_endpoint)
+        await change(store, "UPDATE task SET task_group = :group, ended_at = 1, result = :r", group=group, r=b"x")
+        _, other = await add_task(store, user_endpoint)
+        await change(store, "UPDATE task SET ended_at = 2, result = :r WHERE ended_at IS NULL", r=b"x")
+        broker.full.add(queue_of(group))
+        reading = store.read
+
+        async def read(query, **values):
+            rows = await reading(query, **values)
+            read_rows.append(len(rows))
+            return rows
+
+        monkeypatch.setattr(store, "read", read)
+        await outcomes.forward_remaining()
+        assert len(broker.sent_to(queue_of(other))) == 1
+        broker.full.clear()
+        await outcomes.forward_remaining()
+        assert len(broker.sent_to(queue_of(group))) == 10
+        assert all(forwarded for *_, forwarded in await tasks(store))
+
+    run(scenario())
+    assert max(read_rows) <= 4
+
+
 def test_a_client_queue_that_is_gone_holds_nobody_up(store, broker, outcomes, user_endpoint, caplog):
     async def scenario():
         (first, group), (second, other) = await add_task(store, user_endpoint), await add_task(store, user_endpoint)
@@ -213,11 +246,11 @@ def test_what_a_full_queue_does_not_take_waits_and_comes_later(store, broker, ou
         await asyncio.sleep(0.05)
         assert broker.sent_to(queue_of(group)) == []
         broker.full.clear()
-        while not broker.sent_to(queue_of(group)):
+        while not all(forwarded for _, _, forwarded in await tasks(store)):
             await asyncio.sleep(0.01)
         running.cancel()
+        assert broker.sent_to(queue_of(group))
         assert len(broker.sent_to(queue_of(another_group))) == 1
-        assert all(forwarded for _, _, forwarded in await tasks(store))
 
     run(scenario())
 

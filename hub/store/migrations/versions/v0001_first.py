@@ -136,4 +136,6 @@ def _make_start() -> None:
 
 def _index_unforwarded() -> None:
     unforwarded = sa.column("ended_at").is_not(None) & ~sa.column("forwarded", sa.Boolean)
-    op.create_index("task_unforwarded", "task", ["ended_at"], sqlite_where=unforwarded, postgresql_where=unforwarded)
+    op.create_index(
+        "task_unforwarded", "task", ["ended_at", "id"], sqlite_where=unforwarded, postgresql_where=unforwarded
+    )
