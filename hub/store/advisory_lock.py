@@ -71,12 +71,21 @@ class AdvisoryLock(SharedLock):
         """
         number = _number(key)
         async with super().alone(key):
-            while (session := await asyncio.to_thread(self._wait_alone, number)) is None:
+            while (session := await self._session_alone(number)) is None:
                 pass
             try:
                 yield
             finally:
                 await asyncio.to_thread(_end_alone, session)
+
+    async def _session_alone(self, number: int) -> Connection | None:
+        """Waits on a thread, which cannot be cancelled: what it gets after that is let go of."""
+        waiting = asyncio.ensure_future(asyncio.to_thread(self._wait_alone, number))
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            waiting.add_done_callback(_end_unwanted)
+            raise
 
     def close(self) -> None:
         """Lets go of everything."""
@@ -114,6 +123,11 @@ class AdvisoryLock(SharedLock):
 def _end_alone(session: Connection) -> None:
     with contextlib.suppress(SQLAlchemyError), session:
         session.execute(_ALONE_NO_MORE)
+
+
+def _end_unwanted(waited: asyncio.Future[Connection | None]) -> None:
+    if not waited.cancelled() and waited.exception() is None and (session := waited.result()) is not None:
+        asyncio.get_running_loop().run_in_executor(None, _end_alone, session)
 
 
 def _number(key: str) -> int:

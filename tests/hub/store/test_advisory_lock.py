@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import pytest
 from sqlalchemy import text, update
@@ -26,6 +26,16 @@ async def taken(hold):
     task = asyncio.ensure_future(hold.__aenter__())
     done, _ = await asyncio.wait([task], timeout=0.3)
     return task if not done else None
+
+
+@asynccontextmanager
+async def timeout(seconds, hold):
+    """Holds it, or fails when that takes so long."""
+    await asyncio.wait_for(hold.__aenter__(), seconds)
+    try:
+        yield
+    finally:
+        await hold.__aexit__(None, None, None)
 
 
 def test_who_is_alone_waits_for_who_shares_in_another_hub_and_goes_first(two):
@@ -64,6 +74,25 @@ def test_a_hub_whose_sessions_end_holds_nothing(two):
                 pass
         async with one.lock.share("a"):
             pass
+
+    asyncio.run(scenario())
+
+
+def test_who_is_cancelled_while_it_waits_to_be_alone_holds_nothing(two):
+    """Such as for a report, when the connection that it came by is lost."""
+    one, other = two
+
+    async def scenario():
+        async with other.lock.share("a"):
+            waits = await taken(one.lock.alone("a"))
+            assert waits is not None, "somebody shares"
+            waits.cancel()
+            await asyncio.wait([waits])
+        for _ in range(2):  # the thread that waited may have it for a moment, before or after the first of these
+            async with timeout(60, other.lock.share("a")):
+                pass
+            async with timeout(60, other.lock.alone("a")):
+                pass
 
     asyncio.run(scenario())
 
