@@ -109,9 +109,12 @@ def _note_start(db: Connection, report: StatusReport, now: float) -> None:
 
 
 def _error(report: StatusReport) -> str | None:
-    """Returns the text of a failed start. A lone surrogate, which JSON allows and SQLite does not, becomes `?`."""
+    """Returns the text of a failed start. What JSON allows and a database does not becomes `?`: half of a surrogate
+    pair, and in PostgreSQL NUL, which is in what programs print."""
     error = report.global_state.get("error")
-    return None if error is None else str(error)[:LONGEST_ERROR].encode("utf-8", "replace").decode()
+    if error is None:
+        return None
+    return str(error)[:LONGEST_ERROR].encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _period(report: StatusReport) -> float:

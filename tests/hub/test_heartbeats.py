@@ -126,7 +126,9 @@ def test_a_failed_start_fails_what_waits_with_its_words(site, caplog):
     async def scenario():
         await add_start(site.store, site.user_endpoint)
         task, _ = await add_task(site.store, site.user_endpoint)
-        await site.receive(site.user_endpoint, failure_notice(site.user_endpoint, "no \ud800 \x1b[2J account\n" * 1000))
+        await site.receive(
+            site.user_endpoint, failure_notice(site.user_endpoint, "no \ud800\0 \x1b[2J account\n" * 1000)
+        )
         return task
 
     task = run(scenario())
@@ -135,7 +137,7 @@ def test_a_failed_start_fails_what_waits_with_its_words(site, caplog):
     ((_, body),) = site.broker.sent
     failure = unpack(body)
     assert (failure.task_id, failure.error_details.code) == (task, START_FAILED)
-    assert failure.error_details.user_message.startswith("no ? \x1b[2J account\n")
+    assert failure.error_details.user_message.startswith("no ?? \x1b[2J account\n")
     assert site.row("start").error == failure.error_details.user_message
     assert not endpoints.is_online(site.row())
     assert all(line.isprintable() and len(line) < 1200 for line in caplog.messages)
