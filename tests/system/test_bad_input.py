@@ -72,11 +72,15 @@ def test_a_broken_profile(site: ManagerProcess) -> None:
     assert "heartbeat_period" in text
 
 
-def test_not_root(site: ManagerProcess) -> None:
+def test_without_root_profiles_are_ones_own(site: ManagerProcess) -> None:
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    done = subprocess.run([*user, MEP, "start", "x"], capture_output=True, text=True, check=False, cwd="/")
-    assert done.returncode == os.EX_NOPERM
-    assert "must be root" in done.stderr
+    environment = {"HOME": "/", "PATH": "/usr/bin:/bin"}
+    for command, code in ((["start", site.name], os.EX_CONFIG), (["-c", str(site.profile.parent), "start"], 77)):
+        typed = [*user, MEP, *command, *([site.name] if command[-1] == "start" else [])]
+        done = subprocess.run(typed, env=environment, capture_output=True, text=True, check=False, cwd="/")
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "no profile of this name" in done.stderr or "Permission denied" in done.stderr
 
 
 def test_an_interpreter_that_users_cannot_execute(site: ManagerProcess, folder: Path) -> None:
