@@ -39,6 +39,8 @@ from mep.profile.profile import OWNER
 from mep.reader import client_credentials, environment, files
 from mep.request.unwanted import EndpointUnwanted
 
+log = logging.getLogger(__name__)
+
 _DESCRIPTORS = 65536
 """LimitNOFILE of `mep@.service`."""
 
@@ -96,6 +98,8 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
     profile = chosen.profile
     debug, form = call.debug or profile.config.debug, profile.config.log_format
     logs.send_to([logging.StreamHandler()], debug, form)
+    if chosen.refused:  # here as well as in the manager's log, which nobody reads who gets their prompt back
+        log.critical("%s", chosen.refused)
     if not kernel.is_root():
         forget_other_boots(paths)
     folders = Folders(run_directory, paths.kept(name), paths.state)

@@ -119,6 +119,12 @@ def test_in_the_background_and_ended_with_what_it_started(account: LocalAccount,
     assert Path(f"/proc/{pid}").exists()
     assert "stopped" in site.run("stop", site.name).stdout
     until(lambda: not Path(f"/proc/{pid}").exists(), "its user endpoint to end")
+    (site.profile / "user_config_template.yaml.j2").write_text(TEMPLATE.replace("max_workers", "max_wrokers"))
+    again = site.run("start", site.name, "--detach")
+    assert again.returncode == 0
+    assert "edited profile refused" in again.stderr, "told where it was typed, and not in the log alone"
+    assert "did you mean 'max_workers'" in again.stderr
+    assert "stopped" in site.run("stop", site.name).stdout
 
 
 def test_it_starts_nobody_else(account: LocalAccount, hub: HubProcess, tmp_path: Path) -> None:
