@@ -110,6 +110,7 @@ def reload(name: Name = DEFAULT) -> None:
     try:
         run_directory = trusted_run_directory(name)
         if run_lock.holder(run_directory) is None:
+            need_profile(profile_directory(name))
             raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
         answer = asking.reload(run_directory)
     except PermissionError:

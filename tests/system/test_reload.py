@@ -131,7 +131,10 @@ def test_several_who_ask_at_once_are_all_answered(edited: ManagerProcess) -> Non
 
 
 def test_nobody_answers_where_no_manager_runs(edited: ManagerProcess) -> None:
-    assert edited.run("reload", "nosuch").returncode == os.EX_UNAVAILABLE
+    done = edited.run("reload", "nosuch")
+    assert (done.returncode, "no profile of this name" in done.stderr) == (os.EX_CONFIG, True)
+    assert edited.run("configure", "still").returncode == 0
+    assert edited.run("reload", "still").returncode == os.EX_UNAVAILABLE
 
 
 def test_a_broken_edit_is_never_in_force_and_keeps_no_manager_from_starting(edited: ManagerProcess, run: Any) -> None:
