@@ -31,7 +31,12 @@ from hub.setup.tls import Given
 from hub.store.store import Store
 from wire.redaction import Redactor
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, help="A Globus Compute web service for one site.")
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="A Globus Compute web service for one site.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @cli.command()

@@ -34,3 +34,12 @@ def test_set_up_is_roots(monkeypatch, capsys):
         cli.main()
     assert end.value.code == os.EX_NOPERM
     assert "run it as root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["serve"], ["setup"], ["new-client"], ["forward"], ["forget"]])
+def test_h_is_help(monkeypatch, capsys, words):
+    monkeypatch.setattr("sys.argv", ["mep-hub", *words, "-h"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert "Usage: mep-hub" in capsys.readouterr().out
