@@ -61,7 +61,8 @@ def remember_owner(directory: Path, identities: Iterable[str], username: str) ->
     Raises ConfigError: the folder cannot be written.
     """
     path = directory / OWNER
-    rules = [{"source": "{id}", "match": each, "output": username, "literal": True} for each in sorted(identities)]
+    known = sorted(set(identities))
+    rules = [{"source": "{id}", "match": each, "output": username, "literal": True} for each in known]
     try:
         whole_file.replace(path, json.dumps([{"DATA_TYPE": _RULES, "mappings": rules}], indent=2))
     except OSError as e:
