@@ -27,7 +27,7 @@ def configure(
     display_name: Annotated[Text, typer.Option(help="A name for people, shown by the service.")] = None,
     contact_email: Annotated[Text, typer.Option(help="Whom to write to about this endpoint.")] = None,
     multi_user: Annotated[
-        Text, typer.Option(metavar="true|false", help="There is no other kind here than `true`.")
+        Text, typer.Option(metavar="true|false", help="Without root, there is no difference; root's is always `true`.")
     ] = None,
     high_assurance: Annotated[
         bool, typer.Option("--high-assurance", help="Nothing starts that is not on record; needs a policy for that.")

@@ -106,17 +106,24 @@ _ENGINE = re.compile(r"^engine[ \t]*:", re.MULTILINE)
 def _without_keys(text: str, keys: Iterable[str]) -> str:
     """The text of a YAML file without these keys. Its comments stay."""
     for key in keys:
-        text = re.sub(rf"^{key}[ \t]*:.*\n?(?:[ \t]+\S.*\n?|-.*\n?)*", "", text, flags=re.MULTILINE)
+        text = _key(key).sub("", text)
     return text
 
 
 def _with_keys(text: str, keys: Mapping[str, object]) -> str:
-    """The text of config.yaml with these keys, in place of what it says of them. Its comments stay."""
+    """The text of config.yaml with these keys, in place of what it says of them, or at its end. Its comments stay."""
     for key, value in keys.items():
         if value is not None:
-            said = _quoted(value) if isinstance(value, str) else json.dumps(value)
-            text = f"{_without_keys(text, [key]).rstrip()}\n\n{key}: {said}\n"
+            line = f"{key}: {_quoted(value) if isinstance(value, str) else json.dumps(value)}\n"
+            found = _key(key).search(text)
+            before, after = (text[: found.start()], text[found.end() :]) if found else (f"{text.rstrip()}\n\n", "")
+            text = f"{before}{line}{_without_keys(after, [key])}"
     return text
+
+
+def _key(key: str) -> re.Pattern[str]:
+    """The lines of a key and its value, in a YAML file."""
+    return re.compile(rf"^{key}[ \t]*:.*\n?(?:[ \t]+\S.*\n?|-.*\n?)*", re.MULTILINE)
 
 
 def _has(text: str, key: str) -> bool:

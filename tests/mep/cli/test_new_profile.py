@@ -203,3 +203,26 @@ def test_what_a_given_configuration_says_is_kept_unless_an_option_says_otherwise
     loaded = loader.load(tmp_path / "b")
     assert loaded.config.identity_mapping_config_path == tmp_path / "b" / profile.MAPPING
     assert not loaded.config.public
+
+
+def test_what_a_file_with_an_engine_says_of_the_manager_is_where_its_comment_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1234)
+    given = tmp_path / "engine.yaml"
+    given.write_text("display_name: Workshop\nengine: {type: ThreadPoolEngine}\n")
+    new_profile.make(tmp_path / "mine", {profile.CONFIG: given}, None, None)
+    text = (tmp_path / "mine" / "config.yaml").read_text()
+    assert 'shown by the service.\ndisplay_name: "Workshop"\n' in text
+    assert text.count("display_name:") == 1
+
+
+def test_an_ordinary_user_reads_where_the_environment_of_their_tasks_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_profile.make(tmp_path / "prod", {}, None, None)
+    monkeypatch.setattr("os.geteuid", lambda: 1234)
+    new_profile.make(tmp_path / "mine", {}, None, None)
+    of_root, own = (" ".join((tmp_path / name / profile.ENVIRONMENT).read_text().split()) for name in ("prod", "mine"))
+    assert "stays with the manager" in of_root
+    assert "besides those of the shell" in own and "stays with the manager" not in own
