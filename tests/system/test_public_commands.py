@@ -274,7 +274,7 @@ def test_boot_is_for_profiles_of_the_system(still: ManagerProcess, accounts: dic
         done = still.run(command, NAME)
         assert done.returncode == os.EX_USAGE
         assert f"--config-dir {still.profile.parent} start {NAME}" in done.stderr
-    assert as_alice(MEP, ["--config-dir", str(still.profile.parent), "enable-on-boot", NAME], accounts).returncode == 77
+    assert as_alice(MEP, ["--config-dir", str(still.profile.parent), "enable-on-boot", NAME], accounts).returncode == 64
 
 
 @pytest.mark.parametrize("flag", ["--debug", "--no-color"])
