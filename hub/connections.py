@@ -64,7 +64,11 @@ class Crowd:
         """Asks the kernel whose connections there are, for as long as one account could have too many."""
         while any(self._of_host[host] > MOST_OF_ONE_ACCOUNT for host in _LOOPBACK):
             here = {each: each.ends() for each, host in self._open.items() if host in _LOOPBACK}
-            accounts = await asyncio.to_thread(accounts_of_connections, list(here.values()))
+            try:
+                accounts = await asyncio.to_thread(accounts_of_connections, list(here.values()))
+            except OSError as e:  # such as no descriptors, just when there are too many connections
+                log.warning("Cannot see whose connections there are, and ask again: %s", e)
+                accounts = {}
             had: Counter[int] = Counter()
             for connection, ends in here.items():
                 uid = accounts.get(ends)

@@ -138,6 +138,27 @@ def test_one_account_cannot_have_all_connections(root: None, hub: HubProcess) ->
         assert f" connections of uid {eve.uid}, which had too many" in hub.log.read_text()
 
 
+def test_the_kernel_is_asked_again_when_it_could_not_be(monkeypatch):
+    monkeypatch.setattr(connections, "MOST_OF_ONE_ACCOUNT", 0)
+    monkeypatch.setattr(connections, "_BETWEEN_LOOKS", 0.01)
+    asked = []
+
+    def accounts_of_connections(ends):
+        asked.append(ends)
+        raise OSError("no descriptors")
+
+    monkeypatch.setattr(connections, "accounts_of_connections", accounts_of_connections)
+
+    async def work():
+        async with served(Turns(Limits())) as (_, address):
+            _, writer = await asyncio.open_connection(*address)
+            while len(asked) < 2:
+                await asyncio.sleep(0.01)
+            writer.transport.abort()
+
+    run(asyncio.wait_for(work(), 30))
+
+
 def test_one_host_cannot_have_all_connections(monkeypatch) -> None:
     monkeypatch.setattr(connections, "MOST_OF_ONE_HOST", 2)
 
