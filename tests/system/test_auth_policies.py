@@ -70,7 +70,8 @@ def test_the_public_tool_makes_a_policy_to_which_the_hub_holds_users(
     configure: Configure, auth: ComputeAuthClient, hub: HubProcess, folder: Path, accounts: dict[str, LocalAccount]
 ) -> None:
     me = auth.userinfo()["sub"]
-    typed = f"Site\nsite@example.org\n{me}\n\ny\n"
+    another = "\n" if list(auth.get_projects()) else ""  # it asks which of those that there are
+    typed = f"{another}Site\nsite@example.org\n{me}\n\ny\n"
     made = configure("one", "--allowed-domains", "example.org,*.edu", "--auth-timeout", "600", typed=typed)
     assert made.returncode == 0, made.stdout + made.stderr
     policy = configure.policy_of("one")

@@ -273,7 +273,7 @@ def test_its_owner_logs_in_on_a_terminal(
     del config["client_credentials_path"]
     (site.profile / "config.yaml").write_text(yaml.safe_dump(config))
     people = {"carol-1": {"preferred_username": "carol", "name": "Carol"}}
-    with OidcProvider(folder / "provider of carol", f"{base}/login/return", people) as provider:
+    with OidcProvider(folder / "provider of carol", [f"{base}/login/return"], people) as provider:
         login = {"url": base, "issuer": provider.issuer, "client_id": CLIENT_ID, "domain": "example.org"}
         with restarted(hub, {**login, "client_secret": provider.client_secret, "name": "Example"}):
             command = shlex.join([*site.command, "start", site.name, "--detach"])

@@ -27,6 +27,7 @@ from lab.client import run_script
 from lab.hub import HubProcess, identity
 from lab.manager import MEP, ManagerProcess
 from lab.waiting import until
+from mep.profile import profile
 from tests.accounts import ALICE
 from tests.conftest import need
 from tests.system.clients import CALL, caller
@@ -470,6 +471,7 @@ def test_keys_replace_those_of_a_given_file(still: ManagerProcess, tmp_path: Pat
     assert text.startswith("# why\n")
     expected = {"accounts": {"min_uid": 5}, "public": True}
     expected |= {"subscription_id": SUBSCRIPTION, "authentication_policy": POLICY}
+    expected["identity_mapping_config_path"] = str(still.profile.with_name("given") / profile.MAPPING)  # it has none
     assert yaml.safe_load(text) == expected
 
 
