@@ -108,8 +108,11 @@ def own_processes(site):
         child = context.Process(target=math.sqrt, args=(4,))
         child.start()
         child.join(30)
-        with context.Pool(2) as pool:
-            return [child.exitcode, [round(x) ** 2 for x in pool.map(math.sqrt, [1, 4])]]
+        pool = context.Pool(2)
+        roots = pool.map(math.sqrt, [1, 4])
+        pool.close()  # as a block that ends would not: it kills its workers, and waits for ever if one holds the queue
+        pool.join()
+        return [child.exitcode, [round(x) ** 2 for x in roots]]
 
     return site.call(f)
 
