@@ -25,7 +25,7 @@ from mep.daemon import known_names, trial
 from mep.monitor import run_lock
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
-from mep.privileged import become, session
+from mep.privileged import become, kernel, session
 from mep.processes import forked
 from mep.processes.helper import HelperUnavailable
 from mep.profile import command_trust, own_code, places, trust
@@ -83,7 +83,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         else:
             yield Line(NOTE, each.what, each.text)
     yield from _outside(profile)
-    if _root():
+    if kernel.is_root():
         yield _pam(profile)
     yield from _rehearsal(profile)
     if not files_only:
@@ -91,7 +91,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         yield folders
         yield from _room(profile, paths, directory)
         yield from _containment(profile)
-        if _root():
+        if kernel.is_root():
             yield _login_uid(profile)
         yield from _service(profile, paths)
         if folders.verdict == OK:  # else somebody else may have said where the broker is
@@ -123,7 +123,9 @@ def _failed(what: str, text: str, exit_code: int = os.EX_CONFIG) -> Line:
 def _commands(commands: list[tuple[str, ...]]) -> Iterator[Line]:
     for command in commands:
         problem, what = outside.command_problem(command), f"program {command[0]}"
-        fine = Line(OK, what, "only root can change it, and ordinary users can execute it" if _root() else "can be run")
+        fine = Line(
+            OK, what, "only root can change it, and ordinary users can execute it" if kernel.is_root() else "can be run"
+        )
         yield fine if problem is None else _failed(what, problem)
         for argument in command_trust.unfollowed(command):
             text = f"{command_trust.unfollowed_text(argument)}; {command_trust.UNFOLLOWED_REMEDY}"
@@ -175,16 +177,11 @@ def _nearest(file: Path) -> Path:
     return next(folder for folder in file.parents if folder.exists())
 
 
-def _root() -> bool:
-    """Whether this is about an endpoint for many; else it is an ordinary user's own."""
-    return os.geteuid() == 0
-
-
 def _outside(profile: Profile) -> Iterator[Line]:
     """What reload and start look at, too."""
     for what, problem in (
-        ("our own code", outside.code_problem() if _root() else None),
-        ("environment", "; ".join(own_code.variable_problems(os.environ) if _root() else ()) or None),
+        ("our own code", outside.code_problem() if kernel.is_root() else None),
+        ("environment", "; ".join(own_code.variable_problems(os.environ) if kernel.is_root() else ()) or None),
         ("without root", "; ".join(outside.needs_root(profile.config)) or None),
         ("audit trail", outside.audit_problem(profile.config.audit_log_path)),
         ("client credentials", outside.credentials_problem(profile.config.client_credentials_path)),
@@ -192,7 +189,7 @@ def _outside(profile: Profile) -> Iterator[Line]:
     ):
         if problem is not None:
             yield _failed(what, problem)
-    if not _root():
+    if not kernel.is_root():
         yield Line(
             OK, "accounts", f"tasks of whoever registers this endpoint run as {getpass.getuser()}, and no others"
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import resource
 
+from mep.privileged import kernel
 from mep.profile.sections.resources import Resources
 
 _PAGE = resource.getpagesize()
@@ -12,7 +12,7 @@ _PAGE = resource.getpagesize()
 
 def without_systemd(resources: Resources) -> str:
     """What holds where systemd does not run, or takes no orders from us."""
-    why = "systemd does not run here" if os.geteuid() == 0 else "this manager is not root"
+    why = "systemd does not run here" if kernel.is_root() else "this manager is not root"
     text = f"user endpoints run without scopes, because {why}"
     weaker = {
         "memory": (resources.memory_max, "memory_max holds for the data of each process, not for an account"),
