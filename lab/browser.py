@@ -100,7 +100,11 @@ class Browser:
     @property
     def text(self) -> str:
         """What there is to read on the page."""
-        return self._settled(lambda: str(self.driver.find_element(By.TAG_NAME, "body").text))
+        return self.text_at("//body")
+
+    def text_at(self, xpath: str) -> str:
+        """What there is to read in the first element that an XPath finds."""
+        return self._settled(lambda: str(self.driver.find_element(By.XPATH, xpath).text))
 
     def wait_for(self, text: str) -> None:
         """Waits until the page says `text`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import Any
 
 import pika
@@ -22,6 +23,8 @@ class Link:
         self.info = info
         self._connection = pika.BlockingConnection(pika.URLParameters(info["connection_url"]))
         self.channel = self._connection.channel()
+        # A test that fails closes nothing; what it left must not fail the next one.
+        weakref.finalize(self, _close, self._connection)
 
     def get(self, timeout: float = 5.0, *, ack: bool = True) -> Message | None:
         """The next message of the queue; None when none comes in time."""
@@ -48,8 +51,12 @@ class Link:
         )
 
     def close(self) -> None:
-        if self._connection.is_open:
-            self._connection.close()
+        _close(self._connection)
+
+
+def _close(connection: pika.BlockingConnection) -> None:
+    if connection.is_open:
+        connection.close()
 
 
 class PeerManager:

@@ -272,18 +272,18 @@ def test_its_owner_logs_in_on_a_terminal(
     config = yaml.safe_load((site.profile / "config.yaml").read_text())
     del config["client_credentials_path"]
     (site.profile / "config.yaml").write_text(yaml.safe_dump(config))
-    people = {"carol-1": {"preferred_username": "carol", "name": "Carol"}}
-    with OidcProvider(folder / "provider of carol", [f"{base}/login/return"], people) as provider:
+    people = {"terry-1": {"preferred_username": "terry", "name": "Terry"}}  # nobody else's name at this hub
+    with OidcProvider(folder / "provider of terry", [f"{base}/login/return"], people) as provider:
         login = {"url": base, "issuer": provider.issuer, "client_id": CLIENT_ID, "domain": "example.org"}
         with restarted(hub, {**login, "client_secret": provider.client_secret, "name": "Example"}):
             command = shlex.join([*site.command, "start", site.name, "--detach"])
             terminal = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
             with LoginProgram(terminal, site.environment, account.home) as starting:
-                starting.answer(log_in(browser, starting.address, "carol-1"))
+                starting.answer(log_in(browser, starting.address, "terry-1"))
                 assert "is registered" in starting.output()
             rules = json.loads((site.profile / "owner_identity_mapping.json").read_text())[0]["mappings"]
             assert {rule["output"] for rule in rules} == {ACCOUNT}
-            assert site.run("whoami").stdout.startswith("carol@example.org")
+            assert site.run("whoami").stdout.startswith("terry@example.org")
             log = site.profile / "endpoint.log"
             until(lambda: "consumes start commands" in log.read_text(), "it to go on without the terminal")
             assert "stopped" in site.run("stop", site.name).stdout

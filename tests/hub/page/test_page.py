@@ -147,13 +147,6 @@ def test_why_a_task_waits_and_the_end_of_its_user_endpoint(
     endpoint = UserEndpoint(command)
     endpoint.heartbeat(total_workers=0, posix_username="alice", **{KNOWS: True})
 
-    def reloaded(said: str) -> Callable[[], bool]:
-        def ask() -> bool:
-            browser.driver.refresh()
-            return said in browser.text
-
-        return ask
-
     browser.wait_for("Waiting for nodes")  # by itself: the list is kept fresh
     browser.follow("User endpoints")
     for said in ("The Cluster", "Running", "1 task waits", "as alice", "0 workers"):
@@ -168,8 +161,15 @@ def test_why_a_task_waits_and_the_end_of_its_user_endpoint(
     delivery = endpoint.tasks.get(60)
     assert delivery is not None and delivery[1].headers == {"command": "stop"} and delivery[2] == b""
     endpoint.heartbeat(active=False)
-    until(reloaded("Stopped"), "the page to know its last heartbeat")
-    assert not browser.driver.find_elements(By.CSS_SELECTOR, "button.danger")
+    # Alice may have others, of other tests.
+    its = f"//li[.//span[@class='id' and normalize-space()='{endpoint.id}']]"
+
+    def stopped() -> bool:
+        browser.driver.refresh()
+        return "Stopped" in browser.text_at(its)
+
+    until(stopped, "the page to know its last heartbeat")
+    assert not browser.driver.find_elements(By.XPATH, f"{its}//button[@class='danger']")
     endpoint.close()
     browser.follow("Tasks")
     assert "Failed" in browser.text and "You have stopped the user endpoint" in browser.text
