@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
+from uep.config import ConfigError
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.options import Kinds
 from uep.engines.pool import PoolEngine
@@ -26,6 +27,11 @@ class ThreadPoolEngine(PoolEngine):
     def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
         super().__init__(context, options)
         self.max_workers = self._count("max_workers", default=min(32, (os.cpu_count() or 1) + 4))
+        if options.get("run_in_sandbox") and self.max_workers > 1:
+            raise ConfigError(
+                f"{self.name}.run_in_sandbox: threads share one working directory, so a task would change that of"
+                f" others that run; set max_workers: 1 (it is {self.max_workers}), or take ProcessPoolEngine"
+            )
         self._open = 0
         self._lock = threading.Lock()  # tasks end in the pool's threads
         self._pool = ThreadPoolExecutor(self.max_workers, options.get("thread_name_prefix", "task"))

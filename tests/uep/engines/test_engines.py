@@ -34,6 +34,7 @@ pytestmark = pytest.mark.system
 
 SAMPLES = json.loads((Path(__file__).parents[1] / "heartbeat_keys.json").read_text())
 ALL = [{"type": "ThreadPoolEngine", "max_workers": 2}, PROCESS_POOL, HTEX]
+WITH_SANDBOX = [{**mapping, "run_in_sandbox": True} for mapping in ({**ALL[0], "max_workers": 1}, PROCESS_POOL, HTEX)]
 
 
 @pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
@@ -124,17 +125,17 @@ def test_figures_are_like_the_public_engines(start: StartEngine, tmp_path: Path)
         assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
 
 
-@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+@pytest.mark.parametrize("mapping", WITH_SANDBOX, ids=lambda m: m["type"])
 def test_sandbox_and_working_dir(mapping: dict[str, Any], start: StartEngine, tmp_path: Path) -> None:
-    engine = start({**mapping, "run_in_sandbox": True, "working_dir": str(tmp_path / "elsewhere")})
+    engine = start({**mapping, "working_dir": str(tmp_path / "elsewhere")})
     seen = value(engine, functions.whereabouts)
     assert seen["cwd"] == seen["sandbox"] == str(tmp_path / "elsewhere" / seen["task"])
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("mapping", ALL, ids=lambda m: m["type"])
+@pytest.mark.parametrize("mapping", WITH_SANDBOX, ids=lambda m: m["type"])
 def test_shell_function_in_its_sandbox_and_its_walltime(mapping: dict[str, Any], start: StartEngine) -> None:
-    engine = start({**mapping, "run_in_sandbox": True})
+    engine = start(mapping)
     task = task_request(ShellFunction("pwd; touch here", stdout="out/said"))
     assert serializer.deserialize(run(engine, task).data).returncode == 0
     sandbox = Path(engine.context.directory, "tasks_working_dir", task.task_id)
@@ -208,6 +209,8 @@ def test_priorities_are_passed_on(start: StartEngine) -> None:
         ({"type": "ThreadPoolEngine", "max_workers": "4"}, "max_workers: expected a whole number, got '4'"),
         ({"type": "ProcessPoolEngine", "max_workers": 0}, "expected at least 1"),
         ({"type": "ProcessPoolEngine", "run_in_sandbox": 1}, "expected true or false"),
+        ({"type": "ThreadPoolEngine", "run_in_sandbox": True}, "threads share one working directory.*max_workers: 1"),
+        ({"type": "ThreadPoolEngine", "run_in_sandbox": True, "max_workers": 2}, "it is 2.*take ProcessPoolEngine"),
         ({"type": "GlobusComputeEngine", "provider": "LocalProvider"}, "provider: expected a mapping"),
     ],
 )
