@@ -33,7 +33,7 @@ _AT_ONCE = 1 << 18
 
 def main(path: str, sync: str) -> None:
     """Writes the trail. sync: 1 when decisions are waited for on the disk."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # of a terminal, or of a whole group: its end is that of the monitor
     _NAME.write_text("mep-audit")
     kernel.set_dumpable(False)

@@ -283,7 +283,7 @@ class Manager:
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it loses its children's exit status
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._in_force.reload)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # as `daemon.main` has blocked them

@@ -277,7 +277,7 @@ def test_a_signal_to_all_of_a_terminal_does_not_end_it(tmp_path: Path, caplog: p
     async def story() -> None:
         await trail.confirm(trail.record("one", "r1"))
         (writer,) = writers()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             writer.send_signal(number)
         await trail.confirm(trail.record("two", "r2"))
         assert writers() == [writer]

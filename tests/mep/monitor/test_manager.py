@@ -138,7 +138,7 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_stop_ends_user_endpoints(site: Site, command: StartEndpoint, number: signal.Signals) -> None:
     pid = site.earlier.start(command)
 

@@ -22,7 +22,7 @@ from wire import messages
 pytestmark = pytest.mark.system
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
 def test_signals_give_running_tasks_a_grace(number: signal.Signals, start_uep: StartUep, service: Service) -> None:
     uep = start_uep()
     quick, endless = service.send(functions.sleep, 1), service.send(functions.sleep, 300)
