@@ -3,7 +3,7 @@
 The program finds on descriptor 0 the hand-over (`uep.handover`), on 1 and 2 the endpoint's log, which `uep.log_file`
 bounds, on 3 the credential file, and its files where `_places` says. It ends with
 
-    0   stopped cleanly: idle, or told to by SIGTERM, SIGINT or SIGHUP
+    0   stopped cleanly: idle, or told to by SIGTERM, SIGINT, SIGQUIT or SIGHUP
     64  called with wrong arguments
     69  the broker could not be reached for long at start, or an earlier endpoint does not leave the directory
     70  something unexpected, a broken engine, or an audit record that cannot be written
@@ -133,7 +133,9 @@ def _apply(settings: EndpointConfig, directory: Path, log_path: Path | None, nam
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if log_path is not None:
             _redirect(log_path)
-            log_file.bound(name)
+            log_file.bound(name, settings.log)
+        else:
+            log_file.bound_to(settings.log)
     except OSError as e:
         from uep.preparation import unusable_directory
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from uep.idle import IdleLimits
+from uep.log_file import Bounds
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -33,6 +34,10 @@ WITHOUT_EFFECT = frozenset(
 SHORTEST_PERIOD = 0.05
 """Seconds; the public package raises anything under 5 s to 5 s, tests need less."""
 
+LEAST_LOG = 64 << 10
+"""Bytes of `log_size`: what comes at once is in one file."""
+MOST_LOGS = 100
+
 
 class ConfigError(ValueError):
     """The configuration cannot be used; the text is for the user."""
@@ -42,7 +47,8 @@ class ConfigError(ValueError):
 class EndpointConfig:
     """`engine` is the engine's mapping with its `type`; `heartbeat_period` and `setup_timeout` are in seconds.
 
-    setup_timeout: from check-in until tasks can run: `endpoint_setup`, and the engine's start. raw: the YAML text.
+    setup_timeout: from check-in until tasks can run: `endpoint_setup`, and the engine's start. log: bounds of the log.
+    raw: the YAML text.
     """
 
     engine: Mapping[str, Any]
@@ -58,6 +64,7 @@ class EndpointConfig:
     setup_timeout: float = 300.0
     high_assurance: bool = False
     debug: bool = False
+    log: Bounds = field(default_factory=Bounds)
     without_effect: tuple[str, ...] = ()
 
 
@@ -80,6 +87,7 @@ def parse(text: str) -> EndpointConfig:
         engine=engine,
         raw=text,
         idle=IdleLimits(values.pop("idle_heartbeats_soft", 0), values.pop("idle_heartbeats_hard", 5760)),
+        log=Bounds(values.pop("log_size", Bounds().size), values.pop("log_keep", Bounds().keep)),
         without_effect=tuple(sorted(k for k in data if k in WITHOUT_EFFECT and data[k] is not None)),
         **paths,
         **values,
@@ -160,6 +168,21 @@ def _count(key: str, value: object) -> int:
     return max(0, number)
 
 
+def _size(key: str, value: object) -> int:
+    text = re.fullmatch(r"([0-9]{1,9})([KMG]?)", str(value)) if isinstance(value, (str, int)) else None
+    size = int(text[1]) * 1024 ** " KMG".index(text[2] or " ") if text else 0
+    if size < LEAST_LOG:
+        raise ConfigError(f"{key}: expected a size, at least 64K, such as 4M (powers of 1024), got {value!r}")
+    return size
+
+
+def _kept(key: str, value: object) -> int:
+    number = _integer(value)
+    if number is None or not 0 <= number <= MOST_LOGS:
+        raise ConfigError(f"{key}: expected a whole number, 0 to {MOST_LOGS}, got {value!r}")
+    return number
+
+
 def _port(key: str, value: object) -> int:
     number = _integer(value)
     if number is None or not 0 < number < 65536:
@@ -198,6 +221,8 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "setup_timeout": _seconds,
     "high_assurance": _flag,
     "debug": _flag,
+    "log_size": _size,
+    "log_keep": _kept,
 }
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _FLAGS: Mapping[str, bool] = {

@@ -159,6 +159,14 @@ def length(text):
     return len(text)
 
 
+def log_much_as_parsl(megabytes):
+    import logging
+
+    for _ in range(megabytes):
+        for _ in range(1024):
+            logging.getLogger("parsl").info("x" * 1023)
+
+
 def print_much(megabytes):
     for _ in range(megabytes):
         print("x" * (2**20 - 1))

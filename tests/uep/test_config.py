@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from uep.config import ConfigError, parse
 from uep.idle import IdleLimits
+from uep.log_file import Bounds
 
 ENGINE = "engine: {type: ThreadPoolEngine}\n"
 
@@ -68,6 +69,12 @@ paths: {endpoint_dir: ~/x, endpoint_log: null}
         ("amqp_port: 70000\n" + ENGINE, "amqp_port"),
         ("debug: 2\n" + ENGINE, "debug"),
         ("allowed_functions: [x]\n" + ENGINE, "allowed_functions"),
+        ("log_size: 63K\n" + ENGINE, "log_size: expected a size, at least 64K"),
+        ("log_size: 4MB\n" + ENGINE, "log_size"),
+        ("log_size: true\n" + ENGINE, "log_size"),
+        ("log_size: -4\n" + ENGINE, "log_size"),
+        ("log_keep: -1\n" + ENGINE, "log_keep: expected a whole number, 0 to 100"),
+        ("log_keep: 101\n" + ENGINE, "log_keep"),
         ("paths: {log: x}\n" + ENGINE, "unknown key in paths"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
     ],
@@ -75,6 +82,11 @@ paths: {endpoint_dir: ~/x, endpoint_log: null}
 def test_wrong(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         parse(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [("65536", 65536), ("'100K'", 102400), ("4M", 4 << 20), ("1G", 1 << 30)])
+def test_sizes_of_a_log(text: str, size: int) -> None:
+    assert parse(f"log_size: {text}\nlog_keep: '5'\n{ENGINE}").log == Bounds(size, 5)
 
 
 def test_near_types_are_taken_as_the_public_package_takes_them() -> None:

@@ -17,15 +17,18 @@ the first task comes (`user_modules`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
+import logging
 import os
 import pickle
 import signal
 import sys
 import threading
 from importlib.abc import InspectLoader
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, ModuleType, SimpleNamespace
 from typing import Any
 
 if "uep" not in sys.modules:  # ours, installed or not, whatever else has that name
@@ -35,6 +38,8 @@ from uep.workers import execution, guard, user_modules, versions
 from uep.workers.endings import MemoryKills, described
 from uep.workers.parsl_import import partial_parsl_imports
 
+LOG = 1 << 20
+"""Bytes of each log of Parsl's, and of the one before: of the interchange, of a pool, of each of its workers."""
 FAREWELL = 2
 """Seconds for the interchange to reach the worker pools when it ends."""
 
@@ -52,6 +57,7 @@ def main() -> None:
         sys.exit(f"The package parsl is not installed where the worker runs: {sys.executable} on {os.uname().nodename}")
     with partial_parsl_imports():
         _compare_versions()
+        _bound_logs()
         if name == "process_worker_pool":
             _tell_how_workers_end()
         if "--enable_mpi_mode" in sys.argv:
@@ -74,6 +80,14 @@ def _compare_versions() -> None:
     wanted = os.environ.pop("MEP_PARSL", VERSION)
     if wanted != VERSION:
         sys.exit(versions.other_parsl(wanted, VERSION, versions.here()))
+
+
+def _bound_logs() -> None:
+    """Has Parsl's logs begin anew: it writes a few lines for each task, for as long as the endpoint is used."""
+    from parsl import log_utils
+
+    file = functools.partial(RotatingFileHandler, maxBytes=LOG, backupCount=1)
+    vars(log_utils)["logging"] = SimpleNamespace(**vars(logging) | {"FileHandler": file})
 
 
 def _tell_how_workers_end() -> None:
@@ -172,6 +186,7 @@ def __getattr__(name: str) -> Any:
     guard.leave_signals()
     sys.modules[user_modules.TASK_MODULE] = execution  # that of the package's name is hidden from tasks
     with partial_parsl_imports():
+        _bound_logs()
         from parsl.executors.high_throughput.process_worker_pool import worker
     return worker
 

@@ -13,10 +13,11 @@ from lab.waiting import until
 from tests.uep import functions
 from tests.uep.program import PROCESSES, THREADS, StartUep
 from tests.uep.service import Service
-from uep.log_file import LARGEST
+from uep.log_file import Bounds
 
 pytestmark = pytest.mark.system
 
+LARGEST = Bounds().size
 MUCH = 5 * LARGEST >> 20
 """Megabytes."""
 
@@ -77,6 +78,20 @@ def test_a_log_elsewhere(start_uep: StartUep, service: Service, tmp_path: Path) 
     assert max(sizes(elsewhere).values()) <= LARGEST and sizes(uep.log)["endpoint.log"] < LARGEST
 
 
+@pytest.mark.parametrize(("keep", "names"), [(0, [""]), (1, ["", ".1"]), (3, ["", ".1", ".2", ".3"])])
+def test_size_and_number_are_what_the_template_says(
+    keep: int, names: list[str], start_uep: StartUep, service: Service
+) -> None:
+    uep = start_uep(f"log_size: 128K\nlog_keep: {keep}\n{THREADS}")
+    service.call(functions.print_much, 1)
+    assert uep.stop() == 0
+    assert sorted(sizes(uep.log)) == [f"endpoint.log{name}" for name in names]
+    assert max(sizes(uep.log).values()) <= 128 << 10
+    in_order = [Path(f"{uep.log}{name}").read_text()[-30:] for name in names]
+    assert in_order[0].endswith("stopped, exit code 0\n"), "the newest has the plain name"
+    assert not [text for text in in_order[1:] if "stopped" in text]
+
+
 def test_a_log_that_is_removed_is_made_anew(start_uep: StartUep, service: Service) -> None:
     uep = start_uep()
     assert service.call(functions.double, 1) == 2
@@ -94,7 +109,7 @@ def test_the_keeper_outlives_signals_and_its_endpoint_but_not_what_that_has_star
     service.call(functions.leave_a_writer, str(go))
     until(lambda: len(keepers(uep.directory)) == 1, "its keeper")
     (keeper,) = keepers(uep.directory)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         keeper.send_signal(number)
     assert uep.stop(signal.SIGKILL) == -signal.SIGKILL
     go.touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_req
 from uep.config import ConfigError
 from uep.engines.base import EngineContext, TaskRequest
 from uep.engines.registry import make_engine
+from uep.workers.parsl_program import LOG
 
 pytestmark = pytest.mark.system
 
@@ -45,6 +47,37 @@ def test_wrong_htex_options(options: dict[str, Any], says: str, tmp_path: Path) 
             engine.start()
     finally:
         engine.stop()
+
+
+def test_parsls_logs_are_bounded(start: StartEngine, tmp_path: Path) -> None:
+    """Each file, and the folders of pools that have ended."""
+    logs = tmp_path / "GlobusComputeEngine-HighThroughputExecutor"
+    for number in range(25):
+        pool = logs / f"block-{number % 2}" / f"pool{number:02d}"
+        pool.mkdir(parents=True)
+        (pool / "manager.log").write_text("old\n")
+        os.utime(pool, (number, number))
+    (logs / "interchange.log").write_bytes(b"x" * LOG)
+    engine = start(HTEX)
+    value(engine, functions.log_much_as_parsl, 4)
+    assert value(engine, functions.double, 1) == 2
+    (ours,) = logs.glob("block-0/*/worker_0.log")
+    sizes = {path.name: path.stat().st_size for path in ours.parent.iterdir()}
+    assert sizes.keys() == {"manager.log", "worker_0.log", "worker_0.log.1"} and max(sizes.values()) <= LOG
+    assert (logs / "interchange.log").stat().st_size < LOG
+    assert (logs / "interchange.log.1").read_bytes() == b"x" * LOG
+    kept = sorted(path.parent.name for path in logs.glob("block-*/*/manager.log") if path.parent != ours.parent)
+    assert kept == [f"pool{number}" for number in range(15, 25)]
+
+
+def test_logs_of_pools_in_a_folder_of_the_sites_are_left(start: StartEngine, tmp_path: Path) -> None:
+    root = tmp_path / "shared"
+    pools = [root / "GlobusComputeEngine-HighThroughputExecutor" / "block-0" / str(number) for number in range(20)]
+    for pool in pools:
+        pool.mkdir(parents=True)
+    engine = start({**HTEX, "worker_logdir_root": str(root)})
+    assert value(engine, functions.double, 1) == 2
+    assert all(pool.exists() for pool in pools)
 
 
 def test_htex_lost_worker(start: StartEngine) -> None:

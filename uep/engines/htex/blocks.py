@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from parsl.executors.errors import BadStateException, ScalingFailed
@@ -98,7 +99,7 @@ class Blocks:
         self._is_here = type(self._provider).__name__ == "LocalProvider"
         interval = period if self._is_here else self._provider.status_polling_interval or period
         self._interval = min(interval, max(period, patience.worker / 4))
-        self._output = BlockOutput(self._provider)
+        self._output = BlockOutput(self._provider, None if executor.worker_logdir_root else Path(executor.logdir))
         self._output.sweep(())
         self.trouble = ""
         self._living: dict[str, _Block] = {}

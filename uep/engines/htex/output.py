@@ -1,8 +1,10 @@
-"""Bounds what blocks leave in `submit_scripts`: their output, and how many of them there are.
+"""Bounds what blocks leave: in `submit_scripts` their output, and how many of them there are; the logs of their pools.
 
 A job's output is written by the batch system, to a file in the user's home. So it passes through a filter in the job's
 own script, which keeps its beginning and its end; the end comes when the job ends. The filter needs bash and coreutils
 only: it runs before `worker_init`, on whatever node that is.
+
+Each pool has a folder for its logs, which are bounded where they are written (`uep.workers.parsl_program`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -47,10 +50,11 @@ _SCRIPT = re.compile(r"\.block-(\d+)\.(\d+\.\d+)")
 
 
 class BlockOutput:
-    """The files of `provider`'s blocks, which are in its `script_dir`."""
+    """The files of `provider`'s blocks, in its `script_dir`. logs: where its pools log, if that is ours."""
 
-    def __init__(self, provider: Any) -> None:
+    def __init__(self, provider: Any, logs: Path | None = None) -> None:
         self._provider = provider
+        self._logs = logs
         self._folder = Path(provider.script_dir)
         self._first = max((time for _, time, _ in self._files()), default=0.0)
         self._worker_init = ""
@@ -103,6 +107,18 @@ class BlockOutput:
         for path in self._folder.glob("block-*.node"):
             if path.stem.removeprefix("block-") not in living:
                 path.unlink(missing_ok=True)
+        self._sweep_logs(living)
+
+    def _sweep_logs(self, living: Collection[str]) -> None:
+        """Removes the logs of all pools but the last ones, and those of living blocks. A pool is a node of a block."""
+        if self._logs is None:
+            return
+        ended = [pool for pool in self._logs.glob("block-*/*") if pool.parent.name.removeprefix("block-") not in living]
+        ended.sort(key=_changed)
+        for pool in ended[: -BLOCKS * self._provider.nodes_per_block]:
+            shutil.rmtree(pool, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others are there
+                pool.parent.rmdir()
 
     def _node(self, block: str) -> Path:
         return self._folder / f"block-{block}.node"
@@ -111,6 +127,12 @@ class BlockOutput:
         """Lists the files of blocks: number, time, path."""
         found = [(_SCRIPT.search(path.name), path) for path in self._folder.iterdir()]
         return [(match[1], float(match[2]), path) for match, path in found if match]
+
+
+def _changed(path: Path) -> float:
+    with contextlib.suppress(OSError):  # somebody has removed it
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _bounded(launcher: Callable[..., str]) -> Callable[..., str]:
