@@ -37,9 +37,12 @@ class Folders:
 
 @dataclass(frozen=True)
 class LogTo:
-    """Where the log goes. form: `log_format` of config.yaml. console: to standard error, too."""
+    """Where the log goes. form: `log_format` of config.yaml, size and keep `log_size` and `log_keep`. console: to
+    standard error, too."""
 
     path: Path
+    size: int
+    keep: int
     debug: bool
     form: str
     console: bool

@@ -14,11 +14,11 @@ from mep.monitor.log_file import LogFile
 from wire.redaction import Redactor, redact
 
 
-def file(path: Path) -> logging.Handler:
-    """The manager's log; opened again when logrotate has moved it. Raises Failed."""
+def file(path: Path, size: int, keep: int) -> logging.Handler:
+    """The manager's log, of `size` bytes, and as many before as `keep` says. Raises Failed."""
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return LogFile(path, encoding="utf-8")
+        return LogFile(path, size, keep)
     except OSError as e:
         raise Failed(os.EX_CANTCREAT, f"{path}: cannot be written: {e.strerror}") from None
 

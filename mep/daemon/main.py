@@ -115,8 +115,9 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
             print(f"Endpoint {name} is registered: {registration.endpoint_id}", flush=True)
         if not chosen.refused:
             choice.keep(folders.state, profile, registration.endpoint_id)
-        log_to = LogTo(paths.log_file(directory), debug, form, console=call.log_to_console or not call.detach)
-        logs.file(log_to.path).close()  # one that cannot be written is told here
+        path, size, keep = paths.log_file(directory), profile.config.log_size, profile.config.log_keep
+        log_to = LogTo(path, size, keep, debug, form, console=call.log_to_console or not call.detach)
+        logs.file(path, size, keep).close()  # one that cannot be written is told here
         if call.detach:
             _detach()
         with _exit_codes_of_a_start():

@@ -80,7 +80,7 @@ def run(handed: Handed) -> NoReturn:
     to = handed.log
     console: list[logging.Handler] = [logging.StreamHandler()] if to.console else []
     try:
-        logs.send_to([logs.file(to.path), *console], to.debug, to.form)
+        logs.send_to([logs.file(to.path, to.size, to.keep), *console], to.debug, to.form)
         code, reason = _served(handed)
     except Failed as e:
         code, reason = e.exit_code, str(e)

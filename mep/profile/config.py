@@ -127,6 +127,13 @@ class ManagerConfig:
         Takes.LOG_FORMAT,
         "of the manager's log, in its file and in the journal: `text`, or `json`: an object per line",
     )
+    log_size: int = key(
+        100 << 20,
+        Takes.LOG_SIZE,
+        "how large the manager's log may be before a new one begins, for example `20M`; logrotate may move it earlier",
+        shown="100M",
+    )
+    log_keep: int = key(1, Takes.LOG_KEEP, "how many of the logs before are kept: `endpoint.log.old.1` and so on")
 
 
 def reloaded(old: ManagerConfig, new: ManagerConfig) -> tuple[ManagerConfig, tuple[str, ...]]:

@@ -41,6 +41,8 @@ class Takes(enum.Enum):
     PAM_SERVICE = enum.auto()
     ON_STOP = enum.auto()
     LOG_FORMAT = enum.auto()
+    LOG_SIZE = enum.auto()
+    LOG_KEEP = enum.auto()
     UMASK = enum.auto()
 
 

@@ -16,6 +16,8 @@ from mep.profile.keys import Takes
 from mep.request import account
 
 LEAST_MEMORY = 64 * 2**20
+LEAST_LOG = 2**20
+MOST_LOGS = 100
 LEAST_TASKS = 8
 LEAST_CPU = 0.1
 """With less, no user endpoint would come as far as its first heartbeat."""
@@ -179,15 +181,34 @@ def _group_problem(name: str) -> str | None:
 _GROUP = re.compile(r"[^!%+@#-][^\0-\x1f\x7f*?:,/]*")
 
 
-def _memory(value: Any) -> int:
+def _size(value: Any) -> int:
     number = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", value) if isinstance(value, str) else None
     if number is not None:
         value = int(number[1]) * 1024 ** " KMGT".index(number[2] or " ")
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise Wrong("expected a size such as 8G (whole numbers with K, M, G, T; powers of 1024), or bytes")
-    if value < LEAST_MEMORY:
-        raise Wrong(f"{value} bytes are too little: a user endpoint alone, without tasks, needs more than 64M")
     return value
+
+
+def _memory(value: Any) -> int:
+    size = _size(value)
+    if size < LEAST_MEMORY:
+        raise Wrong(f"{size} bytes are too little: a user endpoint alone, without tasks, needs more than 64M")
+    return size
+
+
+def _log_size(value: Any) -> int:
+    size = _size(value)
+    if size < LEAST_LOG:
+        raise Wrong(f"{size} bytes are too little to find anything in; the least is 1M")
+    return size
+
+
+def _log_keep(value: Any) -> int:
+    number = _integer(value)
+    if number is None or not 0 <= number <= MOST_LOGS:
+        raise Wrong(f"expected a whole number, 0 to {MOST_LOGS}")
+    return number
 
 
 def _cpu_quota(value: Any) -> float:
@@ -245,6 +266,8 @@ READERS: Mapping[Takes, Callable[[Any], Any]] = {
     Takes.PAM_SERVICE: _service_name,
     Takes.ON_STOP: _either("end", "keep", ": what becomes of user endpoints when the manager is stopped"),
     Takes.LOG_FORMAT: _either("text", "json"),
+    Takes.LOG_SIZE: _log_size,
+    Takes.LOG_KEEP: _log_keep,
     Takes.UMASK: _or_none(_umask),
 }
 """Each returns the value, or raises Wrong."""

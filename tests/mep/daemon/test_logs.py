@@ -42,7 +42,9 @@ def say() -> None:
 def written(form: str, tmp_path: Path) -> tuple[list[str], list[str]]:
     """The lines of the file, and of the journal."""
     journal = StringIO()
-    logs.send_to([logs.file(tmp_path / "endpoint.log"), logging.StreamHandler(journal)], debug=False, form=form)
+    logs.send_to(
+        [logs.file(tmp_path / "endpoint.log", 1 << 20, 1), logging.StreamHandler(journal)], debug=False, form=form
+    )
     say()
     return (tmp_path / "endpoint.log").read_text().splitlines(), journal.getvalue().splitlines()
 
@@ -72,7 +74,9 @@ def test_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_is_told_in_the_same_form(tmp_path: Path) -> None:
     journal = StringIO()
     (tmp_path / "endpoint.log").symlink_to("/dev/full")
-    logs.send_to([logs.file(tmp_path / "endpoint.log"), logging.StreamHandler(journal)], debug=False, form="json")
+    logs.send_to(
+        [logs.file(tmp_path / "endpoint.log", 1 << 20, 1), logging.StreamHandler(journal)], debug=False, form="json"
+    )
     log.info("one")
     log.info("two")
     told = [json.loads(line)["message"] for line in journal.getvalue().splitlines()]

@@ -253,7 +253,7 @@ def test_a_profile_that_is_not_there(folder: Path, command: str) -> None:
 
 
 def test_a_log_on_a_full_disk(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    handler = LogFile("/dev/full")
+    handler = LogFile(Path("/dev/full"), 1 << 20, 1)
     logging.getLogger().addHandler(handler)
     try:
         for number in range(3):

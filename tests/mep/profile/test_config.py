@@ -54,6 +54,8 @@ ELSE: dict[str, object] = {
     "local_compute_services": True,
     "debug": True,
     "log_format": "json",
+    "log_size": 1 << 20,
+    "log_keep": 0,
 }
 """Another value than the default, for every key."""
 
