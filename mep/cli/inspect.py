@@ -106,6 +106,8 @@ def explain(
         print(f"variable  {variable}={value}")
     for note in verdict.notes:
         print(f"note      {note}")
+    if warning := plan.handover["ep_info"].get("warning"):
+        print(f"note      the user would read: {warning}")
     print(f"configuration:\n{plan.handover['config']}")
     if verdict.script:
         print(f"job (capitals stand for what is known when it runs):\n{verdict.script}")
@@ -124,7 +126,10 @@ def render(
     if not user and os.geteuid() == 0:
         raise Failed(os.EX_USAGE, "--user: say as which account the user endpoint would run")
     given, user = _given_options(options), user or getpass.getuser()
-    print(_answer(dry_run.render(load(profile_directory(name)), user, given)).read())
+    rendered = _answer(dry_run.render(load(profile_directory(name)), user, given))
+    print(rendered.read())
+    if warning := rendered.warning():
+        typer.echo(f"the user would read: {warning}", err=True)
 
 
 def _show_mapping(profile: Profile, records: list[dict[str, Any]]) -> None:

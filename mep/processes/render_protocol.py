@@ -4,7 +4,7 @@
 by being started  number 0            READY
 to the server     RENDER   n, files   RENDERED, REFUSED or ENDED
 from the server   READY    0
-                  RENDERED n, file: the configuration
+                  RENDERED n, file: the configuration; and, after a NUL, what its user is to know of the options
                   REFUSED  n, file: `stage NUL text for the admin NUL text for the user`, stage `options` or `template`
                   ENDED    n {code, late}: no answer, but the exit code of the child that was to give it, negative for
                            a signal, and whether it was killed for taking WALL seconds
@@ -67,5 +67,8 @@ DIALOGUE = Dialogue(
             FromRenderer.ENDED: {"code": int, "late": bool},
         },
     },
-    files={FromRenderer.RENDERED: [4 * MAX_CONFIG], FromRenderer.REFUSED: [2 * 4 * MAX_REASON + 100]},
+    files={
+        FromRenderer.RENDERED: [4 * MAX_CONFIG + 1 + 4 * MAX_REASON],
+        FromRenderer.REFUSED: [2 * 4 * MAX_REASON + 100],
+    },
 )

@@ -111,6 +111,14 @@ class ManagerConfig:
     authentication_policy: str | None = key(None, Takes.UUID, "passed to the service")
     subscription_id: str | None = key(None, Takes.UUID, "passed to the service")
     admins: tuple[str, ...] | None = key(None, Takes.UUIDS, "passed to the service")
+    unknown_options: str = key(
+        "warn",
+        Takes.UNKNOWN_OPTIONS,
+        "what becomes of a start with an option that neither template nor schema takes: `refuse` it; `warn`: the user "
+        "reads of it in the user endpoint's status; or `ignore`. Where it cannot be told which options a template "
+        "takes (an `include` whose name is computed), nothing is refused",
+        reload=True,
+    )
     user_config_template_path: Path | None = key(
         None, Takes.PATH, "the template, when it is elsewhere", reload=True, shown="in the folder"
     )

@@ -40,6 +40,7 @@ class Takes(enum.Enum):
     CPU_QUOTA = enum.auto()
     PAM_SERVICE = enum.auto()
     ON_STOP = enum.auto()
+    UNKNOWN_OPTIONS = enum.auto()
     LOG_FORMAT = enum.auto()
     LOG_SIZE = enum.auto()
     LOG_KEEP = enum.auto()

@@ -228,10 +228,11 @@ def _service_name(value: Any) -> str:
     return value
 
 
-def _either(one: str, other: str, what: str = "") -> Callable[[Any], str]:
+def _either(*values: str, what: str = "") -> Callable[[Any], str]:
     def read(value: Any) -> str:
-        if value not in (one, other):
-            raise Wrong(f"expected `{one}` or `{other}`{what}")
+        if value not in values:
+            *others, last = (f"`{each}`" for each in values)
+            raise Wrong(f"expected {', '.join(others)} or {last}{what}")
         return str(value)
 
     return read
@@ -264,7 +265,8 @@ READERS: Mapping[Takes, Callable[[Any], Any]] = {
     Takes.TASKS: _or_none(_whole(LEAST_TASKS, ": with fewer processes and threads no user endpoint can start")),
     Takes.CPU_QUOTA: _or_none(_cpu_quota),
     Takes.PAM_SERVICE: _service_name,
-    Takes.ON_STOP: _either("end", "keep", ": what becomes of user endpoints when the manager is stopped"),
+    Takes.ON_STOP: _either("end", "keep", what=": what becomes of user endpoints when the manager is stopped"),
+    Takes.UNKNOWN_OPTIONS: _either("refuse", "warn", "ignore"),
     Takes.LOG_FORMAT: _either("text", "json"),
     Takes.LOG_SIZE: _log_size,
     Takes.LOG_KEEP: _log_keep,

@@ -15,6 +15,8 @@ FILES
   server.py    the program: a child for each request, its limits, its exit
   answer.py    a request to its answer
   options.py   checks what a user sends
+  taken.py     which options there are: by templates and schema
+  faults.py    what breaks the schema, in sentences
   encoding.py  strings of strangers as a template sees them
   template.py  the admin's template: is it one, and what it gives
   refusal.py   ends a request with a reason

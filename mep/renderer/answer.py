@@ -15,6 +15,7 @@ from mep.processes.render_protocol import MAX_REASON
 from mep.renderer import options, template
 from mep.renderer.encoding import encode, encode_account, encode_environment
 from mep.renderer.refusal import Unacceptable
+from mep.renderer.taken import names_read
 
 _TOO_DEEP = Unacceptable(
     "options",
@@ -46,7 +47,9 @@ def warm_up() -> None:
 
 def prepare(profile: bytes) -> None:
     """Does what the requests of a profile have in common. profile: its file."""
-    template.prepare(json.loads(profile)["templates"])
+    said = json.loads(profile)
+    names_read(said["templates"], said["template"])  # first: it lets go of what is compiled
+    template.prepare(said["templates"])
 
 
 def answer(files: Sequence[bytes]) -> tuple[bool, bytes]:
@@ -64,7 +67,7 @@ def answer(files: Sequence[bytes]) -> tuple[bool, bytes]:
 def _render(profile: Mapping[str, Any], given: Any, runtime: Any, request: Mapping[str, Any]) -> str:
     options.check_values("user_endpoint_config", given)
     options.check_values("user_runtime", runtime)
-    options.check_options(given, profile["schema"])
+    given, told = options.check_options(given, profile)
     identity = request["mapped_identity"]
     account = identity.get("local", {})
     reserved = {
@@ -74,6 +77,9 @@ def _render(profile: Mapping[str, Any], given: Any, runtime: Any, request: Mappi
     }
     variables = {key: encode(value) for key, value in given.items()} | reserved
     variables["_GC"] = {**reserved, "env": encode_environment(request["env"], account)}
-    text = template.fill_in(profile["templates"], profile["template"], variables)
+    try:
+        text = template.fill_in(profile["templates"], profile["template"], variables)
+    except Unacceptable as e:
+        raise Unacceptable(e.stage, e.admin, f"{e.user} {told}".rstrip()) from None
     template.check_config(text, profile["template"])
-    return text
+    return f"{text}\0{told[:MAX_REASON]}" if told else text

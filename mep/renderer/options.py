@@ -11,14 +11,14 @@ from typing import Any
 
 import jsonschema
 
+from mep.renderer import faults
 from mep.renderer.refusal import Unacceptable
+from mep.renderer.taken import RESERVED, no_such, taken
 
 MAX_DEPTH = 64
 """Lists and objects within each other."""
 MAX_VALUES = 100_000
 """Values in user_endpoint_config, and in user_runtime: lists, objects, and what they hold."""
-
-_RESERVED = ("_GC", "parent_config", "mapped_identity", "user_runtime")
 
 _Place = tuple[Any, Any]
 """Where a value is: the place of the list or object that holds it, and the index or key. The first place has None."""
@@ -82,22 +82,39 @@ def _unusable(place: _Place, problem: str) -> Unacceptable:
     return Unacceptable("options", reason, f"Not accepted by this endpoint: {reason}.")
 
 
-def check_options(options: Mapping[str, Any], schema: Mapping[str, Any] | None) -> None:
-    """Refuses options with a reserved name, and those that break the schema."""
-    for name in _RESERVED:
+def check_options(options: Mapping[str, Any], profile: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The options as the template is to have them, and what their sender is to know of them: nothing, or sentences.
+
+    profile: `template`, `templates`, `schema`, and in `config` the key `unknown_options`.
+
+    Raises:
+        Unacceptable: a reserved name, a name that nothing takes where that is to be refused, a value that breaks the
+            schema.
+    """
+    for name in RESERVED:
         if name in options:
             reason = f"{name!r} is a reserved name and cannot be given in user_endpoint_config"
             raise Unacceptable("options", reason, f"{reason}.")
-    if schema is None:
-        return
-    validator = jsonschema.validators.validator_for(schema)(schema)
     try:
-        error = jsonschema.exceptions.best_match(validator.iter_errors(options))
-    except (MemoryError, RecursionError):
+        return _checked(options, profile)
+    except (MemoryError, RecursionError, Unacceptable):
         raise
     except Exception as e:  # noqa: BLE001 - a pattern or a reference in the schema that is none
         user = "This endpoint's schema cannot be applied to your user_endpoint_config; please tell its administrators."
         raise Unacceptable("options", f"the schema cannot be applied: {type(e).__name__}: {e}", user) from None
-    if error is not None:
-        reason = f"user_endpoint_config: {error.json_path[:500]}: {error.message}"
-        raise Unacceptable("options", f"options break the schema: {reason}", f"Not accepted by this endpoint: {reason}")
+
+
+def _checked(options: Mapping[str, Any], profile: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    schema, wanted = profile["schema"], profile["config"]["unknown_options"]
+    takes = taken(profile["templates"], profile["template"], schema)
+    given, faults_of_schema = dict(options), list[str]()
+    if schema is not None:
+        validator = jsonschema.validators.validator_for(schema)(schema)
+        given = faults.given(options, validator, schema)
+        faults_of_schema = faults.faults(validator, given, takes.names)
+    unknown = [] if wanted == "ignore" else [no_such(name, takes.names) for name in takes.unknown(given)[: faults.MOST]]
+    told = dict.fromkeys([*unknown, *faults_of_schema, takes.listed() if unknown else ""])
+    text = " ".join(filter(None, told))
+    if faults_of_schema or (unknown and wanted == "refuse" and takes.certain):
+        raise Unacceptable("options", f"user_endpoint_config: {text}", f"Not accepted by this endpoint: {text}")
+    return given, text

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -23,6 +25,10 @@ from mep.processes.render_protocol import MAX_CONFIG
 from mep.renderer.encoding import shell_escape, to_json
 from mep.renderer.refusal import Unacceptable
 
+_BESIDE = "template:"
+"""Stands before a template's name where Python has the name of a file."""
+_STRIPS = ("replace", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix")
+"""Methods of text that take something away."""
 _OTHERS = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
 """What brings another template in."""
 
@@ -78,6 +84,61 @@ def variables(templates: Mapping[str, str]) -> set[str] | None:
         return None
 
 
+@dataclass(frozen=True)
+class BareText:
+    """An option in a template whose JSON quotes are taken away. how: what takes them, as it is written."""
+
+    option: str
+    how: str
+    where: str
+
+
+def bare_texts(templates: Mapping[str, str]) -> Iterator[BareText]:
+    """The options that these templates print without quotes, so that what is in them may end the value they are in."""
+    for name, node in _nodes(templates, (nodes.Filter, nodes.Call, nodes.Getitem)):
+        inner, how = _takes_quotes(node)
+        if how and (option := _option(inner)):
+            yield BareText(option, how, f"{name}: line {node.lineno}")
+
+
+def defaults(templates: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
+    """The option, the value and the place of each `OPTION | default(VALUE)`."""
+    for name, node in _nodes(templates, (nodes.Filter,)):
+        match node:
+            case nodes.Filter(name="default" | "d", node=nodes.Name() as option, args=[nodes.Const() as value, *_]):
+                yield option.name, value.value, f"{name}: line {node.lineno}"
+
+
+def _nodes(templates: Mapping[str, str], kinds: tuple[type[nodes.Expr], ...]) -> Iterator[tuple[str, nodes.Expr]]:
+    for name, text in templates.items():
+        with contextlib.suppress(jinja2.TemplateSyntaxError, RecursionError, MemoryError, ValueError):
+            for node in _environment(templates).parse(text).find_all(kinds):
+                yield name, node
+
+
+def _takes_quotes(node: nodes.Expr) -> tuple[nodes.Expr | None, str]:
+    """What an expression takes the quotes of, and by what; an empty text: it takes none."""
+    match node:
+        case nodes.Filter(name="replace" | "trim" as how, args=arguments) if _quote_in(arguments):
+            return node.node, how
+        case nodes.Call(node=nodes.Getattr(attr=how) as of, args=arguments) if how in _STRIPS and _quote_in(arguments):
+            return of.node, f".{how}()"
+        case nodes.Getitem(arg=nodes.Slice(start=nodes.Const())):
+            return node.node, "[...]"
+    return None, ""
+
+
+def _quote_in(arguments: Sequence[nodes.Expr]) -> bool:
+    return bool(arguments) and isinstance(arguments[0], nodes.Const) and '"' in str(arguments[0].value)
+
+
+def _option(node: nodes.Expr | None) -> str | None:
+    """The name at the beginning of `name | filter | filter`, `name.key`, `name.method()`."""
+    while node is not None and not isinstance(node, nodes.Name):
+        node = getattr(node, "node", None)
+    return None if node is None else node.name
+
+
 def prepare(templates: Mapping[str, str]) -> None:
     """Compiles them ahead of `fill_in`, which will say what is wrong with one."""
     made = _environment(templates)
@@ -92,13 +153,24 @@ def fill_in(templates: Mapping[str, str], name: str, variables: Mapping[str, Any
         return _environment(templates).get_template(name).render(variables)
     except jinja2.UndefinedError as e:
         user = f"An option is missing from user_endpoint_config: {e.message}."
-        raise Unacceptable("template", f"{name}: {e.message} (no such option was given)", user) from None
+        where = _where(e) or name
+        raise Unacceptable("template", f"{where}: {e.message} (no such option was given)", user) from None
     except jinja2.TemplateSyntaxError as e:
         raise _broken(e.filename or name, f"line {e.lineno}: {e.message}") from None
     except MemoryError:
         raise
     except Exception as e:  # noqa: BLE001 - a template can raise anything
-        raise _broken(name, f"{type(e).__name__}: {e}") from None
+        raise _broken(_where(e) or name, f"{type(e).__name__}: {e}") from None
+
+
+def _where(error: BaseException) -> str | None:
+    """The file and the line of a template in which an error was raised; Jinja puts them into the traceback."""
+    places = [
+        f"{frame.f_code.co_filename.removeprefix(_BESIDE)}: line {line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename.startswith(_BESIDE)
+    ]
+    return places[-1] if places else None
 
 
 def _broken(name: str, reason: str) -> Unacceptable:
@@ -132,10 +204,15 @@ def _environment(templates: Mapping[str, str]) -> jinja2.Environment:
 @functools.lru_cache(maxsize=1)
 def _environment_of(texts: tuple[tuple[str, str], ...]) -> jinja2.Environment:
     templates = dict(texts)
+
+    def load(name: str) -> tuple[str, str, None] | None:
+        plain = plain_name(name) or ""
+        return (templates[plain], f"{_BESIDE}{plain}", None) if plain in templates else None
+
     # What `append` and `update` change is this process's, which handles one request and ends.
     made = jinja2.sandbox.SandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(lambda name: templates.get(plain_name(name) or "")),
+        loader=jinja2.FunctionLoader(load),
     )
     made.filters["shell_escape"] = shell_escape
     made.policies["json.dumps_function"] = to_json

@@ -19,10 +19,20 @@ class SealedFile(Protocol):
 
 @dataclass(frozen=True)
 class RenderedConfig:
-    """A user endpoint's configuration: YAML, in UTF-8, as the render child wrote it. Nobody of ours looks into it."""
+    """A user endpoint's configuration: YAML, in UTF-8, as the render child wrote it. Nobody of ours looks into it.
+
+    A NUL, which is in no YAML, stands before what the user is to know of the options, if there is anything.
+    """
 
     file: SealedFile
 
     def read(self) -> str:
         """The text, for who must put it into another one."""
-        return self.file.read().decode("utf-8", "replace")
+        return self._parts()[0]
+
+    def warning(self) -> str:
+        """Sentences for the user, as the render child wrote them; empty: none."""
+        return self._parts()[2]
+
+    def _parts(self) -> tuple[str, str, str]:
+        return self.file.read().decode("utf-8", "replace").partition("\0")

@@ -14,6 +14,8 @@ from typing import Any
 from mep.monitor.stages import admission
 from mep.privileged import kernel
 from mep.processes.helper import MARK
+from mep.processes.printable import escaped
+from mep.processes.render_protocol import MAX_REASON
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
@@ -98,6 +100,8 @@ def _handover(profile: Profile, identity: MappedIdentity, rendered: RenderedConf
             "globus_matched_identity": identity.identity,
         },
     }
+    if warning := rendered.warning():
+        handover["ep_info"]["warning"] = escaped(warning[:MAX_REASON])
     if profile.config.allowed_functions is not None:
         handover["allowed_functions"] = list(profile.config.allowed_functions)
     return handover

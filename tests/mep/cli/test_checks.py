@@ -109,6 +109,51 @@ def test_an_option_that_no_template_reads(profile_directory: Path) -> None:
     assert "'WORKERS'" not in notes
 
 
+@pytest.mark.parametrize(
+    ("schema", "template", "told"),
+    [
+        (
+            {"A": {}},
+            "{{ A }}{{ B | default(1) }}",
+            "the template reads an option 'B' that is not in the schema, so it may have",
+        ),
+        (
+            {"A": {"type": "integer"}},
+            "{{ A | default('x') }}",
+            "line 2: default('x') of 'A' breaks the schema: it takes a whole number",
+        ),
+        ({"A": {"$ref": "https://x.example/a"}}, "{{ A | default(1) }}", "$ref 'https://x.example/a' is elsewhere"),
+        (
+            {"A": {"type": "string"}},
+            "{{ A | default('') | replace('\"', '') }}",
+            "line 2: `replace` takes the quotes of 'A' away",
+        ),
+        ({"A": {}}, "{{ A[1:-1] }}", "line 2: `[...]` takes the quotes of 'A' away"),
+        ({"A": {}}, "{{ A.strip('\"') }}", "line 2: `.strip()` takes the quotes of 'A' away"),
+    ],
+)
+def test_template_and_schema_that_do_not_fit(
+    profile_directory: Path, schema: dict[str, Any], template: str, told: str
+) -> None:
+    (profile_directory / "user_config_schema.json").write_text(json.dumps({"properties": schema}))
+    (profile_directory / "user_config_template.yaml.j2").write_text(
+        f"engine: {{type: ThreadPoolEngine}}\n# {template}\n"
+    )
+    assert told in said(profile_directory, NOTE)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ A | replace(' ', '_') }}", "{{ A.split()[0] }}", "{{ A[0] }}", "{{ N[1:-1] }}"]
+)
+def test_quotes_that_stay_or_cannot_matter(profile_directory: Path, template: str) -> None:
+    schema = {"properties": {"A": {"type": "string"}, "N": {"type": "string", "pattern": "^[a-z]*$"}}}
+    (profile_directory / "user_config_schema.json").write_text(json.dumps(schema))
+    (profile_directory / "user_config_template.yaml.j2").write_text(
+        f"engine: {{type: ThreadPoolEngine}}\n# {template}\n"
+    )
+    assert "takes the quotes" not in said(profile_directory, NOTE)
+
+
 def test_no_function_at_all(profile_directory: Path) -> None:
     assert "no function may run" in said(configured(profile_directory, allowed_functions=[]), NOTE)
 

@@ -33,5 +33,5 @@ def test_templates_of_earlier_profiles_are_not_kept() -> None:
     with ours, theirs:
         serving = server._Server(ours, prepare, answer.answer)
         for number in range(4):
-            serving._know(SealedFile.of(json.dumps({"templates": {"t": f"a: {number}"}}).encode()))
+            serving._know(SealedFile.of(json.dumps({"template": "t", "templates": {"t": f"a: {number}"}}).encode()))
     assert [reference() is not None for reference in made] == [False, False, False, True]
