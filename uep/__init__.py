@@ -13,6 +13,7 @@ Files, in the process of the endpoint, on its one event loop:
 `idle`           the rules by which an endpoint stops by itself
 `report_pipe`    words to the manager
 `audit`          records of a high-assurance endpoint
+`pinned`         tasks whose code must have a hash that the site has pinned
 `error_results`  results that the endpoint itself makes, when no worker could
 
 Rooms:

@@ -207,7 +207,8 @@ class Endpoint:
             await self._refuse(preparation.failure(error, self._engine))
         storage = self._preparation.result()
         outbox = Outbox(storage.journal, storage.results, self._count_forwarded)
-        dispatcher = Dispatcher(self._engine, self._audit(), self._allowed_functions())
+        pinned = self._handover.pinned_functions
+        dispatcher = Dispatcher(self._engine, self._audit(), self._allowed_functions(), pinned)
         inbox = Inbox(dispatcher, storage.journal, outbox, storage.interrupted, self._stop_by_request)
         self._history = idle.History(inbox.received, self._forwarded)
         self._heartbeats.engine_runs = True

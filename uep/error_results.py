@@ -16,6 +16,7 @@ from wire.messages import ErrorDetails, MessageError, Result, Transition, pack, 
 
 TOLD = 6
 """Attempts at a task that its error tells of, when there were more."""
+NOT_ALLOWED = "FUNCTION_NOT_ALLOWED"
 EXECUTION_ERROR = ErrorDetails("RemoteExecutionError", "An error occurred during the execution of this task")
 
 
@@ -28,7 +29,7 @@ def not_allowed(task_id: str, function_id: str | None, endpoint_id: str) -> byte
     """Makes the result of a task whose function the site does not allow here."""
     text = f"Function {function_id} is not permitted on endpoint {endpoint_id}"
     details = {"fid": function_id, "eid": endpoint_id}
-    return pack(Result(task_id, text, details, ErrorDetails("FUNCTION_NOT_ALLOWED", text)))
+    return pack(Result(task_id, text, details, ErrorDetails(NOT_ALLOWED, text)))
 
 
 def stopped_while_running(task_id: str, why: str = "") -> bytes:

@@ -1,15 +1,17 @@
 """Reads and checks what the manager hands over: one JSON object on descriptor 0.
 
 `cli` calls `take_input` once and `decode` on what it got. The keys are those of the public user endpoint program
-(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and three of ours: `report_fd`,
+(`amqp_creds`, `config`, `ep_info`, `mem_fd`, `enckey`, `allowed_functions`, `audit_fd`) and four of ours: `report_fd`,
 the descriptor of `uep.report_pipe`; `revived`: it is started again by a command that an earlier one had; `request_id`,
-which the admin has in journal and audit trail. An unknown key is ignored, so that the manager may be newer.
+which the admin has in journal and audit trail; `pinned_functions`, see `uep.pinned`. An unknown key is ignored, so that
+the manager may be newer.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from wire.queues import QueueInfoError, read_credentials, read_endpoint_id
 
 READ_SIZE = 1 << 16
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class HandOverError(ValueError):
@@ -29,7 +32,7 @@ class HandOver:
 
     `credentials` is `amqp_creds` as it came; `facts` goes into every heartbeat; `credentials_fd` and `key` (both or
     neither) are for `uep.broker.credentials`; `allowed_functions` overrides the configuration's when
-    `restricts_functions`.
+    `restricts_functions`; `pinned_functions` has the SHA-256 of each function that may run, by its id.
     """
 
     endpoint_id: str
@@ -40,6 +43,7 @@ class HandOver:
     key: str | None = field(default=None, repr=False)
     restricts_functions: bool = False
     allowed_functions: frozenset[str] | None = None
+    pinned_functions: Mapping[str, str] | None = None
     audit_fd: int | None = None
     report_fd: int | None = None
     revived: bool = False
@@ -86,6 +90,7 @@ def decode(raw: bytes) -> HandOver:
         key=key if fd is not None else None,
         restricts_functions="allowed_functions" in data,
         allowed_functions=_functions(data.get("allowed_functions")),
+        pinned_functions=_pinned(data.get("pinned_functions")),
         audit_fd=_descriptor(data, "audit_fd"),
         report_fd=_descriptor(data, "report_fd"),
         revived=data.get("revived") is True,
@@ -114,6 +119,14 @@ def _functions(value: object) -> frozenset[str] | None:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise HandOverError("allowed_functions: expected a list of function ids")
     return frozenset(v.lower() for v in value)
+
+
+def _pinned(value: object) -> Mapping[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(v, str) and _SHA256.fullmatch(v) for v in value.values()):
+        raise HandOverError("pinned_functions: expected the SHA-256 of each function, by its id")
+    return {key.lower(): digest for key, digest in value.items()}
 
 
 def _descriptor(data: Mapping[str, Any], key: str) -> int | None:

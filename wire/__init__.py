@@ -12,6 +12,7 @@
 `pending`, `pika_errors`   parts of a connection: what waits for an answer; pika's errors in our words
 `time_limit`   waits with a time limit
 `listeners`    who listens on a port of this host, and who may
+`function_code`  the parts of a task as the SDK packs them; the hash of a function
 `failure_notice`   tells the service that a user endpoint could not start
 `stop_request`   asks a user endpoint to stop
 `redaction`    keeps passwords out of every text that people read

@@ -30,6 +30,7 @@ def test_optional_keys_may_be_missing() -> None:
     got = decode(handover(future_key=1))
     assert (got.credentials_fd, got.key, got.report_fd, got.audit_fd) == (None, None, None, None)
     assert not got.restricts_functions
+    assert got.pinned_functions is None
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,8 @@ def test_optional_keys_may_be_missing() -> None:
         ({"report_fd": "4"}, "report_fd: expected a descriptor number"),
         ({"allowed_functions": "f"}, "allowed_functions"),
         ({"enckey": 5}, "enckey"),
+        ({"pinned_functions": ["f"]}, "pinned_functions"),
+        ({"pinned_functions": {"f": "0F" * 32}}, "pinned_functions"),
     ],
 )
 def test_wrong(changes: dict[str, Any], says: str) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from uep import error_results
+from uep import error_results, pinned
 from uep.audit import Audit
 from uep.engines.base import Engine, TaskRequest
 from wire.consumer import Delivery
@@ -21,12 +21,23 @@ log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Runs tasks on `engine`; with `allowed_functions` only those functions."""
+    """Runs tasks on `engine`; with `allowed_functions` only those functions.
 
-    def __init__(self, engine: Engine, audit: Audit, allowed_functions: frozenset[str] | None = None) -> None:
+    pinned_functions: the SHA-256 of their code, when the site has pinned it; then no other function runs, whatever is
+        in `allowed_functions`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        audit: Audit,
+        allowed_functions: frozenset[str] | None = None,
+        pinned_functions: Mapping[str, str] | None = None,
+    ) -> None:
         self._engine = engine
         self._audit = audit
-        self._allowed = allowed_functions
+        self._pinned = pinned_functions
+        self._allowed = allowed_functions if pinned_functions is None else frozenset(pinned_functions)
 
     @property
     def works(self) -> bool:
@@ -44,8 +55,15 @@ class Dispatcher:
             return
         try:
             task = _task_request(task_id, delivery)
+            if self._pinned is not None:
+                task = pinned.check(task, str(function), self._pinned[str(function).lower()])
         except (ValueError, TypeError, RecursionError) as e:
             answer(error_results.failure(task_id, f"Failed to start task: {e}"))
+            return
+        except pinned.NotPinned as e:
+            log.warning("task %s: %s", task_id, e)
+            self._audit.record("FAILED", task_id, function, "Not as pinned on endpoint")
+            answer(error_results.failure(task_id, str(e), error_results.NOT_ALLOWED))
             return
         self._audit.record("EXEC_START", task_id, function)
         self._engine.submit(task).add_done_callback(lambda done: self._finished(task_id, function, answer, done))

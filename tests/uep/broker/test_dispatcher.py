@@ -7,12 +7,13 @@ import uuid
 from pathlib import Path
 
 import pytest
+from globus_compute_sdk.serialize import ComputeSerializer
 
 from tests.uep.broker.stubs import StubEngine, delivery
 from uep.audit import Audit
 from uep.broker.dispatcher import Dispatcher
 from uep.workers.serialization import RESULT_LIMIT
-from wire import messages
+from wire import function_code, messages
 
 TASK, FUNCTION = str(uuid.uuid4()), str(uuid.uuid4())
 
@@ -64,3 +65,27 @@ def test_a_result_is_no_larger_than_the_service_takes(tmp_path: Path) -> None:
     details = result(answers).error_details
     assert details is not None
     assert details.code == "MaxResultSizeExceeded"
+
+
+def test_tasks_are_held_to_the_pins_of_their_functions(tmp_path: Path) -> None:
+    """What is not as pinned is told and on record, and the engine never sees it."""
+    engine, answers = StubEngine(tmp_path), []
+    reader, writer = os.pipe()
+    code, packed = "st\nf:def f(): pass", ComputeSerializer.pack_buffers(["11\n[]", "11\n{}"])
+    pins = {FUNCTION: function_code.sha256(code)}
+    dispatcher = Dispatcher(engine, Audit(writer, pytest.fail), frozenset(), pins)
+    for tag, sent in enumerate((code, code + " ")):
+        body = messages.pack(messages.Task(TASK, ComputeSerializer.pack_buffers([sent]) + packed))
+        dispatcher.submit(TASK, delivery(tag, TASK, body, function_uuid=FUNCTION.upper()), answers.append)
+    assert [task.body for task in engine.requests] == [
+        messages.pack(messages.Task(TASK, ComputeSerializer.pack_buffers([code]) + packed))
+    ]
+    details = result(answers).error_details
+    assert details is not None
+    assert details.code == "FUNCTION_NOT_ALLOWED"
+    assert os.read(reader, 1000).decode().endswith(" FAILED - Not as pinned on endpoint")
+    dispatcher.submit(TASK, delivery(3, TASK), answers.append)
+    assert len(engine.requests) == 1
+    assert "is not permitted" in result(answers[1:]).data
+    os.close(reader)
+    os.close(writer)
