@@ -14,7 +14,6 @@ import os
 import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mep.processes.bounded_output import BoundedOutput
@@ -23,6 +22,7 @@ from mep.processes.printable import escaped
 from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.processes.time_limit import within
+from mep.profile.programs import is_our_user_endpoint
 from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
 
@@ -30,7 +30,6 @@ TIME_LIMIT = 60.0
 """Seconds for all configurations. Python packages may lie on a slow file system."""
 MAX_OUTPUT = 4 * 2**20
 LIMITS = {resource.RLIMIT_CPU: 60, resource.RLIMIT_FSIZE: 64 << 20, resource.RLIMIT_CORE: 0}
-_OURS = "mep-uep"
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ async def ask(
     scripts: bool = False,
 ) -> list[Verdict]:
     """What the program of `command` says of each configuration. Raises NotAsked."""
-    if not any(Path(word).name == _OURS for word in command):
-        raise NotAsked(f"uep_command is not {_OURS}: what it thinks of the configuration is known only when it starts")
+    if not is_our_user_endpoint(command):
+        raise NotAsked("uep_command is not mep-uep: what it thinks of the configuration is known only when it starts")
     argv = [*command, "--check", *(["--scripts"] if scripts else [])]
     with BoundedOutput(MAX_OUTPUT) as out, BoundedOutput(MAX_OUTPUT) as err:
         process = await _start(argv, environment, json.dumps(configurations), account, out, err)

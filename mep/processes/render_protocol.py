@@ -12,8 +12,9 @@ from the server   READY    0
 DIALOGUE says the same; `answering` holds the server to it. Its children have no say in it: each reads the files of one
 question and writes one, which the server seals and passes on unread.
 
-Files of RENDER, each a JSON object: what is the profile's {template, templates, schema, config}; the options and the
-runtime as the client has sent them; the template variables {mapped_identity, env} of this request.
+Files of RENDER, each a JSON object: what is the profile's {template, templates, schema, config, words_only: whether the
+client's texts must be plain words}; the options and the runtime as the client has sent them; the template variables
+{mapped_identity, env} of this request.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ FILES
   config.py              `ManagerConfig`: config.yaml, and the table of its keys
   keys.py                how a key is declared
   sections/              the keys that have keys of their own: accounts, limits, resources, pam
+  functions.py           what an entry of `allowed_functions` says
   client_credentials.py  `ClientCredentials`: what registers an endpoint when nobody has logged in
   mapping_documents.py   the identity mapping as text that is known to be in order
   accepted.py           the profile that was accepted last, as it is kept

@@ -99,7 +99,11 @@ class ManagerConfig:
         "mep-map", Takes.TEXT, "the account of the mapper and of mapping programs without `run_as`"
     )
     allowed_functions: tuple[str, ...] | None = key(
-        None, Takes.UUIDS, "UUIDs of the only functions that may run", shown="all"
+        None,
+        Takes.FUNCTIONS,
+        "UUIDs of the only functions that may run, or all of them with the hash of their code, `UUID@sha256:HEX`: see "
+        "[Pinned functions](#pinned-functions)",
+        shown="all",
     )
     amqp_port: int | None = key(
         None,

@@ -24,6 +24,7 @@ class Takes(enum.Enum):
     FLAG = enum.auto()
     UUID = enum.auto()
     UUIDS = enum.auto()
+    FUNCTIONS = enum.auto()
     PERIOD = enum.auto()
     GRACE_PERIOD = enum.auto()
     PORT = enum.auto()

@@ -19,6 +19,11 @@ _MAX_SCRIPTS = 5
 """Scripts that are each the interpreter of the next; the kernel follows no more."""
 
 
+def is_our_user_endpoint(command: Sequence[str]) -> bool:
+    """Whether a `uep_command` runs our user endpoint, perhaps through a wrapper: it has that name."""
+    return any(Path(word).name == "mep-uep" for word in command)
+
+
 def obstacle(program: Path) -> str | None:
     """What keeps ordinary users from executing `program`, with the remedy; None when nothing does."""
     at = program

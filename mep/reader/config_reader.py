@@ -11,11 +11,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
 from mep.profile.keys import Key, Section, declared
+from mep.profile.programs import is_our_user_endpoint
 from mep.reader.values import READERS, Wrong
 from mep.reader.yaml_text import Entry, load_entries
+
+_UEP = ManagerConfig.uep_command
 
 
 def read_config(path: Path, text: str) -> ManagerConfig:
@@ -74,10 +78,18 @@ def _read_section(section: Section, value: Any) -> Any:
 
 
 def _contradictions(values: Mapping[str, Any], lines: Mapping[str, int]) -> list[str]:
+    problems = []
     if values.get("high_assurance") and "audit_log_path" not in values:
         line = lines["high_assurance"]
-        return [f"line {line}: high_assurance: true needs audit_log_path, the file that has every decision on record"]
-    return []
+        problems.append(
+            f"line {line}: high_assurance: true needs audit_log_path, the file that has every decision on record"
+        )
+    if functions.pins(values.get("allowed_functions")) and not is_our_user_endpoint(values.get("uep_command", _UEP)):
+        problems.append(
+            f"line {lines['uep_command']}: uep_command: only our user endpoint, mep-uep, holds tasks to the hashes of"
+            " allowed_functions; leave out this key, or the hashes"
+        )
+    return problems
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

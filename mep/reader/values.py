@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mep.processes.printable import quoted
+from mep.profile import functions
 from mep.profile.keys import Takes
 from mep.request import account
 
@@ -89,6 +90,29 @@ def _uuids(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise Wrong("expected a list of UUIDs")
     return tuple(map(_uuid, value))
+
+
+def _functions(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise Wrong("expected a list of UUIDs, each perhaps with the hash of its code: UUID@sha256:HEX")
+    entries = tuple(map(_function, value))
+    plain = [entry for entry in entries if functions.MARK not in entry]
+    if 0 < len(plain) < len(entries):
+        raise Wrong(
+            f"some functions are pinned (UUID@sha256:HEX), and these are not: {', '.join(plain)}; the service can have"
+            " any code run under their ids, so pin them, too: mep functions pin"
+        )
+    if not plain and len(functions.pins(entries)) < len(entries):
+        raise Wrong("a function is there twice; leave one of them out")
+    return entries
+
+
+def _function(value: Any) -> str:
+    """As `mep.profile.functions` has it."""
+    name, mark, digest = str(value).partition(functions.MARK)
+    if mark and not functions.SHA256.fullmatch(digest.lower()):
+        raise Wrong(f"expected UUID@sha256: and 64 hexadecimal digits, got {value!r:.120}")
+    return f"{_uuid(name)}{mark}{digest.lower()}" if isinstance(value, str) else _uuid(value)
 
 
 def _seconds(least: float, as_it_is: bool = False) -> Callable[[Any], float]:
@@ -250,6 +274,7 @@ READERS: Mapping[Takes, Callable[[Any], Any]] = {
     Takes.FLAG: _flag,
     Takes.UUID: _uuid,
     Takes.UUIDS: _uuids,
+    Takes.FUNCTIONS: _functions,
     Takes.PERIOD: _seconds(1, as_it_is=True),
     Takes.GRACE_PERIOD: _seconds(0),
     Takes.PORT: _port,

@@ -12,6 +12,7 @@ from typing import Any
 import globus_sdk
 
 from mep import __version__
+from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
 from mep.registration.errors import told
@@ -60,7 +61,7 @@ def _document(profile: Profile, local_user: str) -> dict[str, Any]:
         "multi_user": True,
         "public": config.public,
         "high_assurance": config.high_assurance,
-        "allowed_functions": None if config.allowed_functions is None else list(config.allowed_functions),
+        "allowed_functions": None if config.allowed_functions is None else functions.ids(config.allowed_functions),
         "authentication_policy": config.authentication_policy,
         "subscription_uuid": config.subscription_id,
         "admins": None if config.admins is None else list(config.admins),

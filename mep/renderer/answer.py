@@ -68,6 +68,9 @@ def _render(profile: Mapping[str, Any], given: Any, runtime: Any, request: Mappi
     options.check_values("user_endpoint_config", given)
     options.check_values("user_runtime", runtime)
     given, told = options.check_options(given, profile)
+    if profile.get("words_only"):
+        options.check_plain(given)
+        runtime = options.plain_only(runtime)
     identity = request["mapped_identity"]
     account = identity.get("local", {})
     reserved = {

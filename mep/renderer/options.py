@@ -6,6 +6,7 @@ Used in a child of the render server. Schemas are the admin's and trusted; what 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ MAX_DEPTH = 64
 """Lists and objects within each other."""
 MAX_VALUES = 100_000
 """Values in user_endpoint_config, and in user_runtime: lists, objects, and what they hold."""
+
+_PLAIN = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:,@+-]{0,127})?", re.ASCII)
+"""No space, quote, slash or sign by which a shell, a job script or a program takes more than one word from it."""
 
 _Place = tuple[Any, Any]
 """Where a value is: the place of the list or object that holds it, and the index or key. The first place has None."""
@@ -80,6 +84,24 @@ def _unusable(place: _Place, problem: str) -> Unacceptable:
         owner, step = owner
     reason = f"{step}{''.join(reversed(steps))[:500]}: {problem}"
     return Unacceptable("options", reason, f"Not accepted by this endpoint: {reason}.")
+
+
+def check_plain(options: Mapping[str, Any]) -> None:
+    """Refuses texts that could become code in a template: where functions are pinned, options are no way round them."""
+    for place, _, item in _walk("user_endpoint_config", options):
+        key = place[1] if place[0] is not None else ""
+        if any(isinstance(text, str) and not _PLAIN.fullmatch(text) for text in (key, item)):
+            problem = "more than a plain word, which an endpoint with pinned functions does not take: letters, digits"
+            raise _unusable(place, f"{problem} and . : , @ + - _ within it")
+
+
+def plain_only(value: Any) -> Any:
+    """The value with nothing in place of each text that `check_plain` would refuse."""
+    if isinstance(value, dict):
+        return {key: plain_only(inner) for key, inner in value.items() if _PLAIN.fullmatch(key)}
+    if isinstance(value, list):
+        return [plain_only(inner) for inner in value]
+    return "" if isinstance(value, str) and not _PLAIN.fullmatch(value) else value
 
 
 def check_options(options: Mapping[str, Any], profile: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

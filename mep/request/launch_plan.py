@@ -28,7 +28,8 @@ class LaunchPlan:
     directory: the working directory; None for the account's home.
     pam: the PAM service that the account goes through, if any. audited: it tells of each task (high assurance).
     umask: of the program; None leaves it to PAM, or means 077. group_rule: by which the account was admitted.
-    configuration: the beginning of the digest of the profile that it was made from.
+    configuration: the beginning of the digest of the profile that it was made from. functions: tells apart which
+    functions it may run.
     """
 
     argv: tuple[str, ...]
@@ -40,6 +41,7 @@ class LaunchPlan:
     pam: str | None
     audited: bool
     configuration: str
+    functions: str = ""
     umask: int | None = None
     directory: str | None = None
     group_rule: GroupRule = field(default_factory=GroupRule)

@@ -27,9 +27,9 @@ from mep.request.account import Account, ShellFault
 from mep.request.credentials import Credentials
 from mep.request.start_endpoint import StartEndpoint
 
-_FORMAT = 5
+_FORMAT = 6
 """Of state.json. Whoever changes what is written raises it, and goes on reading what the version before wrote."""
-_READABLE = (1, 2, 3, 4, 5)
+_READABLE = (1, 2, 3, 4, 5, 6)
 _ASKED_BEFORE_3 = {
     State.STARTING: State.STARTING_ASKED,
     State.RUNNING: State.RUNNING_ASKED,
@@ -61,6 +61,7 @@ def save(endpoint: UserEndpoint) -> None:
         "audit_session": endpoint.audit_session,
         "worked": endpoint.worked,
         "configuration": endpoint.configuration,
+        "functions": endpoint.functions,
         "state": endpoint.state.value,
         "remembered_until": endpoint.remembered_until,
     }
@@ -90,6 +91,7 @@ def load(folder: Path) -> UserEndpoint:
             audit_session=_maybe(int, facts.get("audit_session")),
             worked=_of(bool, facts.get("worked", False)),
             configuration=_of(str, facts.get("configuration", "")),
+            functions=_maybe(str, facts.get("functions")),
             state=_state(facts),
             remembered_until=_of(float, facts["remembered_until"]),
             adopted=True,

@@ -105,6 +105,7 @@ async def spawn(
                 started=time.monotonic(),
                 state=state,
                 configuration=plan.configuration,
+                functions=plan.functions,
             )
             record.save(endpoint)
             await _within(PAM_TIMEOUT, report.held(started.report), plan, "pam" if plan.pam else "account")

@@ -32,6 +32,7 @@ from mep.monitor.endpoints.timers import Timers
 from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.processes import reaping
 from mep.processes.time_limit import within
+from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.request.credentials import Credentials
 from mep.request.launch_plan import LaunchPlan
@@ -156,10 +157,20 @@ class EndpointTable:
             return
         self._watch(endpoint)
         _refresh_credentials(endpoint)  # the manager before may have died while it wrote the file
-        if self._config().high_assurance and endpoint.audit is None:
-            log.warning("%s was started when nothing had to be audited; stopping it", endpoint.name)
-            endpoint.reason = "the manager stopped it: it was started when nothing had to be audited"
+        if why := self._outdated(endpoint):
+            log.warning("%s was started %s; stopping it", endpoint.name, why)
+            endpoint.reason = f"the manager stopped it: it was started {why}"
             self._happens(endpoint, Event.STOP)
+
+    def _outdated(self, endpoint: UserEndpoint) -> str:
+        """Why one that an earlier manager started may not go on; empty when it may."""
+        config = self._config()
+        if config.high_assurance and endpoint.audit is None:
+            return "when nothing had to be audited"
+        is_known = endpoint.functions is not None or functions.pins(config.allowed_functions)
+        if is_known and endpoint.functions != functions.fingerprint(config.allowed_functions):
+            return "when other functions were allowed"
+        return ""
 
     def release(self) -> None:
         """Looks after nothing any more: what happens from now on is for the next manager to find."""

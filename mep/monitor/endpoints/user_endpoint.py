@@ -51,7 +51,7 @@ class UserEndpoint:
     checked_in_after: seconds from start to first heartbeat; None until then, or when its program does not say.
     scope: the unit of systemd that holds it and all that it starts; None without systemd.
     audit_session: the kernel's number for it and all that it starts; None where the kernel gave it none of its own.
-    worked: it has delivered a result. configuration: of the plan that it was started by.
+    worked: it has delivered a result. configuration, functions: of the plan that it was started by; None: not known.
     said: the words that it has said to this manager. reason, detail: why it ends, for its user and the admin, and what
     only the admin gets; its own last words, and at its end what the manager knows of it.
     jobs: what it says of batch jobs from which no worker comes. jobs_told: how often it has said so to this manager.
@@ -75,6 +75,7 @@ class UserEndpoint:
     audit_session: int | None = None
     worked: bool = False
     configuration: str = ""
+    functions: str | None = ""
     state: State = State.STARTING
     remembered_until: float = 0.0
     checked_in_after: float | None = None

@@ -16,6 +16,7 @@ from mep.privileged import kernel
 from mep.processes.helper import MARK
 from mep.processes.printable import escaped
 from mep.processes.render_protocol import MAX_REASON
+from mep.profile import functions
 from mep.profile.profile import Profile
 from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
@@ -51,6 +52,7 @@ def make(
         pam=profile.config.pam.service_name if profile.config.pam.enable else None,
         audited=profile.config.high_assurance,
         configuration=profile.digest[:12],
+        functions=functions.fingerprint(profile.config.allowed_functions),
         umask=profile.config.umask,
         group_rule=admission.group_rule(profile.config.accounts),
     )
@@ -103,5 +105,8 @@ def _handover(profile: Profile, identity: MappedIdentity, rendered: RenderedConf
     if warning := rendered.warning():
         handover["ep_info"]["warning"] = escaped(warning[:MAX_REASON])
     if profile.config.allowed_functions is not None:
-        handover["allowed_functions"] = list(profile.config.allowed_functions)
+        pins = functions.pins(profile.config.allowed_functions)
+        # A program that knows no pins gets an empty list, and runs nothing.
+        handover["allowed_functions"] = [] if pins else functions.ids(profile.config.allowed_functions)
+        handover |= {"pinned_functions": pins} if pins else {}
     return handover

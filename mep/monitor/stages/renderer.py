@@ -39,6 +39,7 @@ from mep.processes.render_protocol import (
 from mep.processes.replaceable import Lost, Replaceable
 from mep.processes.sealed_file import SealedFile
 from mep.processes.time_limit import within
+from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
 from mep.request.account import Account
@@ -119,6 +120,7 @@ class Renderer:
                 "templates": profile.templates,
                 "schema": profile.schema,
                 "config": _config_variable(profile.config),
+                "words_only": bool(functions.pins(profile.config.allowed_functions)),
             }
             self._newest = profile, _sealed(common)
         return self._newest[1]

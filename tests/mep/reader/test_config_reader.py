@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.profile.keys import Key, Section, Takes, declared
 from mep.profile.sections.accounts import AccountPolicy
@@ -164,6 +165,46 @@ def test_high_assurance_needs_a_trail() -> None:
     assert (config.high_assurance, config.audit_log_path) == (True, Path("/var/log/audit"))
     assert not KEYS["high_assurance"].reload
     assert not KEYS["audit_log_path"].reload
+
+
+ONE, TWO = (f"6d0b5a52-7d5b-4a4e-9f5a-0c7d3b1f5e0{digit}" for digit in "12")
+HASH = "0123456789abcdef" * 4
+
+
+def test_functions_are_pinned_by_the_hash_of_their_code() -> None:
+    text = f"allowed_functions:\n- {ONE.upper()}@sha256:{HASH.upper()}\n- {TWO}@sha256:{HASH}\n"
+    config = read_config(PATH, text)
+    assert config.allowed_functions == (f"{ONE}@sha256:{HASH}", f"{TWO}@sha256:{HASH}")
+    assert functions.ids(config.allowed_functions) == [ONE, TWO]
+    assert functions.pins(config.allowed_functions) == {ONE: HASH, TWO: HASH}
+    assert functions.pins(read_config(PATH, f"allowed_functions: [{ONE}]").allowed_functions) == {}
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        (f"{ONE}@sha256:{HASH}, {TWO}", f"these are not: {TWO}; "),
+        (f"{ONE}@sha256:{HASH}, {ONE}@sha256:{HASH}", "there twice"),
+        (f"{ONE}@sha256:{HASH[1:]}", "64 hexadecimal digits"),
+        (f"{ONE}@sha256:{HASH[1:]}g", "64 hexadecimal digits"),
+        (f"'{ONE}@sha256:'", "64 hexadecimal digits"),
+        (f"x@sha256:{HASH}", "expected a UUID, got 'x'"),
+        (f"{ONE}@md5:{HASH}", "expected a UUID"),
+        (f"{{{ONE}: 'sha256:{HASH}'}}", "expected a UUID"),
+    ],
+)
+def test_pins_that_are_none_are_refused(entries: str, says: str) -> None:
+    text = problems(f"allowed_functions: [{entries}]\n")
+    assert text.startswith(f"{PATH}: line 1: allowed_functions: ")
+    assert says in text
+
+
+def test_pins_need_our_user_endpoint() -> None:
+    pinned = f"allowed_functions: ['{ONE}@sha256:{HASH}']\n"
+    public = "uep_command: [/opt/gce/bin/globus-compute-endpoint, _start-user-endpoint]\n"
+    assert "line 2: uep_command: only our user endpoint" in problems(pinned + public)
+    assert read_config(PATH, f"allowed_functions: [{ONE}]\n{public}").uep_command[1] == "_start-user-endpoint"
+    assert read_config(PATH, pinned + "uep_command: [/usr/bin/nice, /opt/mep/bin/mep-uep]\n").uep_command
 
 
 def test_the_profile_that_is_made_has_limits_and_its_examples_can_be_used(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ class Earlier:
         audited: bool = False,
         program: tuple[str, ...] = ("/bin/sleep", "3600"),
         scope: str | None = None,
+        functions: str | None = "",
     ) -> int:
         """Its pid. remembered_for: seconds for which its newest command is remembered from now on."""
         folder = self.run_directory / command.name
@@ -129,6 +130,7 @@ class Earlier:
             started=now,
             executed=executed,
             scope=scope,
+            functions=functions,
             state=state,
             remembered_until=now + remembered_for if remembered_for else 0.0,
         )

@@ -18,6 +18,7 @@ from mep.monitor.containment import cgroups
 from mep.monitor.containment.limits_met import LimitMet, Watched
 from mep.monitor.endpoints import record, table
 from mep.monitor.endpoints.lifecycle import State
+from mep.profile import functions
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.credentials import StubSealer, facts, in_file, inside, plain
 from tests.mep.monitor.endpoints.conftest import TableMaker
@@ -426,6 +427,44 @@ def test_one_that_cannot_be_audited_is_stopped(
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "goes_on"),
+    [
+        (["a"], ["a"], True),
+        (None, None, True),
+        (["a"], ["b"], False),
+        (["a"], None, False),
+        (None, ["a"], False),
+        (["a@sha256:00"], ["a@sha256:01"], False),
+        (["a"], ["a@sha256:01"], False),
+        ("of an earlier version", ["a"], True),
+        ("of an earlier version", ["a@sha256:01"], False),
+    ],
+)
+def test_one_that_may_run_other_functions_than_now_is_stopped(
+    make_table: TableMaker,
+    earlier: Earlier,
+    command: StartEndpoint,
+    heard: Heard,
+    before: list[str] | str | None,
+    now: list[str] | None,
+    goes_on: bool,
+) -> None:
+    async def story() -> None:
+        known = None if isinstance(before, str) else functions.fingerprint(before)
+        pid = earlier.start(command, functions=known)
+        (endpoint,) = make_table(allowed_functions=None if now is None else tuple(now)).adopt()
+        if goes_on:
+            assert endpoint.reason == ""
+            assert earlier.runs(pid)
+            return
+        assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGTERM
+        await aiountil(lambda: heard.exits, "its end")
+        assert endpoint.reason == "the manager stopped it: it was started when other functions were allowed"
+
+    asyncio.run(story())
+
+
 # What ended while no manager ran
 
 
@@ -551,7 +590,7 @@ def test_one_whose_record_cannot_be_read_is_asked_to_stop(
     async def story() -> None:
         pid = earlier.start(command)
         path = earlier.run_directory / command.name / "state.json"
-        path.write_text(path.read_text().replace('"format": 5', '"format": 99'))
+        path.write_text(path.read_text().replace('"format": 6', '"format": 99'))
         assert make_table().adopt() == []
         assert await asyncio.to_thread(earlier.wait, pid) == -signal.SIGTERM
         assert "cannot be adopted" in caplog.text

@@ -64,3 +64,23 @@ def test_a_plan_shows_no_password(planned: plan.LaunchPlan, command: StartEndpoi
     assert "amqp_creds" not in planned.handover
     assert planned.credentials is command.credentials.file
     assert planned.argv[-1] == command.name
+
+
+def test_pinned_functions_are_handed_over_so_that_who_knows_none_runs_nothing(
+    profile_directory: Path, command: StartEndpoint, identity_of_alice: MappedIdentity, alice: Account
+) -> None:
+    function, digest = "6d0b5a52-7d5b-4a4e-9f5a-0c7d3b1f5e01", "0f" * 32
+    made = []
+    for entry in (function, f"{function}@sha256:{digest}"):
+        with (profile_directory / "config.yaml").open("a") as file:
+            file.write(f"allowed_functions: [{entry!r}]\n" if not made else f"# {entry}\n")
+        text = (profile_directory / "config.yaml").read_text()
+        (profile_directory / "config.yaml").write_text(text.replace(f"[{function!r}]", f"[{entry!r}]"))
+        rendered = RenderedConfig(SealedFile.of(b""))
+        made.append(plan.make(loader.load(profile_directory), command, identity_of_alice, alice, rendered))
+    plain, pinned = made
+    assert plain.handover["allowed_functions"] == [function]
+    assert "pinned_functions" not in plain.handover
+    assert pinned.handover["allowed_functions"] == []
+    assert pinned.handover["pinned_functions"] == {function: digest}
+    assert "" != plain.functions != pinned.functions

@@ -21,6 +21,8 @@ from mep.monitor.stages.name_service import of_exactly_that_name
 from mep.monitor.stages.renderer import Renderer
 from mep.processes import helper
 from mep.reader import loader
+from mep.renderer import options as plain_options
+from mep.renderer.refusal import Unacceptable
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.refusal import Refusal, Refused
@@ -197,3 +199,16 @@ def account_of_nobody() -> int:
     import pwd
 
     return pwd.getpwnam("nobody").pw_uid
+
+
+@pytest.mark.parametrize("text", ["touch x", "a\nb", "$(x)", "/bin/x", "-x", "a=b", "x;y", "ä", "`x`", "x" * 129])
+def test_where_functions_are_pinned_options_are_plain_words(text: str) -> None:
+    plain_options.check_plain(
+        {"PARTITION": "gpu-a100.large", "N": 1.5, "LIST": ["a@b", "", None, {"TIME": "01:00:00"}]}
+    )
+    for given in ({"A": text}, {"A": [{"B": text}]}, {text: 1}, {"A": {text: 1}}):
+        with pytest.raises(Unacceptable) as refused:
+            plain_options.check_plain(given)
+        assert "plain word" in refused.value.user
+    runtime = {"python": {"version": "3.11.2", "compiler": text}, "tuple": [3, text]}
+    assert plain_options.plain_only(runtime) == {"python": {"version": "3.11.2", "compiler": ""}, "tuple": [3, ""]}
