@@ -21,6 +21,8 @@ FILES
   login.py        login, logout, whoami
   configure.py    configure, migrate-to-template-capable
   delete.py       delete
+  functions.py    functions pin
+  function_code.py  shows the code of a function, for that
   executed.py     python-exec, and what the public manager starts: commands that become another program
   common.py       what all share: paths, the profile that is meant, the login
   new_profile.py  makes a profile: a folder of commented files

@@ -28,7 +28,7 @@ from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import become, kernel, session
 from mep.processes import forked
 from mep.processes.helper import HelperUnavailable
-from mep.profile import command_trust, own_code, places, trust
+from mep.profile import command_trust, functions, own_code, places, trust
 from mep.profile.accepted import file as accepted_file
 from mep.profile.errors import ConfigError
 from mep.profile.paths import Paths
@@ -82,6 +82,7 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
             yield _failed(each.what, each.text, os.EX_TEMPFAIL)
         else:
             yield Line(NOTE, each.what, each.text)
+    yield from _functions(profile)
     yield from _outside(profile)
     if kernel.is_root():
         yield _pam(profile)
@@ -138,6 +139,20 @@ def _written(profile: Profile, paths: Paths, directory: Path) -> list[Path]:
     accepted_profile = accepted_file(paths.state, profile.name)
     files = [paths.log_file(directory), run / "manager.pid", accepted_profile, kept / "ENDPOINT.json"]
     return [*files, *([audit] if audit else [])]
+
+
+def _functions(profile: Profile) -> Iterator[Line]:
+    """Which functions may run, when not all may, and whether with whatever code the service has of them."""
+    allowed = profile.config.allowed_functions
+    if not allowed:
+        return
+    pins = functions.pins(allowed)
+    if not pins:
+        text = f"{len(allowed)} may run, with whatever code the service has of them; `mep functions pin` pins the code"
+        yield Line(NOTE, "functions", text)
+        return
+    listed = ", ".join(f"{each} ({digest[:12]}...)" for each, digest in pins.items())
+    yield Line(OK, "functions", f"{len(pins)} may run, pinned by the SHA-256 of their code: {listed}")
 
 
 def _folders(profile: Profile, paths: Paths, directory: Path) -> Line:

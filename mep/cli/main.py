@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from mep import __version__
-from mep.cli import boot, configure, delete, executed, login, render_user_config, run
+from mep.cli import boot, configure, delete, executed, functions, login, render_user_config, run
 from mep.cli import inspect as asked
 from mep.cli.common import choose_paths, paths
 from mep.daemon.failed import Failed, exit_codes
@@ -128,5 +128,8 @@ for _command in (
     *(login.login, login.logout, login.whoami, version),
 ):
     app.command(_command.__name__.rstrip("_").replace("_", "-"))(_with_options_of_all(_command))
+_functions = typer.Typer(help="Functions that may run, by the hash of their code.", no_args_is_help=True)
+_functions.command("pin")(_with_options_of_all(functions.pin))
+app.add_typer(_functions, name="functions")
 app.command("python-exec", context_settings=executed.REST_AS_IT_IS)(_with_options_of_all(executed.python_exec))
 app.command("_start-user-endpoint", hidden=True)(_with_options_of_all(executed.start_user_endpoint))

@@ -22,6 +22,7 @@ FILES
   files.py               template, schema, environment, mapping
   registered.py          endpoint.json, and how the manager logs in at the broker
   client_credentials.py  the credentials that config.yaml or the environment names
+  edited_list.py         a list in YAML text with other entries, all else as it was
   outside.py             what a profile relies on: programs, PAM's files, the audit trail's folder, credentials
   accepted.py            the profile that was accepted last, kept for the next start
   environment.py         /etc/mep/environment

@@ -46,6 +46,30 @@ def yaml_entries(text: str) -> list[list[Any]]:
     return [[str(key.value), key.start_mark.line + 1, value] for key, value in zip(keys, data.values(), strict=True)]
 
 
+def list_places(text: str, key: str) -> dict[str, Any] | None:
+    """Where in YAML text the list of a key is; None: there is no such key.
+
+    `whole` and `items`: the places where they begin and end. `flow`: it is in brackets. `column`: that of its dashes.
+
+    Raises:
+        Unreadable: not YAML.
+    """
+    import yaml
+
+    yaml_value(text)
+    top = yaml.compose(text, Loader=yaml.SafeLoader)
+    for name, node in top.value if isinstance(top, yaml.MappingNode) else ():
+        if name.value == key:
+            items = node.value if isinstance(node, yaml.SequenceNode) else []
+            return {
+                "whole": [node.start_mark.index, node.end_mark.index],
+                "items": [[item.start_mark.index, item.end_mark.index] for item in items],
+                "flow": bool(getattr(node, "flow_style", False)),
+                "column": node.start_mark.column,
+            }
+    return None
+
+
 def template_problem(templates: Mapping[str, str]) -> list[str] | None:
     """The first of these templates that is none, and what is wrong with it."""
     from mep.renderer.template import syntax_problem

@@ -1,8 +1,11 @@
-"""Endpoints at the service, as those who run them see them: whether one is online, cut it off, have it forgotten."""
+"""Endpoints at the service, as those who run them see them: whether one is online, cut it off, have it forgotten.
+
+And functions, which may have been registered by anybody: their code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import globus_sdk
@@ -38,13 +41,20 @@ def cut_off(config: ManagerConfig, app: globus_sdk.GlobusApp, endpoint_id: str) 
     return _known(config, app, what, lambda client: client.lock_endpoint(endpoint_id)) is not None
 
 
+def function(config: ManagerConfig, app: globus_sdk.GlobusApp, function_id: str) -> Mapping[str, Any] | None:
+    """What the service says of a function, its code included, as it came; None when it does not know it. Raises as
+    `is_online` does."""
+    answer = _known(config, app, f"to show function {function_id}", lambda client: client.get_function(function_id))
+    return answer.data if answer is not None and isinstance(answer.data, dict) else None
+
+
 def _known(
     config: ManagerConfig,
     app: globus_sdk.GlobusApp,
     what: str,
     ask: Callable[[globus_sdk.ComputeClientV2], globus_sdk.GlobusHTTPResponse],
 ) -> Any:
-    """What the service answers; None when it does not know the endpoint, or not any more. Raises RegistrationError."""
+    """What the service answers; None when it knows no such thing, or not any more. Raises RegistrationError."""
     check_login(app, config)
     with (
         told(remedy(app, config), url=service_url(config), what=what),

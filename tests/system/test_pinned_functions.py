@@ -119,3 +119,32 @@ def test_options_are_no_way_round_the_pins(
     said = run(hub, site, double, 4, options={"worker_init": "touch /tmp/stolen-by-the-service"})
     assert "user_endpoint_config.worker_init: more than a plain word" in said["error"]
     assert run(hub, site, double, 4, options={"ENGINE": "ProcessPoolEngine"})["value"] == 8
+
+
+def test_mep_pins_what_the_service_has_now(
+    hub: HubProcess, site: ManagerProcess, functions: list[tuple[str, str]]
+) -> None:
+    (double, code), _, (steal, stolen) = functions
+    config = site.profile / "config.yaml"
+    before = config.read_text()
+    config.write_text(f"# the site's own words\n{before}")
+    try:
+        refused = site.run("functions", "pin", site.name, steal)
+        assert "SHA-256" in refused.stdout and "stolen-by-the-service" in refused.stdout
+        assert (refused.returncode, config.read_text()) == (1, f"# the site's own words\n{before}"), "nobody said yes"
+        done = site.run("functions", "pin", site.name, steal, "--yes")
+        assert done.returncode == 0, done.stderr
+        entry = f"{steal}@sha256:{function_code.sha256(*function_code.split(stolen))}"
+        assert config.read_text().startswith("# the site's own words\n")
+        assert config.read_text().count("@sha256:") == 3 and entry in config.read_text()
+        assert "3 may run, pinned by the SHA-256 of their code" in site.run("check", "--files", site.name).stdout
+        again = site.run("functions", "pin", site.name)
+        assert "has these hashes already" in again.stdout
+        with closing(sqlite3.connect(hub.folder / "hub.db", isolation_level=None, timeout=30)) as db:
+            db.execute("UPDATE function SET code = ? WHERE id = ?", (stolen, double))
+            changed = site.run("functions", "pin", site.name, "--yes")
+            db.execute("UPDATE function SET code = ? WHERE id = ?", (code, double))
+        assert changed.returncode == 65
+        assert "find out who has changed it" in changed.stderr
+    finally:
+        config.write_text(before)

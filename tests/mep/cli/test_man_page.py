@@ -44,7 +44,8 @@ def words(text: str, macro: str) -> set[str]:
 
 
 def options(command: object) -> set[str]:
-    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}  # type: ignore[attr-defined]
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}  # type: ignore[attr-defined]
+    return own.union(*(options(each) for each in getattr(command, "commands", {}).values()))
 
 
 @pytest.mark.parametrize("name", ["SYNOPSIS", "DESCRIPTION"])

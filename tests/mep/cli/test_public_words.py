@@ -65,6 +65,7 @@ def left_out() -> set[str]:
 
 GROUP = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = dict(GROUP.commands)  # type: ignore[attr-defined]
+COMMANDS |= {f"functions {name}": command for name, command in COMMANDS.pop("functions").commands.items()}
 
 
 def options(command: Any) -> set[str]:
