@@ -7,13 +7,13 @@
 #   make test-root     those that need root, and no broker, Parsl or site: a minute or two
 #   make lint          mypy --strict and ruff    make format      rewrites the layout of the code
 #   make bench-quick   ours beside the public package; bench-mapping: our identity mapping beside the official library;
-#                      bench-hub: the hub under the load of 300 clients
+#                      bench-hub: the hub under the load of 300 clients; bench-listing: its list of endpoints
 #   make rpm           builds the RPM into dist/
 #   make lock          renews requirements/*.txt
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: demo demo-stop test test-unit test-root lint format bench-quick bench-mapping bench-hub rpm lock clean-environments
+.PHONY: demo demo-stop test test-unit test-root lint format bench-quick bench-mapping bench-hub bench-listing rpm lock clean-environments
 
 here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 dev := $(or $(MEP_DEV),/opt/mep-dev)
@@ -60,6 +60,10 @@ bench-quick:
 bench-mapping:
 	@$(setup)
 	"$$env/bin/python" -m benchmarks.mapping $(ARGS)
+
+bench-listing:
+	@$(setup)
+	"$$env/bin/python" -m benchmarks.listing $(ARGS)
 
 bench-hub:
 	@$(setup)

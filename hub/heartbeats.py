@@ -15,7 +15,7 @@ from hub.commands import Commands
 from hub.failed_starts import FailedStarts
 from hub.stopping import Stopper, knows
 from hub.store import tables
-from hub.store.store import Store
+from hub.store.store import Store, storable
 from wire import messages
 from wire.consumer import Delivery
 from wire.messages import StatusReport
@@ -109,12 +109,11 @@ def _note_start(db: Connection, report: StatusReport, now: float) -> None:
 
 
 def _error(report: StatusReport) -> str | None:
-    """Returns the text of a failed start. What JSON allows and a database does not becomes `?`: half of a surrogate
-    pair, and in PostgreSQL NUL, which is in what programs print."""
+    """Returns the text of a failed start."""
     error = report.global_state.get("error")
     if error is None:
         return None
-    return str(error)[:LONGEST_ERROR].encode("utf-8", "replace").decode().replace("\0", "?")
+    return storable(str(error)[:LONGEST_ERROR])
 
 
 def _period(report: StatusReport) -> float:

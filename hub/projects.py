@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,8 @@ MOST_PROJECTS = 100
 """That one identity makes."""
 MOST_POLICIES = 100
 """Of one project."""
+PART = 50
+"""Of either, that are read together."""
 
 _PROJECT, _ADMIN, _POLICY = tables.project.c, tables.project_admin.c, tables.policy.c
 
@@ -32,10 +34,11 @@ class Projects:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def projects(self, caller: Client) -> dict[str, ProjectRecord]:
-        """Returns the projects of which the caller is an admin, by id."""
-        rows = await self._store.read(select(tables.project).where(_PROJECT.id.in_(_own(caller))).order_by(_PROJECT.id))
-        return {row.id: _project(row) for row in rows}
+    async def projects(self, caller: Client) -> AsyncIterator[dict[str, ProjectRecord]]:
+        """Returns the projects of which the caller is an admin, by id, a part at a time: others may name any number."""
+        own = select(tables.project).where(_PROJECT.id.in_(_own(caller)))
+        async for rows in self._store.parts(own, _PROJECT.id, most=PART):
+            yield {row.id: _project(row) for row in rows}
 
     async def project(self, caller: Client, project_id: str) -> ProjectRecord:
         """Returns a project of the caller's.
@@ -94,12 +97,11 @@ class Projects:
 
         await self._store.write(forget)
 
-    async def policies(self, caller: Client) -> dict[str, PolicyRecord]:
-        """Returns the policies of the caller's projects, by id."""
-        rows = await self._store.read(
-            select(tables.policy).where(_POLICY.project.in_(_own(caller))).order_by(_POLICY.id)
-        )
-        return {row.id: _policy(row) for row in rows}
+    async def policies(self, caller: Client) -> AsyncIterator[dict[str, PolicyRecord]]:
+        """Returns the policies of the caller's projects, by id, a part at a time."""
+        own = select(tables.policy).where(_POLICY.project.in_(_own(caller)))
+        async for rows in self._store.parts(own, _POLICY.id, most=PART):
+            yield {row.id: _policy(row) for row in rows}
 
     async def policy(self, caller: Client, policy_id: str) -> PolicyRecord:
         """Returns a policy of a project of the caller's.

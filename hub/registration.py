@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from hub import endpoints
 from hub.amqp import topology
 from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
@@ -19,7 +19,7 @@ from hub.endpoints import Manager
 from hub.limits import Limits
 from hub.outcomes import Outcomes
 from hub.store import tables
-from hub.store.store import Store, upsert
+from hub.store.store import Store
 from hub.web import ApiError, Invalid, TooLarge, TooMany, check_size, field, text_field, uuid_field
 
 METADATA = frozenset(
@@ -111,9 +111,7 @@ class Registrar:
         await self._broker.declare_queue(topology.command_queue(endpoint_id))
 
         def keep(db: Connection) -> str:
-            said = {"multi_user": record["multi_user"], "public": record["public"], "record": json.dumps(record)}
-            row = {"id": endpoint_id, "owner": owner, "registered_at": time.time(), **said}
-            db.execute(upsert(db.dialect.name, tables.endpoint, *said), row)
+            endpoints.keep(db, endpoint_id, owner, record)
             return self._passwords.give(db, topology.manager_account(endpoint_id))
 
         url = self._config.url_for(topology.manager_account(endpoint_id), await self._store.write(keep))
@@ -156,7 +154,7 @@ class Registrar:
                 db.execute(delete(tables.start).where(tables.start.c.user_endpoint == user_endpoint))
                 _forget_account(db, topology.user_endpoint_account(user_endpoint))
             db.execute(delete(tables.user_endpoint).where(known.manager == manager.id))
-            db.execute(delete(tables.endpoint).where(tables.endpoint.c.id == manager.id))
+            endpoints.forget(db, manager.id)
             _forget_account(db, topology.manager_account(manager.id))
 
         await self._store.write(forget)

@@ -10,12 +10,12 @@ import json
 import logging
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from wire.nesting import is_shallow
 from wire.printable import printable
@@ -96,6 +96,24 @@ class Json(JSONResponse):
         except ValueError:
             text = json.dumps(_without_nan(content), separators=(",", ":"))
         return text.encode()
+
+
+def json_list(parts: AsyncIterator[list[Any]], before: bytes = b"[", after: bytes = b"]") -> StreamingResponse:
+    """Answers with a list of which a part is made once the client has taken the one before.
+
+    before, after: what is around it.
+    """
+    return StreamingResponse(_written(parts, before, after), media_type="application/json")
+
+
+async def _written(parts: AsyncIterator[list[Any]], before: bytes, after: bytes) -> AsyncIterator[bytes]:
+    yield before
+    comma = b""
+    async for part in parts:
+        if part:
+            yield comma + bytes(Json(part).body)[1:-1]
+            comma = b","
+    yield after
 
 
 def _without_nan(value: Any) -> Any:

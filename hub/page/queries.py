@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Row, case, func, null, or_, select
+from sqlalchemy import Row, case, func, null, select
 
 from hub import endpoints
 from hub.callers import Callers
@@ -22,12 +22,8 @@ from hub.store.store import Store
 from hub.task_states import TaskStates
 from wire import messages
 
-T = TypeVar("T")
-
 SIZE = 25
 """Entries of a list on one page."""
-MOST_NAMED = 100
-"""Endpoints of others that are looked into because their records name the client."""
 MOST_STARTS = 40
 """Of one user endpoint: the newest."""
 _NAMES = 2000
@@ -48,30 +44,30 @@ class Queries:
     async def endpoints(self, client: Client, first: int) -> tuple[list[EndpointView], Page]:
         """Lists those that REST lists: the client's own, and the public ones."""
         known = tables.endpoint.c
-        ids = [identity.id for identity in client.identities]
-        found = or_(known.public, known.owner.in_(ids))
-        names = func.substr(known.record, 1, _NAMES).label("names")
-        # Not the whole records, which strangers make as large as they may.
-        rows = await self._store.read(
-            select(*(c for c in known if c.name not in ("record", "report")), names).where(found)
+        is_own = case((endpoints.run_by(client), 1), else_=0).label("is_own")
+        title = func.lower(func.coalesce(func.nullif(known.display_name, ""), known.name))
+        rows, page = await self._rows(
+            select(
+                *(known[name] for name in ("id", "name", "display_name", "public", "multi_user")),
+                known.heartbeat_at,
+                known.heartbeat_period,
+                is_own,
+            )
+            .where(endpoints.listed_for(client))
+            .order_by(is_own.desc(), endpoints.online_at(time.time()).desc(), title, known.id),
+            first,
         )
-        views = [_listed_view(row, is_own=row.owner in ids) for row in rows]
-        # Who runs one besides its owner is in its record.
-        named = or_(*(known.record.contains(each) for each in ids))
-        for row in await self._store.read(select(tables.endpoint).where(~found, named).limit(MOST_NAMED)):
-            manager = endpoints.manager_of(row)
-            if manager.is_listed_for(client):
-                views.append(_endpoint_view(manager, client))
-        return _part(sorted(views, key=lambda e: (not e.is_own, not e.online, e.title.casefold(), e.id)), first)
+        return [_listed_view(row) for row in rows], page
 
-    async def endpoint(self, client: Client, endpoint_id: str) -> tuple[Manager, EndpointView]:
-        """Reads one that the client may use.
+    async def endpoint(self, client: Client, endpoint_id: str) -> tuple[EndpointView, Mapping[str, Any]]:
+        """Reads one that the client may use, and what it says about itself.
 
         Raises:
             NotFound, Forbidden: there is none, or it is not open to the client.
         """
         manager = await endpoints.open_manager(self._store, endpoint_id, client)
-        return manager, _endpoint_view(manager, client)
+        metadata = await endpoints.read_metadata(self._store, endpoint_id)
+        return _endpoint_view(manager, client, metadata), metadata
 
     async def tasks(self, client: Client, first: int) -> tuple[list[TaskView], Page]:
         """Lists the client's, newest first."""
@@ -174,7 +170,8 @@ class Queries:
                 known.stop_asked_at,
                 func.substr(known.user_opts, 1, _OPTIONS).label("options"),
                 case((func.length(known.report) <= _REPORT, known.report), else_=null()).label("report"),
-                func.substr(manager.record, 1, _NAMES).label("names"),
+                manager.name.label("manager_name"),
+                manager.display_name.label("manager_display_name"),
                 manager.heartbeat_at.label("manager_heartbeat_at"),
                 manager.heartbeat_period.label("manager_heartbeat_period"),
             )
@@ -226,10 +223,6 @@ def leading(text: str) -> dict[str, Any]:
     return found
 
 
-def _part(entries: Sequence[T], first: int) -> tuple[list[T], Page]:
-    return list(entries[first : first + SIZE]), _page(first, len(entries) > first + SIZE)
-
-
 def _page(first: int, more: bool) -> Page:
     return Page(first, max(0, first - SIZE) if first else None, first + SIZE if more else None)
 
@@ -238,13 +231,12 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _endpoint_view(manager: Manager, client: Client) -> EndpointView:
-    record = manager.record
+def _endpoint_view(manager: Manager, client: Client, metadata: Mapping[str, Any]) -> EndpointView:
     return EndpointView(
         id=manager.id,
-        name=_text(record.get("endpoint_name")) or manager.id,
-        display_name=_text(record.get("display_name")),
-        hostname=_text(record["metadata"].get("hostname")),
+        name=manager.name or manager.id,
+        display_name=manager.display_name or "",
+        hostname=_text(metadata.get("hostname")),
         online=manager.online,
         seen_at=manager.seen_at,
         is_own=manager.is_run_by(client),
@@ -253,29 +245,26 @@ def _endpoint_view(manager: Manager, client: Client) -> EndpointView:
     )
 
 
-def _listed_view(row: Row[Any], *, is_own: bool) -> EndpointView:
-    """Makes the view of an endpoint of which the beginning of the record was read."""
-    names = leading(row.names)
+def _listed_view(row: Row[Any]) -> EndpointView:
     return EndpointView(
         id=row.id,
-        name=_text(names.get("endpoint_name")) or row.id,
-        display_name=_text(names.get("display_name")),
+        name=row.name or row.id,
+        display_name=row.display_name or "",
         hostname="",
         online=endpoints.is_online(row),
         seen_at=row.heartbeat_at,
-        is_own=is_own,
+        is_own=bool(row.is_own),
         public=row.public,
         multi_user=row.multi_user,
     )
 
 
 def _user_endpoint_view(row: Row[Any], tasks_waiting: int, start: Start | None) -> UserEndpointView:
-    names = leading(row.names or "")
     report = json.loads(row.report or "{}")
     return UserEndpointView(
         id=row.id,
         endpoint_id=row.manager,
-        endpoint="" if row.names is None else str(names.get("display_name") or names.get("endpoint_name") or "?"),
+        endpoint="" if row.manager_name is None else row.manager_display_name or row.manager_name or "?",
         endpoint_online=endpoints.is_alive(row.manager_heartbeat_at, row.manager_heartbeat_period),
         endpoint_seen_at=row.manager_heartbeat_at,
         options=_options(row.options),

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -17,7 +18,6 @@ from starlette.routing import Route
 from hub import endpoints
 from hub.callers import Callers
 from hub.clients import Client
-from hub.endpoints import Manager
 from hub.page import snippet, timeline
 from hub.page.queries import Queries
 from hub.page.rendering import HEADERS, LONGEST_JSON, Pages, page
@@ -126,15 +126,15 @@ class PageRoutes:
     async def endpoint(self, request: Request, client: Client, visitor: Visitor) -> Response:
         """Shows an endpoint and what it takes; with what was typed, the program to paste."""
         typed = await form(request) if request.method == "POST" else None
-        manager, view = await self._queries.endpoint(client, path_id(request, "endpoint"))
+        view, metadata = await self._queries.endpoint(client, path_id(request, "endpoint"))
         # Off the loop: a schema may be large.
-        return page(await asyncio.to_thread(self._endpoint_page, manager, view, visitor, typed))
+        return page(await asyncio.to_thread(self._endpoint_page, view, metadata, visitor, typed))
 
     async def starts(self, request: Request, client: Client, visitor: Visitor) -> Response:
         """Shows to those who run an endpoint when its user endpoints were started."""
         endpoint_id = path_id(request, "endpoint")
         manager = await endpoints.own_manager(self._store, endpoint_id, client)
-        _, view = await self._queries.endpoint(client, endpoint_id)
+        view, _ = await self._queries.endpoint(client, endpoint_id)
         owned, part = await self._queries.starts(manager, _from(request))
         now = time.time()
         drawn = [(each, timeline.picture(each.starts, now)) for each in owned]
@@ -156,9 +156,9 @@ class PageRoutes:
         return _to("/page/user-endpoints")
 
     def _endpoint_page(
-        self, manager: Manager, view: EndpointView, visitor: Visitor, typed: Mapping[str, str] | None
+        self, view: EndpointView, metadata: Mapping[str, Any], visitor: Visitor, typed: Mapping[str, str] | None
     ) -> str:
-        options = _options(manager, typed)
+        options = _options(view.id, metadata, typed)
         return self._pages.html("endpoint", visitor, here="endpoints", endpoint=view, options=options)
 
     def _sign_in_page(self, error: str = "", client_id: str = "", status: int = 200) -> Response:
@@ -207,8 +207,7 @@ class PageRoutes:
         return answer
 
 
-def _options(manager: Manager, typed: Mapping[str, str] | None) -> Options:
-    metadata = manager.record["metadata"]
+def _options(endpoint_id: str, metadata: Mapping[str, Any], typed: Mapping[str, str] | None) -> Options:
     schema, template = metadata.get("user_config_schema"), metadata.get("user_config_template")
     shape = form_of(schema)
     digest = hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
@@ -228,7 +227,7 @@ def _options(manager: Manager, typed: Mapping[str, str] | None) -> Options:
         typed=typed,
         errors=answer.errors,
         changed=changed,
-        python=None if made is None else snippet.python(manager.id, made),
+        python=None if made is None else snippet.python(endpoint_id, made),
         json=None if made is None else snippet.as_json(made),
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from sqlalchemy import Row, select
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from hub import batches, endpoints, registration
@@ -19,7 +21,10 @@ from hub.store import tables
 from hub.store.store import Store
 from hub.submission import Submitter, decode
 from hub.tokens import Tokens
-from hub.web import Forbidden, Json, json_object, path_id
+from hub.web import Forbidden, Json, json_list, json_object, path_id
+
+PART = 50
+"""User endpoints that are read together, each with its options and its starts."""
 
 
 class EndpointRoutes:
@@ -74,22 +79,21 @@ class EndpointRoutes:
         await self._projects.check_own(caller, manager, record["authentication_policy"])
         return Json(await self._registrar.register(caller, manager, record))
 
-    async def list_endpoints(self, request: Request) -> Json:
+    async def list_endpoints(self, request: Request) -> StreamingResponse:
         """Lists the caller's endpoints, or with `role=any` the public ones as well."""
         caller = await self._tokens.caller(request)
-        rows = await self._store.read(select(tables.endpoint).order_by(tables.endpoint.c.registered_at))
-        managers = [endpoints.manager_of(row) for row in rows]
         every = request.query_params.get("role") == "any"
-        return Json([m.shown() for m in managers if (m.is_listed_for(caller) if every else m.is_run_by(caller))])
+        which = endpoints.listed_for(caller) if every else endpoints.run_by(caller)
+        return json_list(endpoints.listed(self._store, which))
 
     async def show(self, request: Request) -> Json:
         """Shows what an endpoint registered with; its configuration only to those who run it."""
         caller = await self._tokens.caller(request)
         manager = await endpoints.open_manager(self._store, path_id(request, "endpoint"), caller)
-        metadata = dict(manager.record["metadata"])
+        metadata = await endpoints.read_metadata(self._store, manager.id)
         if not manager.is_run_by(caller):
             metadata.pop("endpoint_config", None)
-        return Json({**metadata, **manager.shown(), "metadata": metadata})
+        return Json({**metadata, **endpoints.shown(manager), "metadata": metadata})
 
     async def delete(self, request: Request) -> Json:
         """Forgets an endpoint."""
@@ -144,7 +148,7 @@ class EndpointRoutes:
         manager = await self._admitting(endpoint_id, caller)
         return Json(batches.answer(await self._submitter.submit(caller, manager, submission), functions))
 
-    async def timeline(self, request: Request) -> Json:
+    async def timeline(self, request: Request) -> Response:
         """Lists of a manager its user endpoints, each with its starts; of a user endpoint its starts.
 
         A start is `{"commanded_at", "commands", "first_heartbeat_at", "first_result_at", "ended_at", "error"}`, times
@@ -154,11 +158,11 @@ class EndpointRoutes:
         endpoint_id = path_id(request, "endpoint")
         row = await self._user_endpoint(endpoint_id, caller)
         if row is not None:
-            return Json({"endpoint_id": endpoint_id, "starts": await endpoints.timeline(self._store, endpoint_id)})
+            starts = await endpoints.timelines(self._store, [endpoint_id])
+            return Json({"endpoint_id": endpoint_id, "starts": starts[endpoint_id]})
         manager = await endpoints.own_manager(self._store, endpoint_id, caller)
-        known = tables.user_endpoint
-        rows = await self._store.read(select(known).where(known.c.manager == manager.id).order_by(known.c.id))
-        return Json({"endpoint_id": endpoint_id, "user_endpoints": [await self._with_starts(row) for row in rows]})
+        before = f'{{"endpoint_id":"{manager.id}","user_endpoints":['
+        return json_list(self._with_starts(manager), before.encode(), b"]}")
 
     async def _admitting(self, endpoint_id: str, caller: Client) -> Manager:
         """Returns the manager with this id, for submitting to it.
@@ -170,14 +174,22 @@ class EndpointRoutes:
         await self._projects.check_admitted(caller, manager)
         return manager
 
-    async def _with_starts(self, row: Row[Any]) -> dict[str, Any]:
-        return {
-            "endpoint_id": row.id,
-            "identity": row.identity,
-            "user_opts": json.loads(row.user_opts),
-            "status": _word(endpoints.is_online(row)),
-            "starts": await endpoints.timeline(self._store, row.id),
-        }
+    async def _with_starts(self, manager: Manager) -> AsyncIterator[list[dict[str, Any]]]:
+        known = tables.user_endpoint.c
+        columns = known.id, known.identity, known.user_opts, known.heartbeat_at, known.heartbeat_period
+        of_manager = select(*columns).where(known.manager == manager.id)
+        async for rows in self._store.parts(of_manager, known.id, most=PART):
+            starts = await endpoints.timelines(self._store, [row.id for row in rows])
+            yield [
+                {
+                    "endpoint_id": row.id,
+                    "identity": row.identity,
+                    "user_opts": json.loads(row.user_opts),
+                    "status": _word(endpoints.is_online(row)),
+                    "starts": starts[row.id],
+                }
+                for row in rows
+            ]
 
     async def _user_endpoint(self, endpoint_id: str, caller: Client) -> Row[Any] | None:
         """Returns the user endpoint with this id; None when the id is none of a user endpoint.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from hub.clients import Client
@@ -12,7 +13,7 @@ from hub.policies import ProjectRecord, decode_policy, decode_project
 from hub.projects import Projects
 from hub.scopes import AUTH, MANAGE_PROJECTS
 from hub.tokens import Tokens
-from hub.web import Json, json_object, path_id
+from hub.web import Json, json_list, json_object, path_id
 
 
 class ProjectRoutes:
@@ -37,10 +38,11 @@ class ProjectRoutes:
             Route("/v2/api/policies/{id}", self.delete_policy, methods=["DELETE"]),
         ]
 
-    async def projects(self, request: Request) -> Json:
+    async def projects(self, request: Request) -> StreamingResponse:
         """Lists the projects of which the caller is an admin."""
-        found = await self._projects.projects(await self._caller(request))
-        return Json({"projects": [_shown(project_id, record) for project_id, record in found.items()]})
+        found = self._projects.projects(await self._caller(request))
+        shown = ([_shown(*project) for project in part.items()] async for part in found)
+        return json_list(shown, b'{"projects":[', b"]}")
 
     async def add_project(self, request: Request) -> Json:
         """Makes a project; the caller need not be among its admins."""
@@ -69,10 +71,11 @@ class ProjectRoutes:
         await self._projects.delete_project(project_id)
         return Json({"project": _shown(project_id, record)})
 
-    async def policies(self, request: Request) -> Json:
+    async def policies(self, request: Request) -> StreamingResponse:
         """Lists the policies of the caller's projects."""
-        found = await self._projects.policies(await self._caller(request))
-        return Json({"policies": [record.shown(policy_id) for policy_id, record in found.items()]})
+        found = self._projects.policies(await self._caller(request))
+        shown = ([record.shown(policy_id) for policy_id, record in part.items()] async for part in found)
+        return json_list(shown, b'{"policies":[', b"]}")
 
     async def add_policy(self, request: Request) -> Json:
         """Makes a policy in a project of the caller's."""

@@ -19,7 +19,7 @@ from hub.store import tables
 from hub.store.store import Store
 from hub.task_states import TaskStates
 from hub.tokens import Tokens
-from hub.web import Json, NotFound, field, json_object, path_id
+from hub.web import Json, NotFound, field, json_list, json_object, path_id
 from wire import messages
 
 BATCH_LIMIT = 5000
@@ -29,6 +29,9 @@ PART_BYTES = 2**20
 client has taken the one before: it costs no more memory than a part, however much is asked for."""
 PART_TASKS = 200
 """Tasks that are read together."""
+
+PART_IDS = 5000
+"""Ids of tasks that are read together."""
 
 _ID = tables.task.c.id
 _TASK = select(tables.task, tables.task_group.c.owner).join(
@@ -91,7 +94,7 @@ class TaskRoutes:
                     comma = b","
         yield b"}}"
 
-    async def group(self, request: Request) -> Json:
+    async def group(self, request: Request) -> StreamingResponse:
         """Lists the tasks of a group. Who asks wants to wait for them: results that are to come go to its queue."""
         caller = await self._tokens.caller(request)
         group = path_id(request, "task group")
@@ -104,8 +107,10 @@ class TaskRoutes:
             update(tables.task_group).where(known.id == group, ~known.has_queue).values(has_queue=True)
         )
         task = tables.task.c
-        its = select(task.id).where(task.task_group == group).order_by(task.submitted_at, task.id)
-        return Json({"taskgroup_id": group, "tasks": [{"id": row.id} for row in await self._store.read(its)]})
+        its = select(task.id, task.submitted_at).where(task.task_group == group)
+        ids = self._store.parts(its, task.submitted_at, task.id, most=PART_IDS)
+        before = f'{{"taskgroup_id":"{group}","tasks":['
+        return json_list(([{"id": row.id} for row in rows] async for rows in ids), before.encode(), b"]}")
 
     async def result_connection(self, request: Request) -> Json:
         """Gives an AMQP account that reads the result queues of the caller, and of nobody else."""

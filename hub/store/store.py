@@ -13,12 +13,12 @@ import fcntl
 import functools
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Row, Select, create_engine, event
+from sqlalchemy import URL, Column, Connection, Engine, Row, Select, create_engine, event, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.dml import UpdateBase
@@ -35,6 +35,8 @@ _End = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 READERS = 4
 """Reads that are under way at the same time; more wait."""
+PART = 200
+"""Rows that are read together where there may be any number: others get their turn after each part."""
 ATTEMPTS = 5
 """To run a change that PostgreSQL undoes to end a deadlock."""
 _UNDONE = ("40P01", "40001")
@@ -99,6 +101,21 @@ class Store:
         """
         rows = await self.read(query, **values)
         return rows[0] if rows else None
+
+    async def parts(
+        self, query: Select[Any], *order: Column[Any], most: int = PART
+    ) -> AsyncIterator[Sequence[Row[Any]]]:
+        """Reads all rows of a query, `most` at a time; `order` are columns of it of which no two rows have the same.
+
+        Raises:
+            SQLAlchemyError: the database cannot be read.
+        """
+        ordered = query.order_by(*order).limit(most)
+        rows = await self.read(ordered)
+        while rows:
+            yield rows
+            last = tuple(getattr(rows[-1], column.name) for column in order)
+            rows = await self.read(ordered.where(tuple_(*order) > last)) if len(rows) == most else ()
 
     async def write(self, change: Change[T]) -> T:
         """Runs `change` in a transaction and returns its value once it is on disk.
@@ -195,6 +212,11 @@ def _hold(path: Path) -> IO[bytes]:
 def sqlite_url(path: Path) -> URL:
     """Returns the URL of a database in one file."""
     return URL.create("sqlite", database=str(path))
+
+
+def storable(text: str) -> str:
+    """Makes of a text what a database takes: `?` for half of a surrogate pair, and for NUL (PostgreSQL)."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-"""All tables. Times are in seconds since the epoch; `record`, `report`, `user_opts` and `user_runtime` are JSON."""
+"""All tables. Times are in seconds since the epoch; `record`, `report`, `user_opts`, `user_runtime` and
+`allowed_functions` are JSON."""
 
 from __future__ import annotations
 
@@ -118,13 +119,36 @@ endpoint = Table(
     Column("owner", Text, nullable=False),
     Column("multi_user", Boolean, nullable=False),
     Column("public", Boolean, nullable=False),
-    Column("record", Text, nullable=False),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("display_name", Text),
+    Column("authentication_policy", Text),
     Column("registered_at", Double, nullable=False, server_default="0"),
     Column("locked_until", Double, nullable=False, server_default="0"),
     Column("heartbeat_at", Double),
     Column("heartbeat_period", Double),
+    Column("allowed_functions", Text),
     Column("report", Text),
+    Index("endpoint_by_owner", "owner"),
+    Index("endpoint_by_registration", "registered_at", "id"),
 )
+"""What is long comes last: SQLite reads all that is before a column."""
+
+endpoint_record = Table(
+    "endpoint_record",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("record", Text, nullable=False),
+)
+"""What an endpoint has registered with, up to a mebibyte: apart from what is read of many, and at each submission."""
+
+endpoint_admin = Table(
+    "endpoint_admin",
+    metadata,
+    Column("identity", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Index("endpoint_admin_by_endpoint", "endpoint"),
+)
+"""Who runs an endpoint besides its owner."""
 
 user_endpoint = Table(
     "user_endpoint",

@@ -40,8 +40,8 @@ def test_one_that_is_not_there(store):
 
 def test_what_is_shown_leaves_its_configuration_out(store):
     manager = run(endpoints.read_manager(store, run(add_manager(store, metadata={"endpoint_config": "secret"}))))
-    assert "secret" not in str(manager.shown())
-    assert manager.shown()["owner"] == ADMIN.identity.id
+    assert "secret" not in str(endpoints.shown(manager))
+    assert endpoints.shown(manager)["owner"] == ADMIN.identity.id
     assert manager.allowed_functions is None
     assert not manager.online
     assert manager.report == {}
@@ -76,7 +76,7 @@ def test_starts_are_listed_oldest_first(store):
     user_endpoint = run(add_user_endpoint(store, manager, client("x")))
     for at in (5, 3):
         run(add_start(store, user_endpoint, commanded_at=at))
-    first, second = run(endpoints.timeline(store, user_endpoint))
+    first, second = run(endpoints.timelines(store, [user_endpoint, new_id()]))[user_endpoint]
     assert (first["commanded_at"], second["commanded_at"]) == (5, 3)
     keys = {"commanded_at", "commands", "first_heartbeat_at", "first_result_at", "ended_at", "error"}
     assert set(first) == keys

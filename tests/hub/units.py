@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from sqlalchemy import Row, insert, text
 from starlette.applications import Starlette
 
+from hub import endpoints
 from hub.amqp import topology
 from hub.callers import Callers
 from hub.clients import Client, Identity
@@ -142,8 +143,7 @@ async def add_manager(store: Store, owner: Client = ADMIN, **changes: Any) -> st
     """A row of `endpoint`; its id."""
     record = {"endpoint_name": "e", "multi_user": True, "public": True, "metadata": {}, **changes}
     manager = new_id()
-    said = {"multi_user": record["multi_user"], "public": record["public"], "record": json.dumps(record)}
-    await store.execute(insert(tables.endpoint).values(id=manager, owner=owner.identity.id, **said))
+    await store.write(lambda db: endpoints.keep(db, manager, owner.identity.id, record))
     return manager
 
 

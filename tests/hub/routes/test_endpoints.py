@@ -7,6 +7,7 @@ import time
 import pytest
 from sqlalchemy import update
 
+from hub import endpoints
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.callers import Callers
@@ -15,7 +16,7 @@ from hub.limits import Limits, Turns
 from hub.outcomes import Outcomes
 from hub.projects import Projects
 from hub.registration import Registrar
-from hub.routes.endpoints import EndpointRoutes
+from hub.routes.endpoints import PART, EndpointRoutes
 from hub.shared_lock import SharedLock
 from hub.stopping import Stopper
 from hub.store import tables
@@ -88,6 +89,33 @@ def test_one_finds_ones_own_and_all_that_are_public(rest, registered):
     assert listed(ALICE, "any") == [registered, private]
 
 
+def test_an_admin_of_an_endpoint_finds_it_too(rest, store):
+    named = run(add_manager(store, public=False, admins=[new_id(), BOB.identity.id]))
+    for role in ("", "any"):
+        path = f"/v2/endpoints?role={role}"
+        assert [e["uuid"] for e in run(rest("GET", path, BOB)).json] == [named]
+        assert run(rest("GET", path, ALICE)).json == []
+
+
+def test_there_may_be_any_number(rest, store):
+    """Each once, in the order of their registration, also where several were registered in the same moment."""
+    made = [f"{number % 7:08d}-0000-4000-8000-{number:012d}" for number in range(1200)]
+    record = {"endpoint_name": "e", "multi_user": True, "public": True, "metadata": {}}
+
+    def add(db):
+        for number, endpoint in enumerate(made):
+            endpoints.keep(db, endpoint, BOB.identity.id, record)
+            at = {"registered_at": number // 100}
+            db.execute(update(tables.endpoint).where(tables.endpoint.c.id == endpoint).values(at))
+
+    run(store.write(add))
+    order = [each for first in range(0, 1200, 100) for each in sorted(made[first : first + 100])]
+    for caller, role in ((BOB, ""), (ALICE, "any")):
+        listed = run(rest("GET", f"/v2/endpoints?role={role}", caller)).json
+        assert [each["uuid"] for each in listed] == order
+    assert run(rest("GET", "/v2/endpoints", ALICE)).json == []
+
+
 def test_the_configuration_is_shown_to_who_runs_it(rest, registered):
     path = f"/v2/endpoints/{registered}"
     mine, theirs = run(rest("GET", path, ADMIN)).json, run(rest("GET", path, BOB)).json
@@ -146,6 +174,19 @@ def test_a_user_endpoint_is_shown_to_its_user_and_to_who_runs_its_manager(rest, 
         assert run(rest("GET", timeline, caller)).json["starts"][0]["commanded_at"] == 5
     for path in (status, timeline):
         assert run(rest("GET", path, BOB)).status == 403
+
+
+def test_the_timeline_of_a_manager_has_all_of_its_user_endpoints(rest, store, registered):
+    made = [run(add_user_endpoint(store, registered)) for _ in range(PART + 1)]
+    for at in (1, 2):
+        run(add_start(store, made[0], commanded_at=at))
+    told = run(rest("GET", f"/hub/v1/endpoints/{registered}/timeline", ADMIN)).json
+    assert told["endpoint_id"] == registered
+    starts = {
+        each["endpoint_id"]: [start["commanded_at"] for start in each["starts"]] for each in told["user_endpoints"]
+    }
+    assert list(starts) == sorted(made)
+    assert starts.pop(made[0]) == [1, 2] and not any(starts.values())
 
 
 def test_the_timeline_of_a_manager_is_its_owners(rest, store, registered):

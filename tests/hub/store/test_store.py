@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from hub.store import tables
 from hub.store.store import Store, sqlite_url, upsert
 from hub.store.tables import password
 
@@ -112,3 +113,23 @@ def test_a_file_has_one_hub(tmp_path):
     with closing(Store(url)), pytest.raises(OSError, match="several hubs on one database need PostgreSQL"):
         Store(url)
     Store(url).close()
+
+
+def test_any_number_of_rows_is_read_in_parts(store):
+    """Each once and in order, also where the first column does not tell rows apart."""
+    task = tables.task.c
+    made = [
+        {"id": f"{n:02d}", "submitted_at": n // 4, "user_endpoint": "u", "task_group": "g", "function": "f"}
+        for n in range(10)
+    ]
+
+    async def story():
+        await store.write(lambda db: db.execute(insert(tables.task), made[::-1]))
+        query = select(task.id, task.submitted_at)
+        for most, parts in ((3, [3, 3, 3, 1]), (5, [5, 5]), (11, [10])):
+            read = [rows async for rows in store.parts(query, task.submitted_at, task.id, most=most)]
+            assert [len(rows) for rows in read] == parts
+            assert [row.id for rows in read for row in rows] == [each["id"] for each in made]
+        assert [rows async for rows in store.parts(query.where(task.id == "x"), task.id)] == []
+
+    asyncio.run(story())
