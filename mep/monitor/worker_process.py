@@ -338,6 +338,8 @@ class WorkerProcess:
         while not self._finishing:
             before, unsealed = self._heard, [number for number, (kind, _) in self._asked.items() if kind in _SEALING]
             await asyncio.sleep(SILENCE / 4)
+            if self._finishing:  # a stop has time limits of its own, and the worker has last words to say
+                return
             if self._channel is not None and before == self._heard and loop.time() - self._heard > SILENCE:
                 self._lost(f"it said nothing for {SILENCE:g} s")
             elif any(number in self._asked for number in unsealed):

@@ -542,6 +542,32 @@ def test_one_that_lives_and_does_not_seal_is_replaced(theirs: Theirs, monkeypatc
     asyncio.run(whole())
 
 
+def test_one_that_does_not_seal_during_a_stop_has_its_last_words(
+    theirs: Theirs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "SILENCE", 0.4)
+
+    async def whole() -> None:
+        site = Site(NoService())  # type: ignore[arg-type]
+        await site.worker._begin()
+        site.worker.start(site)
+        (watch,) = site.worker._tasks
+        sealing = asyncio.ensure_future(site.worker.seal(plain({"a": "b"}), new_key()))
+        numbers: list[int] = []
+        await aiountil(lambda: numbers.append(theirs.asked(ToWorker.SEAL)) or any(numbers), "the question")
+        finishing = asyncio.ensure_future(site.worker.finish(30))
+        await asyncio.wait({watch})
+        assert site.told == [] and not finishing.done(), "it has not been ended"
+        numbers.clear()
+        await aiountil(lambda: numbers.append(theirs.asked(ToWorker.FINISH)) or any(numbers), "its end")
+        theirs.say(FromWorker.FINISHED, max(numbers))
+        await finishing
+        sealing.cancel()
+        await site.worker.close(0)
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize(
     "kind", [FromWorker.CONNECTED, FromWorker.NOT_CONNECTED, FromWorker.RENEW, FromWorker.START, FromWorker.REJECT]
 )
