@@ -49,8 +49,17 @@ def _new_name(given: str) -> str:
 
 def completed(incomplete: str) -> list[str]:
     """Names of profiles that begin so, for the shell."""
-    profiles = _paths.config.glob("*/config.yaml")
-    return sorted(path.parent.name for path in profiles if path.parent.name.startswith(incomplete))
+    return [path.name for path in profiles() if path.name.startswith(incomplete)]
+
+
+def profiles() -> list[Path]:
+    """The folders that are profiles, also one without config.yaml, or with the public package's config.py of old.
+
+    User endpoints of one's own may lie beside them.
+    """
+    marks = ("config.yaml", "config.py", "user_config_template.yaml.j2", "user_config_template.yaml")
+    root = _paths.config
+    return sorted({path.parent for mark in marks for path in root.glob(f"*/{mark}")}) if root.is_dir() else []
 
 
 _HELP = "The endpoint's name, a folder in the configuration folder; or its id."

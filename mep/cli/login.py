@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mep.cli.common import login_app_of, paths, trusted_run_directory
+from mep.cli.common import login_app_of, profiles, trusted_run_directory
 from mep.daemon.failed import Failed, exit_codes
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def _running() -> list[str]:
     from mep.monitor import run_lock
 
     names = []
-    for path in sorted(paths().config.glob("*/config.yaml")):
+    for path in profiles():
         try:
-            if run_lock.holder(trusted_run_directory(path.parent.name)) is not None:
-                names.append(path.parent.name)
+            if run_lock.holder(trusted_run_directory(path.name)) is not None:
+                names.append(path.name)
         except (PermissionError, run_lock.NoPlace):
             continue
     return names

@@ -22,6 +22,7 @@ from mep.cli.common import (
     need_profile,
     paths,
     profile_directory,
+    profiles,
     trusted_run_directory,
 )
 from mep.daemon.failed import Failed, exit_codes, running_once
@@ -197,14 +198,13 @@ def list_() -> None:
     from mep.cli import unmanaged
     from mep.monitor import run_lock
 
-    root = paths().config
-    profiles = sorted(path.parent for path in root.glob("*/config.yaml")) if root.is_dir() else []
-    if not profiles:
-        print(f"No profiles in {root}; make one with `mep configure NAME`.")
+    found = profiles()
+    if not found:
+        print(f"No profiles in {paths().config}; make one with `mep configure NAME`.")
     else:
         print(f"{'PROFILE':<32} {'MANAGER':<8} {'ENDPOINT ID':<36} USER ENDPOINTS")
     untrusted = []
-    for path in profiles:
+    for path in found:
         try:
             run_directory = trusted_run_directory(path.name)
             state, count = _state(run_directory), str(unmanaged.count(run_directory))

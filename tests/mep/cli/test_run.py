@@ -56,3 +56,18 @@ def test_a_list_shows_the_id_that_is_known(profile_directory: Path, text: str | 
         (profile_directory / "endpoint.json").write_text(text)
     done = run(profile_directory.parent, "list")
     assert done.stdout.splitlines()[1].split() == ["prod", "stopped", shown, "0"], done.stderr
+
+
+def test_a_list_has_profiles_without_config_yaml_and_nothing_that_is_none(profile_directory: Path) -> None:
+    folder = profile_directory.parent
+    for name, file in (
+        ("bare", "user_config_template.yaml.j2"),
+        ("plain", "user_config_template.yaml"),
+        ("old", "config.py"),
+    ):
+        (folder / name).mkdir()
+        (folder / name / file).touch()
+    (folder / "uep.a.b").mkdir()
+    (folder / "uep.a.b" / "endpoint.log").touch()
+    done = run(folder, "list")
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["bare", "old", "plain", "prod"], done.stderr
