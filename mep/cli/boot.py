@@ -17,6 +17,11 @@ from mep.daemon.failed import Failed, exit_codes
 
 _LINGER = Path("/var/lib/systemd/linger")
 """Whose systemd runs from the boot on, and not only while they are logged in (loginctl(1))."""
+_MOST_BYTES = 255
+"""Of the name of a unit."""
+_LONGEST_ENDPOINT = f"uep.{'0' * 36}.{'0' * 36}"
+"""As long as what the service calls a user endpoint."""
+_LONGEST_PID = 2**22
 
 
 def enable_on_boot(name: Name = DEFAULT) -> None:
@@ -84,6 +89,19 @@ def unit(name: str) -> str:
     from mep.monitor.containment.unit_names import escape
 
     return f"mep@{escape(name, keep='-@')}.service"
+
+
+def name_problem(name: str) -> str | None:
+    """Says what is to be done about a name that gets too long in the units of user endpoints: none would start."""
+    from mep.monitor.containment.unit_names import scope
+
+    too_many = len(scope(name, _LONGEST_ENDPOINT, _LONGEST_PID)) - _MOST_BYTES
+    if too_many <= 0:
+        return None
+    return (
+        f"{name!r} is too long for the names of its user endpoints' units, by {too_many} bytes: what is no letter of"
+        " ASCII, digit, '_' or '.' takes four for each byte there; take a shorter name, or one with fewer of these"
+    )
 
 
 def _has_unit() -> bool:

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mep.cli import home_probe, public_profile, slips
+from mep.cli import boot, home_probe, public_profile, slips
 from mep.daemon import known_names, trial
 from mep.monitor import run_lock
-from mep.monitor.containment.containment import Containment
+from mep.monitor.containment.containment import Containment, available
 from mep.monitor.containment.systemd import ContainmentError
 from mep.privileged import become, kernel, session
 from mep.processes import forked
@@ -226,6 +226,9 @@ def _pam(profile: Profile) -> Line:
 
 
 def _containment(profile: Profile) -> Iterator[Line]:
+    if available() and (problem := boot.name_problem(profile.name)):
+        yield _failed("containment", problem)
+        return
     containment = Containment(profile.name)
 
     async def probe() -> str:

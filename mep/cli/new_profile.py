@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from mep.cli import old_profile
+from mep.cli import boot, old_profile
 from mep.profile import profile
 
 USES = {
@@ -34,7 +34,7 @@ class NotMade(Exception):
 
 
 def check(directory: Path, given: Mapping[str, Path | None]) -> None:
-    """Raises NotMade when `make` could not: the folder exists, or a given file cannot be read."""
+    """Raises NotMade when `make` could not: the folder exists, its name will not do, or a given file cannot be read."""
     _check_free(directory)
     for path in filter(None, given.values()):
         _given_text(path)
@@ -168,5 +168,7 @@ def _write(directory: Path, texts: Mapping[str, str]) -> None:
 
 
 def _check_free(directory: Path) -> None:
+    if problem := boot.name_problem(directory.name):
+        raise NotMade(os.EX_USAGE, problem)
     if directory.exists():
         raise NotMade(os.EX_CANTCREAT, f"{directory} exists already; nothing was changed")

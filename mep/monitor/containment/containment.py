@@ -32,11 +32,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mep.monitor.containment import cgroups, user_services
+from mep.monitor.containment import cgroups, unit_names, user_services
 from mep.monitor.containment.limits import describe, differences, without_systemd
 from mep.monitor.containment.process_tree import in_audit_session, kill_tree
 from mep.monitor.containment.systemd import ContainmentError, Properties, Systemd, SystemdRefused
-from mep.monitor.containment.unit_names import escape
 from mep.privileged import kernel
 from mep.processes.process import Process
 from mep.profile.sections.resources import Resources
@@ -62,12 +61,12 @@ class Containment:
 
     def __init__(self, profile: str) -> None:
         self._profile = profile
-        self._prefix = f"mep-{escape(profile)}"
+        self._prefix = unit_names.prefix(profile)
         self._systemd = Systemd() if available() else None
 
     def scope(self, name: str, pid: int) -> str | None:
         """The name of the scope into which `contain` puts a process. None without systemd."""
-        return None if self._systemd is None else f"{self._prefix}-{escape(name, keep='-')}-{pid}.scope"
+        return None if self._systemd is None else unit_names.scope(self._profile, name, pid)
 
     async def contain(self, pid: int, name: str, uid: int, resources: Resources) -> str | None:
         """Puts a process into a scope of its own, below the slice of its account with these limits.

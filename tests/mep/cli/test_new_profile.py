@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import templates
 from lab.manager import MEP
 from mep.cli import new_profile
 from mep.cli.new_profile import NotMade
+from mep.monitor.containment import unit_names
 from mep.profile import profile
 from mep.reader import loader
 
@@ -226,3 +228,19 @@ def test_an_ordinary_user_reads_where_the_environment_of_their_tasks_comes_from(
     of_root, own = (" ".join((tmp_path / name / profile.ENVIRONMENT).read_text().split()) for name in ("prod", "mine"))
     assert "stays with the manager" in of_root
     assert "besides those of the shell" in own and "stays with the manager" not in own
+
+
+@pytest.mark.parametrize(("name", "fits"), [("a" * 128, True), ("+" * 39, True), ("+" * 40, False), ("ä" * 20, False)])
+def test_a_name_that_gets_too_long_in_units_is_refused(name: str, fits: bool, tmp_path: Path) -> None:
+    """As long as the scope of what the service calls a user endpoint may be."""
+    scope = unit_names.scope(name, f"uep.{uuid.uuid4()}.{uuid.uuid4()}", 2**22)
+    assert (len(scope.encode()) <= 255) == fits
+    if fits:
+        new_profile.make(tmp_path / name, {}, None, None)
+        return
+    with pytest.raises(NotMade, match="take a shorter name") as caught:
+        new_profile.check(tmp_path / name, {})
+    assert caught.value.exit_code == os.EX_USAGE
+    with pytest.raises(NotMade, match="take a shorter name"):
+        new_profile.make(tmp_path / name, {}, None, None)
+    assert list(tmp_path.iterdir()) == []
