@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5
 """Seconds for which a session waits to be alone before it is asked for anew, so that the hub can end meanwhile."""
+MOST_ALONE = 8
+"""Sessions that are alone, or wait for that; whoever comes then waits without one."""
 _AGAIN = 0.05
 _NOT_AVAILABLE = "55P03"
 _KEY: Any = bindparam("key", type_=BigInteger)
@@ -34,6 +36,7 @@ _ALONE_NO_MORE = select(func.pg_advisory_unlock_all())
 
 class AdvisoryLock(SharedLock):
     """One session holds all that this process shares, on a thread of its own; who is alone has a session meanwhile.
+    Threads of its own wait for that: those of the event loop are for what is soon over.
 
     Whoever waits to be alone goes first here, too: holds a gate, another lock, through which all go who would share.
     """
@@ -43,6 +46,8 @@ class AdvisoryLock(SharedLock):
         self._engine = engine
         self._sharer: Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-lock")
+        self._waiters = ThreadPoolExecutor(MOST_ALONE, thread_name_prefix="store-alone")
+        self._places = asyncio.Semaphore(MOST_ALONE)
 
     @contextlib.asynccontextmanager
     async def share(self, key: str) -> AsyncIterator[None]:
@@ -70,29 +75,35 @@ class AdvisoryLock(SharedLock):
             SQLAlchemyError: the database cannot be asked.
         """
         number = _number(key)
-        async with super().alone(key):
+        async with super().alone(key), self._places:
             while (session := await self._session_alone(number)) is None:
                 pass
             try:
                 yield
             finally:
-                await asyncio.to_thread(_end_alone, session)
+                await asyncio.get_running_loop().run_in_executor(self._thread, _end_alone, session)
 
     async def _session_alone(self, number: int) -> Connection | None:
         """Waits on a thread, which cannot be cancelled: what it gets after that is let go of."""
-        waiting = asyncio.ensure_future(asyncio.to_thread(self._wait_alone, number))
+        waiting = asyncio.get_running_loop().run_in_executor(self._waiters, self._wait_alone, number)
         try:
             return await asyncio.shield(waiting)
         except asyncio.CancelledError:
-            waiting.add_done_callback(_end_unwanted)
+            waiting.add_done_callback(self._end_unwanted)
             raise
 
     def close(self) -> None:
         """Lets go of everything."""
+        self._waiters.shutdown()
         self._thread.shutdown()
         if self._sharer is not None:
             self._sharer.close()
         self._engine.dispose()
+
+    def _end_unwanted(self, waited: asyncio.Future[Connection | None]) -> None:
+        if not waited.cancelled() and waited.exception() is None and (session := waited.result()) is not None:
+            with contextlib.suppress(RuntimeError):  # this process ends, and its sessions with it
+                self._thread.submit(_end_alone, session)
 
     def _ask(self, question: Any, number: int) -> bool:
         if self._sharer is None:
@@ -123,11 +134,6 @@ class AdvisoryLock(SharedLock):
 def _end_alone(session: Connection) -> None:
     with contextlib.suppress(SQLAlchemyError), session:
         session.execute(_ALONE_NO_MORE)
-
-
-def _end_unwanted(waited: asyncio.Future[Connection | None]) -> None:
-    if not waited.cancelled() and waited.exception() is None and (session := waited.result()) is not None:
-        asyncio.get_running_loop().run_in_executor(None, _end_alone, session)
 
 
 def _number(key: str) -> int:

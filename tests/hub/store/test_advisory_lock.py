@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import func, select, text, update
 
+from hub.store.advisory_lock import MOST_ALONE
 from hub.store.store import Store
 from hub.store.tables import password
 from tests.hub.store.conftest import emptied, url_of
@@ -95,6 +97,45 @@ def test_who_is_cancelled_while_it_waits_to_be_alone_holds_nothing(two):
                 pass
 
     asyncio.run(scenario())
+
+
+class NoThreads(ThreadPoolExecutor):
+    """In place of the event loop's own."""
+
+    def submit(self, *_):
+        raise AssertionError("the threads of the event loop are for what is soon over")
+
+
+def test_any_number_that_waits_to_be_alone_takes_none_of_the_loops_threads(two):
+    """Each has its turn in the end, and so has who comes meanwhile for another key."""
+    one, other = two
+    keys = [f"key {number}" for number in range(3 * MOST_ALONE)]
+    had = []
+
+    async def be_alone(key):
+        async with one.lock.alone(key):
+            had.append(key)
+
+    async def waiting():
+        query = select(func.count().label("n")).select_from(
+            text("pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        )
+        return (await other.one(query)).n
+
+    async def scenario():
+        asyncio.get_running_loop().set_default_executor(NoThreads())
+        async with AsyncExitStack() as stack:
+            for key in keys:
+                await stack.enter_async_context(other.lock.share(key))
+            tasks = [asyncio.ensure_future(be_alone(key)) for key in keys]
+            while await waiting() < MOST_ALONE:
+                await asyncio.sleep(0.05)
+            async with one.lock.share("another"):
+                assert had == []
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+    assert sorted(had) == sorted(keys)
 
 
 def test_changes_that_wait_for_each_other_are_all_made(two):
