@@ -14,6 +14,7 @@ bytecode; that of another Python is recognized and not run (`bytecode`).
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import sys
@@ -154,7 +155,20 @@ def _unpack(packed_task: bytes, allowed: Sequence[str] | None) -> Any:
             " Use the same Python (major.minor) on both sides, or send functions as text:"
             " Executor(..., serializer=ComputeSerializer(strategy_code=PureSourceTextInspect()))"
         )
+    _complete(task[0])
     return task
+
+
+def _complete(function: object) -> None:
+    """Gives a ShellFunction of a client's older SDK the options that only ours has, with their defaults.
+
+    Such an object travels as its attributes and the name of its class, and the class is ours.
+    """
+    for kind in type(function).__mro__:
+        if kind.__module__.startswith("globus_compute_sdk."):
+            for name, option in inspect.signature(kind).parameters.items():
+                if option.default is not option.empty and not hasattr(function, name):
+                    setattr(function, name, option.default)
 
 
 def _task_buffer(packed_task: bytes) -> Any:

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any
 
 import pytest
+from globus_compute_sdk import MPIFunction, ShellFunction
 from globus_compute_sdk.serialize import ComputeSerializer, DillCode, DillDataBase64, JSONData, PureSourceTextInspect
 
 from tests.uep import functions
@@ -118,6 +119,21 @@ def test_sandbox(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # it has left nothing there
     run(task(functions.write, "here"), tmp_path, run_in_sandbox=True)
     assert (tmp_path / TASK / "here").exists()
+
+
+class ShellFunctionOfAUser(ShellFunction):
+    pass
+
+
+@pytest.mark.parametrize("kind", [ShellFunction, MPIFunction, ShellFunctionOfAUser])
+def test_a_shell_function_of_an_older_sdk(kind: type[ShellFunction], tmp_path: Path) -> None:
+    """One that knows of `cmd` alone: SDK 3.x lacks `return_dict`, and others before it lacked other options."""
+    function = kind("echo said")
+    for option in ("stdout", "stderr", "walltime", "snippet_lines", "return_dict"):
+        delattr(function, option)
+    buffers = [DillCode().serialize(function), serializer.serialize(()), serializer.serialize({})]
+    result = run(messages.pack(messages.Task(TASK, serializer.pack_buffers(buffers))), tmp_path)
+    assert serializer.deserialize(result.data).stdout == "said\n"
 
 
 def test_timeout_of_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
