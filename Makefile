@@ -9,7 +9,7 @@
 #   make bench-quick   ours beside the public package; bench-mapping: our identity mapping beside the official library;
 #                      bench-hub: the hub under the load of 300 clients; bench-listing: its list of endpoints
 #   make rpm           builds the RPM into dist/
-#   make lock          renews requirements/*.txt
+#   make lock          renews requirements/*.txt and requirements/clients/*.txt
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +21,7 @@ dev := $(or $(MEP_DEV),/opt/mep-dev)
 WORKERS ?= 4
 parallel := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20
 setup := env="$$('$(here)lab/setup')"; cd '$(here)'
-setup_peer := env="$$('$(here)lab/setup' peer box slurm mpi other browser)"; export MEP_PEER='$(dev)/peer' MEP_OTHER='$(dev)/other'; cd '$(here)'
+setup_peer := env="$$('$(here)lab/setup' peer box slurm mpi other browser clients)"; export MEP_PEER='$(dev)/peer' MEP_OTHER='$(dev)/other' MEP_CLIENTS='$(dev)/clients'; cd '$(here)'
 
 demo:
 	@$(setup)
@@ -79,7 +79,9 @@ lock:
 	compile=("$$tools/bin/pip-compile" -q --upgrade --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe)
 	"$${compile[@]}" --extra hub --extra dev -o requirements/dev.txt pyproject.toml
 	"$${compile[@]}" --extra hub -o requirements/runtime.txt pyproject.toml
-	"$${compile[@]}" -o requirements/peer.txt requirements/peer.in
+	for name in peer clients/groundhog clients/psik clients/academy; do
+	    "$${compile[@]}" -o "requirements/$$name.txt" "requirements/$$name.in"
+	done
 
 clean-environments:
 	rm -rf '$(dev)'

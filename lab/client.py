@@ -15,19 +15,27 @@ from typing import Any
 from lab.hub import HubProcess
 
 TIMEOUT = 120.0
+PYTHON = Path(sys.executable)
 
 
 class ClientFailed(Exception):
     """The script did not end with 0; the text is what it said."""
 
 
-def run_script(hub: HubProcess, user: str, script: Path | str, *arguments: str, timeout: float = TIMEOUT) -> list[Any]:
+def run_script(
+    hub: HubProcess, user: str, script: Path | str, *arguments: str, timeout: float = TIMEOUT, python: Path = PYTHON
+) -> list[Any]:
     """Runs a script that prints JSON values, one per line; these. Arguments and errors as for `output_of`."""
-    return [json.loads(line) for line in output_of(hub, user, script, *arguments, timeout=timeout).splitlines()]
+    output = output_of(hub, user, script, *arguments, timeout=timeout, python=python)
+    return [json.loads(line) for line in output.splitlines()]
 
 
-def output_of(hub: HubProcess, user: str, script: Path | str, *arguments: str, timeout: float = TIMEOUT) -> str:
+def output_of(
+    hub: HubProcess, user: str, script: Path | str, *arguments: str, timeout: float = TIMEOUT, python: Path = PYTHON
+) -> str:
     """Runs a script (a path, or Python text) as `user`; what it printed.
+
+    `python` is that of the user's environment, which has an SDK.
 
     Raises:
         ClientFailed: it ended with another exit code than 0, or not within `timeout` seconds.
@@ -35,7 +43,7 @@ def output_of(hub: HubProcess, user: str, script: Path | str, *arguments: str, t
     what = [str(script)] if isinstance(script, Path) else ["-c", script]
     try:
         done = subprocess.run(
-            [sys.executable, *what, *arguments],
+            [python, *what, *arguments],
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(hub.folder),
