@@ -14,10 +14,23 @@ import yaml
 
 from mep.cli.common import trusted_run_directory
 from mep.daemon.failed import Failed, exit_codes
+from mep.profile.config import ManagerConfig
+from mep.profile.keys import declared
 from mep.profile.profile import CONFIG, TEMPLATE
 
-MANAGERS = ("admins", "display_name", "allowed_functions", "authentication_policy", "subscription_id")
-_BOTH = ("debug", "amqp_port", "heartbeat_period", "local_compute_services", "environment")
+_BOTH = (
+    "amqp_port",
+    "debug",
+    "environment",
+    "heartbeat_period",
+    "high_assurance",
+    "local_compute_services",
+    "log_keep",
+    "log_size",
+)
+"""Keys that manager and user endpoint have, each for itself."""
+MANAGERS = tuple(key for key in declared(ManagerConfig) if key not in _BOTH)
+"""Keys that are the manager's alone, or that say something of the endpoint as a whole."""
 _JINJA = ("{{", "{%", "{#")
 
 

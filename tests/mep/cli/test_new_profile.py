@@ -18,7 +18,10 @@ from mep.cli import new_profile
 from mep.cli.new_profile import NotMade
 from mep.monitor.containment import unit_names
 from mep.profile import profile
+from mep.profile.config import ManagerConfig
+from mep.profile.keys import declared
 from mep.reader import loader
+from uep import config as uep_config
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +220,18 @@ def test_what_a_file_with_an_engine_says_of_the_manager_is_where_its_comment_is(
     text = (tmp_path / "mine" / "config.yaml").read_text()
     assert 'shown by the service.\ndisplay_name: "Workshop"\n' in text
     assert text.count("display_name:") == 1
+
+
+def test_each_key_of_a_file_with_an_engine_comes_where_it_is_known(tmp_path: Path) -> None:
+    """That of psik has `public`, which no user endpoint knows."""
+    keys = dict.fromkeys(declared(ManagerConfig)) | {"public": False, "idle_heartbeats_soft": 3}
+    given = tmp_path / "engine.yaml"
+    given.write_text(yaml.safe_dump({**keys, "engine": {"type": "ThreadPoolEngine"}}))
+    new_profile.make(tmp_path / "made", {profile.CONFIG: given}, None, None)
+    template = yaml.safe_load((tmp_path / "made" / profile.TEMPLATE).read_text())
+    assert uep_config.parse(yaml.safe_dump(template)).idle.soft == 3
+    assert not loader.load(tmp_path / "made").config.public
+    assert "public: false" in (tmp_path / "made" / profile.CONFIG).read_text()
 
 
 def test_an_ordinary_user_reads_where_the_environment_of_their_tasks_comes_from(
