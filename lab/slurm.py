@@ -4,9 +4,9 @@
         ...  node.environment  for whoever submits,  node.jobs()
 
 Any account may submit to the partition `debug`, which is the default one. The partition `closed` takes jobs only for
-accounts (in Slurm's sense) that nobody has. The node claims 8 processors, whatever the machine has; there is no
-accounting database, so no `sacct`. All files are in `folder`, which ordinary users must be able to enter. Needs root:
-jobs run as those who submitted them.
+accounts (in Slurm's sense) that nobody has. The node claims 8 processors and 2 GPUs, whatever the machine has; there is
+no accounting database, so no `sacct`. All files are in `folder`, which ordinary users must be able to enter. Needs
+root: jobs run as those who submitted them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _RENAMED = ("unshare", "--uts", "sh", "-c", f'echo {_NAME} >/proc/sys/kernel/hos
 # be known for longer than the minute between two looks of Parsl. linuxproc: there may be no cgroup to write to.
 _CONF = """\
 ClusterName=lab
+GresTypes=gpu
 SlurmctldHost={name}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -71,10 +72,11 @@ KillWait=2
 MinJobAge={min_job_age}
 EnforcePartLimits=ALL
 SlurmdParameters=config_overrides
-NodeName=lab1 NodeHostname={name} NodeAddr=127.0.0.1 CPUs=8 RealMemory=2000 State=UNKNOWN
+NodeName=lab1 NodeHostname={name} NodeAddr=127.0.0.1 CPUs=8 RealMemory=4000 Gres=gpu:2 State=UNKNOWN
 PartitionName=debug Nodes=lab1 Default=YES MaxTime=60 State=UP
 PartitionName=closed Nodes=lab1 MaxTime=60 State=UP AllowAccounts=nobodys
 """
+_GPUS = "AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n"  # what is counted must be files
 
 
 class SlurmFailed(Exception):
@@ -183,7 +185,7 @@ class SlurmNode(Running):
             node_port=node_port,
             min_job_age=self._min_job_age,
         )
-        for name, content in {"slurm.conf": text, "plugstack.conf": ""}.items():
+        for name, content in {"slurm.conf": text, "gres.conf": _GPUS, "plugstack.conf": ""}.items():
             (self.folder / name).write_text(content)
             (self.folder / name).chmod(0o644)
 
