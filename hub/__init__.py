@@ -7,6 +7,7 @@ a database, and moves tasks and results through RabbitMQ. One process, one async
 `setup/`              RabbitMQ, account, files and units of a new hub
 `systemd`             sockets that systemd holds, and readiness
 `config`, `clients`   hub.yaml; who a client credential or a person stands for
+`credentials`         the end of what came of an old secret
 `callers`, `sessions` finds them by id; who is logged in at the hub's pages
 `login/`              logging in with a browser at the site's provider
 `store/`              the database: tables, reads, writes in group commits

@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
-from hub.amqp import topology
+from hub import credentials
 from hub.clients import Client, Identity
 from hub.store import tables
 from hub.store.store import Store
@@ -96,9 +96,7 @@ class Callers:
         which: str = row.person
 
         def forget(db: Connection) -> None:
-            for table in (tables.session, tables.code, tables.refresh_token, tables.token):
-                db.execute(delete(table).where(table.c.client == which))
-            db.execute(delete(tables.password).where(tables.password.c.account == topology.client_account(which)))
+            credentials.end_all(db, which, which)
             db.execute(delete(tables.person_name).where(_NAME.person == which))
             db.execute(delete(tables.person).where(_PERSON.id == which))
 

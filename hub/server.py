@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import uvicorn
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from hub import systemd
+from hub import credentials, systemd
 from hub.app import Hub
 from hub.config import HubConfig, TlsConfig
 from hub.connections import Crowd, HttpConnection
@@ -75,6 +75,14 @@ async def serve(config: HubConfig) -> None:
             await connection.close()
             reason = e.orig if isinstance(e, DBAPIError) else e  # without SQLAlchemy's hints for programmers
             raise CannotStart(f"database: {config.database.render_as_string()}: {reason}") from None
+        try:
+            for client_id in await credentials.end_old(store, config.clients.values()):
+                log.warning(
+                    "Client %s has another secret than before: all that came of the old one has ended", client_id
+                )
+        except SQLAlchemyError as e:
+            await connection.close()
+            raise CannotStart(f"database: {config.database.render_as_string()}: {e}") from None
         hub = Hub(config, store)
         loops = asyncio.ensure_future(hub.run(connection))
         crowd = Crowd()

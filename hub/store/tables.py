@@ -67,6 +67,14 @@ session = Table(
     sqlite_with_rowid=False,
 )
 
+credential = Table(
+    "credential",
+    metadata,
+    Column("client", Text, primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+)
+"""The secret that a client of hub.yaml had when a hub began the last time: the hash of its hash."""
+
 person = Table(
     "person",
     metadata,
