@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from hub import endpoints
+from hub import endpoints, stopping
 from hub.amqp import topology
 from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
@@ -141,7 +141,8 @@ class Registrar:
         await self._broker.delete_queue(topology.command_queue(manager.id))
 
     async def delete(self, manager: Manager) -> None:
-        """Forgets the endpoint and its user endpoints; tasks that wait for them fail."""
+        """Forgets the endpoint and its user endpoints, which are asked to stop; tasks that wait for them fail."""
+        await stopping.have_stopped(self._store, self._broker, manager.id)
         known = tables.user_endpoint.c
         ids = [row.id for row in await self._store.read(select(known.id).where(known.manager == manager.id))]
         for user_endpoint in ids:

@@ -6,6 +6,7 @@ start command of the last seconds, is asked when it checks in (`hub.heartbeats`)
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 STOPPED = "ENDPOINT_STOPPED"
 """The error code of tasks whose user endpoint its user has stopped."""
 _TEXT = "You have stopped the user endpoint that this task was for. It may have run in part."
+PATIENCE = 5.0
+"""Seconds for user endpoints of a deleted endpoint to hear that they are to stop."""
+_BETWEEN = 0.1
+_PART = 50
 _LIFE = 60
 """Seconds for which the broker keeps the message: whoever checks in later is asked then."""
 
@@ -63,25 +68,53 @@ class Stopper:
             await self._broker.purge_queue(queue)
             await self._outcomes.fail_waiting(user_endpoint, STOPPED, _TEXT)
             if endpoints.is_online(row) and knows(json.loads(row.report or "{}")):
-                await self.ask(user_endpoint)
+                await ask(self._broker, user_endpoint)
         log.info("User endpoint %s is stopped by its user", user_endpoint)
 
     async def ask(self, user_endpoint: str) -> None:
-        """Sends the message that asks it to stop.
+        """As the function of this name."""
+        await ask(self._broker, user_endpoint)
 
-        Raises:
-            ConnectionLost: no connection to the broker.
-        """
-        target = topology.target(
-            topology.task_queue(user_endpoint),
-            "application/octet-stream",
-            headers=dict(stop_request.HEADERS),
-            expiration=str(_LIFE * 1000),
-        )
-        try:
-            await self._broker.send(target, b"")
-        except NotDelivered:
-            log.info("User endpoint %s has no queue any more", user_endpoint)
+
+async def ask(broker: Broker, user_endpoint: str) -> None:
+    """Sends the message that asks it to stop.
+
+    Raises:
+        ConnectionLost: no connection to the broker.
+    """
+    target = topology.target(
+        topology.task_queue(user_endpoint),
+        "application/octet-stream",
+        headers=dict(stop_request.HEADERS),
+        expiration=str(_LIFE * 1000),
+    )
+    try:
+        await broker.send(target, b"")
+    except NotDelivered:
+        log.info("User endpoint %s has no queue any more", user_endpoint)
+
+
+async def have_stopped(store: Store, broker: Broker, manager: str) -> None:
+    """Asks all user endpoints of a manager that run and know how to stop, and waits a while until they take no more.
+
+    Raises:
+        ConnectionLost: no connection to the broker.
+    """
+    known = tables.user_endpoint.c
+    columns = known.id, known.heartbeat_at, known.heartbeat_period, known.report
+    reading = []
+    async for rows in store.parts(select(*columns).where(known.manager == manager), known.id, most=_PART):
+        running = [row.id for row in rows if endpoints.is_online(row) and knows(json.loads(row.report or "{}"))]
+        for user_endpoint in running:
+            queue = topology.task_queue(user_endpoint)
+            await broker.declare_queue(queue)
+            await broker.purge_queue(queue)
+            await ask(broker, user_endpoint)
+            reading.append(queue)
+    until = time.monotonic() + PATIENCE
+    while reading and time.monotonic() < until:
+        reading = [queue for queue in reading if (await broker.declare_queue(queue))[1]]
+        await asyncio.sleep(_BETWEEN if reading else 0)
 
 
 def knows(report: Any) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+from sqlalchemy import update
 
-from hub import endpoints, registration
+from hub import endpoints, registration, stopping
 from hub.amqp import topology
 from hub.amqp.passwords import Passwords
 from hub.limits import Limits
 from hub.outcomes import Outcomes
 from hub.registration import Registrar
+from hub.store import tables
 from hub.web import ApiError, Invalid, TooLarge
 from tests.hub.units import (
     ADMIN,
@@ -30,6 +33,7 @@ from tests.hub.units import (
 from wire.errors import ConnectionLost
 from wire.messages import unpack
 from wire.queues import read_source, read_target
+from wire.stop_request import HEADERS, KNOWS
 
 BODY = {"endpoint_name": "e", "multi_user": True, "public": True, "metadata": {"endpoint_config": "x"}}
 
@@ -143,6 +147,35 @@ def test_what_is_deleted_fails_its_tasks_and_leaves_nothing_but_them(store, brok
         assert len(rows(store, "SELECT id FROM endpoint")) == 1
         assert rows(store, "SELECT * FROM start") == []
         assert rows(store, "SELECT * FROM password") == []
+
+    run(scenario())
+
+
+def test_user_endpoints_of_a_deleted_one_are_asked_to_stop_if_they_run_and_know_how(
+    store, broker, registrar, monkeypatch
+):
+    monkeypatch.setattr(stopping, "PATIENCE", 0.3)
+
+    async def scenario():
+        manager = await add_manager(store)
+        made = [await add_user_endpoint(store, manager) for _ in range(4)]
+        running, silent, public, deaf = made
+        alive = {"heartbeat_at": time.time(), "heartbeat_period": 30}
+        knows = json.dumps({KNOWS: True})
+        told = {
+            running: {**alive, "report": knows},
+            silent: {**alive, "heartbeat_at": 5, "report": knows},
+            public: {**alive, "report": "{}"},
+            deaf: {**alive, "report": knows},
+        }
+        for user_endpoint, values in told.items():
+            known = tables.user_endpoint
+            await store.execute(update(known).where(known.c.id == user_endpoint).values(values))
+        broker.waiting[topology.task_queue(deaf)] = (1, 1)  # it goes on reading
+        await registrar.delete(await endpoints.read_manager(store, manager))
+        asked = [target.routing_key for target, _ in broker.sent if target.properties.get("headers") == HEADERS]
+        assert sorted(asked) == sorted(map(topology.task_queue, (running, deaf)))
+        assert all(("delete", topology.task_queue(user_endpoint)) in broker.calls for user_endpoint in made)
 
     run(scenario())
 

@@ -117,14 +117,17 @@ def test_a_manager_whose_queue_is_removed_registers_anew_and_keeps_user_endpoint
 
 
 def test_a_manager_whose_endpoint_is_deleted_ends_and_is_not_started_again_by_systemd(
-    site: ManagerProcess, hub: HubProcess
+    site: ManagerProcess, run: Any, hub: HubProcess
 ) -> None:
+    """Its user endpoints end, too, though no manager is there to end them."""
     process = site._process
     assert process is not None
+    user_endpoint = psutil.Process(run("alice")["pid"])
     run_script(hub, "admin", DELETE, site.endpoint_id)
     code = until(lambda: process.poll() is not None, "it to end", 120) and process.returncode
     assert code == os.EX_DATAERR, site.log_end()
     assert "delete endpoint.json to register a new one" in site.log_end()
+    until(lambda: not user_endpoint.is_running(), "the user endpoint to end", 60)
     site._process = None
     (site.profile / "endpoint.json").unlink()
     site.start()
