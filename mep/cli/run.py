@@ -224,7 +224,7 @@ def _state(run_directory: Path) -> str:
     from mep.monitor import last_run, run_lock
 
     if run_lock.holder(run_directory) is None:
-        return "failed" if last_run.describe(run_directory).startswith("It failed") else "stopped"
+        return "failed" if last_run.ended_badly(run_directory) else "stopped"
     try:
         return "running" if asking.status(run_directory) is not None else "starting"
     except asking.NoAnswer:

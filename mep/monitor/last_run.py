@@ -36,18 +36,32 @@ def failed(run_directory: Path, reason: str) -> None:
     _write(run_directory, _FAILED, reason)
 
 
+def ended_badly(run_directory: Path) -> bool:
+    """Whether it failed, or was killed; not when nobody knows. Asked when none runs. Raises PermissionError."""
+    facts = _read(run_directory)
+    return facts is not None and facts["state"] != _STOPPED
+
+
 def describe(run_directory: Path) -> str:
     """How it ended, as a sentence; nothing when nobody knows. Raises PermissionError."""
+    facts = _read(run_directory)
+    if facts is None:
+        return ""
+    when = facts["time"]
+    if facts["state"] == _FAILED:
+        return f"It failed at {when}: {facts['reason']}"
+    if facts["state"] == _STOPPED:
+        return f"It was stopped at {when}."
+    return f"It began at {when} and ended without a word: it was killed, or crashed; the journal may know more."
+
+
+def _read(run_directory: Path) -> dict[str, str] | None:
+    """Its state, the time as people read it, and the reason. None: nobody knows. Raises PermissionError."""
     try:
         facts = json.loads((run_directory / "last.json").read_bytes())
-        state, reason = facts["state"], str(facts["reason"])
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["time"]))
+        return {"state": facts["state"], "time": when, "reason": str(facts["reason"])}
     except PermissionError:
         raise
     except (OSError, ValueError, TypeError, KeyError, OverflowError):
-        return ""
-    if state == _FAILED:
-        return f"It failed at {when}: {reason}"
-    if state == _STOPPED:
-        return f"It was stopped at {when}."
-    return f"It began at {when} and ended without a word: it was killed, or crashed; the journal may know more."
+        return None

@@ -231,11 +231,20 @@ def test_why_none_runs(folder: Path) -> None:
     done = mep(folder, "status", "prod")
     assert done.returncode == 3
     assert done.stdout.endswith(": the broker is away\n")
-    assert mep(folder, "list").stdout.splitlines()[1].split()[:2] == ["prod", "failed"]
+    assert listed(folder) == "failed"
     last_run.runs(folder)
     assert "ended without a word" in mep(folder, "status", "prod").stdout
+    assert listed(folder) == "failed", "it was killed"
     last_run.stopped(folder)
     assert "It was stopped at" in mep(folder, "status", "prod").stdout
+    assert listed(folder) == "stopped"
+
+
+def listed(folder: Path) -> str:
+    """How `mep list` says that the manager is."""
+    name, state, *_ = mep(folder, "list").stdout.splitlines()[1].split()
+    assert name == "prod"
+    return state
 
 
 def test_a_start_that_fails_says_so_later(folder: Path, root: None) -> None:
