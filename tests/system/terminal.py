@@ -15,11 +15,12 @@ class Terminal:
     """A shell of an account, in its home, in which `globus-compute-endpoint` is our program."""
 
     def __init__(self, account: LocalAccount, hub: HubProcess, folder: Path, variables: Mapping[str, str]) -> None:
-        """`folder` is for the names of our program; `variables` are more of the environment."""
+        """`folder`, which users can enter, is for the names of our program; `variables` are more of the environment."""
         self.account = account
         names = folder / f"names of {account.name}"
         names.mkdir(exist_ok=True)
-        (names / "globus-compute-endpoint").symlink_to(MEP)
+        if not (names / "globus-compute-endpoint").exists():
+            (names / "globus-compute-endpoint").symlink_to(MEP)
         self.environment = {
             "PATH": f"{names}:/usr/bin:/bin",
             "HOME": str(account.home),
