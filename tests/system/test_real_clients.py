@@ -266,3 +266,38 @@ def test_an_agent_of_academy(hub: HubProcess, site: ManagerProcess, tmp_path: Pa
     python = clients.python("academy")
     (said,) = run_script(hub, "alice", script, site.endpoint_id, str(port), json.dumps(options), python=python)
     assert said == [3, ACCOUNT]
+
+
+SERVICES = """
+import json, os, sys, time
+import globus_sdk
+from globus_compute_sdk import Client
+from globus_compute_sdk.serialize import ComputeSerializer
+from globus_sdk import scopes
+
+names = "GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"
+client_id, client_secret = (os.environ[name] for name in names)
+compute = Client()
+wanted = [scopes.TransferScopes.all, scopes.GroupsScopes.view_my_groups_and_memberships, scopes.FlowsScopes.run_manage]
+known = [scopes.TransferScopes, scopes.GroupsScopes, scopes.FlowsScopes, scopes.ComputeScopes]
+config = globus_sdk.GlobusAppConfig(token_storage="memory")
+app = globus_sdk.ClientApp("tool", client_id=client_id, client_secret=client_secret, config=config)
+app.add_scope_requirements(
+    {each.resource_server: [scope] for each, scope in zip(known, [*wanted, scopes.ComputeScopes.all])}
+)
+tokens = [app.get_authorizer(each.resource_server).get_authorization_header() for each in known]
+
+old = globus_sdk.ComputeClientV2(app=app, base_url=sys.argv[2])
+serializer = ComputeSerializer()
+packed = serializer.pack_buffers([serializer.serialize([-7]), serializer.serialize({})])
+task = [compute.register_function(abs), sys.argv[1], packed]
+(submitted,) = old.submit({"tasks": [task]})["results"]
+while (told := old.get_task(submitted["task_uuid"]))["status"] not in ("success", "failed"):
+    time.sleep(0.2)
+print(json.dumps([len(set(tokens)), serializer.deserialize(told["result"])]))
+"""
+
+
+def test_one_login_for_several_services_and_a_submission_of_old(hub: HubProcess, site: ManagerProcess) -> None:
+    """As tools have it that also transfer files; and as clients before SDK 2.3 and flows submit."""
+    assert run_script(hub, "alice", SERVICES, site.endpoint_id, hub.url) == [[4, 7]]
