@@ -49,7 +49,7 @@ THIRD_PARTY = {
     "mapper": set[str](),
     "reader": {"jsonschema", "yaml"},
     "registration": {"globus_sdk"},
-    "worker": {"cryptography"},
+    "worker": {"cryptography", "h11"},
     "monitor": set[str](),
     "daemon": {"daemon"},
 }

@@ -12,6 +12,7 @@ Files, in the process of the endpoint, on its one event loop:
 `shell_command`  commands of the configuration, bounded in time
 `idle`           the rules by which an endpoint stops by itself
 `report_pipe`    words to the manager
+`figures`        what it tells the manager of its work
 `audit`          records of a high-assurance endpoint
 `pinned`         tasks whose code must have a hash that the site has pinned
 `error_results`  results that the endpoint itself makes, when no worker could

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-from uep import idle, preparation, shell_command
+from uep import figures, idle, preparation, shell_command
 from uep.audit import Audit
 from uep.broker.channels import SessionChannels
 from uep.broker.credentials import Credentials
@@ -92,11 +92,13 @@ class Endpoint:
         sessions = asyncio.ensure_future(stay_connected(self._open, self._session, self._trouble))
         ticks = asyncio.ensure_future(self._ticks())
         watch = asyncio.ensure_future(self._watch_engine())
+        telling = asyncio.ensure_future(self._tell_figures())
         for task in (sessions, ticks):
             task.add_done_callback(self._ended)
         await self._stop_requested.wait()
         ticks.cancel()
         watch.cancel()
+        telling.cancel()
         await self._wind_down()
         sessions.cancel()
         await asyncio.gather(_within(FAREWELL, "closing the connection", _quiet(sessions)), self._stop_engine())
@@ -259,6 +261,28 @@ class Endpoint:
                 self._report.jobs(told)
             await asyncio.sleep(ENGINE_LOOK)
         self._stop_broken(self._engine.failure)
+
+    async def _tell_figures(self) -> None:
+        """Tells the manager what the endpoint works on; again after a while, as the manager may be another one."""
+        told: dict[str, Any] = {}
+        looked = told_at = 0.0
+        received, idle_since = 0, time.time()
+        while True:
+            await asyncio.sleep(figures.PERIOD)
+            if self._exchange is None:
+                continue
+            now = time.monotonic()
+            received, before = self._exchange.inbox.received, received
+            here = received - self._forwarded
+            idle_since = time.time() if here > 0 or received != before else idle_since
+            asks = here > 0 and now - looked >= figures.ENGINE_PERIOD
+            looked = now if asks else looked
+            engine = await self._heartbeats.engine_figures(newest=asks)
+            said = figures.figures(
+                engine, self._engine.jobs, received, self._forwarded, None if here > 0 else idle_since
+            )
+            if (said != told or now - told_at >= figures.AGAIN) and self._report.figures(said):
+                told, told_at = said, now
 
     def _check_idle(self) -> None:
         if self._exchange is None:  # not ready for tasks yet, which has time limits of its own

@@ -8,6 +8,7 @@ One word is one line:
     again     tasks wait for it that it cannot run any more: another one is needed when it has ended
     stopped   it has ended cleanly; the process ends now
     trouble … what keeps it from checking in, for the admin; the first only
+    figures … what it works on, a JSON object in one line, for people; see `figures`
     jobs …    batch jobs that run and from which no worker comes, for the admin; nothing more when that is over
     failed …  why it ends otherwise, in the words that the user gets, and after a tab what only the admin gets: one
               line, bounded
@@ -17,8 +18,15 @@ The manager may be another one than the one that has started the endpoint: it kn
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import logging
 import os
+import sys
+import termios
+from collections.abc import Mapping
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +52,18 @@ class ReportPipe:
         """Tells the manager from which jobs no worker comes. Never raises."""
         self.tell(f"jobs {_bounded(text)}")
 
+    def figures(self, said: Mapping[str, Any]) -> bool:
+        """Tells the manager what the endpoint works on; whether that was possible now. Never raises.
+
+        Only once what was told before has been heard: a manager that is away finds one line, and room for words.
+        """
+        line = json.dumps(said)
+        with contextlib.suppress(OSError):
+            if self._fd is not None and len(line) <= LONGEST and not _unread(self._fd):
+                os.write(self._fd, f"figures {line}\n".encode())
+                return True
+        return False
+
     def tell(self, word: str) -> None:
         """Tells the manager. Never raises: the endpoint goes on without one."""
         if self._fd is None:
@@ -52,6 +72,13 @@ class ReportPipe:
             os.write(self._fd, f"{word}\n".encode())
         except OSError as e:
             log.warning("the manager cannot be told %.40r: %s", word, e.strerror)
+
+
+def _unread(fd: int) -> int:
+    """Counts the bytes in the pipe. Raises OSError."""
+    counted = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, counted)
+    return int.from_bytes(counted, sys.byteorder)
 
 
 def _bounded(text: str) -> str:

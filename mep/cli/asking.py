@@ -1,16 +1,20 @@
-"""Asks a running manager: its worker how it is, and itself to read its profile again.
+"""Asks a running manager: its worker how it is (the API, HTTP), and itself to read its profile again.
 
 What comes back is read as a stranger's: who answers for a manager is a process that handles what strangers sent.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from mep.processes import control_protocol, named_sockets, status_protocol
 from mep.processes.control_protocol import Kind, Outcome, Request
@@ -19,6 +23,7 @@ from mep.processes.printable import escaped
 RELOAD_TIMEOUT = 110.0
 """Seconds that `reload` waits: less than the unit allows a reload (TimeoutStartSec), so that the words are ours."""
 _PAUSE = 0.1
+_CHUNK = 2**16
 _NUMBER = 1
 
 
@@ -68,46 +73,102 @@ def reload(run_directory: Path, within: float = RELOAD_TIMEOUT) -> Reloaded:
 
 
 def status(run_directory: Path, within: float = status_protocol.TIME) -> dict[str, Any] | None:
-    """What the manager says of itself; None while it has no socket: it begins, or ends.
+    """What the manager says of itself; None while it has no socket. Raises as `get`."""
+    answer = get(run_directory, "/v1/status", within)
+    if answer is not None and not isinstance(answer.get("line"), str):
+        raise NoAnswer("gives an answer that cannot be understood")
+    return answer
+
+
+def user_endpoints(run_directory: Path) -> list[dict[str, Any]] | None:
+    """The user endpoints that run; None while the manager has no socket. Raises as `get`."""
+    return _list(run_directory, "user_endpoints", "/v1/user-endpoints")
+
+
+def held_back(run_directory: Path) -> list[dict[str, Any]] | None:
+    """Who gets no new user endpoint now. As `user_endpoints`."""
+    return _list(run_directory, "held_back", "/v1/held-back")
+
+
+def events(run_directory: Path, **wanted: str) -> list[dict[str, Any]] | None:
+    """The newest decisions, the newest first, of those that have these values. As `user_endpoints`."""
+    return _list(run_directory, "events", f"/v1/events?{urlencode({'limit': '1000', **wanted})}")
+
+
+def _list(run_directory: Path, name: str, target: str) -> list[dict[str, Any]] | None:
+    answer = get(run_directory, target)
+    if answer is None:
+        return None
+    listed = answer.get(name)
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise NoAnswer("gives an answer that cannot be understood")
+    return listed
+
+
+def get(run_directory: Path, target: str, within: float = status_protocol.TIME) -> dict[str, Any] | None:
+    """What the API of the manager answers, its texts made printable; None while it has no socket: it begins, or ends.
 
     A worker that is lost meanwhile is replaced, and the next one is asked.
 
     Raises:
         NoAnswer: it does not answer within that many seconds, or not in a way that can be understood.
-        PermissionError: only root may ask.
+        PermissionError: who asks may not.
     """
     deadline, said = time.monotonic() + within, b""
     try:
-        while not (said := _ask_once(run_directory, deadline)):
+        while not (said := _ask_once(run_directory, target, deadline)):
             time.sleep(_PAUSE)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except TimeoutError:
         raise NoAnswer(f"does not answer within {within:g} s") from None
     try:
-        answer = json.loads(said)
-    except (ValueError, RecursionError):
+        response = HTTPResponse(_Received(said))  # type: ignore[arg-type]  # takes no more of a socket
+        response.begin()
+        answer = json.loads(response.read())
+    except (HTTPException, ValueError, RecursionError, OSError):
         answer = None
-    if not isinstance(answer, dict) or not isinstance(answer.get("line"), str):
+    if not isinstance(answer, dict):
         raise NoAnswer("gives an answer that cannot be understood")
-    return {**answer, "line": _shown(answer["line"])}
+    if response.status != HTTPStatus.OK:
+        raise NoAnswer(f"does not answer that: {_clean(answer.get('error'))}")
+    return {name: _clean(value) for name, value in answer.items()}
 
 
-def _ask_once(run_directory: Path, deadline: float) -> bytes:
-    """The answer; nothing when the connection ended without one. Raises OSError; TimeoutError, when time is over."""
-    kind, said = socket.SOCK_STREAM, b""
+class _Received:
+    """A connection from which all has been read."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, *_: object) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def _clean(said: Any) -> Any:
+    """The same, with texts that steer no terminal."""
+    if isinstance(said, dict):
+        return {escaped(name): _clean(value) for name, value in said.items()}
+    if isinstance(said, list):
+        return [_clean(value) for value in said]
+    return _shown(said) if isinstance(said, str) else said
+
+
+def _ask_once(run_directory: Path, target: str, deadline: float) -> bytes:
+    """All that came; nothing when the connection ended without an answer. Raises OSError; TimeoutError at the end."""
+    kind, said = socket.SOCK_STREAM, bytearray()
     with named_sockets.connected(run_directory, status_protocol.NAME, kind, _left(deadline)) as connection:
         try:
-            connection.sendall(json.dumps(status_protocol.QUESTION).encode() + b"\n")
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             while len(said) < status_protocol.MOST_ANSWER:
                 connection.settimeout(_left(deadline))
-                more = connection.recv(status_protocol.MOST_ANSWER)
+                more = connection.recv(_CHUNK)
                 if not more:
                     break
                 said += more
         except ConnectionError:
             return b""
-    return said if said.endswith(b"\n") else b""
+    return bytes(said)
 
 
 def _left(deadline: float) -> float:

@@ -53,9 +53,9 @@ class Handed:
     """All that a manager begins with.
 
     refused: what is wrong with the edited profile, when this is the one that was accepted last. accounts: those of the
-    helpers. lock: the descriptor that holds the run lock. addresses: of a sealed file with the broker's addresses.
-    credentials: of one with client credentials that came from the environment; None when they are in a file, or the
-    endpoint has a login.
+    helpers. readers: the group whose members may ask how the manager is. lock: the descriptor that holds the run lock.
+    addresses: of a sealed file with the broker's addresses. credentials: of one with client credentials that came from
+    the environment; None when they are in a file, or the endpoint has a login.
     """
 
     profile: Profile
@@ -63,6 +63,7 @@ class Handed:
     endpoint_id: str
     folders: Folders
     accounts: HelperAccounts
+    readers: int | None
     log: LogTo
     lock: int
     addresses: int

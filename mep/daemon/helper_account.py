@@ -6,6 +6,7 @@ gives to nobody in particular, not that of a service, and none that a mapping co
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import time
@@ -51,6 +52,22 @@ def find(config: ManagerConfig) -> HelperAccounts:
     if len({account.uid for account in accounts.values()}) < len(KEYS):
         raise _refused(f"{', '.join(KEYS)} must name accounts of different uids: each could end the others' processes")
     return HelperAccounts(*(accounts[key] for key in KEYS))
+
+
+def readers(config: ManagerConfig) -> int | None:
+    """The group whose members may ask how the manager is; None: only root, or we, where we are not root.
+
+    Raises:
+        HelperUnavailable: there is no such group.
+    """
+    name = config.status_group
+    if name is None or not kernel.is_root():
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        text = f"status_group: there is no group {name!r} on this system; make it (groupadd), or leave the key out"
+        raise _refused(text) from None
 
 
 def _missing(missing: dict[str, str]) -> str:

@@ -106,6 +106,7 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
     with running_once(run_directory, name):
         with exit_codes(), _exit_codes_of_a_start():
             accounts = helper_account.find(profile.config)
+            readers = helper_account.readers(profile.config)
             given = client_credentials.find(None) if profile.config.client_credentials_path is None else None
             registrar = Registrar(profile, accounts.worker, given, folders.state, folders.run, call.endpoint_id)
             registration = asyncio.run(registrar.register())
@@ -130,6 +131,7 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
                 endpoint_id=registration.endpoint_id,
                 folders=folders,
                 accounts=accounts,
+                readers=readers,
                 log=log_to,
                 lock=lock,
                 addresses=addresses.descriptor,

@@ -135,7 +135,9 @@ async def _serve(handed: Handed) -> None:
         debug=logging.getLogger().isEnabledFor(logging.DEBUG),
     )
     neighbours = Neighbours(name_service, mapper, Renderer(accounts.render), worker, anew)
-    manager = Manager(profile, handed.endpoint_id, folders.run, folders.kept, neighbours, handed.refused)
+    manager = Manager(
+        profile, handed.endpoint_id, folders.run, folders.kept, neighbours, handed.refused, handed.readers
+    )
     await manager.serve(worker)
 
 

@@ -18,6 +18,7 @@ async def rehearse(profile: Profile) -> Findings:
     Raises:
         HelperUnavailable: no render server can be started.
     """
+    helper_account.readers(profile.config)
     return await rehearse_as(profile, helper_account.find(profile.config).render)
 
 

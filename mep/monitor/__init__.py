@@ -11,7 +11,7 @@ CALLED BY
 
 IMPORTS
   monitor.containment, monitor.endpoints, monitor.stages, privileged, processes, profile,
-  request
+  profile.sections, request
 
 FILES
   stages/              the stages of a request and their order
@@ -27,7 +27,8 @@ FILES
   audit_program.py     that process
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
-  status_socket.py     the socket on which `mep status` asks for it, and the answer
+  status_socket.py     the socket on which commands ask how it is, and what they are told
+  shown.py             what is told of user endpoints, who is held back, the last errors
   control_socket.py    the socket on which requests that act come: `mep reload`
   mapping_file.py      the mapping file as it is looked at again and again
   last_run.py          how the last run ended, for `mep status`

@@ -13,12 +13,13 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mep.monitor import last_run, log_file
+from mep.monitor import last_run, log_file, shown
 from mep.monitor.audit import AuditTrail
 from mep.monitor.containment.containment import Containment
 from mep.monitor.containment.systemd import ContainmentError
@@ -106,7 +107,8 @@ class Manager:
     """The monitor's parts, and what connects them.
 
     run_directory: this endpoint's folder below /run. kept_directory: its folder on disk, which outlives a crash.
-    refused: what is wrong with the edited profile, when `profile` is the one that was accepted last instead.
+    refused: what is wrong with the edited profile, when `profile` is the one that was accepted last instead. readers:
+    the group whose members may ask how the manager is.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Manager:
         kept_directory: Path,
         neighbours: Neighbours,
         refused: str = "",
+        readers: int | None = None,
     ) -> None:
         config = profile.config
         self._endpoint_id = endpoint_id
@@ -127,7 +130,14 @@ class Manager:
         self._asked_for = 0
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
-        self._asked = StatusSocket(run_directory, self._how_it_is)
+        self._asked = StatusSocket(
+            run_directory,
+            self._how_it_is,
+            {"user_endpoints": self._shown_endpoints, "held_back": self._held_back},
+            readers,
+        )
+        self._errors = shown.LastErrors()
+        self._began = time.time()
         self._control = ControlSocket(run_directory, self._act)
         self._reloads = reloads = ReloadRequests(lambda: self._in_force.reload())
         self._in_force = ProfileInForce(profile, neighbours.reader, self._status, reloads.tell, self._profile_changed)
@@ -146,7 +156,7 @@ class Manager:
             self._audit, neighbours.passwords, lambda: self._in_force.profile.digest[:12]
         )
         budget = AuditBudget(lambda: self._in_force.profile.config.limits)
-        breaker = Breaker()
+        self._breaker = breaker = Breaker()
         self._events = EndpointEvents(
             decisions,
             self._audit,
@@ -205,6 +215,7 @@ class Manager:
         """
         self._watch_signals()
         last_run.runs(self._run_directory)
+        logging.getLogger().addHandler(self._errors)
         try:
             self._audit.start()
             self._answer_questions()
@@ -233,6 +244,7 @@ class Manager:
             self._audit.close()
             self._close_sockets()
             self._status.remove()
+            logging.getLogger().removeHandler(self._errors)
         log.info("manager of %s stopped", self._endpoint_id)
 
     async def _run(self, worker: Worker, left: Sequence[Kept]) -> None:
@@ -319,7 +331,22 @@ class Manager:
         more = {"records": records, "jobs": _jobs(self._table)}
         told = {name: text for name, text in more.items() if text}
         status, line = self._status.parts() | told, "; ".join([self._status.line(), *told.values()])
-        return {"pid": os.getpid(), "endpoint": self._endpoint_id, "status": status, "line": line}
+        return {
+            "pid": os.getpid(),
+            "endpoint": self._endpoint_id,
+            "began": round(self._began),
+            "configuration": self._in_force.profile.digest[:12],
+            "status": status,
+            "line": line,
+            "errors": self._errors.lines(),
+        }
+
+    def _shown_endpoints(self) -> Iterator[dict[str, Any]]:
+        return map(shown.user_endpoint, self._table)
+
+    def _held_back(self) -> Iterator[dict[str, Any]]:
+        limits = self._in_force.profile.config.limits
+        return shown.held_back(self._breaker, self.pipeline.quota, limits, self._table)
 
     async def _look_at_containment(self) -> None:
         """Says what user endpoints are held to; loudly, if that is less than what the profile asks for."""

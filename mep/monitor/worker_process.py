@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import logging
 import re
 import socket
@@ -20,7 +21,7 @@ from mep.monitor.endpoints.credentials import TOKEN, NotSealed
 from mep.processes import helper
 from mep.processes.channel import Channel, Files, Senseless
 from mep.processes.helper import HelperUnavailable
-from mep.processes.message import MOST_TEXT, cut
+from mep.processes.message import BODY, MOST_TEXT, cut
 from mep.processes.printable import escaped
 from mep.processes.sealed_file import SealedFile
 from mep.processes.supervised import SupervisedProcess
@@ -55,6 +56,8 @@ MARGIN = 5.0
 """Seconds more than a worker is given to finish or close: then it hangs."""
 STATUS_PERIOD = 0.1
 """Seconds between two answers to how the manager is, however often a worker asks."""
+STATUS_REST = 20
+"""And so many times as long as the last one took: who asks all the time has a twentieth of the manager's."""
 SEAL_LIMIT = 30.0
 """Seconds in which credentials are sealed; a worker that was lost has a successor long before."""
 _SEALING = frozenset({ToWorker.SEAL, ToWorker.OPEN})
@@ -86,6 +89,7 @@ class Status(Protocol):
     """How the manager is, and where that is asked: `status_socket`."""
 
     listening: socket.socket | None
+    readers: int | None
 
     def answer(self) -> bytes:
         """The answer as it is now."""
@@ -149,7 +153,7 @@ class WorkerProcess:
         self._pause = FIRST_PAUSE
         self._period = 0.0
         self._status: Status | None = None
-        self._status_told = 0.0
+        self._status_next = 0.0
         self._status_asked = False
         self._hears: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             FromWorker.ALIVE: lambda *_: self._tell_period(),
@@ -232,6 +236,16 @@ class WorkerProcess:
         """Tries once to send one that could not be delivered; whether it was delivered now."""
         return await self._notice(credentials, text, "", again=True)
 
+    def decided(self, event: str, request_id: str, facts: Mapping[str, object]) -> None:
+        """Tells the worker of a decision, for those who ask it."""
+        body: dict[str, object] = {}
+        most = _MOST_FACT
+        while not body or len(json.dumps(body)) > BODY:
+            body = {name: _fact(value, most) for name, value in facts.items() if value is not None}
+            body |= {"event": event, "request": request_id}
+            most //= 2
+        self._tell(ToWorker.EVENT, **body)
+
     async def _notice(self, credentials: Credentials, text: str, request_id: str, *, again: bool) -> bool:
         try:
             files = [credentials.file, SealedFile.of(text[: MOST_NOTICE // 4].encode())]
@@ -292,6 +306,7 @@ class WorkerProcess:
             amqp_port=self._amqp_port,
             debug=self._debug,
             status=bool(more),
+            readers=None if self._status is None else self._status.readers,
         )
 
     def _consume(self) -> None:
@@ -433,14 +448,16 @@ class WorkerProcess:
         if not self._status_asked:
             self._status_asked = True
             loop = asyncio.get_running_loop()
-            loop.call_at(max(loop.time(), self._status_told + STATUS_PERIOD), self._tell_how_it_is, self._status)
+            loop.call_at(max(loop.time(), self._status_next), self._tell_how_it_is, self._status)
 
     def _tell_how_it_is(self, status: Status) -> None:
-        self._status_asked, self._status_told = False, asyncio.get_running_loop().time()
+        loop, self._status_asked = asyncio.get_running_loop(), False
+        before = loop.time()
         try:
-            self._tell(ToWorker.STATUS_IS, SealedFile.of(status.answer()))
+            self._tell(ToWorker.FACTS, SealedFile.of(status.answer()))
         except OSError as e:  # no descriptor or memory to be had
             log.error("nobody can be told how this manager is: %s", e)
+        self._status_next = loop.time() + max(STATUS_PERIOD, STATUS_REST * (loop.time() - before))
 
     def _tell_period(self) -> None:
         """The profile may have been changed."""
@@ -499,6 +516,13 @@ def _log(_number: int, body: Mapping[str, Any], _files: Files) -> None:
     logging.getLogger(known).log(min(max(level, logging.DEBUG), logging.CRITICAL), "%s", lines)
 
 
+def _fact(value: object, most: int) -> object:
+    """A fact of a decision, bounded."""
+    return value if isinstance(value, (bool, int, float)) else str(value)[:most]
+
+
+_MOST_FACT = 1000
+"""Letters of a text in EVENT; fewer when there are many."""
 _LOGGERS = re.compile(r"[A-Za-z0-9_.]{1,100}")
 _MOST_LOGGERS = 100
 _seen: set[str] = set()

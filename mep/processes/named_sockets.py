@@ -14,6 +14,10 @@ from pathlib import Path
 _BACKLOG = 16
 """Connections that wait until they are accepted."""
 _PAUSE = 0.05
+_SO_PEERGROUPS = 59
+"""From <asm-generic/socket.h>."""
+_GROUP, _MOST_GROUPS = struct.Struct("I"), 256
+"""What a group is there, and of how many Python asks; who has more is no member."""
 _CREDENTIALS = struct.Struct("3i")
 """Pid, uid, gid (SO_PEERCRED, unix(7))."""
 
@@ -73,6 +77,13 @@ def peer(connection: socket.socket) -> Peer:
     """Asks the kernel. Raises OSError."""
     pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return Peer(pid, uid)
+
+
+def is_member(connection: socket.socket, group: int) -> bool:
+    """Whether who is at the other end is a member of the group, as the kernel says. Raises OSError."""
+    groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * _GROUP.size)
+    _, _, own = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return group in {own, *(each for (each,) in _GROUP.iter_unpack(groups))}
 
 
 @contextlib.contextmanager

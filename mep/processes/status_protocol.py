@@ -1,19 +1,15 @@
-"""What is said on the socket on which a manager is asked how it is: `status.sock` in its run folder (SOCK_STREAM).
+"""The socket on which a manager is asked how it is: `api.sock` in its run folder (SOCK_STREAM), HTTP/1.1.
 
-One line of JSON is asked, one is answered, then the connection ends:
-
-    {"ask": "status"}   ->   {"pid": 42, "endpoint": ID, "status": {"connection": "connected", ...}, "line": "..."}
-    anything else       ->   {"error": "..."}
-
-The monitor has made the socket, and the worker answers on it, with what the monitor has told it (STATUS_IS).
+The monitor has made the socket; the worker answers on it (`worker.api_server`), by what the monitor tells it: FACTS,
+when somebody asks, and EVENT for each decision. What may be asked is in `worker/openapi.json`.
 """
 
 from __future__ import annotations
 
-NAME = "status.sock"
-QUESTION = {"ask": "status"}
+NAME = "api.sock"
 TIME = 5.0
-"""Seconds for a question and its answer, on both sides."""
-MOST_QUESTION = 4096
-MOST_ANSWER = 2**16
-"""Bytes."""
+"""Seconds for a request and its answer, on both sides."""
+MOST_FACTS = 4 * 2**20
+"""Bytes of what the monitor tells at a time; user endpoints that do not fit are counted."""
+MOST_ANSWER = 3 * MOST_FACTS
+"""Bytes of an answer: the facts, and what the worker adds."""

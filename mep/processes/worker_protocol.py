@@ -1,7 +1,8 @@
 """What the monitor and the worker say to each other, over a `Channel`. What the worker says is read as a stranger's.
 
-to the worker    BEGIN          {endpoint_id, amqp_port, debug, status}, file: addresses
-                                status: whether descriptor 3 is the socket of `status_protocol`
+to the worker    BEGIN          {endpoint_id, amqp_port, debug, status, readers}, file: addresses
+                                status: whether descriptor 3 is the socket of `status_protocol`; readers: the group
+                                whose members may ask there, or nothing
                  PROBE          n: asks whether the broker can be reached
                  PERIOD         {period}: seconds between two heartbeats
                  CONSUME        takes commands and sends heartbeats from now on
@@ -14,7 +15,8 @@ to the worker    BEGIN          {endpoint_id, amqp_port, debug, status}, file: a
                  NOT_NOW        {why}: there are none yet
                  FINISH         n {timeout}: takes no more commands
                  CLOSE          n {timeout}: sends the last heartbeat
-                 STATUS_IS      file: the answer of `status_protocol`, as it is now; after STATUS
+                 FACTS          file: how the manager is now, JSON; after STATUS
+                 EVENT          {event, request, ...}: a decision as in the audit trail, its texts cut
 from the worker  ALIVE          every PULSE seconds
                  PROBED         n {error}: nothing, or why not
                  CONNECTED, NOT_CONNECTED {why}
@@ -44,7 +46,7 @@ from typing import Any
 
 from mep.processes.message import Limits
 from mep.processes.printable import escaped
-from mep.processes.status_protocol import MOST_ANSWER
+from mep.processes.status_protocol import MOST_FACTS
 from mep.request.credentials import Credentials, Unread
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import MAX_REQUESTER, NAME, StartEndpoint
@@ -76,9 +78,10 @@ class ToWorker(enum.IntEnum):
     NOT_NOW = 9
     FINISH = 10
     CLOSE = 11
-    STATUS_IS = 12
+    FACTS = 12
     SEAL = 13
     OPEN = 14
+    EVENT = 15
 
 
 class FromWorker(enum.IntEnum):
@@ -105,7 +108,7 @@ FILES_TO_WORKER: Limits = {
     ToWorker.BEGIN: [MOST_ADDRESSES],
     ToWorker.ADDRESSES: [MOST_ADDRESSES],
     ToWorker.NOTICE: [MOST_CREDENTIALS, MOST_NOTICE],
-    ToWorker.STATUS_IS: [MOST_ANSWER],
+    ToWorker.FACTS: [MOST_FACTS],
     ToWorker.SEAL: [MOST_CREDENTIALS],
     ToWorker.OPEN: [MOST_CREDENTIALS],
 }

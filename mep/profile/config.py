@@ -98,6 +98,13 @@ class ManagerConfig:
     mapping_account: str = key(
         "mep-map", Takes.TEXT, "the account of the mapper and of mapping programs without `run_as`"
     )
+    status_group: str | None = key(
+        None,
+        Takes.TEXT,
+        "a group whose members may ask how the manager and its user endpoints are, without being root: `mep status`, "
+        "`mep ps`, see [api.md](api.md)",
+        shown="root only",
+    )
     allowed_functions: tuple[str, ...] | None = key(
         None,
         Takes.FUNCTIONS,

@@ -8,7 +8,7 @@ CALLED BY
   monitor.worker_process starts the program and checks what it says; cli.checks probes.
 
 IMPORTS
-  privileged, processes, request; cryptography, wire
+  privileged, processes, request; cryptography, h11, wire
 
 FILES
   program.py        the program: what the monitor tells it and is told
@@ -19,6 +19,10 @@ FILES
   heartbeats.py     tells the service that the manager is there
   notices.py        tells the service that a start failed
   probe.py          for `mep check`: would the broker have us?
-  status_server.py  answers how the manager is, for `mep status`
+  api_server.py     takes the connections of those who ask how the manager is
+  api.py            what they may ask, and the answers; `openapi.json` describes them
+  events.py         what has been decided lately
+  figures.py        what user endpoints say of themselves
+  resources.py      memory and processor time of user endpoints
   event_loop.py     the loop: host names without a lasting thread
 """

@@ -36,11 +36,13 @@ from mep.request.credentials import Unread
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 from mep.worker import sealing
+from mep.worker.api import Api
+from mep.worker.api_server import ApiServer
 from mep.worker.consumer import CommandConsumer
 from mep.worker.event_loop import EventLoop
+from mep.worker.events import Events
 from mep.worker.heartbeats import Heartbeats
 from mep.worker.notices import Notices
-from mep.worker.status_server import StatusServer
 from mep.worker.worker import Addresses, Worker
 from wire.errors import BrokerError, Unreachable
 from wire.queues import Source, Target
@@ -69,7 +71,8 @@ class Program:
         self._addresses: asyncio.Future[Addresses] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._period = 1.0
-        self._status: asyncio.Future[bytes] | None = None
+        self._facts: asyncio.Future[bytes] | None = None
+        self._events = Events()
         self._does: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             ToWorker.BEGIN: self._begin,
             ToWorker.PROBE: lambda number, _body, _files: self._do(self._probe(number)),
@@ -84,7 +87,8 @@ class Program:
             ToWorker.NOT_NOW: self._not_renewed,
             ToWorker.FINISH: lambda number, body, _files: self._do(self._finish(number, body["timeout"])),
             ToWorker.CLOSE: lambda number, body, _files: self._do(self._close(number, body["timeout"])),
-            ToWorker.STATUS_IS: self._status_is,
+            ToWorker.FACTS: self._facts_came,
+            ToWorker.EVENT: lambda _number, body, _files: self._events.add(body),
         }
 
     async def run(self, connection: socket.socket) -> None:
@@ -140,7 +144,8 @@ class Program:
         self._worker = Worker(_read(files[0].read()), self._renew, consumer, heartbeats)
         if body["status"]:
             listening = socket.socket(fileno=FIRST_MORE)
-            self._do(StatusServer(listening, self._manager, self._how_it_is).serve())
+            api = Api(self._ask_for_facts, self._events)
+            self._do(ApiServer(listening, self._manager, body["readers"], api.answer).serve())
 
     async def _probe(self, number: int) -> None:
         try:
@@ -211,16 +216,16 @@ class Program:
         if self._addresses is not None and not self._addresses.done():
             self._addresses.set_exception(Unreachable(body["why"]))
 
-    async def _how_it_is(self) -> bytes:
-        """The monitor's answer, which several may wait for."""
-        if self._status is None or self._status.done():
-            self._status = asyncio.get_running_loop().create_future()
+    async def _ask_for_facts(self) -> bytes:
+        """How the manager is, in the monitor's words; several may wait for it."""
+        if self._facts is None or self._facts.done():
+            self._facts = asyncio.get_running_loop().create_future()
         self._channel.send(FromWorker.STATUS)
-        return await asyncio.shield(self._status)
+        return await asyncio.shield(self._facts)
 
-    def _status_is(self, _number: int, _body: Mapping[str, Any], files: Files) -> None:
-        if self._status is not None and not self._status.done():
-            self._status.set_result(files[0].read())
+    def _facts_came(self, _number: int, _body: Mapping[str, Any], files: Files) -> None:
+        if self._facts is not None and not self._facts.done():
+            self._facts.set_result(files[0].read())
 
     async def _finish(self, number: int, timeout: float) -> None:
         await self._worker.finish(timeout)

@@ -392,7 +392,7 @@ def test_nothing_of_the_manager_can_be_connected_to(site: ManagerProcess) -> Non
     assert any(name.startswith("socket:") for name in own)
     named = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     listening = [Path(words[7]) for words in named if f"socket:[{words[6]}]" in own and len(words) > 7]
-    assert {path.name for path in listening} <= {"status.sock", "control"}
+    assert {path.name for path in listening} <= {"api.sock", "control"}
     assert (site.folder / "run" / site.name).stat().st_mode & 0o777 == 0o700, "nobody but root comes to that"
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for words in map(str.split, Path(f"/proc/net/{table}").read_text().splitlines()[1:]):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from uep import figures
 from uep.audit import Audit
 from uep.report_pipe import ReportPipe
 
@@ -45,6 +47,42 @@ def test_words_to_the_manager_are_lines(pipe: tuple[int, int]) -> None:
     report.tell("ready")
     report.tell("working")
     assert os.read(pipe[0], 1000) == b"ready\nworking\n"
+
+
+def test_figures_are_told_once_the_ones_before_have_been_heard(pipe: tuple[int, int]) -> None:
+    """Whatever a manager that is away finds is one line, and there is room for words."""
+    report = ReportPipe(pipe[1])
+    assert report.figures({"running": 1})
+    assert not any(report.figures({"running": 2}) for _ in range(10_000))
+    report.tell("stopping")
+    assert os.read(pipe[0], 1000) == b'figures {"running": 1}\nstopping\n'
+    assert report.figures({"running": 3})
+    assert not ReportPipe(pipe[1]).figures({"engine": "x" * 2000}), "too long for the manager"
+
+
+def test_without_a_manager_there_are_no_figures(broken: int) -> None:
+    assert not ReportPipe(None).figures({}) and not ReportPipe(broken).figures({})
+
+
+@pytest.mark.parametrize(
+    ("engine", "received", "forwarded", "expected"),
+    [
+        ({"engine_type": "ThreadPoolEngine", "pending_tasks": 1, "total_workers": 2}, 5, 2, (1, 2, 2, None)),
+        ({"engine_type": "X", "provider_type": "SlurmProvider", "pending_tasks": 9}, 3, 0, (3, 0, 0, 2)),
+        ({"engine_type": "X", "pending_tasks": None}, 0, 1, (0, 0, 1, None)),
+    ],
+)
+def test_figures_add_up(
+    engine: dict[str, Any], received: int, forwarded: int, expected: tuple[int | None, ...]
+) -> None:
+    said = figures.figures(engine, ["7", "8"], received, forwarded, None)
+    assert (said["waiting"], said["running"], said["done"], said["blocks"]) == expected
+
+
+def test_the_longest_figures_fit(pipe: tuple[int, int]) -> None:
+    engine = dict.fromkeys(("engine_type", "provider_type"), "x" * 1000) | {"total_workers": 2**53}
+    said = figures.figures(engine, ["1" * 100] * 1000, 2**53, 0, 1e10)
+    assert ReportPipe(pipe[1]).figures(said)
 
 
 def test_without_a_manager_the_endpoint_goes_on(broken: int, caplog: pytest.LogCaptureFixture) -> None:

@@ -59,6 +59,10 @@ class Heartbeats:
         """Sends a heartbeat; the last one with `active` False. Never raises."""
         await self._publish(await self._heartbeat(active=active))
 
+    async def engine_figures(self, *, newest: bool) -> Mapping[str, Any]:
+        """The engine's figures: the newest, or those of the last heartbeat. Never raises."""
+        return await self._figures.newest() if newest and self.engine_runs else self._figures.last
+
     async def start_failed(self, text: str) -> None:
         """Sends the notice that fails the waiting tasks with `text`. Never raises."""
         await self._publish(failure_notice(self._endpoint_id, text))

@@ -98,6 +98,11 @@ class Engine(ABC):
         return ""
 
     @property
+    def jobs(self) -> list[str]:
+        """Lists its blocks that live, by the ids of their batch jobs; of an engine without blocks there are none."""
+        return []
+
+    @property
     def name(self) -> str:
         """Names the engine as configuration and heartbeats do."""
         return type(self).__name__

@@ -82,6 +82,11 @@ class Watched:
     tasks: tuple[_Group, ...] = ()
     host_kills: int = 0
 
+    def own_folder(self) -> str | None:
+        """The cgroup that is this user endpoint's alone, by its memory; None without one."""
+        own = next((group.folder for group in self.memory if group.folder.name == self.scope), None)
+        return None if own is None else str(own)
+
     def met(self) -> list[LimitMet]:
         """Says which limits have been met. Never raises: what cannot be read has not been."""
         return [*self._memory(), *self._tasks()]

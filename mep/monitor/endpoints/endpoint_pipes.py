@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from mep.monitor.background import Background
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 
-_WORDS_SIZE = 4096
+_WORDS_SIZE = 2**16
+"""Bytes: all that a pipe holds, so that no line is read in two parts."""
 _RECORD_SIZE = 4096
 """Bytes of an audit record; what is longer comes as several (pipe(2), O_DIRECT)."""
 _MOST_RECORDS = 16

@@ -297,6 +297,8 @@ class EndpointTable:
             endpoint.jobs_told += 1
             endpoint.jobs, _ = exits.last_words(word.removeprefix(b"jobs "))
             return True
+        if word.startswith(b"figures "):
+            return _hear_figures(endpoint, word.removeprefix(b"figures "))
         if word not in _WORDS or word in endpoint.said:
             return False
         endpoint.said.add(word)
@@ -377,7 +379,20 @@ _GO_ON = frozenset({Action.REVIVE, Action.TELL_USER})
 _BUSY = "This endpoint cannot start anything at the moment. Please submit again later."
 _MOST_JOBS_TOLD = 1000
 """Of one user endpoint, to one manager: who says it more often is not heard any more."""
+_FIGURES_PERIOD = 0.5
+_MOST_EARLY = 1000
+"""Seconds between two figures of one user endpoint, and how often it may not keep to that; then nobody listens."""
+_MOST_FIGURES = 1500
+"""Bytes."""
 _WORDS = frozenset({b"ready", b"working", b"stopping", b"again", b"stopped"})
+
+
+def _hear_figures(endpoint: UserEndpoint, said: bytes) -> bool:
+    """Keeps what it says of its tasks and engine, unread. False when it says too much."""
+    now = time.monotonic()
+    endpoint.figures_early += now < endpoint.figures_at + _FIGURES_PERIOD
+    endpoint.figures, endpoint.figures_at = said, now
+    return len(said) <= _MOST_FIGURES and endpoint.figures_early <= _MOST_EARLY
 
 
 def _give_up(endpoint: UserEndpoint) -> None:

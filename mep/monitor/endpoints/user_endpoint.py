@@ -55,6 +55,8 @@ class UserEndpoint:
     said: the words that it has said to this manager. reason, detail: why it ends, for its user and the admin, and what
     only the admin gets; its own last words, and at its end what the manager knows of it.
     jobs: what it says of batch jobs from which no worker comes. jobs_told: how often it has said so to this manager.
+    figures: what it says of its tasks and engine, as it came. figures_at: when (monotonic seconds); figures_early: how
+    often sooner than it may.
     ending: why the manager ends it, for its user, once it does.
     limits: the limits that it may meet. killed_for: why the manager kills it.
     adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
@@ -84,6 +86,9 @@ class UserEndpoint:
     detail: str = ""
     jobs: str = ""
     jobs_told: int = 0
+    figures: bytes = field(default=b"", repr=False)
+    figures_at: float = 0.0
+    figures_early: int = 0
     ending: str = ""
     limits: Watched = field(default_factory=Watched)
     killed_for: str = ""

@@ -99,6 +99,16 @@ class Breaker:
             record.trying = False
             record.held_until = self._clock.monotonic()
 
+    def held(self) -> list[tuple[int, float, str]]:
+        """Who is held back: uid, seconds that are left, and why."""
+        self._forget()
+        now = self._clock.monotonic()
+        return [
+            (uid, record.held_until - now, f"{record.failures} failed starts in a row; the last: {record.reason}")
+            for uid, record in self._records.items()
+            if record.failures > FREE_FAILURES and now < record.held_until
+        ]
+
     def _forget(self) -> None:
         """Users whose last failure is long ago."""
         oldest_kept = self._clock.monotonic() - MEMORY

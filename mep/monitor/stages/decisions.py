@@ -27,6 +27,9 @@ class Notices(Protocol):
     async def send_again(self, credentials: Credentials, text: str) -> bool:
         """Tries once to send one that could not be delivered; whether it was delivered now."""
 
+    def decided(self, event: str, request_id: str, facts: Mapping[str, object]) -> None:
+        """Tells those who ask how the manager is of a decision."""
+
 
 _OF_REQUESTS = frozenset({"received", "refused", "refreshed", "superseded"})
 """Events that a request can bring about that starts nothing."""
@@ -84,6 +87,7 @@ class Decisions:
         self._lines.close()
 
     def _record(self, event: str, request_id: str, facts: Mapping[str, object], *, starts: bool = True) -> Line:
+        self._notices.decided(event, request_id, facts)
         of_request = event in _OF_REQUESTS or not starts
         if not of_request or self._audit.trouble() or self._in_full(event, request_id, facts):
             return self._audit.record(event, request_id, **{"configuration": self._configuration(), **facts})

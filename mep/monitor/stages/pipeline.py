@@ -58,7 +58,7 @@ class Mapper(Protocol):
 
 
 class Pipeline:
-    """Handles requests. profile: gives the profile in force."""
+    """Handles requests. profile: gives the profile in force. quota: counts who starts how much."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Pipeline:
         self._rights = rights
         self._kept = kept
         self._untold = Untold(self._tell_again)
-        self._quota = Quota()
+        self.quota = Quota()
         self._lock = KeyedLock()
         self._turns = FairQueue(PLACES, SHARE)
         self._undecided: set[asyncio.Task[None]] = set()
@@ -339,7 +339,7 @@ class Pipeline:
         self._breaker.check(owner.uid)
         try:
             uids = {endpoint.name: endpoint.account.uid for endpoint in self._table}
-            with self._quota.start(start.name, owner.uid, profile.config.limits, uids, deadline) as turn:
+            with self.quota.start(start.name, owner.uid, profile.config.limits, uids, deadline) as turn:
                 rendered = await self._renderer.render(profile, start, identity, owner)
                 async with self._opened(start) as opened, turn() as place:
                     self._decided()

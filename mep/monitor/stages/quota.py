@@ -21,7 +21,7 @@ import contextlib
 import functools
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -122,6 +122,19 @@ class Quota:
             )
         starts.append(at)
         return at
+
+    def held(self, limits: Limits, owners: Sequence[int]) -> Iterator[tuple[int, float | None, str]]:
+        """Who is at a limit: uid, seconds until one more may start if time alone decides, and why.
+
+        owners: the uid of each user endpoint that runs.
+        """
+        most, a_minute, now = limits.max_ueps_per_user, limits.starts_per_minute_per_user, self._clock.monotonic()
+        for uid, count in Counter(owners).items():
+            if most is not None and count >= most:
+                yield uid, None, f"has {count} user endpoints; {_key('max_ueps_per_user', most)}"
+        for uid, starts in self._starts.items():
+            if a_minute is not None and len(starts) >= a_minute and (left := starts[-a_minute] + WINDOW - now) > 0:
+                yield uid, left, f"more starts wait; {_key('starts_per_minute_per_user', a_minute)}"
 
     def _forget(self, now: float) -> None:
         for uid, starts in list(self._starts.items()):

@@ -35,6 +35,7 @@ def handed(profile: Profile, tmp_path: Path) -> Handed:
         endpoint_id=MANAGER,
         folders=Folders(tmp_path / "run", tmp_path / "kept", tmp_path / "state"),
         accounts=helper_account.find(ManagerConfig()),
+        readers=None,
         log=LogTo(tmp_path / "log", 1 << 20, 1, False, "text", False),
         lock=-1,
         addresses=addresses,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from identity.runner import MapperError
@@ -111,6 +111,7 @@ class StubNotices:
     """Has each text, with the request's id."""
 
     sent: list[tuple[str, str]] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
     delivered: bool = True
     waits: asyncio.Event | None = None
 
@@ -123,6 +124,9 @@ class StubNotices:
     async def send_again(self, credentials: Credentials, text: str) -> bool:
         self.sent.append(("again", text))
         return self.delivered
+
+    def decided(self, event: str, request_id: str, facts: Mapping[str, object]) -> None:
+        self.told.append((event, request_id))
 
 
 @dataclass

@@ -20,7 +20,7 @@ from mep.monitor.endpoints import record
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.manager import Manager, Neighbours
 from mep.monitor.status_socket import StatusSocket
-from mep.processes.status_protocol import MOST_ANSWER
+from mep.processes.status_protocol import MOST_FACTS
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.reader import files, loader
@@ -160,7 +160,9 @@ def test_status_tells_of_jobs_from_which_no_worker_comes(site: Site, command: St
     site.earlier.start(command)
 
     async def says(text: str, *, there: bool = True) -> None:
-        await aiountil(lambda: (text in json.loads(site.worker.status.answer())["line"]) is there, "the status")
+        await aiountil(
+            lambda: (text in json.loads(site.worker.status.answer())["manager"]["line"]) is there, "the status"
+        )
 
     async def story(_: Manager) -> None:
         await site.serves()
@@ -319,7 +321,7 @@ def test_who_asks_for_a_reload_is_answered_and_on_record(site: Site, profile_dir
     assert {(line["what"], line["by_uid"], line["by_pid"]) for line in asked} == {("reload", os.getuid(), os.getpid())}
     assert [line["outcome"] for line in answered] == ["done", *["refused"] * 3]
     assert [line["request"] for line in asked] == [line["request"] for line in answered]
-    assert not {"control", "status.sock"} & {path.name for path in site.run_directory.iterdir()}
+    assert not {"control", "api.sock"} & {path.name for path in site.run_directory.iterdir()}
 
 
 def test_a_status_is_never_too_long(site: Site) -> None:
@@ -327,8 +329,8 @@ def test_a_status_is_never_too_long(site: Site) -> None:
         await site.serves()
         manager.not_connected("\u2603" * 10**6)
         answer = site.worker.status.answer()
-        assert len(answer) <= MOST_ANSWER and answer.endswith(b"\n")
-        assert json.loads(answer)["line"].startswith("endpoint an-endpoint-id: not connected")
+        assert len(answer) <= MOST_FACTS
+        assert json.loads(answer)["manager"]["line"].startswith("endpoint an-endpoint-id: not connected")
         send(signal.SIGTERM)
 
     site.serve(story)

@@ -21,7 +21,7 @@ from mep.monitor import last_run
 from mep.monitor.log_file import LogFile, trouble
 from mep.processes import named_sockets, status_protocol
 from mep.processes.status_protocol import NAME
-from mep.worker import status_server
+from mep.worker import api_server
 
 MANAGER = """
 import asyncio, json, sys
@@ -32,7 +32,7 @@ from mep.monitor.status_socket import StatusSocket
 from mep.monitor.worker_process import NotNow, WorkerProcess
 from mep.processes.sealed_file import SealedFile
 from mep.profile.config import ManagerConfig
-folder = Path(sys.argv[1])
+folder, READERS = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None
 BROKER = {"connection_url": "amqp://127.0.0.1:1/"}
 ADDRESSES = {
     "commands": BROKER | {"queue": "q"},
@@ -49,7 +49,8 @@ class Listener:
 async def renew():
     raise NotNow("nobody knows")
 async def serve():
-    asked = StatusSocket(folder, lambda: {"pid": 1, "line": "endpoint ID: connected"})
+    parts = {"user_endpoints": lambda: [], "held_back": lambda: []}
+    asked = StatusSocket(folder, lambda: {"pid": 1, "line": "endpoint ID: connected"}, parts, READERS)
     asked.open()
     addresses = SealedFile.of(json.dumps(ADDRESSES).encode())
     worker = WorkerProcess(helper_account.find(ManagerConfig()).worker, "ID", None, addresses, renew, debug=False)
@@ -70,9 +71,16 @@ def folder(profile_directory: Path) -> Path:
 
 
 @pytest.fixture
-def manager(folder: Path, root: None) -> Iterator[subprocess.Popen[bytes]]:
+def readers() -> list[str]:
+    """The group whose members may ask, if there is one."""
+    return []
+
+
+@pytest.fixture
+def manager(folder: Path, root: None, readers: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """What holds the lock, and has a worker, which answers, as a manager has."""
-    with subprocess.Popen([sys.executable, "-c", MANAGER, str(folder)], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", MANAGER, str(folder), *readers]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"serves\n"
         yield process
@@ -172,13 +180,18 @@ def liar(tmp_path: Path) -> Iterator[list[bytes]]:
 
 
 def test_what_a_worker_says_steers_no_terminal(tmp_path: Path, liar: list[bytes]) -> None:
-    liar.append(b'{"line": "\\u001b[2J"}\n')
+    liar.append(b'HTTP/1.1 200 OK\r\n\r\n{"line": "\\u001b[2J"}\n')
     assert (asking.status(tmp_path, 60) or {})["line"] == "\\x1b[2J"
 
 
-@pytest.mark.parametrize("answer", [b"x" * 10**6, b"[]\n", b'{"line": 5}\n', b"\xff\n", b""])
-def test_what_is_no_answer(tmp_path: Path, liar: list[bytes], answer: bytes) -> None:
-    liar.append(answer)
+@pytest.mark.parametrize(
+    "answer", [b"x" * 10**6, b"[]\n", b'{"line": 5}\n', b"\xff\n", b"", b"[" * 10**5, b'{"line": "x"}', b"{}"]
+)
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 500 No\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b""])
+def test_what_is_no_answer(tmp_path: Path, liar: list[bytes], head: bytes, answer: bytes) -> None:
+    if head.endswith(b"OK\r\n\r\n") and answer == b'{"line": "x"}':
+        return
+    liar.append(head + answer)
     with pytest.raises(asking.NoAnswer):
         asking.status(tmp_path, 0.5)
 
@@ -191,14 +204,20 @@ def test_an_answer_without_end(tmp_path: Path, liar: list[bytes]) -> None:
 
 def test_who_is_slow_holds_up_nobody(folder: Path, manager: subprocess.Popen[bytes]) -> None:
     with contextlib.ExitStack() as silent:
-        for _ in range(status_server.MOST - 1):
+        for _ in range(api_server.SHARE - 1):
             silent.enter_context(connect(folder))
         answer = asking.status(folder, 30)
         assert answer is not None
         assert answer["line"] == "endpoint ID: connected"
 
 
-@pytest.mark.parametrize("question", [b"", b"\n", b"{}\n", b"[" * 3000 + b"\n", b"x" * 100_000, b"\xff\n"])
+@pytest.mark.parametrize(
+    "question",
+    [b"", b"\n", b"{}\n", b"[" * 3000 + b"\n", b"x" * 100_000, b"\xff\n", b"GET /v1/nosuch HTTP/1.1\r\nHost: x\r\n\r\n"]
+    + [b"%s /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" % method for method in (b"POST", b"PUT", b"DELETE", b"CONNECT")]
+    + [b"GET /v1/status%s HTTP/1.1\r\nHost: x\r\n\r\n" % more for more in (b"?x=1", b"/", b"?x", b"?" + b"a=1&" * 99)]
+    + [b"GET /v1/status HTTP/1.1\r\n\r\n", b"GET /v1/status HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 20_000 + b"\r\n\r\n"],
+)
 def test_what_is_no_question(folder: Path, manager: subprocess.Popen[bytes], question: bytes) -> None:
     with connect(folder) as connection:
         with contextlib.suppress(OSError):
@@ -209,20 +228,94 @@ def test_what_is_no_question(folder: Path, manager: subprocess.Popen[bytes], que
     assert asking.status(folder, 30) is not None
 
 
-def test_only_root_may_ask(folder: Path, manager: subprocess.Popen[bytes], root: None) -> None:
-    (folder / NAME).chmod(0o666)  # the kernel's word counts, not only the mode
+def become(folder: Path, uid: int, gid: int, groups: list[int]) -> None:
+    """In a child: goes to the folder, as whoever has left root has no /proc/self/fd, and drops."""
+    signal.alarm(60)
+    os.chdir(folder)
+    os.setgroups(groups)
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def asked_as(folder: Path, uid: int, gid: int, groups: list[int]) -> str:
+    """What somebody comes to who asks: an answer, none, or no connection."""
     child = os.fork()
     if child == 0:
-        folder.chmod(0o755)
-        os.fchdir(os.open(folder, os.O_RDONLY))
-        os.setgid(65534)
-        os.setuid(65534)
-        with contextlib.suppress(BaseException), socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(NAME)
-            connection.sendall(b'{"ask": "status"}\n')
-            os._exit(3 if connection.recv(100) else 0)
-        os._exit(4)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, 4)
+        with contextlib.suppress(BaseException):
+            become(folder, uid, gid, groups)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(NAME)
+                said = b""
+                with contextlib.suppress(OSError):  # closed at once
+                    connection.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+                    said = connection.recv(100)
+                os._exit(1 if said else 2)
+        os._exit(3)
+    outcome = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {1: "answer", 2: "nothing", 3: "no connection"}[outcome]
+
+
+def test_only_root_may_ask(folder: Path, manager: subprocess.Popen[bytes], root: None) -> None:
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o711)
+    assert asked_as(folder, 65534, 65534, []) == "no connection"
+    (folder / NAME).chmod(0o666)  # the kernel's word counts, not only the mode
+    assert asked_as(folder, 65534, 65534, []) == "nothing"
+    assert asked_as(folder, 0, 0, []) == "answer"
+
+
+READERS = 54321
+MEMBERS = pytest.mark.parametrize("readers", [[str(READERS)]])
+
+
+@MEMBERS
+def test_members_of_the_group_may_ask(folder: Path, manager: subprocess.Popen[bytes]) -> None:
+    assert folder.stat().st_mode & 0o777 == 0o711, "nobody can list it"
+    assert ((folder / NAME).stat().st_gid, (folder / NAME).stat().st_mode & 0o777) == (READERS, 0o660)
+    assert {path.stat().st_mode & 0o077 for path in folder.iterdir() if path.name != NAME} == {0}
+    assert asked_as(folder, 65534, 65534, [READERS]) == "answer"
+    assert asked_as(folder, 65534, READERS, []) == "answer"
+    assert asked_as(folder, 65534, 65534, [READERS + 1]) == "no connection"
+    (folder / NAME).chmod(0o666)
+    assert asked_as(folder, 65534, 65534, [READERS + 1]) == "nothing"
+
+
+@MEMBERS
+def test_who_takes_all_connections_of_an_account_keeps_out_nobody_else(
+    folder: Path, manager: subprocess.Popen[bytes]
+) -> None:
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException), contextlib.ExitStack() as kept:
+            ours.close()
+            become(folder, 65534, 65534, [READERS])
+            for _ in range(3 * api_server.SHARE):
+                kept.enter_context(socket.socket(socket.AF_UNIX)).connect(NAME)
+            theirs.sendall(b"!")
+            while theirs.recv(1):
+                pass
+        os._exit(0)
+    theirs.close()
+    with ours:
+        assert ours.recv(1) == b"!"
+        assert asked_as(folder, 65533, 65533, [READERS]) == "answer"
+        assert asking.status(folder, 30) is not None
+    os.waitpid(child, 0)
+
+
+def test_who_reads_slowly_holds_up_nobody_and_is_ended(folder: Path, manager: subprocess.Popen[bytes]) -> None:
+    with connect(folder) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        slow.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert asking.status(folder, 30) is not None
+        until(lambda: connections(folder, manager) == 0, "the slow one to be ended")
+
+
+def connections(folder: Path, manager: subprocess.Popen[bytes]) -> int:
+    """How many its worker has."""
+    named = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return sum(words[7].endswith(f"/{NAME}") and words[5] == "03" for words in named if len(words) > 7)
 
 
 def test_why_none_runs(folder: Path) -> None:

@@ -113,6 +113,7 @@ class NoStatus:
     """Nobody can ask how the manager is."""
 
     listening = None
+    readers = None
 
     def __init__(self) -> None:
         self.answers = 0

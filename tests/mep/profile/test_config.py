@@ -43,6 +43,7 @@ ELSE: dict[str, object] = {
     "render_account": "x",
     "name_service_account": "x",
     "mapping_account": "x",
+    "status_group": "staff",
     "allowed_functions": ("x",),
     "amqp_port": 443,
     "authentication_policy": "x",

@@ -125,6 +125,10 @@ class Blocks:
         """Counts the blocks that live, and those of which only a pool is known."""
         return len(self._living) + len(self._unknown_pools)
 
+    def jobs(self) -> list[str]:
+        """Lists the jobs of the blocks that live; in any thread."""
+        return [block.job for block in self._living.copy().values()]
+
     def look_soon(self) -> None:
         """Has the next look ask the batch system, unless that is in trouble."""
         self._asked = float("-inf")

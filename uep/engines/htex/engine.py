@@ -121,6 +121,10 @@ class GlobusComputeEngine(Engine):
     def trouble(self) -> str:
         return "" if self._scaling is None else str(self._scaling.blocks.trouble)
 
+    @property
+    def jobs(self) -> list[str]:
+        return [] if self._scaling is None else list(self._scaling.blocks.jobs())
+
     def status(self) -> dict[str, Any]:
         executor = self._executor
         if executor is None:

@@ -14,6 +14,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from lab.waiting import aiountil
+from mep.monitor import shown
 from mep.monitor.containment import cgroups
 from mep.monitor.containment.limits_met import LimitMet, Watched
 from mep.monitor.endpoints import record, table
@@ -278,6 +279,40 @@ def test_one_that_tells_of_jobs_without_end_is_not_heard_any_more(
         with contextlib.suppress(BrokenPipeError):
             for number in range(2000):
                 earlier.say(command.name, b"jobs Job %d" % number)
+                await asyncio.sleep(0)
+        await aiountil(lambda: endpoint.pipe is None, "nobody listens any more")
+
+    asyncio.run(story())
+
+
+def test_its_figures_are_kept_as_they_came(make_table: TableMaker, earlier: Earlier, command: StartEndpoint) -> None:
+    """Nobody in the monitor reads them, so they may be anything that fits; the words after them are heard."""
+
+    async def story() -> None:
+        earlier.start(command)
+        (endpoint,) = make_table().adopt()
+        for said in (b'{"running": 3}', b"\xff\x1b[2J", b"[" * 1500):
+            earlier.say(command.name, b"figures " + said)
+            await aiountil(lambda said=said: endpoint.figures == said, "its figures")  # type: ignore[misc]
+            assert shown.user_endpoint(endpoint)["figures"].encode("ascii", "replace").count(b"?") == said.count(
+                b"\xff"
+            )
+        earlier.say(command.name, b"ready")
+        await aiountil(lambda: b"ready" in endpoint.said, "the word after them")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("said", "times"), [(b"x", 2000), (b"x" * 1501, 1)])
+def test_one_that_tells_figures_without_end_is_not_heard_any_more(
+    make_table: TableMaker, earlier: Earlier, command: StartEndpoint, said: bytes, times: int
+) -> None:
+    async def story() -> None:
+        earlier.start(command)
+        (endpoint,) = make_table().adopt()
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(times):
+                earlier.say(command.name, b"figures " + said)
                 await asyncio.sleep(0)
         await aiountil(lambda: endpoint.pipe is None, "nobody listens any more")
 
