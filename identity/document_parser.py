@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 
-from identity import pattern, pattern_hints, pattern_syntax, template
+from identity import account_name, pattern, pattern_hints, pattern_syntax, template
 from identity.documents import Document, ExpressionDocument, ExpressionMapping, ExternalDocument, Hint, Rule
 from identity.identities import canonical_id
 from identity.jsontext import DocumentError, Node
@@ -126,7 +126,12 @@ class _Reader:
 
     def _account(self, node: Node) -> str | None:
         found = self._object(node).get("run_as")
-        return None if found is None else self._string(found)
+        if found is None:
+            return None
+        name = self._string(found)
+        if wrong := account_name.problem(name, directory_names=True):
+            raise self._error(found, wrong, "name the account, as the name service has it")
+        return name
 
     def _seconds(self, node: Node, key: str) -> float:
         found = self._object(node).get(key)

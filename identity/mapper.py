@@ -9,14 +9,15 @@ request comes before the ones linked to it; without an answer for it, the others
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import types
 from collections.abc import Generator, Iterator, Sequence
 
-from identity import document_parser
+from identity import account_name, document_parser
 from identity.decision import Decision, Found
 from identity.documents import Document, ExternalDocument, Hint, Rule
-from identity.expression import Applied, accepted, apply
+from identity.expression import Applied, Problem, accepted, apply
 from identity.external import Program
 from identity.identities import Identity, PassedOver, SetRefused, canonical_id, read
 from identity.jsontext import DocumentError
@@ -69,11 +70,12 @@ class Mapper:
         connector_id: str = POSIX_CONNECTOR,
         gateway_id: str = ZERO_UUID,
         run: Runner | None = None,
+        directory_names: bool = False,
     ) -> Decision:
         """Maps a set: a list of identity records (objects with `id`, `username`, `status`, ...).
 
         requester: id of the identity that made the request. connector_id, gateway_id: passed to mapping programs.
-        run: what runs those.
+        run: what runs those. directory_names: whether names may be as only directories have them.
 
         Raises:
             MapperError: a mapping program failed, or is to be asked without a runner; nothing is decided.
@@ -84,7 +86,8 @@ class Mapper:
             identities, skipped = read(identity_set)
         except SetRefused as e:
             return self._refused(str(e))
-        search = _Search(identities, skipped, canonical_id(requester))
+        problem = functools.partial(account_name.problem, directory_names=directory_names)
+        search = _Search(identities, skipped, canonical_id(requester), problem)
         for document in self._documents:
             if not search.is_open:
                 break
@@ -103,10 +106,13 @@ class Mapper:
 class _Search:
     """One request on its way through the documents."""
 
-    def __init__(self, identities: Sequence[Identity], skipped: list[PassedOver], requester: str | None) -> None:
+    def __init__(
+        self, identities: Sequence[Identity], skipped: list[PassedOver], requester: str | None, problem: Problem
+    ) -> None:
         self._undecided = {identity.id: identity for identity in identities}
         self._requester = requester
         self._passed_over = skipped
+        self._problem = problem
         self._found: dict[str, Found] = {}
 
     @property
@@ -118,7 +124,7 @@ class _Search:
         """Tries the mappings of one document."""
         for identity in list(self._undecided.values()):
             await _others_go_on()  # a large pattern takes hundredths of a second; others are served between identities
-            for rule, applied in _attempts(lookup, identity):
+            for rule, applied in _attempts(lookup, identity, self._problem):
                 self._enter(identity.id, rule, applied)
 
     async def ask(self, program: Program, connector_id: str, gateway_id: str, run: Runner) -> None:
@@ -132,7 +138,7 @@ class _Search:
             self._passed_over += [PassedOver(each.id, str(document.rule), f"failed: {e}") for each in undecided]
             return
         for identity_id, name in names.items():
-            self._enter(identity_id, document.rule, accepted(name))
+            self._enter(identity_id, document.rule, accepted(name, self._problem))
 
     def _enter(self, identity_id: str, rule: Rule, applied: Applied) -> None:
         if applied.name is not None:
@@ -175,10 +181,10 @@ def _others_go_on() -> Generator[None, None, None]:
     yield
 
 
-def _attempts(lookup: Lookup, identity: Identity) -> Iterator[tuple[Rule, Applied]]:
+def _attempts(lookup: Lookup, identity: Identity, problem: Problem) -> Iterator[tuple[Rule, Applied]]:
     """What the mappings say about the identity, until one of them has the last word."""
     for mapping, value in lookup.candidates(identity.fields):
-        applied = apply(mapping, identity, value)
+        applied = apply(mapping, identity, value, problem)
         if applied is not None:
             yield mapping.rule, applied
             if applied.final:

@@ -138,7 +138,8 @@ async def _decide(profile: Profile, command: StartEndpoint) -> Decision:
 
     mapper = IdentityMapper(profile.mapping.text, str(profile.mapping.path), _NOBODY)
     try:
-        return await mapper.decide(command.identity_set, command.requester, run)
+        names = profile.documents.directory_names
+        return await mapper.decide(command.identity_set, command.requester, run, directory_names=names)
     except MapperError as e:
         raise mapped_identity.undecided(command, str(e)) from None
 

@@ -9,7 +9,7 @@ CALLED BY
 
 IMPORTS
   accounts, monitor, monitor.stages, privileged, processes, profile, profile.sections, reader, registration,
-  request; wire
+  request; identity, wire
 
 FILES
   main.py            the order of a start: profile, lock, registration, and the manager in its place

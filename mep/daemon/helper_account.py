@@ -12,6 +12,7 @@ import pwd
 import time
 from pathlib import Path
 
+from identity import account_name
 from mep.accounts import look_up
 from mep.daemon.handed import HelperAccounts
 from mep.monitor.stages import admission
@@ -72,8 +73,9 @@ def readers(config: ManagerConfig) -> int | None:
 
 def _missing(missing: dict[str, str]) -> str:
     which = ", ".join(f"{name!r} ({key})" for key, name in missing.items())
-    plain = [name for name in dict.fromkeys(missing.values()) if name.replace("-", "").replace("_", "").isalnum()]
-    remedy = " && ".join(f"{MAKE} {name}" for name in plain)
+    names = dict.fromkeys(missing.values())
+    possible = [name for name in names if account_name.problem(name, directory_names=True) is None]
+    remedy = " && ".join(f"{MAKE} {name}" for name in possible)
     return f"no account {which} on this system; as root: {remedy}" if remedy else f"there can be no account {which}"
 
 

@@ -60,7 +60,8 @@ def _allowed(policy: AccountPolicy) -> list[tuple[str, tuple[str, ...], list[str
 
 
 def _unknown_users(names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if look_up.account(name) is None]
+    """Names count exactly: an account that the name service has under another spelling is not meant."""
+    return [name for name in names if (found := look_up.account(name)) is None or found.name != name]
 
 
 def _unknown_groups(names: tuple[str, ...]) -> list[str]:

@@ -28,10 +28,13 @@ class IdentityMapper:
             for number, program in enumerate(self._mapper.programs)
         }
 
-    async def decide(self, identity_set: str, requester: str, run: RunProgram | None) -> Decision:
+    async def decide(
+        self, identity_set: str, requester: str, run: RunProgram | None, *, directory_names: bool = False
+    ) -> Decision:
         """What the documents say, with all that was passed over.
 
         identity_set: as JSON text. run: what has mapping programs run; without it none may be needed.
+        directory_names: whether names may be as only directories have them.
 
         Raises:
             MapperError: a mapping program failed, or would have to be asked.
@@ -49,6 +52,7 @@ class IdentityMapper:
             requester=requester,
             gateway_id=self._endpoint_id,
             run=None if run is None else asked,
+            directory_names=directory_names,
         )
 
 

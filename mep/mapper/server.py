@@ -126,7 +126,8 @@ class Server:
 
     def _begin(self, number: int, body: Mapping[str, Any], files: Files) -> None:
         mapper = self._mappers[body["documents"]]  # now: they may have been replaced by the time that it is decided
-        work = _decided(mapper, files[0].read().decode(), body["requester"], _Run if body["programs"] else None)
+        asked = (files[0].read().decode(), body["requester"], _Run if body["programs"] else None)
+        work = _decided(mapper, *asked, directory_names=body["directory_names"])
         self._ready.append((number, work, None))
 
     def _ran(self, number: int, said: bytes | ProgramFailed) -> None:
@@ -151,9 +152,11 @@ class Server:
         message.send(self._connection, message.pack(kind, number, body), files)
 
 
-async def _decided(mapper: IdentityMapper, identity_set: str, requester: str, run: type[_Run] | None) -> _Answer:
+async def _decided(
+    mapper: IdentityMapper, identity_set: str, requester: str, run: type[_Run] | None, *, directory_names: bool
+) -> _Answer:
     try:
-        decision = await mapper.decide(identity_set, requester, run)
+        decision = await mapper.decide(identity_set, requester, run, directory_names=directory_names)
         identity = mapped(decision)
         if identity is None:
             return _Answer(FromMapper.NOBODY, cut(str(decision.refusal)))

@@ -10,7 +10,7 @@ CALLED BY
   cli, to load PAM or to find out whether it can be had. `become`: processes.forked, for children without rights.
 
 IMPORTS
-  request; pamela
+  request; identity, pamela
 
 FILES: what runs as root, and why
   spec.py     what root refuses to launch, whoever asks: every `LaunchSpec` is checked before anything happens.
@@ -25,8 +25,8 @@ FILES: what runs as root, and why
               a process that belongs to somebody else.
 
 RULES OF THIS FOLDER
-  * It imports the standard library, itself, and the plain values of `request`; and the binding of PAM (pamela), when
-    that is enabled.
+  * It imports the standard library, itself, the plain values of `request`, and what may be a name of an account
+    (`identity.account_name`); and the binding of PAM (pamela), when that is enabled.
   * Between fork and exec there is no import and no logging; what the child does is a fixed list of named steps. It asks
     the name service for the account that it is to become, and for the groups of the site's policy. PAM, where the site
     enables it, is the only code of third parties.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from identity import account_name
 from mep.privileged import kernel
 from mep.request.launch_spec import LaunchSpec
 
@@ -49,6 +50,8 @@ def _check_account(spec: LaunchSpec) -> None:
         raise LaunchRefused(f"account {spec.username!r} is root (uid {spec.uid}, gid {spec.gid})")
     if 0 in spec.groups:
         raise LaunchRefused(f"account {spec.username!r} is a member of root's group")
+    if wrong := account_name.problem(spec.username, directory_names=True):
+        raise LaunchRefused(f"no account of that name: {wrong}")
     own = spec.uid == os.getuid()
     if own and kernel.is_root():
         raise LaunchRefused(f"account {spec.username!r} is the manager's own (uid {spec.uid})")

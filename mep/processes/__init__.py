@@ -8,7 +8,7 @@ CALLED BY
   monitor, daemon, reader, cli; what is said: worker, mapper, accounts, renderer, too.
 
 IMPORTS
-  privileged, request
+  privileged, request; identity
 
 FILES
   without_libraries.py      keeps libraries of C out of a process

@@ -2,8 +2,9 @@
 
 to the mapper    DOCUMENTS  n {source, endpoint_id}, file: text; n: the number of these documents from now on. The
                             mapper keeps the newest KEPT.
-                 MAP        n {documents, requester, programs}, file: identity set; n: the number of the request;
-                            documents: theirs; programs: whether it may want mapping programs asked
+                 MAP        n {documents, requester, programs, directory_names}, file: identity set; n: the number of
+                            the request; documents: theirs; programs: whether it may want mapping programs asked;
+                            directory_names: whether names may be as only directories have them
                  RAN        n, file: what the program has written, after RUN
                  NOT_RAN    n {why}
 from the mapper  READY      once, before everything else
@@ -29,9 +30,9 @@ import json
 import re
 from typing import Any
 
+from identity import account_name
 from mep.processes.message import Limits
 from mep.processes.printable import escaped
-from mep.request.account import is_name
 from mep.request.mapped_identity import MappedIdentity
 
 KEPT = 2
@@ -121,7 +122,7 @@ def _text(said: object) -> str:
 
 def _name(said: object) -> str:
     name = _text(said)
-    if not is_name(name):
+    if account_name.problem(name, directory_names=True) is not None:  # the usual form: see `stages.admission`
         raise ValueError("not the name of an account")
     return name
 

@@ -86,17 +86,17 @@ class ManagerConfig:
         reload=True,
     )
     worker_account: str = key(
-        "mep-worker", Takes.TEXT, "the account of what talks to the broker, and registers the endpoint"
+        "mep-worker", Takes.ACCOUNT, "the account of what talks to the broker, and registers the endpoint"
     )
     render_account: str = key(
         "mep-render",
-        Takes.TEXT,
+        Takes.ACCOUNT,
         "the account under which templates are rendered; one of this host's own (not LDAP's) that nothing else uses, "
         "as the next two",
     )
-    name_service_account: str = key("mep-accounts", Takes.TEXT, "the account under which accounts are looked up")
+    name_service_account: str = key("mep-accounts", Takes.ACCOUNT, "the account under which accounts are looked up")
     mapping_account: str = key(
-        "mep-map", Takes.TEXT, "the account of the mapper and of mapping programs without `run_as`"
+        "mep-map", Takes.ACCOUNT, "the account of the mapper and of mapping programs without `run_as`"
     )
     status_group: str | None = key(
         None,

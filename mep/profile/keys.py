@@ -31,6 +31,7 @@ class Takes(enum.Enum):
     PATH = enum.auto()
     COMMAND = enum.auto()
     UID = enum.auto()
+    ACCOUNT = enum.auto()
     ALLOWED_USERS = enum.auto()
     DENIED_USERS = enum.auto()
     ALLOWED_GROUPS = enum.auto()

@@ -37,6 +37,7 @@ class MappingDocuments:
     """The documents of one file. digest: SHA-256 of the text, for the log and the audit trail.
 
     programs: those that the documents name, in their order. Who wants one to be run says its number, from 0 on.
+    directory_names: whether they may give names as only directories have them; set by `Profile.documents`.
     """
 
     path: Path
@@ -44,3 +45,4 @@ class MappingDocuments:
     digest: str
     hints: tuple[MappingHint, ...] = ()
     programs: tuple[MappingProgram, ...] = ()
+    directory_names: bool = False

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class Profile:
     template_name: the template itself, a key of `templates`.
     schema: JSON schema of user options, or None.
     environment: variables of user_environment.yaml.
+    mapping: as it is in the file; requests are decided by `documents`.
     """
 
     name: str
@@ -66,6 +68,13 @@ class Profile:
     schema: Mapping[str, Any] | None = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)
     mapping: MappingDocuments = field(repr=False)
+
+    @property
+    def documents(self) -> MappingDocuments:
+        """The mapping, with what config.yaml has to say about it. The one account of an ordinary user may have any
+        name that there is."""
+        allowed = self.config.accounts.directory_names or os.geteuid() != 0
+        return dataclasses.replace(self.mapping, directory_names=allowed)
 
     @functools.cached_property
     def digest(self) -> str:

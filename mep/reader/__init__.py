@@ -8,7 +8,7 @@ CALLED BY
   cli: commands that need a profile; daemon, which hands it to the manager.
 
 IMPORTS
-  processes, profile, renderer, request; identity, jsonschema, yaml
+  processes, profile, profile.sections, renderer; identity, jsonschema, yaml
 
 FILES
   loader.py              the folder as a whole: `Profile`

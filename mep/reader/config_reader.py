@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from identity import account_name
 from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
 from mep.profile.keys import Key, Section, declared
 from mep.profile.programs import is_our_user_endpoint
+from mep.profile.sections.accounts import AccountPolicy
 from mep.reader.values import READERS, Wrong
 from mep.reader.yaml_text import Entry, load_entries
 
@@ -89,6 +91,15 @@ def _contradictions(values: Mapping[str, Any], lines: Mapping[str, int]) -> list
             f"line {lines['uep_command']}: uep_command: only our user endpoint, mep-uep, holds tasks to the hashes of"
             " allowed_functions; leave out this key, or the hashes"
         )
+    policy = values.get("accounts")
+    if isinstance(policy, AccountPolicy) and not policy.directory_names:
+        lists = {"allow_users": policy.allow_users or (), "deny_users": policy.deny_users}
+        problems += [
+            f"line {lines['accounts']}: accounts: {key}: nobody can have this name: {wrong}"
+            for key, names in lists.items()
+            for name in names
+            if name != "root" and (wrong := account_name.problem(name))
+        ]
     return problems
 
 

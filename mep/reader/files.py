@@ -207,7 +207,6 @@ def _hints(named: _Named) -> Iterator[MappingHint]:
 
 def _is_account(name: str) -> bool:
     try:
-        pwd.getpwnam(name)
+        return pwd.getpwnam(name).pw_name == name  # a directory may take names that differ in case for the same
     except (KeyError, ValueError):
         return False
-    return True

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from identity import account_name
 from mep.processes.printable import quoted
 from mep.profile import functions
 from mep.profile.keys import Takes
-from mep.request import account
 
 LEAST_MEMORY = 64 * 2**20
 LEAST_LOG = 2**20
@@ -185,14 +185,15 @@ def _names(problem: Callable[[str], str | None], least: int = 0) -> Callable[[An
     return read
 
 
+def _account_name(value: Any) -> str:
+    if wrong := account_name.problem(_text(value), directory_names=True):
+        raise Wrong(f"not the name of an account: {wrong}")
+    return str(value)
+
+
 def _user_problem(name: str) -> str | None:
     """An account of another name is never mapped to, so it need not be denied, and cannot be allowed."""
-    if name == "root" or account.is_name(name):
-        return None
-    return (
-        f"{quoted(name, 40)} is not the name of an account: 1 to 32 lower case letters, digits, '_', '.' and '-', the"
-        " first of them a letter or '_'"
-    )
+    return None if name == "root" else account_name.problem(name, directory_names=True)
 
 
 def _group_problem(name: str) -> str | None:
@@ -281,6 +282,7 @@ READERS: Mapping[Takes, Callable[[Any], Any]] = {
     Takes.PATH: _path,
     Takes.COMMAND: _command,
     Takes.UID: _whole(1),
+    Takes.ACCOUNT: _account_name,
     Takes.ALLOWED_USERS: _names(_user_problem, least=1),
     Takes.DENIED_USERS: _names(_user_problem),
     Takes.ALLOWED_GROUPS: _names(_group_problem, least=1),

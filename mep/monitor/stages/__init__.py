@@ -8,7 +8,7 @@ CALLED BY
   starts helpers; cli.dry_run calls single stages.
 
 IMPORTS
-  monitor, monitor.endpoints, privileged, processes, profile, profile.sections, request
+  monitor, monitor.endpoints, privileged, processes, profile, profile.sections, request; identity
 
 FILES
   pipeline.py           the order of the stages

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from identity import account_name
 from mep.privileged import kernel
 from mep.profile.sections.accounts import AccountPolicy
 from mep.request.account import Account, ShellFault
@@ -94,6 +95,8 @@ def _never(account: Account) -> str | None:
 
 
 def _unfit(account: Account, policy: AccountPolicy) -> str | None:
+    if wrong := account_name.problem(account.name, directory_names=policy.directory_names):
+        return f"{wrong} {_key('directory_names')}"
     if account.uid < policy.min_uid:
         return f"its uid is below {policy.min_uid} {_key('min_uid')}"
     return None
@@ -110,7 +113,7 @@ def _by_shell(account: Account, policy: AccountPolicy) -> str | None:
 
 
 def _by_name(account: Account, policy: AccountPolicy) -> str | None:
-    if account.name in policy.deny_users:
+    if account.name.lower() in {name.lower() for name in policy.deny_users}:  # some directories know no case
         return f"it is denied by name {_key('deny_users')}"
     if policy.allow_users is not None and account.name not in policy.allow_users:
         return f"it is not among the accounts that are allowed {_key('allow_users')}"

@@ -173,7 +173,8 @@ class MapperClient:
         file, theirs = SealedFile.of(command.identity_set.encode()), self._give(documents)
         requester = command.requester[:MOST_REQUESTER]
         self._owed[number].asked = True
-        self._tell(ToMapper.MAP, number, file, documents=theirs, requester=requester, programs=programs)
+        how = {"programs": programs, "directory_names": documents.directory_names}
+        self._tell(ToMapper.MAP, number, file, documents=theirs, requester=requester, **how)
 
     def _give(self, documents: MappingDocuments) -> int:
         """The number of the documents, which the mapper has from now on. Both sides keep the newest KEPT."""

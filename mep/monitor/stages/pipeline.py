@@ -292,7 +292,7 @@ class Pipeline:
 
     async def _who(self, profile: Profile, start: StartEndpoint, deadline: float) -> tuple[MappedIdentity, Account]:
         """Asks mapping, the name service when the requester's turn has come, and the policy."""
-        identity = await self._mapper.identify(start, profile.mapping)
+        identity = await self._mapper.identify(start, profile.documents)
         policy = profile.config.accounts
         try:
             async with self._turns.place(start.requester, deadline):

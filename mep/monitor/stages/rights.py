@@ -141,7 +141,7 @@ class Rights:
     ) -> Refusal | None:
         """Finds out why the user endpoint may not run any more, if documents and policy say so for sure."""
         try:
-            identity = await self._mapper.identify_without_programs(endpoint.command, profile.mapping)
+            identity = await self._mapper.identify_without_programs(endpoint.command, profile.documents)
             if identity.username != endpoint.account.name:
                 return admission.mapped_elsewhere(endpoint.name, endpoint.account.name, identity.username).refusal
         except Refused as e:

@@ -17,6 +17,11 @@ class AccountPolicy:
         Takes.FLAG,
         "whether accounts may whose shell forbids login, is not in /etc/shells, or cannot be executed",
     )
+    directory_names: bool = key(
+        False,
+        Takes.FLAG,
+        "whether accounts may whose names have capitals, a digit in front, `@`, or 33 to 255 characters; see below",
+    )
     allow_users: tuple[str, ...] | None = key(
         None, Takes.ALLOWED_USERS, "the only accounts that may; see below", shown="everybody"
     )

@@ -28,8 +28,10 @@ OTHERS = {
 process of its own."""
 OF_THE_SYSTEM = {"ssl", "_ssl", "_hashlib", "bz2", "_bz2", "lzma", "_lzma"}
 """Modules of the standard library with a library of C behind them that nothing here needs."""
-OURS = {"mep", "wire"}
-"""Not `identity`: who looks at what strangers wrote, and at the site's patterns, has no rights."""
+OURS = {"mep", "wire", "identity"}
+NAMES = {"identity", "identity.account_name", "identity.printable"}
+"""Of `identity` what may be the name of an account, and nothing else: who looks at what strangers wrote, and at the
+site's patterns, has no rights."""
 
 
 def test_the_manager_loads_no_command_line_no_client_no_parser_and_no_reader() -> None:
@@ -37,13 +39,19 @@ def test_the_manager_loads_no_command_line_no_client_no_parser_and_no_reader() -
     loaded = {name.split(".")[0] for name in modules}
     assert not loaded & (OTHERS | OF_THE_SYSTEM)
     assert not loaded - sys.stdlib_module_names - OURS
+    assert of_identity(modules) <= NAMES
     assert not rooms(modules) & {"reader", "registration", "cli", "renderer"}
 
 
 def test_what_is_done_before_and_beside_it_loads_no_more_than_it_must() -> None:
     for program in ("mep.daemon.main", "mep.daemon.anew"):
-        loaded = {name.split(".")[0] for name in loaded_by(program)}
-        assert not loaded & (OTHERS | {"identity"}), program
+        modules = loaded_by(program)
+        assert not {name.split(".")[0] for name in modules} & OTHERS, program
+        assert of_identity(modules) <= NAMES, program
+
+
+def of_identity(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.split(".")[0] == "identity"}
 
 
 def boots(config: Path, run: Path | None = None) -> Paths:

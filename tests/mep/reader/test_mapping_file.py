@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from identity import account_name
 from identity.mapper import Mapper
 from mep.profile.errors import ConfigError
 from mep.profile.mapping_documents import MappingProgram
 from mep.reader import apart
 from mep.reader.files import read_mapping
-from mep.request import account
 from tests.identity.samples import expression, external, text, write_program
 
 
@@ -58,11 +56,20 @@ def test_an_error_in_the_text_has_its_line(path: Path) -> None:
     assert refusal(path).startswith(f"{path}: line 2: [0].DATA_TYPE: this must be a string; ")
 
 
-@pytest.mark.parametrize("name", ["nosuchaccount", "a\0b", ""])
-def test_an_account_that_does_not_exist_is_refused_at_load(path: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nosuchaccount", "line 2: document 2: run_as: there is no account 'nosuchaccount'; name"),
+        ("a\0b", r"line 2: [1].run_as: 'a\x00b' holds '\x00'"),
+        ("", "line 2: [1].run_as: the name is empty"),
+        ("root", "line 2: [1].run_as: 'root' is the administrator's account"),
+        ("1000", "line 2: [1].run_as: '1000' is a number"),
+    ],
+)
+def test_an_account_that_does_not_exist_is_refused_at_load(path: Path, tmp_path: Path, name: str, why: str) -> None:
     program = write_program(tmp_path, "")
     path.write_text(text(expression(), external(program, run_as=name)).replace("[", "[\n", 1))
-    assert f"line 2: document 2: run_as: there is no account {name!r}; name" in refusal(path)
+    assert why in refusal(path)
     path.write_text(text(external(program, run_as="nobody")))
     assert read_mapping(path).programs == (MappingProgram((str(program),), "nobody"),)
 
@@ -119,15 +126,6 @@ def test_whoever_reads_documents_has_not_loaded_what_parses_them(path: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["alice", "root", "", "_", "a" * 32, "a" * 33, "Alice", "-a", "a-b.c_9", "9a", "a\n", "a$", "é", "a b"],
-)
-def test_the_form_of_a_name_is_one(name: str) -> None:
-    """It is stated twice: where it is decided by, and where the answer is read."""
-    assert account.is_name(name) == (account_name.problem(name) is None)
 
 
 def test_a_program_that_ordinary_accounts_cannot_execute_is_hinted_at(path: Path, tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def test_values_at_the_edge(key: str, value: str) -> None:
         ("resources: {cpu_quota: 1%}", "a tenth of a processor"),
         ("pam: {servicename: x}", "did you mean 'service_name'?"),
         ("pam: {service_name: /etc/pam.d/x}", "/etc/pam.d"),
+        ("accounts: {allow_users: [1alice]}", "nobody can have this name: '1alice'"),
+        ("accounts: {deny_users: [alice@ad.example.org]}", "(unless directory_names is set)"),
+        ("accounts: {directory_names: true, deny_users: ['a:b']}", "'a:b' holds ':'"),
+        ("accounts: {directory_names: true, allow_users: ['@hpc']}", "does not begin with"),
+        ("accounts: {directory_names: true, allow_users: [1e5]}", "number"),
+        ("worker_account: mep worker", "not the name of an account: 'mep worker' holds ' '"),
+        ("render_account: root", "administrator"),
     ],
 )
 def test_keys_of_keys_are_named_with_what_is_right(text: str, names: str) -> None:
@@ -149,6 +156,10 @@ def test_keys_of_keys_are_named_with_what_is_right(text: str, names: str) -> Non
             AccountPolicy(allow_groups=("domain users", "HPC@ad.example")),
         ),
         ("{deny_groups: [guests]}", AccountPolicy(deny_groups=("guests",))),
+        (
+            "{directory_names: true, deny_users: [Alice, 1a, b@ad.example.org, root]}",
+            AccountPolicy(directory_names=True, deny_users=("Alice", "1a", "b@ad.example.org", "root")),
+        ),
     ],
 )
 def test_lists_of_accounts(text: str, policy: AccountPolicy) -> None:

@@ -104,6 +104,26 @@ def test_lists(alice: Account, lists: dict[str, Any], names: tuple[str, ...]) ->
     assert all(name in (told or "") for name in names)
 
 
+@pytest.mark.parametrize("name", ["Alice", "1alice", "alice@ad.example.org", "a" * 33])
+def test_a_name_that_only_directories_have(alice: Account, name: str) -> None:
+    """The mapper has been told; here it counts once more, and for who runs already."""
+    named = dataclasses.replace(alice, name=name)
+    assert "accounts.directory_names" in (objection(named, AccountPolicy()) or "")
+    assert objection(named, AccountPolicy(directory_names=True)) is None
+    never = dataclasses.replace(alice, name=f"{name[:20]}:x")
+    assert "holds ':'" in (objection(never, AccountPolicy(directory_names=True)) or "")
+
+
+def test_a_denial_is_for_all_spellings_of_a_name(alice: Account) -> None:
+    """There are directories that take them for the same account, and answer with the one that was asked for."""
+    policy = AccountPolicy(deny_users=("Bob", "alice"), directory_names=True)
+    for name in ("alice", "ALICE", "bob", "bOB"):
+        assert "accounts.deny_users" in (objection(dataclasses.replace(alice, name=name), policy) or "")
+    assert objection(dataclasses.replace(alice, name="alice@ad.example.org"), policy) is None
+    allowed = AccountPolicy(allow_users=("Bob",), directory_names=True)
+    assert objection(dataclasses.replace(alice, name="bob"), allowed)
+
+
 def test_the_primary_group_counts_even_if_it_is_not_listed(alice: Account) -> None:
     odd = dataclasses.replace(alice, gid=800, groups=(100,))
     assert "deny_groups" in (objection(odd, AccountPolicy(deny_groups=("guests",))) or "")
@@ -167,6 +187,7 @@ def test_agrees_with_the_rules_word_for_word(account: Account, policy: AccountPo
     member = {account.gid, *account.groups}
     assert admitted(account, policy) == (
         account.uid not in (0, os.getuid())
+        and account.name != "root"
         and 0 not in member
         and account.uid >= policy.min_uid
         and (policy.allow_nologin or ("nologin" not in account.shell and account.shell_fault is None))

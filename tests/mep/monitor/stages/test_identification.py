@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from identity.account_name import problem
 from lab.waiting import aiountil
 from mep.accounts import look_up
 from mep.daemon import helper_account
@@ -30,7 +31,7 @@ from mep.processes.sealed_file import sealed
 from mep.profile.config import ManagerConfig
 from mep.profile.mapping_documents import MappingDocuments, MappingProgram
 from mep.reader.files import parse_mapping
-from mep.request.account import Account, is_name
+from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
 from mep.request.mapping_program import ProgramFailed
 from mep.request.refusal import Refusal, Refused
@@ -105,6 +106,36 @@ def test_the_name_comes_with_the_rule_that_decided() -> None:
         assert (found.username, found.identity) == ("alice", ALICE)
         assert found.rule.startswith(f"{PATH}:1, document 1, mapping 1: ")
         assert found.candidates == [[{ALICE: ["alice"]}]]
+
+    run(story)
+
+
+OF_DIRECTORIES = ("Alice", "1alice", "alice@ad.example.org", "a" * 33, "A" * 255)
+
+
+@pytest.mark.parametrize("name", OF_DIRECTORIES)
+def test_names_that_only_directories_have_are_for_sites_that_say_so(name: str) -> None:
+    documents = of(expression(entry_to(name)))
+
+    async def story(asked: Identification) -> None:
+        told = await refusal(asked.identify(command(), documents))
+        assert told.ends_right and "directory_names" in told.reason_for_admin
+        allowed = dataclasses.replace(documents, directory_names=True)
+        assert (await asked.identify(command(), allowed)).username == name
+        assert not (await refusal(asked.identify(command(), documents))).reason_for_user.count(name)
+
+    run(story)
+
+
+def entry_to(name: str) -> dict[str, object]:
+    return {"source": "{username}", "match": ".*", "output": name}
+
+
+def test_a_program_gives_such_names_too(program: Callable[..., Path]) -> None:
+    documents = dataclasses.replace(of(external(program(says("1Alice@ad.example.org")))), directory_names=True)
+
+    async def story(asked: Identification) -> None:
+        assert (await asked.identify(command(), documents)).username == "1Alice@ad.example.org"
 
     run(story)
 
@@ -604,7 +635,7 @@ def test_one_that_says_what_it_likes(played: Played, monkeypatch: pytest.MonkeyP
     assert {MappedIdentity, Refused} <= set(map(type, ends)), seed
     for end in ends:
         if isinstance(end, MappedIdentity):
-            assert is_name(end.username) and end.rule.isprintable(), seed
+            assert problem(end.username, directory_names=True) is None and end.rule.isprintable(), seed
 
 
 def test_one_that_floods_or_is_silent_holds_up_nobody(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
