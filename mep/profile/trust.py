@@ -99,9 +99,13 @@ def others_write(status: os.stat_result, of_the_system: bool = False) -> bool:
 
 @functools.cache
 def _private_group() -> int | None:
-    """Our primary group, if it is for us alone: it has our name and no members (as useradd makes them)."""
+    """Our primary group, if it is for us alone: it has our name, no members (as useradd makes them), and is nobody
+    else's primary group, as far as the name service lists accounts."""
     try:
         account, group = pwd.getpwuid(os.getuid()), grp.getgrgid(os.getgid())
     except KeyError:
         return None
-    return group.gr_gid if group.gr_name == account.pw_name and set(group.gr_mem) <= {account.pw_name} else None
+    if group.gr_name != account.pw_name or not set(group.gr_mem) <= {account.pw_name}:
+        return None
+    of_others = any(each.pw_gid == group.gr_gid and each.pw_uid != account.pw_uid for each in pwd.getpwall())
+    return None if of_others else group.gr_gid

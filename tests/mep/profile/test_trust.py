@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lab.accounts import LocalAccount
 from mep.profile import trust
 
 
@@ -115,3 +118,27 @@ def test_the_command_can_be_copied_whatever_the_path(tmp_path: Path) -> None:
     path.chmod(0o666)
     with pytest.raises(trust.Untrusted, match=f"chmod go-w '{path}'$"):
         trust.check(path)
+
+
+OTHERS_WRITE = "import os, sys; from mep.profile import trust; print(trust.others_write(os.stat(sys.argv[1])))"
+
+
+def test_the_group_of_an_ordinary_user_is_trusted_while_it_is_for_them_alone(tmp_path: Path, root: None) -> None:
+    """A member of it, and who has it as primary group, may write where it may."""
+
+    def others_write(owner: LocalAccount) -> bool:
+        become = ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups", "--"]
+        command = [*become, sys.executable, "-c", OTHERS_WRITE, owner.home / "shared"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+        return {"True\n": True, "False\n": False}[done.stdout]
+
+    with LocalAccount("meptrust_a") as owner:
+        (owner.home / "shared").mkdir()
+        os.chown(owner.home / "shared", owner.uid, owner.gid)
+        (owner.home / "shared").chmod(0o770)
+        assert not others_write(owner)
+        with LocalAccount("meptrust_b", arguments=("--gid", owner.name)):
+            assert others_write(owner), "it is another account's primary group"
+        with LocalAccount("meptrust_b", arguments=("--groups", owner.name)):
+            assert others_write(owner), "another account is a member"
+        assert not others_write(owner)
