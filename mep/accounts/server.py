@@ -85,7 +85,7 @@ def answer(question: Message) -> Answer:
 def _account(number: int, name: str) -> Answer:
     found = look_up.account(name)
     if found is None:
-        return message.pack(FromNameService.MISSING, number, {}), ()
+        return _missing(number, look_up.unanswered("getpwnam_r", name))
     fault = "" if found.shell_fault is None else found.shell_fault.value
     texts = {"name": found.name, "gecos": found.gecos, "home": found.home, "shell": found.shell, "shell_fault": fault}
     data = message.pack(FromNameService.FOUND, number, {"uid": found.uid, "gid": found.gid, **texts})
@@ -95,8 +95,14 @@ def _account(number: int, name: str) -> Answer:
 def _group(number: int, name: str) -> Answer:
     found = look_up.group_ids([name])[name]
     if found is None:
-        return message.pack(FromNameService.MISSING, number, {}), ()
+        return _missing(number, look_up.unanswered("getgrnam_r", name))
     return message.pack(FromNameService.GROUP_ID, number, {"id": found}), ()
+
+
+def _missing(number: int, why: str | None) -> Answer:
+    if why is None:
+        return message.pack(FromNameService.MISSING, number, {}), ()
+    return message.pack(FromNameService.FAILED, number, {"reason": f"{why}; see whether sssd or nslcd runs"}), ()
 
 
 if __name__ == "__main__":
