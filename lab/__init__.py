@@ -4,5 +4,6 @@
 `hub`     a hub for given users, on that broker
 `browser` a real browser, without a window
 `provider` an OpenID Connect provider, at which users log in
+`directory` a directory of accounts (slapd, SSSD), for a box
 `hanging` a folder in which whoever looks waits for ever
 """

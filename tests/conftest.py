@@ -28,6 +28,7 @@ USERS["alice"].append(identity("al@other.example", status="private"))
 CI = os.environ.get("CI") == "true"
 LONGEST_FIRST = (
     "system/test_box.py",
+    "system/test_directory.py",
     "system/test_hostile_users.py",
     "compare/test_compare.py",
     "uep/durability/test_floods.py",
