@@ -26,8 +26,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from identity import account_name
@@ -84,14 +86,15 @@ def write_mapped(identity: MappedIdentity) -> bytes:
     return json.dumps({**dataclasses.asdict(identity), "rule": identity.rule[:MOST_RULE]}).encode()
 
 
-def read_mapped(data: bytes) -> MappedIdentity:
-    """Whom the file of MAPPED names. Raises ValueError, TypeError."""
+def read_mapped(data: bytes, *, directory_names: bool) -> MappedIdentity:
+    """Whom the file of MAPPED names. directory_names: as the mapper was told. Raises ValueError, TypeError."""
     said = json.loads(data)
     if not isinstance(said, dict) or set(said) != set(MappedIdentity.__dataclass_fields__):
         raise ValueError("no mapped identity")
     rule = escaped(_text(said["rule"]))[:MOST_RULE]
-    candidates = [[_candidate(each) for each in _list(document)] for document in _list(said["candidates"])]
-    return MappedIdentity(_name(said["username"]), _identity(said["identity"]), rule, candidates)
+    name = functools.partial(_name, directory_names=directory_names)
+    candidates = [[_candidate(each, name) for each in _list(document)] for document in _list(said["candidates"])]
+    return MappedIdentity(name(said["username"]), _identity(said["identity"]), rule, candidates)
 
 
 def read_text(said: object) -> str:
@@ -102,10 +105,10 @@ def read_text(said: object) -> str:
 _IDENTITY = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def _candidate(said: object) -> dict[str, list[str]]:
+def _candidate(said: object, name: Callable[[object], str]) -> dict[str, list[str]]:
     if not isinstance(said, dict):
         raise ValueError("a candidate is no object")  # noqa: TRY004 - a type is a value here
-    return {_identity(identity): list(map(_name, _list(names))) for identity, names in said.items()}
+    return {_identity(identity): list(map(name, _list(names))) for identity, names in said.items()}
 
 
 def _list(said: object) -> list[Any]:
@@ -120,9 +123,9 @@ def _text(said: object) -> str:
     return said
 
 
-def _name(said: object) -> str:
+def _name(said: object, *, directory_names: bool) -> str:
     name = _text(said)
-    if account_name.problem(name, directory_names=True) is not None:  # the usual form: see `stages.admission`
+    if account_name.problem(name, directory_names=directory_names) is not None:
         raise ValueError("not the name of an account")
     return name
 

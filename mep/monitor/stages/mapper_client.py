@@ -77,11 +77,13 @@ class _Request:
     """A request that is owed an answer.
 
     programs: how many it may want to be run. most: bytes of what one is to read: the records of the set, written anew.
-    asked: it is the mapper's turn to speak. wanted: somebody waits for it.
+    directory_names: names may be as only directories have them. asked: it is the mapper's turn to speak. wanted:
+    somebody waits for it.
     """
 
-    def __init__(self, programs: int, identity_set: str) -> None:
+    def __init__(self, programs: int, identity_set: str, *, directory_names: bool) -> None:
         self.programs = programs
+        self.directory_names = directory_names
         self.most = 2 * len(identity_set) + 1024
         self.runs = 0
         self.asked = False
@@ -103,7 +105,7 @@ class MapperClient:
         self._channel = Channel(connection, FILES_FROM_MAPPER, self._take, self.give_up)
         self._hears: Mapping[int, Callable[[_Request, Mapping[str, Any], Files], Said]] = {
             FromMapper.RUN: _wanted,
-            FromMapper.MAPPED: lambda _request, _body, files: read_mapped(files[0].read()),
+            FromMapper.MAPPED: _mapped,
             FromMapper.NOBODY: lambda _request, body, _files: Nobody(read_text(body["why"])),
             FromMapper.FAILED: lambda _request, body, _files: Failed(read_text(body["why"])),
         }
@@ -136,7 +138,9 @@ class MapperClient:
             OSError: no descriptor or memory to be had.
         """
         number, programs = next(self._numbers), len(documents.programs) if run is not None else 0
-        self._owed[number] = request = _Request(programs, command.identity_set)
+        self._owed[number] = request = _Request(
+            programs, command.identity_set, directory_names=documents.directory_names
+        )
         try:
             async with place():
                 self._ask(number, command, documents, programs=run is not None)
@@ -248,6 +252,10 @@ async def _outcome(run: RunProgram, wanted: Wanted) -> tuple[bytes, str | None]:
         return await run(wanted.program, wanted.question), None
     except ProgramFailed as e:
         return b"", str(e)
+
+
+def _mapped(request: _Request, _body: Mapping[str, Any], files: Files) -> MappedIdentity:
+    return read_mapped(files[0].read(), directory_names=request.directory_names)
 
 
 def _wanted(request: _Request, body: Mapping[str, Any], files: Files) -> Wanted:

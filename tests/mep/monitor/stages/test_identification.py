@@ -635,7 +635,7 @@ def test_one_that_says_what_it_likes(played: Played, monkeypatch: pytest.MonkeyP
     assert {MappedIdentity, Refused} <= set(map(type, ends)), seed
     for end in ends:
         if isinstance(end, MappedIdentity):
-            assert problem(end.username, directory_names=True) is None and end.rule.isprintable(), seed
+            assert problem(end.username) is None and end.rule.isprintable(), seed
 
 
 def test_one_that_floods_or_is_silent_holds_up_nobody(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
