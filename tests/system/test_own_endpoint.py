@@ -67,6 +67,15 @@ def test_tasks_of_its_owner_run_as_the_owner(call: Any, account: LocalAccount) -
     assert (facts["uid"], facts["euid"]) == (account.uid, account.uid)
 
 
+def test_its_owner_may_have_any_name_that_accounts_have(root: None, hub: HubProcess) -> None:
+    """No key is needed: it is the owner's account, whatever the name is."""
+    with (
+        LocalAccount("1Mepown@ad.example.org", arguments=("--badname",)) as account,
+        OwnManager(account, hub, "bob", name="named", template=TEMPLATE) as site,
+    ):
+        assert caller(hub, site)("bob")["uid"] == account.uid
+
+
 def test_others_are_refused_and_told_so(call: Any) -> None:
     assert "not mapped" in call("bob")["error"]
 
