@@ -1,8 +1,9 @@
 """Tells the manager of a high-assurance endpoint what became of each task, in audit records.
 
-One write per record on the descriptor of the hand-over, `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - message]`, with the
-public package's actions RECEIVED, EXEC_START, EXEC_END and FAILED; the manager adds time and endpoint. Which block a
-task ran in is not known here. A record that cannot be written ends the endpoint: it may not work unaudited.
+One write per record on the descriptor of the hand-over, `fid=FUNCTION tid=TASK bid=BLOCK [jid=JOB ]ACTION[ -
+message]`, with the public package's actions RECEIVED, EXEC_START, RUNNING, EXEC_END and FAILED; the manager adds time
+and endpoint. Block and batch job are those of Parsl's engines. A record that cannot be written ends the endpoint: it
+may not work unaudited.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ class Audit:
         self._fd = fd
         self._on_failure = on_failure
 
-    def record(self, action: str, task_id: str, function_id: object, message: str = "") -> None:
+    def record(
+        self, action: str, task_id: str, function_id: object, message: str = "", *, block: str = "", job: str = ""
+    ) -> None:
         """Tells the manager of one task, in one line. `function_id` and `message` may hold anything."""
         if self._fd is None:
             return
-        text = f"fid={function_id or ''} tid={task_id} bid= {action}" + (f" - {message}" if message else "")
+        where = f"fid={function_id or ''} tid={task_id} bid={block} {f'jid={job} ' if job else ''}"
+        text = f"{where}{action}" + (f" - {message}" if message else "")
         try:
             os.write(self._fd, " ".join(text.replace("\0", "").split("\n")).replace("\r", "").encode())
         except OSError as e:

@@ -46,7 +46,7 @@ def check(text: str, *, scripts: bool = False) -> dict[str, Any]:
     try:
         settings = config.parse(text)
         with tempfile.TemporaryDirectory(prefix="mep-check-") as folder:
-            engine = make_engine(settings.engine, EngineContext(_NO_ENDPOINT, Path(folder)))
+            engine = make_engine(settings.engine, EngineContext(_NO_ENDPOINT, Path(folder), settings.high_assurance))
             notes = engine.check()
             script = _script(engine, notes) if scripts else ""
     except config.ConfigError as e:

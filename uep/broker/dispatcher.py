@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from uep import error_results, pinned
 from uep.audit import Audit
@@ -36,6 +37,9 @@ class Dispatcher:
     ) -> None:
         self._engine = engine
         self._audit = audit
+        self._places = threading.Lock()
+        self._placed: dict[str, _Place] = {}
+        engine.when_placed = self._running
         self._pinned = pinned_functions
         self._allowed = allowed_functions if pinned_functions is None else frozenset(pinned_functions)
 
@@ -66,11 +70,29 @@ class Dispatcher:
             answer(error_results.failure(task_id, str(e), error_results.NOT_ALLOWED))
             return
         self._audit.record("EXEC_START", task_id, function)
+        self._placed[task_id] = _Place(function)
         self._engine.submit(task).add_done_callback(lambda done: self._finished(task_id, function, answer, done))
 
     def _finished(self, task_id: str, function: object, answer: Callable[[bytes], None], done: Future[bytes]) -> None:
-        self._audit.record("EXEC_END", task_id, function)
+        with self._places:
+            place = self._placed.pop(task_id, _Place(function))
+            self._audit.record("EXEC_END", task_id, function, block=place.block, job=place.job)
         answer(error_results.bounded(task_id, done.result()))
+
+    def _running(self, task_id: str, block: str, job: str) -> None:
+        """A task is on a node. Told of one that has ended already, which is on record then, it is too late."""
+        with self._places:
+            if (known := self._placed.get(task_id)) is not None:
+                self._placed[task_id] = _Place(known.function, block, job)
+                self._audit.record("RUNNING", task_id, known.function, block=block, job=job)
+
+
+class _Place(NamedTuple):
+    """Which function a task calls, and where it runs, as far as that is known."""
+
+    function: object
+    block: str = ""
+    job: str = ""
 
 
 def _task_request(task_id: str, delivery: Delivery) -> TaskRequest:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +36,14 @@ PAUSES = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """Where an engine works: for which endpoint, and in which directory it may keep files."""
+    """Where an engine works: for which endpoint, and in which directory it may keep files.
+
+    high_assurance: what goes between endpoint and workers has to be encrypted, and `Engine.when_placed` is called.
+    """
 
     endpoint_id: str
     directory: Path
+    high_assurance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,11 @@ class _Tried:
 
 
 class Engine(ABC):
-    """See the module. `failure` is set once the engine can run nothing any more; the endpoint then stops."""
+    """See the module. `failure` is set once the engine can run nothing any more; the endpoint then stops.
+
+    when_placed: is called in any thread with a task, its block and its batch job, once it is on a node, at endpoints
+    with high assurance and by engines that have blocks.
+    """
 
     OPTIONS: ClassVar[Mapping[str, Kinds]] = {
         "label": str,
@@ -88,6 +96,7 @@ class Engine(ABC):
         """
         self.context = context
         self.failure: str | None = None
+        self.when_placed: Callable[[str, str, str], None] = lambda task_id, block, job: None
         self._options = self._checked(options)
         self._retries: int = options.get("max_retries_on_system_failure", 0)
         self._later = Later()

@@ -204,3 +204,27 @@ def test_audit_of_a_high_assurance_endpoint(start_uep: StartUep, service: Servic
         os.close(records)
     expected = "".join(f"fid={function} tid={task} bid= {action}" for action in ("RECEIVED", "EXEC_START", "EXEC_END"))
     assert (tmp_path / "audit").read_text() == expected
+
+
+def test_audit_of_tasks_in_blocks(start_uep: StartUep, service: Service, tmp_path: Path) -> None:
+    """When a task is on a node the records say so, and in which block and batch job."""
+    records = os.open(tmp_path / "audit", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    task, function, go_on = str(uuid.uuid4()), str(uuid.uuid4()), tmp_path / "go-on"
+    said = re.compile(f"fid={function} tid={task} bid=([^ ]*) (jid=[^ ]+ )?([A-Z_]+)")
+
+    def told() -> list[tuple[str, str, str]]:
+        return said.findall((tmp_path / "audit").read_text().replace("fid=", "\nfid="))
+
+    try:
+        uep = start_uep("high_assurance: true\n" + HTEX, audit_fd=5, also=(records, 5))
+        service.send_buffer(service.pack(functions.wait_for, str(go_on)), task, function_uuid=function)
+        until(lambda: len(told()) == 3, "the task to run", 60)
+        go_on.touch()
+        assert service.result(60).error_details is None
+        uep.stop()
+    finally:
+        os.close(records)
+    (_, _, received), (_, _, begun), (block, job, running), ended = told()
+    assert (received, begun, running) == ("RECEIVED", "EXEC_START", "RUNNING")
+    assert (block, ended) == ("0", ("0", job, "EXEC_END"))
+    assert job.startswith("jid=")

@@ -149,3 +149,14 @@ def test_htex_leaves_no_process(start: StartEngine, tmp_path: Path) -> None:
     engine.stop()
     left = ["pgrep", "-f", str(tmp_path)]
     until(lambda: not subprocess.run(left, capture_output=True).stdout, "all processes to end", 5)
+
+
+@pytest.mark.parametrize("kind", ["GlobusComputeEngine", "GlobusMPIEngine"])
+def test_at_a_high_assurance_endpoint_it_must_encrypt(kind: str, tmp_path: Path) -> None:
+    """As the public package has it, which asks its engines (`assert_ha_compliant`)."""
+    options = {"type": kind, **({"mpi_launcher": "mpiexec"} if kind == "GlobusMPIEngine" else {})}
+    for encrypted in ({}, {"encrypted": True}):
+        make_engine({**options, **encrypted}, EngineContext("x", tmp_path, high_assurance=True))
+    make_engine({**options, "encrypted": False}, EngineContext("x", tmp_path))
+    with pytest.raises(ConfigError, match="leave out `encrypted: false`"):
+        make_engine({**options, "encrypted": False}, EngineContext("x", tmp_path, high_assurance=True))

@@ -10,6 +10,7 @@
 `blocks`          which blocks live, which have ended, and when there is no hope for the tasks
 `questions`       asks batch systems what has become of jobs
 `commands`        runs their commands, with a time limit
+`placement`       in which block a task is, with high assurance
 `pauses`          when something that fails is tried again
 `output`          bounds what blocks leave in the user's home
 `figures`         what heartbeats say about all that

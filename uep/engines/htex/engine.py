@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext, TaskRequest
 from uep.engines.htex import advice, commands, figures
 from uep.engines.htex.pauses import Patience
+from uep.engines.htex.placement import Placement
 from uep.engines.htex.scaling import Scaling, make_strategy, strategy_of
 from uep.engines.options import Kinds
 from uep.workers import parsl_program
@@ -66,7 +67,13 @@ class GlobusComputeEngine(Engine):
 
     def __init__(self, context: EngineContext, options: Mapping[str, Any]) -> None:
         super().__init__(context, options)
+        if context.high_assurance and not options.get("encrypted", True):
+            raise ConfigError(
+                f"{self.name}.encrypted: this endpoint has high assurance, so what goes between endpoint and workers"
+                " has to be encrypted: leave out `encrypted: false`"
+            )
         self._executor: Any = None
+        self._placement: Placement | None = None
         self._scaling: Any = None
         self._function = ""
         self._stopping = False
@@ -82,6 +89,8 @@ class GlobusComputeEngine(Engine):
         with partial_parsl_imports(type_checks=True):
             executor = self._make_executor()
             scaling = Scaling(executor, self._patience, self._give_up, **strategy_of(self._options))
+        if self.context.high_assurance:
+            self._placement = Placement(executor, lambda *where: self.when_placed(*where))
         executor.start()
         self._executor = executor
         self._scaling = scaling
@@ -116,6 +125,8 @@ class GlobusComputeEngine(Engine):
             self._scaling = None
         if executor is not None:
             executor.shutdown(timeout=SHUTDOWN_TIME)
+        if self._placement is not None:
+            self._placement.stop()
 
     @property
     def trouble(self) -> str:
@@ -143,10 +154,13 @@ class GlobusComputeEngine(Engine):
             context["resource_spec"] = resources
         executor, scaling = self._executor, self._scaling
         with self._submitting:  # tasks come from the loop's thread, those that are tried again from another
-            running: Future[bytes] = executor.submit_payload(context, task.body)
+            running: Future[bytes] = self._submitted(task, lambda: executor.submit_payload(context, task.body))
         scaling.task_came()
         running.add_done_callback(lambda done: self._ended(executor, scaling, done))
         return running
+
+    def _submitted(self, task: TaskRequest, submit: Callable[[], Any]) -> Any:
+        return submit() if self._placement is None else self._placement.submit(task.task_id, submit)
 
     def _is_final(self, error: BaseException) -> bool:
         from parsl.executors.errors import InvalidResourceSpecification
