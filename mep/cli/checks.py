@@ -135,10 +135,11 @@ def _commands(commands: list[tuple[str, ...]]) -> Iterator[Line]:
 
 def _written(profile: Profile, paths: Paths, directory: Path) -> list[Path]:
     """The files that a manager writes, wherever they lie."""
-    audit, run, kept = profile.config.audit_log_path, paths.run / profile.name, paths.kept(profile.name)
+    run, kept = paths.run / profile.name, paths.kept(profile.name)
+    trails = [each for each in (profile.config.audit_log_path, profile.config.public_audit_log_path) if each]
     accepted_profile = accepted_file(paths.state, profile.name)
     files = [paths.log_file(directory), run / "manager.pid", accepted_profile, kept / "ENDPOINT.json"]
-    return [*files, *([audit] if audit else [])]
+    return [*files, *trails]
 
 
 def _functions(profile: Profile) -> Iterator[Line]:
@@ -199,6 +200,7 @@ def _outside(profile: Profile) -> Iterator[Line]:
         ("environment", "; ".join(own_code.variable_problems(os.environ) if kernel.is_root() else ()) or None),
         ("without root", "; ".join(outside.needs_root(profile.config)) or None),
         ("audit trail", outside.audit_problem(profile.config.audit_log_path)),
+        ("audit trail", outside.audit_problem(profile.config.public_audit_log_path, "public_audit_log_path")),
         ("client credentials", outside.credentials_problem(profile.config.client_credentials_path)),
         ("accounts", "; ".join(known_names.problems(profile.config.accounts)) or None),
     ):

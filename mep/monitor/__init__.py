@@ -25,6 +25,7 @@ FILES
   audit_file.py        its file
   audit_writer.py      hands it over to the process that writes it
   audit_program.py     that process
+  public_audit.py      a second file, in the public package's form
   background.py        work that nobody waits for at the moment
   status.py            the one line that says how the manager is doing
   status_socket.py     the socket on which commands ask how it is, and what they are told

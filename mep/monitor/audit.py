@@ -39,7 +39,7 @@ _MOMENT = 1.0
 """Seconds for which what has been refused is not told while its line is not in the file."""
 _TASK = re.compile(
     r"fid=(?P<function>[\w-]{0,64}) tid=(?P<task>[\w-]{1,64}) bid=(?P<block>[\w.-]{0,64})"
-    r" (?P<action>[A-Z_]{1,32})(?: - (?P<message>.*))?",
+    r"(?: jid=(?P<job>[\w.:@\[\]-]{1,128}))? (?P<action>[A-Z_]{1,32})(?: - (?P<message>.*))?",
     re.ASCII,
 )
 _UNWELCOME = frozenset({"refused", "withdrawn", "counted"})
@@ -59,6 +59,8 @@ class AuditTrail:
     """Appends to `path`; without one, lines go to the log alone. See the module for the rest.
 
     required: nothing may happen that is not on record. patience: gives the seconds that `confirm` waits for a decision.
+    second: the file that has records of tasks in the public package's form, and the endpoint's id; written from `start`
+    on.
 
     Raises AuditError from the constructor, required or not: `path` cannot be opened or is not trusted; required
     without a path.
@@ -69,6 +71,7 @@ class AuditTrail:
         path: Path | None,
         required: bool = False,
         patience: Callable[[], float] = lambda: ManagerConfig.start_patience,
+        second: tuple[Path, str] | None = None,
     ) -> None:
         if required and path is None:
             raise AuditError("high_assurance: true needs an audit trail; set audit_log_path in config.yaml")
@@ -76,6 +79,9 @@ class AuditTrail:
         self._patience = patience
         self._path = path
         self._file = None if path is None else AuditFile(path, log.warning)
+        self._second = ("", "") if second is None else (str(second[0]), second[1])
+        if second is not None:
+            AuditFile(second[0], log.warning).close()  # whether it can be
         self._writer: AuditWriter | None = None
         self._lost = 0
         self._trouble = ""
@@ -83,7 +89,7 @@ class AuditTrail:
     def start(self) -> None:
         """Has lines written by a process of its own from now on. In the event loop; `stop` ends that."""
         if self._file is not None:
-            self._writer = AuditWriter(self._file, sync=self._required, told=self._told)
+            self._writer = AuditWriter(self._file, sync=self._required, told=self._told, second=self._second)
 
     async def stop(self) -> None:
         """Waits until all lines are in the file, but not for ever."""
@@ -103,18 +109,22 @@ class AuditTrail:
         log.log(level, "%s", _for_people(event, request_id, facts), extra={"facts": known})
         return self._add(line_of(known), of_task=False)
 
-    def task(self, request_id: str, endpoint: str, account: Account, record: bytes) -> Line:
-        """Adds what a user endpoint said of a task: `fid=FUNCTION tid=TASK bid=BLOCK ACTION[ - MESSAGE]`, one record.
+    def task(
+        self, request_id: str, endpoint: str, account: Account, record: bytes, *, uep: str = "", pid: int = 0
+    ) -> Line:
+        """Adds what a user endpoint said of a task: `fid=FUNCTION tid=TASK bid=BLOCK[ jid=JOB] ACTION[ - MESSAGE]`.
 
         It comes from a user's process, so nothing in it is believed: who speaks is told by the caller, and a record of
-        another form is kept as `text`. Not in the log, where others' lines could drown in it, and not forced to the
-        disk, which would let one user hold up everybody. The last of the file system is not for it.
+        another form is kept as `text`, of which nothing is read. Not in the log, where others' lines could drown in it,
+        and not forced to the disk, which would let one user hold up everybody. The last of the file system is not for
+        it.
 
         Raises AuditError when it is required and known not to have been written.
         """
         said = as_ascii(record[:MAX_TASK_RECORD])
         match = _TASK.fullmatch(said)
         facts: dict[str, object] = {"endpoint": endpoint, "account": account.name, "uid": account.uid}
+        facts |= {"uep": uep, "pid": pid}
         facts |= {key: value for key, value in match.groupdict().items() if value} if match else {"text": said}
         if len(record) > MAX_TASK_RECORD:
             facts["cut_off_bytes"] = len(record) - MAX_TASK_RECORD

@@ -27,9 +27,9 @@ RESERVE = 20
 """Tasks are not written to the last twentieth of the file system: that is for what the manager decides."""
 _REMEDIES = {
     errno.ENOENT: "make its folder, root's and with mode 0750",
-    errno.EISDIR: "audit_log_path must name a file, and this is a folder",
-    errno.ELOOP: "a symbolic link is not followed; put the path of the file itself into audit_log_path",
-    errno.ENXIO: "it is no regular file; remove it, or change audit_log_path",
+    errno.EISDIR: "config.yaml must name a file, and this is a folder",
+    errno.ELOOP: "a symbolic link is not followed; put the path of the file itself into config.yaml",
+    errno.ENXIO: "it is no regular file; remove it, or change the path in config.yaml",
     errno.ENOSPC: "make room on its file system",
     errno.EDQUOT: "make room in root's quota",
 }
@@ -58,7 +58,7 @@ class AuditFile:
 
     def write(self, line: bytes, *, of_task: bool = False) -> None:
         """Adds a line, a JSON object. Raises AuditError; the line is lost then, and counted."""
-        told = b'%s, "lost_lines": %d}' % (line[:-1], self.lost) if self.lost else line
+        told = self._with_lost(line) if self.lost else line
         try:
             self._write(told, of_task)
         except AuditError:
@@ -80,6 +80,9 @@ class AuditFile:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _with_lost(self, line: bytes) -> bytes:
+        return b'%s, "lost_lines": %d}' % (line[:-1], self.lost)
 
     def _write(self, line: bytes, of_task: bool) -> None:
         try:
@@ -148,7 +151,7 @@ def _problem(path: Path, status: os.stat_result) -> str | None:
     """What is wrong with the file that was opened, with the remedy. Nobody else can have made it: `places`."""
     name = shlex.quote(str(path))
     if not stat.S_ISREG(status.st_mode):
-        return "is no regular file; remove it, or change audit_log_path"
+        return "is no regular file; remove it, or change the path in config.yaml"
     if status.st_uid != os.geteuid():
         return f"belongs to uid {status.st_uid}, not to root; mend it: chown root {name}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -50,13 +50,17 @@ class AuditWriter:
     """The monitor's end. Belongs to the event loop.
 
     sync: decisions are confirmed when they are on the disk, and not only written. told: hears what became of each line,
-    why it was not written or nothing.
+    why it was not written or nothing. second: the path of the file in the public package's form, if any, and the
+    endpoint's id.
     """
 
-    def __init__(self, file: AuditFile, *, sync: bool, told: Callable[[str], None]) -> None:
+    def __init__(
+        self, file: AuditFile, *, sync: bool, told: Callable[[str], None], second: tuple[str, str] = ("", "")
+    ) -> None:
         self._file = file
         self._sync = sync
         self._told = told
+        self._second = second
         self._waiting: dict[int, _Waiting] = {}
         self._bytes = 0
         self._number = 0
@@ -113,7 +117,8 @@ class AuditWriter:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with theirs:
-            pid, pidfd = executed.start(_PROGRAM, theirs.fileno(), str(self._file.path), str(int(self._sync)))
+            arguments = (str(self._file.path), str(int(self._sync)), *self._second)
+            pid, pidfd = executed.start(_PROGRAM, theirs.fileno(), *arguments)
         self._ended = ended = loop.create_future()
         reaping.when_ended(pid, pidfd, lambda _code, _usage: ended.set_result(None))
         ours.setblocking(False)

@@ -147,6 +147,7 @@ class Manager:
             config.audit_log_path,
             required=config.high_assurance,
             patience=lambda: self._in_force.profile.config.start_patience,
+            second=(config.public_audit_log_path, endpoint_id) if config.public_audit_log_path else None,
         )
         self._name_service = neighbours.name_service
         self._mapper = neighbours.mapper

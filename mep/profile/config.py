@@ -42,6 +42,12 @@ class ManagerConfig:
     pam: PamConfig = section(PamConfig, enable=True)  # who writes the key wants it, as in the public package
     audit_log_path: Path | None = key(None, Takes.PATH, "the audit trail, see [operation.md](operation.md)")
     high_assurance: bool = key(False, Takes.FLAG, "nothing starts that cannot be audited; needs `audit_log_path`")
+    public_audit_log_path: Path | None = key(
+        None,
+        Takes.PATH,
+        "with `high_assurance`, a second file: what user endpoints say of tasks, in the form of the public package's "
+        "`audit_log_path`",
+    )
     client_credentials_path: Path | None = key(
         None, Takes.PATH, "a file with `client_id` and `client_secret`, mode 0600; else the login of `mep login`"
     )

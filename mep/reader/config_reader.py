@@ -86,6 +86,16 @@ def _contradictions(values: Mapping[str, Any], lines: Mapping[str, int]) -> list
         problems.append(
             f"line {line}: high_assurance: true needs audit_log_path, the file that has every decision on record"
         )
+    if "public_audit_log_path" in values:
+        if not values.get("high_assurance"):
+            problems.append(
+                f"line {lines['public_audit_log_path']}: public_audit_log_path needs high_assurance: true, or user"
+                " endpoints say nothing of their tasks"
+            )
+        if values["public_audit_log_path"] == values.get("audit_log_path"):
+            problems.append(
+                f"line {lines['public_audit_log_path']}: public_audit_log_path: a file of its own, not audit_log_path"
+            )
     if functions.pins(values.get("allowed_functions")) and not is_our_user_endpoint(values.get("uep_command", _UEP)):
         problems.append(
             f"line {lines['uep_command']}: uep_command: only our user endpoint, mep-uep, holds tasks to the hashes of"

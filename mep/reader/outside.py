@@ -33,8 +33,9 @@ def check(profile: Profile) -> None:
     problems += needs_root(profile.config)
     if profile.config.pam.enable and (problem := pam_problem(profile.config.pam.service_name)):
         problems.append(problem)
-    if problem := audit_problem(profile.config.audit_log_path):
-        problems.append(problem)
+    for key in ("audit_log_path", "public_audit_log_path"):
+        if problem := audit_problem(getattr(profile.config, key), key):
+            problems.append(problem)
     if problem := credentials_problem(profile.config.client_credentials_path):
         problems.append(problem)
     if problems:
@@ -160,19 +161,17 @@ _MODULES = ("lib*/security", "lib*/*/security", "usr/lib*/security", "usr/lib*/*
 """Where distributions have PAM's modules."""
 
 
-def audit_problem(path: Path | None) -> str | None:
-    """What keeps the audit trail from being written there, and the remedy; None when nothing does."""
+def audit_problem(path: Path | None, key: str = "audit_log_path") -> str | None:
+    """What keeps the audit trail from being written there, and the remedy; None when nothing does. key: names it."""
     if path is None:
         return None
     try:
         places.check(path.parent)
     except ConfigError as e:
-        return f"audit_log_path: {e}"
+        return f"{key}: {e}"
     except OSError as e:
-        return f"audit_log_path: {path.parent} cannot be looked at: {e.strerror}"
-    return (
-        None if path.parent.is_dir() else f"audit_log_path: {path.parent} does not exist; make it: mkdir {path.parent}"
-    )
+        return f"{key}: {path.parent} cannot be looked at: {e.strerror}"
+    return None if path.parent.is_dir() else f"{key}: {path.parent} does not exist; make it: mkdir {path.parent}"
 
 
 def credentials_problem(path: Path | None) -> str | None:

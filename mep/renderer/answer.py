@@ -85,4 +85,6 @@ def _render(profile: Mapping[str, Any], given: Any, runtime: Any, request: Mappi
     except Unacceptable as e:
         raise Unacceptable(e.stage, e.admin, f"{e.user} {told}".rstrip()) from None
     template.check_config(text, profile["template"])
+    if profile["config"].get("high_assurance"):
+        text = template.with_high_assurance(text, profile["template"])
     return f"{text}\0{told[:MAX_REASON]}" if told else text

@@ -195,6 +195,23 @@ def check_config(text: str, name: str) -> None:
         raise _broken(name, "`high_assurance` belongs in config.yaml, not in the template")
 
 
+def with_high_assurance(text: str, name: str) -> str:
+    """The configuration with the key that tells a user endpoint, also the public package's, to tell of its tasks.
+
+    Raises:
+        Unacceptable: the key cannot stand in front of this text.
+    """
+    assured = f"high_assurance: true\n{text}"
+    try:
+        if yaml.safe_load(assured) == {"high_assurance": True, **yaml.safe_load(text)}:
+            return assured
+    except yaml.YAMLError:
+        pass
+    raise _broken(
+        name, "`high_assurance: true` cannot be put in front: render keys and values, without braces or `---`"
+    )
+
+
 def _environment(templates: Mapping[str, str]) -> jinja2.Environment:
     """An environment that knows `templates` by name, reads no file, and has the filter `shell_escape`. It keeps what it
     has compiled."""

@@ -43,6 +43,18 @@ SCHEMA: dict[str, Any] = {
     "properties": {"PERIOD": {"type": "number", "minimum": 0.1}, "SOFT": {"type": "integer"}},
 }
 
+# The hub refuses to register what it cannot enforce; so its answer is for an ordinary endpoint. All else is real.
+ASSURED_PROGRAM = """
+import sys
+from mep.cli.main import main
+from mep.daemon.main import main as daemon
+from mep.registration import registration
+
+document = registration._document
+registration._document = lambda *of: {**document(*of), "high_assurance": False}
+daemon(sys.argv[2:]) if sys.argv[1] == "start" else main()
+"""
+
 
 def site_of(folder: Path, hub: HubProcess, name: str, **changes: Any) -> ManagerProcess:
     """A manager that maps alice and bob to their accounts, and others to where nobody may go.

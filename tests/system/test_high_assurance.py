@@ -20,21 +20,10 @@ from lab.manager import ManagerProcess
 from lab.waiting import until
 from tests.accounts import ALICE
 from tests.system.clients import caller
-from tests.system.sites import site_of
+from tests.system.sites import ASSURED_PROGRAM, site_of
 
 pytestmark = pytest.mark.system
 
-# The hub refuses to register what it cannot enforce; so its answer is for an ordinary endpoint. All else is real.
-PROGRAM = """
-import sys
-from mep.cli.main import main
-from mep.daemon.main import main as daemon
-from mep.registration import registration
-
-document = registration._document
-registration._document = lambda *of: {**document(*of), "high_assurance": False}
-daemon(sys.argv[2:]) if sys.argv[1] == "start" else main()
-"""
 TASKS = """
 import json, sys
 from globus_compute_sdk import Executor
@@ -80,7 +69,9 @@ def disk(folder: Path) -> Iterator[Path]:
 def site(folder: Path, disk: Path, hub: HubProcess, accounts: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
     config = {"public": True, "high_assurance": True, "audit_log_path": str(disk / "audit.log")}
     config |= {"start_patience": 5, "limits": {"audit_mib_per_hour_per_user": 1}}
-    with site_of(folder, hub, "assured", config=config, program=(sys.executable, "-I", "-c", PROGRAM)) as manager:
+    with site_of(
+        folder, hub, "assured", config=config, program=(sys.executable, "-I", "-c", ASSURED_PROGRAM)
+    ) as manager:
         (manager.folder / "audit.log").symlink_to(disk / "audit.log")  # where `ManagerProcess.audit` looks
         yield manager
         (manager.folder / "audit.log").unlink()

@@ -84,7 +84,8 @@ class EndpointEvents:
         exceeded, why = self._budget.exceeded(account.uid), ""
         try:
             for record in records if exceeded is None else ():
-                lines.append(self._audit.task(endpoint.command.request_id, endpoint.name, account, record))
+                who, uep = endpoint.command.request_id, endpoint.command.endpoint_id
+                lines.append(self._audit.task(who, endpoint.name, account, record, uep=uep, pid=endpoint.pid))
         except AuditError as e:
             why = str(e)
         self._budget.spend(account.uid, sum(line.size for line in lines))

@@ -366,6 +366,7 @@ def test_a_fifo_with_a_reader_gets_nothing(tmp_path: Path) -> None:
     os.close(reader)
 
 
+UEP = "0c1d1c8e-8a52-4a8e-9b2e-1f6f0b8f4d10"
 TASK, FUNCTION = "8f0cdd63-6a4c-4d7b-8f10-7d2a4a5a2d8b", "f6a4b1a6-5d1f-4e47-9b76-0f1b0b4d9a55"
 
 
@@ -373,14 +374,20 @@ def test_what_a_user_endpoint_says_of_a_task(tmp_path: Path, alice: Account, cap
     caplog.set_level(logging.INFO)
     path = tmp_path / "audit.log"
     trail = AuditTrail(path, required=True)
-    trail.task("r1", "uep.1", alice, f"fid={FUNCTION} tid={TASK} bid= EXEC_START".encode())
-    trail.task("r1", "uep.1", alice, f"fid= tid={TASK} bid=block-0 FAILED - not permitted - at all".encode())
+    trail.task("r1", "uep.1", alice, f"fid={FUNCTION} tid={TASK} bid= EXEC_START".encode(), uep=UEP, pid=7)
+    placed = f"fid={FUNCTION} tid={TASK} bid=0 jid=1234[7].pbs-01 RUNNING"
+    trail.task("r1", "uep.1", alice, placed.encode(), uep=UEP, pid=7)
+    refused = f"fid= tid={TASK} bid=block-0 FAILED - not permitted - at all"
+    trail.task("r1", "uep.1", alice, refused.encode(), uep=UEP, pid=7)
     trail.close()
-    first, second = records(path)
+    first, running, second = records(path)
     assert datetime.fromisoformat(first.pop("time"))
     who = {"event": "task", "request": "r1", "endpoint": "uep.1", "account": "alice", "uid": 54321}
+    who |= {"uep": UEP, "pid": 7}
     assert first == {**who, "function": FUNCTION, "task": TASK, "action": "EXEC_START"}
-    del second["time"]
+    del second["time"], running["time"]
+    where = {"block": "0", "job": "1234[7].pbs-01"}
+    assert running == {**who, "function": FUNCTION, "task": TASK, **where, "action": "RUNNING"}
     what = {"task": TASK, "block": "block-0", "action": "FAILED", "message": "not permitted - at all"}
     assert second == {**who, **what}
     assert caplog.messages == [], "one user's tasks could drown what is told of others"
@@ -395,6 +402,9 @@ def test_what_a_user_endpoint_says_of_a_task(tmp_path: Path, alice: Account, cap
         f'fid= tid={TASK} bid= FAILED - "}}\n{{"event": "started"}}'.encode(),
         f"fid= tid={TASK} bid= received".encode(),
         b"fid= tid= bid= RECEIVED",
+        f"fid= tid={TASK} bid=0 jid= RUNNING".encode(),
+        f"fid= tid={TASK} bid=0 jid=".encode() + b"1" * 129 + b" RUNNING",
+        f"fid= tid={TASK} bid=0 jid=1 jid=2 RUNNING".encode(),
         b"fid=" + b"f" * 65 + f" tid={TASK} bid= RECEIVED".encode(),
         b"event=started account=root uid=0",
         f"fid={FUNCTION} tid={TASK} bid= FAILED - account=root\u2028\u202e".encode(),
@@ -418,8 +428,8 @@ def test_a_user_cannot_forge_a_record(tmp_path: Path, alice: Account, said: byte
         54321,
     ]
     assert record.keys() <= {
-        *("time", "event", "request", "endpoint", "account", "uid"),
-        *("function", "task", "block", "action", "message", "text", "cut_off_bytes"),
+        *("time", "event", "request", "endpoint", "account", "uid", "uep", "pid"),
+        *("function", "task", "block", "job", "action", "message", "text", "cut_off_bytes"),
     }
     assert all(value.isprintable() for value in record.values() if isinstance(value, str))
     assert record.get("cut_off_bytes", 0) == max(0, len(said) - MAX_TASK_RECORD)

@@ -83,7 +83,7 @@ def test_what_is_confirmed_is_on_the_disk_and_one_wait_is_for_all(
         with synced.open("a") as file:
             file.write(f"{len(events(path))}\n")
 
-    def start(_program: str, connection: int, file: str, sync: str) -> tuple[int, int]:
+    def start(_program: str, connection: int, file: str, sync: str, *_second: str) -> tuple[int, int]:
         pid = os.fork()
         if pid == 0:  # the writer, in which the disk is watched
             os.dup2(connection, 0)

@@ -31,6 +31,7 @@ ELSE: dict[str, object] = {
     "pam": PamConfig(enable=True),
     "audit_log_path": Path("/x"),
     "high_assurance": True,
+    "public_audit_log_path": Path("/x"),
     "client_credentials_path": Path("/x"),
     "uep_command": ("/x",),
     "start_timeout": 1.0,

@@ -86,6 +86,8 @@ def test_all_problems_are_told_at_once_with_line_and_key() -> None:
         ("pam: {service: x}", "service_name"),
         ("high_assurance: true", "audit_log_path"),
         ("high_assurance: yes please", "true or false"),
+        ("public_audit_log_path: /x", "needs high_assurance: true"),
+        ("high_assurance: true\naudit_log_path: /x\npublic_audit_log_path: /x", "a file of its own"),
         ("uep_command: mep-uep", "list"),
         ("uep_command: [mep-uep]", "absolute"),
         ("heartbeat_period: .inf", "seconds"),

@@ -129,6 +129,27 @@ def test_what_cannot_be_rendered_is_refused_with_the_reason(
     assert user in refused.reason_for_user
 
 
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        ("engine: {type: X}", "high_assurance: true\nengine: {type: X}"),
+        ("# c\nengine:\n  type: X\n", "high_assurance: true\n# c\nengine:\n  type: X"),
+        ("---\nengine: {type: X}", None),
+        ("{engine: {type: X}}", None),
+        (" engine: {type: X}", None),
+    ],
+)
+def test_user_endpoints_with_high_assurance_are_told(
+    render: Render, profile_directory: Path, template: str, rendered: str | None
+) -> None:
+    with (profile_directory / "config.yaml").open("a") as file:
+        file.write("high_assurance: true\naudit_log_path: /var/log/mep-audit.log\n")
+    if rendered is None:
+        assert "cannot be put in front" in refusal(render, {}, template=template).reason_for_admin
+    else:
+        assert render({}, template=template) == rendered
+
+
 def nested(depth: int) -> Any:
     value: Any = 1
     for _ in range(depth):
