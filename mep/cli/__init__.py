@@ -15,7 +15,12 @@ FILES
   main.py         puts the groups of commands together; --config-dir; version
   run.py          start, restart, reload, stop, list
   boot.py         enable-on-boot, disable-on-boot; what systemd is asked
-  inspect.py      the commands that only ask: status, check, map, explain, render
+  watching.py     status, ps
+  stories.py      logs, why
+  inspect.py      the commands that ask what would be: check, map, explain, render
+  tables.py       tables that fit the terminal
+  log_files.py    reads root's logs, for people
+  user_log.py     reads the log of a user endpoint, as its user
   render_user_config.py  render-user-config
   asking.py       asks a running manager: how it is, or to reload
   login.py        login, logout, whoami

@@ -1,4 +1,4 @@
-"""The commands that ask and change nothing: `mep status`, `check`, `map`, `explain`, `render`.
+"""The commands that ask what would be, and change nothing: `mep check`, `map`, `explain`, `render`.
 
 They call what the running manager calls (`checks`, `dry_run`), and end with 1 where it would refuse.
 """
@@ -15,54 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import DEFAULT, Name, load, need_profile, paths, profile_directory, trusted_run_directory
+from mep.cli.common import DEFAULT, Name, load, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
 
 T = TypeVar("T")
-NOT_RUNNING = 3
-HANGS = 4
-"""Exit codes of `mep status`, as of `systemctl status`."""
 Identity = Annotated[list[str] | None, typer.Option(help="User name of an identity; again for linked ones.")]
 IdentitySet = Annotated[Path | None, typer.Option(help="JSON file: a list of records, as Globus Auth has.")]
 Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object, or @FILE.")]
-
-
-def status(name: Name = DEFAULT) -> None:
-    """Show how the running manager of an endpoint is doing; ends with 3 when none runs, with 4 when it hangs."""
-    from mep.cli import asking
-    from mep.monitor import last_run, run_lock
-
-    directory = profile_directory(name)
-    try:
-        run_directory = trusted_run_directory(name)
-        pid = run_lock.holder(run_directory)
-        if pid is None:
-            need_profile(directory)
-            print(f"Endpoint {name} is not running. {last_run.describe(run_directory)}".rstrip())
-            raise typer.Exit(NOT_RUNNING)
-        answer = asking.status(run_directory)
-    except PermissionError:
-        raise Failed(os.EX_NOPERM, "must be root to look at a manager") from None
-    except run_lock.NoPlace as e:
-        raise Failed(os.EX_CONFIG, str(e)) from None
-    except asking.NoAnswer as e:
-        print(f"Endpoint {name} hangs: its manager (pid {pid}) {e}. {_last_words(run_directory)}".rstrip())
-        raise typer.Exit(HANGS) from None
-    line = "" if answer is None else answer["line"]
-    said = f"{line[:1].upper()}{line[1:]}" if line else "It is on its way up or down, and serves nobody."
-    print(f"Endpoint {name} runs (pid {pid}). {said}")
-
-
-def _last_words(run_directory: Path) -> str:
-    """What the manager wrote down when it last changed."""
-    try:
-        words = (run_directory / "status").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-    return f"It, or its worker, stands still or is being started again; see its log. Its last word was: {words}"
 
 
 def check(

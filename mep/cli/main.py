@@ -2,7 +2,8 @@
 
 Every error that a person can mend ends in one text on standard error and an exit code of <sysexits.h>:
 78 a profile is wrong, 77 not allowed, 75 try again later, 69 not available, 64 wrong usage. 1: `map`, `explain`,
-`render` or `render-user-config` answer that the manager would refuse, or somebody has answered no.
+`render` or `render-user-config` answer that the manager would refuse, `why` knows no such request, or somebody has
+answered no.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from mep import __version__
-from mep.cli import boot, configure, delete, executed, functions, login, render_user_config, run
+from mep.cli import boot, configure, delete, executed, functions, login, render_user_config, run, stories, watching
 from mep.cli import inspect as asked
 from mep.cli.common import choose_paths, paths
 from mep.daemon.failed import Failed, exit_codes
@@ -122,7 +123,7 @@ def _with_options_of_all(command: Callable[..., None]) -> Callable[..., None]:
 
 for _command in (
     *(configure.configure, configure.migrate_to_template_capable, asked.check),
-    *(run.start, run.restart, run.reload, run.stop, asked.status, run.list_),
+    *(run.start, run.restart, run.reload, run.stop, watching.status, watching.ps, stories.logs, stories.why, run.list_),
     *(boot.enable_on_boot, boot.disable_on_boot, delete.delete),
     *(asked.map_, asked.explain, asked.render, render_user_config.render_user_config),
     *(login.login, login.logout, login.whoami, version),

@@ -12,8 +12,8 @@ import pytest
 import typer.main
 
 from lab.manager import MEP
-from mep.cli.inspect import HANGS, NOT_RUNNING
 from mep.cli.main import app
+from mep.cli.watching import HANGS, NOT_RUNNING
 from tests.conftest import need
 
 PROJECT = Path(__file__).parents[3]

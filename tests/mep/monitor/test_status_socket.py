@@ -24,7 +24,7 @@ from mep.processes.status_protocol import NAME
 from mep.worker import api_server
 
 MANAGER = """
-import asyncio, json, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from mep.daemon import helper_account
 from mep.monitor import run_lock
@@ -50,7 +50,7 @@ async def renew():
     raise NotNow("nobody knows")
 async def serve():
     parts = {"user_endpoints": lambda: [], "held_back": lambda: []}
-    asked = StatusSocket(folder, lambda: {"pid": 1, "line": "endpoint ID: connected"}, parts, READERS)
+    asked = StatusSocket(folder, lambda: {"pid": os.getpid(), "line": "endpoint ID: connected"}, parts, READERS)
     asked.open()
     addresses = SealedFile.of(json.dumps(ADDRESSES).encode())
     worker = WorkerProcess(helper_account.find(ManagerConfig()).worker, "ID", None, addresses, renew, debug=False)
