@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Row, bindparam, select
@@ -22,9 +22,13 @@ from sqlalchemy import Row, bindparam, select
 from hub import endpoints
 from hub.store import tables
 from hub.store.store import Store
+from wire.printable import printable
 
 MOST_WORKERS = 10_000
 """Of one user endpoint; more are not believed."""
+COUNTED = 1000
+"""Tasks that wait for workers of one user endpoint, of which each is told how many are before it."""
+_LONGEST_QUEUE = 60
 
 _USER_ENDPOINT = select(tables.user_endpoint).where(tables.user_endpoint.c.id == bindparam("which"))
 _MANAGER = select(tables.endpoint).where(tables.endpoint.c.id == bindparam("which"))
@@ -62,7 +66,9 @@ class TaskStates:
         seen = self._seen.get(user_endpoint)
         if seen is None:
             seen = self._seen[user_endpoint] = await self._look(user_endpoint)
-        return State("running", "Your user endpoint has a worker for it") if task in seen.running else seen.waiting
+        if task in seen.running:
+            return State("running", "Your user endpoint has a worker for it")
+        return _with_place(seen.waiting, seen.places, task)
 
     async def _look(self, user_endpoint: str) -> _Seen:
         row = await self._store.one(_USER_ENDPOINT, which=user_endpoint)
@@ -71,8 +77,9 @@ class TaskStates:
         if not endpoints.is_online(row):
             return _Seen(State("waiting-for-ep", await self._why_not_there(row)))
         report = json.loads(row.report or "{}")
-        oldest = await self._store.read(_OLDEST, which=user_endpoint, most=workers(report))
-        return _Seen(_waiting(report), frozenset(each.id for each in oldest))
+        most = workers(report)
+        oldest = [row.id for row in await self._store.read(_OLDEST, which=user_endpoint, most=most + COUNTED)]
+        return _Seen(_waiting(report), frozenset(oldest[:most]), {task: at for at, task in enumerate(oldest[most:])})
 
     async def _why_not_there(self, row: Row[Any]) -> str:
         manager = await self._store.one(_MANAGER, which=row.manager)
@@ -86,10 +93,11 @@ class TaskStates:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A user endpoint: which of its tasks run, and what the others wait for."""
+    """A user endpoint: which of its tasks run, what the others wait for, and how many are before each of the next."""
 
     waiting: State
     running: frozenset[str] = frozenset()
+    places: Mapping[str, int] = field(default_factory=dict)
 
 
 def workers(report: Mapping[str, Any]) -> int:
@@ -101,5 +109,23 @@ def workers(report: Mapping[str, Any]) -> int:
 def _waiting(report: Mapping[str, Any]) -> State:
     """Says what a task waits for that no worker has. Pools, which are always there, tell no `active_managers`."""
     if report.get("active_managers", 1) == 0 or not workers(report):
-        return State("waiting-for-nodes", "Your user endpoint runs and has no workers yet: its batch job has not begun")
+        return State("waiting-for-nodes", f"Your user endpoint runs and has no workers yet: {_job(report)}")
     return State("waiting-for-launch", "All workers of your user endpoint are busy with earlier tasks")
+
+
+def _job(report: Mapping[str, Any]) -> str:
+    queue, kind = report.get("queue"), report.get("provider_type")
+    if kind in (None, "LocalProvider"):
+        return "they are being started"
+    named = f" in queue {printable(queue, _LONGEST_QUEUE)}" if isinstance(queue, str) and queue else ""
+    return f"its batch job{named} has not begun"
+
+
+def _with_place(state: State, places: Mapping[str, int], task: str) -> State:
+    before = places.get(task)
+    if before is None and len(places) < COUNTED:  # it is not there, or the task has ended in this moment
+        return state
+    if before == 0:
+        return replace(state, reason=f"{state.reason}; this one is the next")
+    many = f"{COUNTED} or more" if before is None else str(before)
+    return replace(state, reason=f"{state.reason}; tasks of yours that wait before this one: {many}")

@@ -72,6 +72,37 @@ def test_without_workers_tasks_wait_for_nodes(site):
     assert site.words() == ["waiting-for-nodes"] * 3
 
 
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        ({"provider_type": "SlurmProvider", "queue": "gpu"}, "its batch job in queue gpu has not begun"),
+        ({"provider_type": "SlurmProvider", "queue": None}, "its batch job has not begun"),
+        ({"provider_type": "SlurmProvider", "queue": "\x1b[31m" + 100 * "x"}, "in queue \\x1b[31mxxx"),
+        ({"provider_type": "LocalProvider", "queue": ["gpu"]}, "they are being started"),
+        ({}, "they are being started"),
+    ],
+)
+def test_the_reason_names_the_queue_of_the_batch_system(site, report, reason):
+    site.heard("user_endpoint", site.endpoint, {"total_workers": 0, "active_managers": 0, **report})
+    assert all(f"no workers yet: {reason}" in s.reason or reason in s.reason for s in site.states())
+    assert all(len(s.reason) < 250 and s.reason.isprintable() for s in site.states())
+
+
+def test_the_reason_says_how_many_wait_before(site, monkeypatch):
+    monkeypatch.setattr("hub.task_states.COUNTED", 2)
+    site.heard("user_endpoint", site.endpoint, {**BLOCKS, "total_workers": 1, "managers": 1})
+    site.tasks.append(run(add_task(site.store, site.endpoint))[0])
+    for number, task in enumerate(site.tasks):
+        run(change(site.store, "UPDATE task SET submitted_at = :at WHERE id = :id", at=number, id=task))
+    busy = "All workers of your user endpoint are busy with earlier tasks"
+    assert [state.reason for state in site.states()] == [
+        "Your user endpoint has a worker for it",
+        f"{busy}; this one is the next",
+        f"{busy}; tasks of yours that wait before this one: 1",
+        f"{busy}; tasks of yours that wait before this one: 2 or more",
+    ]
+
+
 def test_a_block_that_takes_no_more_tasks_still_runs_those_that_it_has(site):
     site.heard("user_endpoint", site.endpoint, {**BLOCKS, "active_managers": 0})
     assert site.words() == ["running", "running", "waiting-for-nodes"]
