@@ -67,7 +67,7 @@ def upgrade() -> None:
 def _fill(db: sa.Connection, endpoint: str, record: dict[str, object]) -> None:
     functions = record.get("allowed_functions")
     values = {
-        "name": _storable(record["endpoint_name"]),
+        "name": _storable(record.get("endpoint_name")) or "",
         "display_name": _storable(record.get("display_name")),
         "authentication_policy": record.get("authentication_policy"),
         "allowed_functions": None if functions is None else json.dumps(functions),
