@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -172,6 +173,22 @@ def test_a_stop_ends_adopted_ones_too(site: ManagerProcess, run: Any) -> None:
     site.stop()
     assert not alive(pid)
     assert state_folders(site) == []
+    site.start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_key_of_its_terminal_stops_it_in_good_order(site: ManagerProcess, run: Any, number: signal.Signals) -> None:
+    """The signal goes to all of its group. Nothing of it is lost: user endpoints have ended, and that is on record."""
+    process = site._process
+    assert process is not None
+    pid = run("alice")["pid"]
+    os.killpg(process.pid, number)
+    assert process.wait(60) == 0, site.log_end()
+    site._process = None
+    assert f"{number.name}: stopping; user endpoints are ended" in site.log_end()
+    assert not alive(pid) and state_folders(site) == []
+    assert site.audit("exited")[-1]["pid"] == pid
+    assert "lost" not in site.log_end()
     site.start()
 
 
