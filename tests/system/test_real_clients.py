@@ -17,7 +17,7 @@ from lab import clients, peer
 from lab.accounts import LocalAccount
 from lab.client import output_of, run_script
 from lab.hub import HubProcess
-from lab.manager import ManagerProcess
+from lab.manager import MEP, ManagerProcess
 from lab.own_manager import OwnManager
 from lab.ports import free_ports
 from tests.conftest import need
@@ -83,12 +83,12 @@ def account(root: None) -> Iterator[LocalAccount]:
 
 @pytest.fixture(scope="module")
 def variables(folder: Path, account: LocalAccount) -> dict[str, str]:
-    """Those of all tasks: uv without a network, and where groundhog-hpc keeps its environments."""
+    """Those of all tasks: Parsl's programs, uv without a network, and where groundhog-hpc keeps its environments."""
     programs = folder / "programs"
     programs.mkdir()
     (programs / "uv").symlink_to(clients.program("groundhog", "uv"))
     return {
-        "PATH": f"{programs}:/usr/bin:/bin",
+        "PATH": f"{programs}:/usr/bin:/bin:{Path(MEP).parent}",
         "UV_OFFLINE": "1",
         "UV_FIND_LINKS": str(clients.WHEELS),
         "GROUNDHOG_CACHE_DIR": str(account.home),
@@ -130,43 +130,43 @@ def test_a_tour_of_each_sdk(hub: HubProcess, site: ManagerProcess, environment: 
     }
 
 
-# A program of a site's own that uses Parsl, as a task.
+# A workflow of a site's own, as a task.
 PARSL = """
 import json, sys
 from globus_compute_sdk import Executor
 
-def workflow(first, program):
+def workflow(first, kind):
     import importlib, os
     importlib.import_module(first)
-    exec(compile(program, "<workflow>", "exec"), names := {"folder": os.getcwd()})
-    return names["said"]
+    import parsl
+    from parsl import bash_app, python_app
+    from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 
-program = '''
-import parsl
-from parsl import bash_app, python_app
-from parsl.config import Config
-from parsl.executors import ThreadPoolExecutor
+    @python_app
+    def double(n):
+        return 2 * n
 
-@python_app
-def double(n):
-    return 2 * n
+    @bash_app
+    def write(n, stdout):
+        return f"echo {n}"
 
-@bash_app
-def write(n, stdout=None):
-    return f"echo {n}"
+    said = os.path.join(os.getcwd(), "said")
+    pool = {"address": "127.0.0.1", "max_workers_per_node": 1}
+    executor = ThreadPoolExecutor() if kind == "threads" else HighThroughputExecutor(**pool)
+    with parsl.load(parsl.Config(executors=[executor], run_dir=os.path.join(os.getcwd(), "runinfo"))):
+        write(double(double(3)), stdout=said).result()
+    with open(said) as file:
+        return file.read()
 
-with parsl.load(Config(executors=[ThreadPoolExecutor()], run_dir=folder + "/runinfo")):
-    write(double(double(3)), stdout=folder + "/said").result()
-    said = open(folder + "/said").read()
-'''
-with Executor(endpoint_id=sys.argv[1], user_endpoint_config=json.loads(sys.argv[2])) as ex:
-    for first in sys.argv[3:]:
-        print(json.dumps(ex.submit(workflow, first, program).result(timeout=90)), flush=True)
+with Executor(endpoint_id=sys.argv[1]) as ex:
+    print(json.dumps(ex.submit(workflow, *sys.argv[2:]).result(timeout=90)))
 """
 
 
-def test_a_workflow_of_parsl_is_a_task(hub: HubProcess, site: ManagerProcess) -> None:
-    assert run_script(hub, "alice", PARSL, site.endpoint_id, "{}", "parsl", "parsl.app.python") == ["12\n"] * 2
+@pytest.mark.parametrize(("first", "kind"), [("parsl.app.python", "threads"), ("parsl.app.bash", "processes")])
+def test_a_workflow_of_parsl_is_a_task(hub: HubProcess, site: ManagerProcess, first: str, kind: str) -> None:
+    """`first` is imported first. tests/uep/workers/test_user_modules.py has all of these, in each engine."""
+    assert run_script(hub, "alice", PARSL, site.endpoint_id, first, kind) == ["12\n"]
 
 
 HOG = """\
