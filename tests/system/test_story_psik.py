@@ -145,7 +145,7 @@ def test_a_job_is_submitted_and_polled(
     psik: Callable[..., str], account: LocalAccount, node: SlurmNode, tmp_path: Path
 ) -> None:
     stamp = submitted(psik, tmp_path, "echo result >result.txt")
-    until(lambda: "completed" in psik("poll", stamp), "the job to end", 60)
+    until(lambda: "completed" in psik("poll", stamp), "the job to end", 120)
     job = tmp_path / "jobs" / stamp
     assert (job / "work" / "result.txt").read_text() == "result\n"
     (said,) = [path.read_text() for path in job.rglob("stdout.1")]
