@@ -114,7 +114,7 @@ def _with_keys(text: str, keys: Mapping[str, object]) -> str:
     """The text of config.yaml with these keys, in place of what it says of them, or at its end. Its comments stay."""
     for key, value in keys.items():
         if value is not None:
-            line = f"{key}: {_quoted(value) if isinstance(value, str) else json.dumps(value)}\n"
+            line = f"{key}: {_written(value)}\n"
             found = _key(key).search(text)
             before, after = (text[: found.start()], text[found.end() :]) if found else (f"{text.rstrip()}\n\n", "")
             text = f"{before}{line}{_without_keys(after, [key])}"
@@ -128,6 +128,13 @@ def _key(key: str) -> re.Pattern[str]:
 
 def _has(text: str, key: str) -> bool:
     return re.search(rf"^{key}[ \t]*:", text, re.MULTILINE) is not None
+
+
+def _written(value: object) -> str:
+    """A value as YAML in one line."""
+    if isinstance(value, str):
+        return _quoted(value)
+    return yaml.safe_dump(value, default_flow_style=True, width=1 << 30).removesuffix("...\n").strip()
 
 
 def _quoted(value: str | None) -> str:

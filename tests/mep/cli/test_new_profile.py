@@ -234,6 +234,25 @@ def test_each_key_of_a_file_with_an_engine_comes_where_it_is_known(tmp_path: Pat
     assert "public: false" in (tmp_path / "made" / profile.CONFIG).read_text()
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-11-29",
+        "&a [*a]",
+        '"ü: #"',
+        "{a: [1, 2.5, true, null], b: {2026-11-29: x}}",
+        "|\n  two\n  lines",
+    ],
+)
+def test_any_value_comes_over(written: str, tmp_path: Path) -> None:
+    """What it is good for is said of config.yaml as always; `configure` ended in a traceback."""
+    given = tmp_path / "engine.yaml"
+    given.write_text(f"engine: {{type: ThreadPoolEngine}}\ndisplay_name: {written}\n")
+    new_profile.make(tmp_path / "made", {profile.CONFIG: given}, None, None)
+    text = (tmp_path / "made" / profile.CONFIG).read_text()
+    assert repr(yaml.safe_load(text)["display_name"]) == repr(yaml.safe_load(given.read_text())["display_name"])
+
+
 def test_an_ordinary_user_reads_where_the_environment_of_their_tasks_comes_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
