@@ -123,7 +123,7 @@ def _with_keys(text: str, keys: Mapping[str, object]) -> str:
 
 def _key(key: str) -> re.Pattern[str]:
     """The lines of a key and its value, in a YAML file."""
-    return re.compile(rf"^{key}[ \t]*:.*\n?(?:[ \t]+\S.*\n?|-.*\n?)*", re.MULTILINE)
+    return re.compile(rf"^{key}[ \t]*:.*\n?(?:(?:[ \t]*(?:#.*)?\n)*(?:[ \t]+\S|[-\]}}]).*\n?)*", re.MULTILINE)
 
 
 def _has(text: str, key: str) -> bool:

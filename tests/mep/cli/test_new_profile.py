@@ -241,14 +241,18 @@ def test_each_key_of_a_file_with_an_engine_comes_where_it_is_known(tmp_path: Pat
         "&a [*a]",
         '"ü: #"',
         "{a: [1, 2.5, true, null], b: {2026-11-29: x}}",
-        "|\n  two\n  lines",
+        "|\n  two\n\n  lines",
+        "\n  a: 1\n\n  # why\n  b: 2\n# why\n  c: 3\n",
+        "\n- a\n\n- b",
+        "[\n  a,\n  b,\n]",
     ],
 )
 def test_any_value_comes_over(written: str, tmp_path: Path) -> None:
     """What it is good for is said of config.yaml as always; `configure` ended in a traceback."""
     given = tmp_path / "engine.yaml"
-    given.write_text(f"engine: {{type: ThreadPoolEngine}}\ndisplay_name: {written}\n")
+    given.write_text(f"display_name: {written}\n\n# ours\nengine: {{type: ThreadPoolEngine}}\n")
     new_profile.make(tmp_path / "made", {profile.CONFIG: given}, None, None)
+    assert (tmp_path / "made" / profile.TEMPLATE).read_text().lstrip() == "# ours\nengine: {type: ThreadPoolEngine}\n"
     text = (tmp_path / "made" / profile.CONFIG).read_text()
     assert repr(yaml.safe_load(text)["display_name"]) == repr(yaml.safe_load(given.read_text())["display_name"])
 
