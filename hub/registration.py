@@ -31,10 +31,9 @@ METADATA = frozenset(
         "endpoint_config",
         "user_config_template",
         "user_config_schema",
-        "mep_version",
     }
 )
-"""What an endpoint may say about itself: what public endpoints and managers do say."""
+"""What an endpoint may say about itself: what endpoints do say."""
 NAME_LENGTH = 256
 """Characters of a name."""
 METADATA_BYTES = 2**20

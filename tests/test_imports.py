@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "renderer": {"jinja2", "jsonschema", "yaml"},
     "mapper": set[str](),
     "reader": {"jsonschema", "yaml"},
-    "registration": {"globus_sdk"},
+    "registration": {"globus_sdk", "packaging"},
     "worker": {"cryptography", "h11"},
     "monitor": set[str](),
     "daemon": {"daemon"},

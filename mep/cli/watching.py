@@ -34,6 +34,7 @@ _SYSTEM = Path("/run/mep")
 def status(name: Name = DEFAULT, as_json: Json = False) -> None:
     """Show how the running manager of an endpoint is doing; ends with 3 when none runs, with 4 when it hangs."""
     from mep.cli import asking
+    from mep.monitor import last_run
 
     asked = _Asked(name)
     try:
@@ -46,7 +47,8 @@ def status(name: Name = DEFAULT, as_json: Json = False) -> None:
         _print(_stopped(name, asked), as_json)
         raise typer.Exit(NOT_RUNNING)
     if answer is None:
-        _print({"state": "starting", "pid": pid, "text": f"Endpoint {name} runs (pid {pid}). {_ON_ITS_WAY}"}, as_json)
+        said = last_run.describe_wait(asked.run_directory()) or _ON_ITS_WAY
+        _print({"state": "starting", "pid": pid, "text": f"Endpoint {name} runs (pid {pid}). {said}"}, as_json)
         return
     line = answer["line"]
     text = [f"Endpoint {name} runs (pid {answer.get('pid')}). {line[:1].upper()}{line[1:]}"]

@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from mep.daemon import choice, helper_account, logs
+from mep.daemon import choice, helper_account, logs, registering
 from mep.daemon.failed import Failed, exit_codes, profile_name, running_once
 from mep.daemon.handed import Folders, Handed, LogTo
 from mep.daemon.registering import Registrar
 from mep.monitor import last_run, run_lock
+from mep.monitor.notify import notify
 from mep.privileged import kernel
 from mep.processes.helper import HelperUnavailable
 from mep.processes.sealed_file import SealedFile
@@ -43,6 +44,10 @@ log = logging.getLogger(__name__)
 
 _DESCRIPTORS = 65536
 """LimitNOFILE of `mep@.service`."""
+_UNTIL_READY = 120
+"""Seconds from the registration until the manager takes commands: TimeoutStartSec of `mep@.service`."""
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of a program that Ctrl-C has ended, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def main(arguments: Sequence[str]) -> None:
     except Failed as e:
         print(f"mep: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     except PermissionError as e:  # a home that is another's, for example
         print(f"mep: {e.filename}: {e.strerror}", file=sys.stderr)
         sys.exit(os.EX_NOPERM)
@@ -109,7 +116,7 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
             readers = helper_account.readers(profile.config)
             given = client_credentials.find(None) if profile.config.client_credentials_path is None else None
             registrar = Registrar(profile, accounts.worker, given, folders.state, folders.run, call.endpoint_id)
-            registration = asyncio.run(registrar.register())
+            registration = asyncio.run(registrar.register_once_unlocked(_Waiting(run_directory).tell))
             if not kernel.is_root():
                 profile = dataclasses.replace(profile, mapping=files.read_mapping(directory / OWNER))
         if form == "text":  # else what reads the log would meet a line that is no JSON
@@ -138,6 +145,23 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
                 credentials=None if secret is None else secret.descriptor,
             )
             _execute(handed)
+
+
+class _Waiting:
+    """Tells that the start waits for the service: the log once, systemd each time, which gives it more time then."""
+
+    def __init__(self, run_directory: Path) -> None:
+        self._run_directory = run_directory
+        self._told = ""
+
+    def tell(self, why: str) -> None:
+        """why: the service does not let the endpoint in yet."""
+        seconds = registering.PAUSE + registering.TIMEOUT + _UNTIL_READY
+        notify(EXTEND_TIMEOUT_USEC=f"{seconds * 1e6:.0f}", STATUS=f"waiting: {why}")
+        if why != self._told:
+            self._told = why
+            log.warning("waiting: %s; it is tried every %g s", why, registering.PAUSE)
+            last_run.waits(self._run_directory, why)
 
 
 def _execute(handed: Handed) -> NoReturn:

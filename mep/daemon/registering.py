@@ -7,11 +7,12 @@ the tokens that the service renews are written into root's `storage.db`.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ TIMEOUT = 180.0
 """Seconds for one registration: `globus_sdk` tries several times."""
 MOST = 64 * 2**10
 """Bytes of an answer."""
+PAUSE = 15.0
+"""Seconds between two attempts while the service says that the endpoint is locked."""
 
 
 class Registrar:
@@ -75,6 +78,18 @@ class Registrar:
         await forked.run(functools.partial(self._remember, registration, owners))
         return registration
 
+    async def register_once_unlocked(self, waits: Callable[[str], None]) -> Registration:
+        """The same, and waits for as long as the service says that the endpoint is locked. waits: is told so each time,
+        in the service's words. Raises as `register` does."""
+        while True:
+            try:
+                return await self.register()
+            except RegistrationError as e:
+                if not e.locked:
+                    raise
+                waits(str(e))
+            await asyncio.sleep(PAUSE)
+
     def _read(self) -> tuple[ClientCredentials | None, str | None]:
         path = self._profile.config.client_credentials_path
         credentials = self._credentials if path is None else client_credentials.find(path)
@@ -87,11 +102,12 @@ class Registrar:
 
         try:
             with login_app(self._state, self._profile.config, credentials) as app:
-                said: dict[str, object] = {"answer": register(self._profile, app, known, self._local_user)}
+                told = register(self._profile, app, known, self._local_user, multi_user=not self._own)
+                said: dict[str, object] = {"answer": told}
                 if self._own:
                     said["identities"] = own_identities(app, self._profile.config)
         except RegistrationError as e:
-            said = {"exit_code": e.exit_code, "error": str(e)}
+            said = {"exit_code": e.exit_code, "error": str(e), "locked": e.locked}
         except Exception as e:  # noqa: BLE001 - whatever it was, somebody must be told
             said = {"exit_code": os.EX_SOFTWARE, "error": f"{type(e).__name__}: {e}"}
         return json.dumps(said).encode()
@@ -110,10 +126,10 @@ def _opened(said: bytes) -> Mapping[str, Any]:
         told: Mapping[str, Any] = json.loads(said)
         if "answer" in told:
             return told
-        code, text = int(told["exit_code"]), str(told["error"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        code, text = os.EX_SOFTWARE, "the process that registers the endpoint makes no sense"
-    raise RegistrationError(code if code in _CODES else os.EX_SOFTWARE, escaped(text))
+        code, text, locked = int(told["exit_code"]), str(told["error"]), told.get("locked") is True
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        code, text, locked = os.EX_SOFTWARE, "the process that registers the endpoint makes no sense", False
+    raise RegistrationError(code if code in _CODES else os.EX_SOFTWARE, escaped(text), locked)
 
 
 _CODES = frozenset(range(os.EX_USAGE, os.EX_CONFIG + 1))

@@ -1,4 +1,4 @@
-"""Makes the endpoint known to the service: login or client credentials, then one REST call. And what commands ask.
+"""Makes the endpoint known to the service: login or client credentials, two REST calls. And what commands ask.
 
 PROCESS
   A short one, forked by daemon.main or daemon.anew: `worker_account`, without rights; with a stored login, which is
@@ -9,7 +9,7 @@ CALLED BY
   cli, daemon.
 
 IMPORTS
-  profile; globus_sdk, wire
+  profile; globus_sdk, packaging, wire
 
 FILES
   registration.py  the call
@@ -18,5 +18,5 @@ FILES
   errors.py        why the service does not take us, with the remedy
   remote.py        endpoints at the service: their state, their end
   policies.py      makes authentication policies, and the projects that hold them
-  version.py       asks the service for its version: whether the registration could work
+  version.py       asks the service for its version: whether it serves endpoints like ours
 """

@@ -14,6 +14,7 @@ from wire.redaction import redact
 if TYPE_CHECKING:
     import globus_sdk
 
+LOCKED = 423
 TOO_MANY_REQUESTS = 429
 _NOT_MENDED = frozenset({os.EX_USAGE, os.EX_DATAERR, os.EX_NOPERM, os.EX_CONFIG})
 """Exit codes after which trying again changes nothing; systemd/mep@.service names them, too."""
@@ -21,11 +22,14 @@ _REGISTRATION = "the registration"
 
 
 class RegistrationError(Exception):
-    """The service does not take the registration. `exit_code` is one of os.EX_*; the text has the remedy."""
+    """The service does not take the registration. `exit_code` is one of os.EX_*; the text has the remedy.
 
-    def __init__(self, exit_code: int, text: str) -> None:
-        self.exit_code, self._text = exit_code, redact(text)
-        super().__init__(exit_code, self._text)
+    locked: the service keeps the endpoint from being registered for a while; whoever waits is let in.
+    """
+
+    def __init__(self, exit_code: int, text: str, locked: bool = False) -> None:
+        self.exit_code, self._text, self.locked = exit_code, redact(text), locked
+        super().__init__(exit_code, self._text, locked)
 
     def __str__(self) -> str:
         return self._text
@@ -92,13 +96,17 @@ def refused(
         401: login,
         403: "the endpoint belongs to another identity, or this one may not register endpoints",
         404: f"the service does not know endpoint {known}; delete endpoint.json to register a new one",
-        409: "another instance of this endpoint is running; stop that one first",
+        409: "another instance of this endpoint is running, perhaps on another host: stop it there, or have the service"
+        " cut it off with `mep stop --remote`",
         410: f"endpoint {known} has been deleted; delete endpoint.json to register a new one",
-        423: "the endpoint is locked, or another instance of it is running; stop that one, or wait",
+        LOCKED: "the endpoint is locked: another instance may be running, or one was cut off a moment ago",
     }
+    if known is None:
+        remedies |= dict.fromkeys((404, 410), "is it a Globus Compute service?")
     mended = status in remedies and (what == _REGISTRATION or status == 401)
     remedy = remedies[status] if mended else "see the text of the service"
-    return RegistrationError(code, f"the service refuses {what} (HTTP {status}): {message}; {remedy}")
+    text = f"the service refuses {what} (HTTP {status}): {message}; {remedy}"
+    return RegistrationError(code, text, locked=status == LOCKED)
 
 
 def _is_of_login(error: globus_sdk.AuthAPIError) -> bool:

@@ -1,4 +1,4 @@
-"""Makes the endpoint known to the service: one REST call, through `globus_sdk`, as any client of the service.
+"""Makes the endpoint known to the service: two REST calls, through `globus_sdk`, as any client.
 
 `daemon.registering` calls it in a process of its own. `answer` reads what comes back.
 """
@@ -11,34 +11,35 @@ from typing import Any
 
 import globus_sdk
 
-from mep import __version__
 from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
 from mep.registration.errors import told
-from mep.registration.login import check_login, check_service, remedy, service_url
+from mep.registration.login import check_service, remedy, service_url
+from mep.registration.version import COMPATIBLE_VERSION, ask_version
 
 _AUTH = globus_sdk.AuthClient.scopes.resource_server
-COMPATIBLE_VERSION = "4.19.0"
-"""The version of the public package that we are like: the service compares it with its `min_ep_version`."""
 
 
-def register(profile: Profile, app: globus_sdk.GlobusApp, known: str | None, local_user: str) -> Any:
+def register(
+    profile: Profile, app: globus_sdk.GlobusApp, known: str | None, local_user: str, *, multi_user: bool
+) -> Any:
     """Registers the endpoint of `profile` and returns the service's answer, as it came.
 
-    known: the endpoint's earlier id, if it has one. local_user: the account of the manager.
+    known: the endpoint's earlier id, if it has one. local_user: the account of the manager. multi_user: whether others
+    than its owner may use it.
 
     Raises:
-        RegistrationError: no login, or the service cannot be reached, or refuses.
+        RegistrationError: no login, or the service cannot be reached, or refuses, or serves newer endpoints only.
     """
     config = profile.config
     check_service(config)
-    check_login(app, config)
+    ask_version(config, app)  # one that wants newer endpoints says so here only
     with (
         told(remedy(app, config), known, service_url(config)),
         globus_sdk.ComputeClientV3(app=app, base_url=service_url(config)) as client,
     ):
-        return _ask(client, known, _document(profile, local_user))
+        return _ask(client, known, _document(profile, local_user, multi_user=multi_user))
 
 
 def own_identities(app: globus_sdk.GlobusApp, config: ManagerConfig) -> list[str]:
@@ -53,18 +54,21 @@ def _ask(client: globus_sdk.ComputeClientV3, known: str | None, document: dict[s
     return (client.update_endpoint(known, document) if known else client.register_endpoint(document)).data
 
 
-def _document(profile: Profile, local_user: str) -> dict[str, Any]:
+def _document(profile: Profile, local_user: str, *, multi_user: bool) -> dict[str, Any]:
+    """What the service is told: the keys that the public package sends, and no others."""
     config = profile.config
-    document: dict[str, Any] = {
-        "endpoint_name": profile.name,
+    optional: dict[str, Any] = {
         "display_name": config.display_name,
-        "multi_user": True,
-        "public": config.public,
-        "high_assurance": config.high_assurance,
-        "allowed_functions": None if config.allowed_functions is None else functions.ids(config.allowed_functions),
+        "multi_user": multi_user,
+        "allowed_functions": functions.ids(config.allowed_functions or ()),
         "authentication_policy": config.authentication_policy,
         "subscription_uuid": config.subscription_id,
-        "admins": None if config.admins is None else list(config.admins),
+        "admins": list(config.admins or ()),
+    }
+    return {
+        "endpoint_name": profile.name,
+        "public": config.public,
+        "high_assurance": config.high_assurance,
         "metadata": {
             "endpoint_version": COMPATIBLE_VERSION,
             "python_version": platform.python_version(),
@@ -73,7 +77,6 @@ def _document(profile: Profile, local_user: str) -> dict[str, Any]:
             "endpoint_config": profile.config_text,
             "user_config_template": profile.templates[profile.template_name],
             "user_config_schema": profile.schema,
-            "mep_version": __version__,
         },
+        **{key: value for key, value in optional.items() if value},
     }
-    return {key: value for key, value in document.items() if value is not None}

@@ -15,6 +15,9 @@ SCOPES = {
     "openid": "auth.globus.org",
 }
 
+VERSION = {"api": "1.0.28", "min_ep_version": "4.0.0", "min_sdk_version": "4.0.0"}
+"""The answer to the question for the service's version."""
+
 
 def tokens(scopes: Iterable[str]) -> dict[str, Any]:
     """The answer to the question for tokens of these scopes."""
@@ -34,17 +37,21 @@ def tokens(scopes: Iterable[str]) -> dict[str, Any]:
 
 @dataclass
 class Service:
-    """What it is asked, and what it says to all but the question for tokens. no_tokens: what it says to that instead,
-    when it is not to give any."""
+    """What it is asked, and what it says to all but the questions for tokens and for its version.
+
+    no_tokens: what it says to the first instead, when it is not to give any. version: the answer to the second; that
+    and the question are as all others when this is None.
+    """
 
     status: int = 200
     answer: Any = None
     no_tokens: tuple[int, Any] | None = None
+    version: Any = field(default_factory=lambda: dict(VERSION))
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
-    def start(self) -> ThreadingHTTPServer:
+    def start(self, port: int = 0) -> ThreadingHTTPServer:
         """The server, which answers until it is shut down."""
         service = self
 
@@ -56,6 +63,9 @@ class Service:
                     return
                 if self.path == "/v2/oauth2/token":
                     self.say(200, tokens(parse_qs(body.decode())["scope"][0].split()))
+                    return
+                if self.path.partition("?")[0] == "/v2/version" and service.version is not None:
+                    self.say(200, service.version)
                     return
                 service.requests.append((self.command, self.path, json.loads(body) if body else None))
                 service.headers.append(dict(self.headers))
@@ -74,7 +84,7 @@ class Service:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server

@@ -74,7 +74,7 @@ def options(command: Any) -> set[str]:
 
 
 def test_it_is_the_version_that_we_are_like() -> None:
-    from mep.registration.registration import COMPATIBLE_VERSION
+    from mep.registration.version import COMPATIBLE_VERSION
 
     assert public()["version"] == COMPATIBLE_VERSION
     assert COMPATIBLE_VERSION in MIGRATION.read_text()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
-from mep.daemon.main import forget_other_boots
-from mep.monitor import run_lock
+import pytest
+
+from mep.daemon.main import _Waiting, forget_other_boots
+from mep.monitor import last_run, run_lock
 from mep.profile.paths import Paths
 from tests.mep.loading import loaded_by, rooms
 
@@ -52,6 +55,23 @@ def test_what_is_done_before_and_beside_it_loads_no_more_than_it_must() -> None:
 
 def of_identity(modules: set[str]) -> set[str]:
     return {name for name in modules if name.split(".")[0] == "identity"}
+
+
+def test_that_a_start_waits_is_logged_once_and_told_systemd_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        waiting = _Waiting(tmp_path / "run")
+        for why in ("locked", "locked", "still locked"):
+            waiting.tell(why)
+            assert f"STATUS=waiting: {why}" in systemd.recv(4096).decode()
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "waiting: locked",
+        "waiting: still locked",
+    ]
+    assert "still locked" in last_run.describe_wait(tmp_path / "run")
 
 
 def boots(config: Path, run: Path | None = None) -> Paths:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,11 @@ from tests.mep.commands import MANAGER, UEP, URL, target
 from tests.mep.service import Service
 
 CREDENTIALS = ClientCredentials(UEP, "the secret")
+ANSWER = {
+    "endpoint_id": MANAGER,
+    "command_queue_info": {"connection_url": URL, "exchange": "commands", "queue": "q"},
+    "heartbeat_queue_info": target("heartbeats"),
+}
 
 
 def registrar(profile: Profile, folder: Path) -> Registrar:
@@ -36,11 +42,7 @@ def ask(work: Callable[[], bytes]) -> bytes:
 def test_what_the_service_says_is_read_and_remembered(
     service: Service, profile: Profile, tmp_path: Path, root: None
 ) -> None:
-    service.answer = {
-        "endpoint_id": MANAGER,
-        "command_queue_info": {"connection_url": URL, "exchange": "commands", "queue": "q"},
-        "heartbeat_queue_info": target("heartbeats"),
-    }
+    service.answer = ANSWER
     registration = asyncio.run(registrar(profile, tmp_path).register())
     assert (registration.endpoint_id, registration.commands.queue) == (MANAGER, "q")
     assert json.loads((profile.directory / "endpoint.json").read_text())["endpoint_id"] == MANAGER
@@ -49,6 +51,38 @@ def test_what_the_service_says_is_read_and_remembered(
     again = asyncio.run(registrar(profile, tmp_path).register())
     assert again == registration
     assert service.requests[-1][:2] == ("PUT", f"/v3/endpoints/{MANAGER}")
+
+
+def test_while_the_endpoint_is_locked_it_is_waited_for(
+    service: Service, profile: Profile, tmp_path: Path, root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registering, "PAUSE", 0.01)
+    service.status, service.answer = 423, {"code": "RESOURCE_LOCKED", "reason": "because"}
+    told: list[str] = []
+
+    def waits(why: str) -> None:
+        told.append(why)
+        if len(told) == 3:
+            service.status, service.answer = 200, ANSWER
+
+    registration = asyncio.run(registrar(profile, tmp_path).register_once_unlocked(waits))
+    assert registration.endpoint_id == MANAGER
+    assert len(told) == 3
+    for why in told:
+        assert re.search(r"\(HTTP 423\): .*because.*; the endpoint is locked", why)
+
+
+def test_whoever_waits_for_a_locked_endpoint_hears_what_else_is_said(
+    service: Service, profile: Profile, tmp_path: Path, root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registering, "PAUSE", 0.01)
+    service.status, service.answer = 423, {}
+
+    def waits(why: str) -> None:
+        service.status = 409
+
+    with pytest.raises(RegistrationError, match="another instance"):
+        asyncio.run(registrar(profile, tmp_path).register_once_unlocked(waits))
 
 
 def test_a_refusal_keeps_its_text_and_code(service: Service, profile: Profile, tmp_path: Path, root: None) -> None:

@@ -172,7 +172,7 @@ def test_a_proxy_does_not_hear_what_is_said_to_a_service_on_this_host(
     if named:
         monkeypatch.setenv("NO_PROXY", named)
     monkeypatch.setenv(variable, proxy.url)
-    service.answer = {"api": "1"}
+    service.version, service.answer = None, {"api": "1"}
     try:
         with login_app(tmp_path, ManagerConfig(), CREDENTIALS) as app:
             ask_version(ManagerConfig(), app)

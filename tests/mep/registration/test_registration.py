@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from mep import __version__
 from mep.profile.client_credentials import ClientCredentials
 from mep.profile.config import ManagerConfig
 from mep.profile.profile import Profile
 from mep.registration.answer import Registration, read
 from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
-from mep.registration.registration import COMPATIBLE_VERSION, _document, register
-from mep.registration.version import ask_version
+from mep.registration.registration import _document, register
+from mep.registration.version import COMPATIBLE_VERSION, ask_version
 from tests.mep.commands import MANAGER, UEP, URL, target
 from tests.mep.loading import loaded_by, rooms
 from tests.mep.service import Service
@@ -40,7 +40,7 @@ def answer(**changes: Any) -> dict[str, Any]:
 
 def registered(profile: Profile, known: str | None = None) -> Registration:
     with login_app(profile.directory, profile.config, CREDENTIALS) as app:
-        said = register(profile, app, known, "root")
+        said = register(profile, app, known, "root", multi_user=True)
     return read(said, profile.config.amqp_port, known)
 
 
@@ -62,7 +62,7 @@ def test_a_first_registration(service: Service, profile: Profile) -> None:
     assert (registration.commands.queue, registration.commands.connection_url) == ("q", URL)
     assert registration.heartbeats.exchange == "heartbeats"
     assert registration.broker == "amqp://127.0.0.1:5672"
-    assert service.requests == [("POST", "/v3/endpoints", _document(profile, "root"))]
+    assert service.requests == [("POST", "/v3/endpoints", _document(profile, "root", multi_user=True))]
     assert service.headers[0]["Authorization"] == "Bearer token-of-funcx_service"
     assert "hunter2" not in repr(registration)
 
@@ -88,7 +88,8 @@ def test_an_answer_for_another_endpoint(service: Service, profile: Profile) -> N
         (401, os.EX_NOPERM, "check the client's id and secret"),
         (403, os.EX_NOPERM, "may not register endpoints"),
         (404, os.EX_DATAERR, f"endpoint {MANAGER}; delete endpoint.json"),
-        (409, os.EX_UNAVAILABLE, "stop that one first"),
+        (409, os.EX_UNAVAILABLE, "perhaps on another host: stop it there, or .* `mep stop --remote`"),
+        (410, os.EX_DATAERR, f"endpoint {MANAGER} has been deleted; delete endpoint.json"),
         (422, os.EX_DATAERR, "see the text of the service"),
         (423, os.EX_UNAVAILABLE, "locked"),
     ],
@@ -101,7 +102,46 @@ def test_a_refusal_has_the_words_of_the_service_and_a_remedy(
     assert said[0] == code
     assert f"(HTTP {status})" in said[1]
     assert "because" in said[1]
-    assert remedy in said[1]
+    assert re.search(remedy, said[1])
+
+
+def test_only_a_locked_endpoint_is_waited_for(service: Service, profile: Profile) -> None:
+    for status, locked in ((409, False), (423, True)):
+        service.status, service.answer = status, {"code": "NO", "reason": "because"}
+        with pytest.raises(RegistrationError) as caught:
+            registered(profile, MANAGER)
+        assert caught.value.locked == locked
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_service_that_takes_no_new_endpoints_is_perhaps_none(service: Service, profile: Profile, status: int) -> None:
+    service.status, service.answer = status, {}
+    code, text = refusal(lambda: registered(profile))
+    assert code == os.EX_UNAVAILABLE
+    assert "is it a Globus Compute service?" in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("key", ["min_ep_version", "min_sdk_version"])
+@pytest.mark.parametrize(
+    ("least", "served"), [("4.19.0", True), ("4.19.1", False), ("5.0.0a1", False), ("4.19.0.dev1", True), ("?", True)]
+)
+def test_a_service_that_wants_newer_endpoints(
+    service: Service, profile: Profile, key: str, least: str, served: bool
+) -> None:
+    service.version[key], service.answer = least, answer()
+    if served:
+        assert registered(profile).endpoint_id == MANAGER
+        return
+    code, text = refusal(lambda: registered(profile))
+    assert (code, service.requests) == (os.EX_DATAERR, [])
+    assert f"endpoints of version {least} or later" in text
+    assert "install a newer mep" in text
+
+
+def test_a_service_that_names_no_version_that_it_wants(service: Service, profile: Profile) -> None:
+    service.version, service.answer = {"api": "1"}, answer()
+    assert registered(profile).endpoint_id == MANAGER
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -160,6 +200,7 @@ def test_a_consent_that_is_gone(service: Service, profile: Profile, detail: dict
 def test_errors_travel_between_processes() -> None:
     error = pickle.loads(pickle.dumps(RegistrationError(os.EX_TEMPFAIL, "because")))
     assert (error.exit_code, str(error), error.passes) == (os.EX_TEMPFAIL, "because", True)
+    assert pickle.loads(pickle.dumps(RegistrationError(os.EX_UNAVAILABLE, "because", locked=True))).locked
     assert not RegistrationError(os.EX_DATAERR, "because").passes
 
 
@@ -204,13 +245,13 @@ def test_the_address_of_the_broker_has_a_port_and_no_secret(url: str, port: int 
 
 
 def test_the_service_is_told_what_the_profile_says(profile: Profile) -> None:
-    document = _document(profile, "root")
+    document = _document(profile, "root", multi_user=True)
     assert document["endpoint_name"] == "prod"
     assert document["display_name"] == "Prod"
     assert (document["multi_user"], document["public"], document["high_assurance"]) == (True, False, False)
     assert not {"allowed_functions", "authentication_policy", "subscription_uuid", "admins"} & set(document), "not set"
     metadata = document["metadata"]
-    assert (metadata["endpoint_version"], metadata["mep_version"]) == (COMPATIBLE_VERSION, __version__)
+    assert metadata["endpoint_version"] == COMPATIBLE_VERSION
     assert metadata["endpoint_config"] == profile.config_text
     assert "ThreadPoolEngine" in metadata["user_config_template"]
     assert metadata["user_config_schema"] == {"type": "object"}
@@ -218,12 +259,14 @@ def test_the_service_is_told_what_the_profile_says(profile: Profile) -> None:
 
 def test_lists_of_the_profile_are_lists_of_json(profile: Profile) -> None:
     config = replace(profile.config, allowed_functions=(UEP,), admins=(), subscription_id=UEP, public=True)
-    document = _document(replace(profile, config=config), "root")
-    assert (document["allowed_functions"], document["admins"]) == ([UEP], [])
+    document = _document(replace(profile, config=config), "root", multi_user=True)
+    assert document["allowed_functions"] == [UEP]
+    assert "admins" not in document, "empty"
     assert (document["subscription_uuid"], document["public"]) == (UEP, True)
 
 
 def test_the_version_of_the_service(service: Service, profile: Profile) -> None:
+    service.version = None
     for said, version in (("1.0.28", "1.0.28"), ({"api": "1.0.28"}, "1.0.28")):
         service.answer = said
         with login_app(profile.directory, ManagerConfig(), CREDENTIALS) as app:
@@ -234,7 +277,7 @@ def test_the_version_of_the_service(service: Service, profile: Profile) -> None:
 
 
 def test_a_service_that_does_not_take_the_login(service: Service, profile: Profile) -> None:
-    service.status, service.answer = 403, {"code": "NO", "reason": "because"}
+    service.version, service.status, service.answer = None, 403, {"code": "NO", "reason": "because"}
     with login_app(profile.directory, ManagerConfig(), CREDENTIALS) as app:
         assert refusal(lambda: ask_version(ManagerConfig(), app))[0] == os.EX_NOPERM
 
