@@ -2,7 +2,7 @@
 
 `daemon.serve` puts the parts together and calls `serve`, which returns when the manager has been stopped.
 
-    SIGTERM, SIGINT   stop; user endpoints are ended, unless `on_stop: keep`
+    SIGTERM, SIGINT   stop; user endpoints are ended, unless `on_stop: keep`; the service is told
     SIGUSR1           stop and leave them to the next manager: systemd sends it for a restart (RestartKillSignal)
     SIGHUP            read the profile again
 """
@@ -71,8 +71,11 @@ class Worker(Protocol):
         """Starts its sessions. The futures end only when the service refuses the endpoint for good
         (EndpointUnwanted), or something is broken in this program."""
 
-    async def finish(self, timeout: float) -> None:
-        """Takes no more commands; those under way have `timeout` seconds to come to their end."""
+    async def finish(self, timeout: float, *, goodbye: bool) -> None:
+        """Takes no more commands; those under way have `timeout` seconds to come to their end.
+
+        goodbye: the service is told that the manager goes for good.
+        """
 
     async def close(self, timeout: float) -> None:
         """Waits until the last heartbeat has been sent, at most `timeout` seconds, and closes the connections."""
@@ -127,6 +130,7 @@ class Manager:
         self._kept = KeptEndpoints(kept_directory)
         self._stopping = asyncio.Event()
         self._keeps_endpoints = False
+        self._goes_for_good = False
         self._asked_for = 0
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
@@ -207,7 +211,8 @@ class Manager:
         self._status.connection(f"not connected ({reason})")
 
     async def serve(self, worker: Worker) -> None:
-        """Runs until a signal stops it; then ends or leaves the user endpoints, and says good-bye to the service.
+        """Runs until a signal stops it; then ends or leaves the user endpoints. The service is told unless another
+        manager comes next: at a restart, or after a failure.
 
         Raises:
             HelperUnavailable: the broker could not be reached at the start, or user endpoints could not be configured;
@@ -266,7 +271,7 @@ class Manager:
         self._stopping.set()
         await self._rights.close()
         self.pipeline.give_back()
-        await worker.finish(FINISH_TIMEOUT)
+        await worker.finish(FINISH_TIMEOUT, goodbye=self._goes_for_good)
         await _cancel(recovering)
         await self._leave_endpoints()
         await self.pipeline.close()
@@ -377,6 +382,7 @@ class Manager:
         """A signal to stop; a later one that ends user endpoints wins over one that keeps them."""
         if self._stopping.is_set() and number == signal.SIGUSR1:
             return
+        self._goes_for_good = number != signal.SIGUSR1
         self._keeps_endpoints = number == signal.SIGUSR1 or self._in_force.profile.config.on_stop == "keep"
         what = "left to the next manager" if self._keeps_endpoints else "ended"
         log.info("%s: stopping; user endpoints are %s", signal.Signals(number).name, what)

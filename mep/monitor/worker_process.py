@@ -204,12 +204,15 @@ class WorkerProcess:
         self._do(self._watch())
         return [self._unwanted]
 
-    async def finish(self, timeout: float) -> None:
-        """Takes no more commands; those under way have `timeout` seconds to come to their end."""
+    async def finish(self, timeout: float, *, goodbye: bool) -> None:
+        """Takes no more commands; those under way have `timeout` seconds to come to their end.
+
+        goodbye: the service is told that the manager goes for good.
+        """
         self._finishing = True
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        await self._have_done(ToWorker.FINISH, timeout)
+        await self._have_done(ToWorker.FINISH, timeout, goodbye=goodbye)
         if self._commands and (left := until - loop.time()) > 0:  # the worker was lost meanwhile
             await asyncio.wait(self._commands, timeout=left)
         while self._commands:  # again and again: before Python 3.12 asyncio may drop a cancellation
@@ -222,9 +225,9 @@ class WorkerProcess:
         await self._have_done(ToWorker.CLOSE, timeout)
         await self._end()
 
-    async def _have_done(self, what: ToWorker, timeout: float) -> None:
+    async def _have_done(self, what: ToWorker, timeout: float, **more: bool) -> None:
         with contextlib.suppress(asyncio.TimeoutError, _Lost):
-            await within(timeout + MARGIN, self._ask(what, timeout=timeout))
+            await within(timeout + MARGIN, self._ask(what, (), timeout=timeout, **more))
 
     # For decisions
 

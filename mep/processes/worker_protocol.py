@@ -13,8 +13,9 @@ to the worker    BEGIN          {endpoint_id, amqp_port, debug, status, readers}
                  OPEN           n {key}, file: credentials
                  ADDRESSES      file: addresses, after RENEW
                  NOT_NOW        {why}: there are none yet
-                 FINISH         n {timeout}: takes no more commands
-                 CLOSE          n {timeout}: sends the last heartbeat
+                 FINISH         n {timeout, goodbye}: takes no more commands; goodbye: tells the service that the
+                                manager goes for good
+                 CLOSE          n {timeout}: returns when the last heartbeat has been sent
                  FACTS          file: how the manager is now, JSON; after STATUS
                  EVENT          {event, request, ...}: a decision as in the audit trail, its texts cut
 from the worker  ALIVE          every PULSE seconds

@@ -1,4 +1,4 @@
-"""Tells the service that the manager is there: a heartbeat every period, and a last one when the manager stops."""
+"""Tells the service that the manager is there: a heartbeat every period, and a last one when it is stopped."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ class Heartbeats:
         self._endpoint_id = endpoint_id
         self._period = period
         self._stopping = asyncio.Event()
+        self._says_goodbye = False
 
-    def stop(self) -> None:
-        """Has the session end with the last heartbeat, which says that the manager is going."""
+    def stop(self, *, goodbye: bool) -> None:
+        """Has the session end. goodbye: with a last heartbeat, which says that the manager goes for good; without one
+        the service waits for the next manager."""
+        self._says_goodbye = goodbye
         self._stopping.set()
 
     async def session(self, connection: Connection, target: Target) -> None:
@@ -34,7 +37,8 @@ class Heartbeats:
                 await asyncio.wait({waiting}, timeout=period)
             finally:
                 waiting.cancel()
-        await self._publish(publisher, target, 0)
+        if self._says_goodbye:
+            await self._publish(publisher, target, 0)
 
     async def _publish(self, publisher: Publisher, target: Target, period: float) -> None:
         report = StatusReport(self._endpoint_id, {"heartbeat_period": period})

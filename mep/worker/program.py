@@ -85,7 +85,7 @@ class Program:
             ToWorker.OPEN: self._open,
             ToWorker.ADDRESSES: self._renewed,
             ToWorker.NOT_NOW: self._not_renewed,
-            ToWorker.FINISH: lambda number, body, _files: self._do(self._finish(number, body["timeout"])),
+            ToWorker.FINISH: lambda number, body, _files: self._do(self._finish(number, **body)),
             ToWorker.CLOSE: lambda number, body, _files: self._do(self._close(number, body["timeout"])),
             ToWorker.FACTS: self._facts_came,
             ToWorker.EVENT: lambda _number, body, _files: self._events.add(body),
@@ -227,8 +227,8 @@ class Program:
         if self._facts is not None and not self._facts.done():
             self._facts.set_result(files[0].read())
 
-    async def _finish(self, number: int, timeout: float) -> None:
-        await self._worker.finish(timeout)
+    async def _finish(self, number: int, timeout: float, goodbye: bool) -> None:
+        await self._worker.finish(timeout, goodbye=goodbye)
         self._channel.send(FromWorker.FINISHED, number)
 
     async def _close(self, number: int, timeout: float) -> None:

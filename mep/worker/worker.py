@@ -77,9 +77,12 @@ class Worker:
         self._beating = self._kept_up(lambda known: known.heartbeats.connection_url, beat, "heartbeats", listener)
         return self._consuming, self._beating
 
-    async def finish(self, timeout: float) -> None:
-        """Takes no more commands; those under way have `timeout` seconds to come to their end."""
-        self._heartbeats.stop()
+    async def finish(self, timeout: float, *, goodbye: bool) -> None:
+        """Takes no more commands; those under way have `timeout` seconds to come to their end.
+
+        goodbye: the service is told that the manager goes for good.
+        """
+        self._heartbeats.stop(goodbye=goodbye)
         await self._consumer.finish(timeout)
         await _ended(self._consuming)
 

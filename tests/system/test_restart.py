@@ -27,7 +27,12 @@ from tests.system.sites import own_site
 pytestmark = pytest.mark.system
 
 
-site = own_site("again", config={"public": True, "mu_child_ep_grace_period_s": 2})
+site = own_site("again", config={"public": True, "mu_child_ep_grace_period_s": 2, "heartbeat_period": 600})
+HOW = """
+import sys, json
+from globus_compute_sdk import Client
+print(json.dumps(Client().get_endpoint_status(sys.argv[1])))
+"""
 
 
 @pytest.fixture
@@ -57,6 +62,25 @@ def test_a_restart_keeps_user_endpoints_and_the_next_manager_adopts_them(site: M
     assert adopted["account"] == ALICE
     assert run("alice", RUN="kept")["pid"] == before
     assert site.wait_for("refreshed", pid=before)
+
+
+def test_the_service_is_told_of_a_stop_and_not_of_a_restart(hub: HubProcess, site: ManagerProcess) -> None:
+    """A missing heartbeat shows in ten minutes only: what the service says before, it has been told."""
+
+    def status() -> str:
+        ((said),) = run_script(hub, "admin", HOW, site.endpoint_id)
+        return str(said["status"])
+
+    until(lambda: status() == "online", "the first heartbeat")
+    os.kill(site.pid, signal.SIGUSR1)
+    until(lambda: site.run("status", site.name).returncode == 3, "its end")
+    assert status() == "online"
+    site.kill()  # it has ended; only the lab has to know
+    site.start()
+    assert "stopped" in site.run("stop", site.name).stdout
+    until(lambda: status() == "offline", "the last heartbeat to arrive")
+    site.kill()
+    site.start()
 
 
 def test_a_manager_that_was_killed_is_succeeded_in_the_same_way(site: ManagerProcess, run: Any) -> None:

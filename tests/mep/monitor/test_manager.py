@@ -69,8 +69,8 @@ class StubWorker:
         listener.connected()
         return [self.commands]
 
-    async def finish(self, timeout: float) -> None:
-        self.told.append("finish")
+    async def finish(self, timeout: float, *, goodbye: bool) -> None:
+        self.told.append("finish, good-bye" if goodbye else "finish")
         if self.meanwhile is not None:
             taken = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, taken.set)
@@ -149,7 +149,7 @@ def test_a_stop_ends_user_endpoints(site: Site, command: StartEndpoint, number: 
 
     site.serve(story)
     assert site.earlier.wait(pid) == -signal.SIGTERM
-    assert site.worker.told == ["probe", "start", "finish", "close"]
+    assert site.worker.told == ["probe", "start", "finish, good-bye", "close"]
     assert [line["pid"] for line in site.trail("adopted")] == [line["pid"] for line in site.trail("exited")] == [pid]
     assert site.notices.sent == []
     assert not site.status.exists()
@@ -175,10 +175,14 @@ def test_status_tells_of_jobs_from_which_no_worker_comes(site: Site, command: St
     site.serve(story)
 
 
-@pytest.mark.parametrize(("on_stop", "number"), [("end", signal.SIGUSR1), ("keep", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("on_stop", "number", "told"),
+    [("end", signal.SIGUSR1, "finish"), ("keep", signal.SIGTERM, "finish, good-bye")],
+)
 def test_user_endpoints_are_left_to_the_next_manager(
-    site: Site, command: StartEndpoint, on_stop: str, number: signal.Signals
+    site: Site, command: StartEndpoint, on_stop: str, number: signal.Signals, told: str
 ) -> None:
+    """At a restart the service is not told, as the next manager comes at once."""
     pid = site.earlier.start(command)
     site.profile = site.with_config(site.profile, on_stop=on_stop)
 
@@ -187,6 +191,7 @@ def test_user_endpoints_are_left_to_the_next_manager(
         send(number)
 
     site.serve(story)
+    assert site.worker.told == ["probe", "start", told, "close"]
     assert site.earlier.runs(pid)
     assert site.trail("exited") == []
     assert len(record.folders(site.run_directory)) == 1

@@ -181,7 +181,7 @@ def run(broker: PrivateBroker, test: Callable[[Site, Service], Awaitable[None]])
         try:
             await test(site, service)
         finally:
-            await site.worker.finish(1)
+            await site.worker.finish(1, goodbye=True)
             await site.worker.close(1)
 
     try:
@@ -316,7 +316,7 @@ def test_commands_that_are_given_back_come_again(broker: PrivateBroker) -> None:
         await aiountil(lambda: bool(site.names), "the command")
         for task in site.worker._commands:
             task.cancel()
-        await site.worker.finish(30)
+        await site.worker.finish(30, goodbye=True)
         await site.worker.close(5)
         await aiountil(lambda: service.waiting() == 1, "the command to be back in the queue")
 
@@ -511,7 +511,7 @@ def test_what_is_not_allowed_in_its_state_replaces_it(theirs: Theirs, what: Call
             theirs.say(FromWorker.SEALED, max(numbers), b"{}", TOKEN)
         assert (await sealing).file.read() == TOKEN
         site.hold.set()
-        await site.worker.finish(0.1)
+        await site.worker.finish(0.1, goodbye=True)
         await site.worker.close(0)
 
     asyncio.run(whole())
@@ -537,7 +537,7 @@ def test_one_that_lives_and_does_not_seal_is_replaced(theirs: Theirs, monkeypatc
         await aiountil(lambda: numbers.append(theirs.asked(ToWorker.SEAL)) or any(numbers), "the question")
         theirs.say(FromWorker.SEALED, max(numbers), b"{}", TOKEN)
         assert (await sealing).file.read() == TOKEN
-        await site.worker.finish(0.1)
+        await site.worker.finish(0.1, goodbye=True)
         await site.worker.close(0)
 
     asyncio.run(whole())
@@ -640,7 +640,7 @@ def test_one_that_was_taken_over(theirs: Theirs) -> None:
         assert all(each.file.read() == TOKEN for each in done), seed
         sealing.clear()
         done.clear()
-        await site.worker.finish(5)
+        await site.worker.finish(5, goodbye=True)
         await site.worker.close(0)
         theirs.ends[-1].close()
         gc.collect()

@@ -38,7 +38,7 @@ def test_one_every_period_and_a_last_one_that_says_good_bye() -> None:
         connection, heartbeats = Connection(3), Heartbeats(MANAGER, lambda: 0.01)
         session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
         await connection.enough.wait()
-        heartbeats.stop()
+        heartbeats.stop(goodbye=True)
         await session
         return connection.periods
 
@@ -46,6 +46,18 @@ def test_one_every_period_and_a_last_one_that_says_good_bye() -> None:
     assert len(periods) >= 3
     assert set(periods) == {0.01}
     assert last == 0
+
+
+def test_no_last_one_where_another_manager_comes_next() -> None:
+    async def beat() -> list[Any]:
+        connection, heartbeats = Connection(1), Heartbeats(MANAGER, lambda: 3600.0)
+        session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
+        await connection.enough.wait()
+        heartbeats.stop(goodbye=False)
+        await session
+        return connection.periods
+
+    assert asyncio.run(beat()) == [3600.0]
 
 
 def test_the_period_in_force_counts() -> None:
@@ -65,7 +77,7 @@ def test_a_stop_does_not_wait_for_the_period() -> None:
         connection, heartbeats = Connection(1), Heartbeats(MANAGER, lambda: 3600.0)
         session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
         await connection.enough.wait()
-        heartbeats.stop()
+        heartbeats.stop(goodbye=True)
         await session
         return connection.periods
 
@@ -75,7 +87,7 @@ def test_a_stop_does_not_wait_for_the_period() -> None:
 def test_stopped_before_its_first_session_it_says_only_good_bye() -> None:
     async def beat() -> list[Any]:
         connection, heartbeats = Connection(1), Heartbeats(MANAGER, lambda: 1.0)
-        heartbeats.stop()
+        heartbeats.stop(goodbye=True)
         await heartbeats.session(connection, TARGET)  # type: ignore[arg-type]
         return connection.periods
 

@@ -93,7 +93,7 @@ async def running(site: Site) -> Any:
     try:
         yield sessions
     finally:
-        await site.worker.finish(1.0)
+        await site.worker.finish(1.0, goodbye=True)
         await site.worker.close(5.0)
 
 
