@@ -31,6 +31,8 @@ def enable_on_boot(name: Name = DEFAULT) -> None:
     directory = profile_directory(name)
     _need_unit(name)
     config = load(directory).config
+    if config.client_credentials_path is None:
+        _need_credentials_of_a_file()
     with exit_codes(), login_app_of(config) as app:
         check_login(app, config)  # nobody will be there to log in
     _systemctl("enable", name)
@@ -38,6 +40,23 @@ def enable_on_boot(name: Name = DEFAULT) -> None:
     print(f"Endpoint {name} is started when this host boots. Now:\n\n  {systemctl} start mep@{name}")
     if os.geteuid() != 0 and not _LINGER.joinpath(getpass.getuser()).exists():
         print("\nUntil you allow that it only runs while you are logged in:\n\n  loginctl enable-linger")
+
+
+def _need_credentials_of_a_file() -> None:
+    """Raises Failed when client credentials are variables of this shell: the unit has those of the file only."""
+    from mep.reader import environment
+    from mep.reader.client_credentials import ID_VARIABLE, SECRET_VARIABLE
+
+    file = paths().config / "environment"
+    with exit_codes():
+        written = environment.read(file)
+    ours = {name: os.environ.get(name) for name in (ID_VARIABLE, SECRET_VARIABLE)}
+    names = [name for name, value in ours.items() if value and value != written.get(name)]
+    if names:
+        which = " and ".join(names)
+        text = f"{which}: set in this shell, and not so in {file}; systemd starts the endpoint without this shell"
+        remedy = f"name a file with client_credentials_path in config.yaml, or write them into {file} (mode 0600)"
+        raise Failed(os.EX_CONFIG, f"{text}: {remedy}; or unset them, to use the login of `mep login`")
 
 
 def disable_on_boot(name: Name = DEFAULT) -> None:

@@ -37,6 +37,15 @@ def choose_paths(config_dir: Path | None) -> None:
     _paths = find_paths(config_dir)
 
 
+def set_up(config_dir: Path | None) -> None:
+    """Finds the paths, and sets the variables of the file `environment`, which may name paths. Raises ConfigError."""
+    from mep.reader import environment
+
+    choose_paths(config_dir)
+    environment.load(_paths.config / "environment")
+    choose_paths(config_dir)
+
+
 def _named(given: str) -> str:
     return profile_name(_paths.config, given)
 

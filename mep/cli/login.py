@@ -18,21 +18,16 @@ if TYPE_CHECKING:
 
 def login(force: Annotated[bool, typer.Option("--force", help="Log in again even if logged in.")] = False) -> None:
     """Log in with Globus, for registering endpoints without client credentials."""
-    from mep.registration.errors import RegistrationError, told
-    from mep.registration.login import try_login
+    from mep.registration.errors import told
+    from mep.registration.login import is_good
 
     app, config = _login_app(with_linked=True)
-    if not force:
-        try:
-            try_login(app, config)
-        except RegistrationError as e:
-            if e.exit_code != os.EX_NOPERM:
-                raise Failed(e.exit_code, str(e)) from None
-        else:
+    with exit_codes():
+        if not force and is_good(app, config):
             print("Already logged in; --force logs in again.")
             return
-    with exit_codes(), told("run `mep login` once more"):
-        app.login(force=True)
+        with told("run `mep login` once more"):
+            app.login(force=True)
 
 
 def logout(

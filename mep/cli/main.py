@@ -23,7 +23,7 @@ import typer
 from mep import __version__
 from mep.cli import boot, configure, delete, executed, functions, login, render_user_config, run, stories, watching
 from mep.cli import inspect as asked
-from mep.cli.common import choose_paths, paths
+from mep.cli.common import paths, set_up
 from mep.daemon.failed import Failed, exit_codes
 
 _USAGE_OF_TYPER = 2
@@ -59,14 +59,10 @@ def before_each_command(
         Path | None, typer.Option("--config-dir", "-c", help="Folder that holds the profiles.")
     ] = None,
 ) -> None:
-    from mep.reader import environment
-
     if context.invoked_subcommand in _ALONE:
         return  # the manager does this itself; what is in the file, secrets too, would come into its environment
-    choose_paths(config_dir)
     with exit_codes():
-        environment.load(paths().config / "environment")
-    choose_paths(config_dir)  # the file may name paths
+        set_up(config_dir)
 
 
 def version() -> None:

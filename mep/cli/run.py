@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,9 +23,10 @@ from mep.cli.common import (
     paths,
     profile_directory,
     profiles,
+    set_up,
     trusted_run_directory,
 )
-from mep.daemon.failed import Failed, exit_codes, running_once
+from mep.daemon.failed import Failed, exit_codes, profile_name, running_once
 
 Debug = Annotated[bool, typer.Option("--debug", help="Log details that mostly developers need.")]
 LogToConsole = Annotated[bool, typer.Option("--log-to-console", help="Also log to standard error when detached.")]
@@ -45,8 +46,10 @@ def start(
     endpoint_uuid: EndpointId = None,
 ) -> None:
     """Start the manager of an endpoint. Runs in the foreground unless --detach."""
+    environment = dict(os.environ)  # as it is now: to ask for the login takes the client's secret out
     flags = {"--debug": debug, "--log-to-console": log_to_console, "--detach": detach}
-    _become_manager(context, name, flags, endpoint_uuid)
+    _log_in_first(_config_dir(context), name)
+    _become_manager(_config_dir(context), name, flags, endpoint_uuid, environment)
 
 
 def restart(
@@ -62,6 +65,7 @@ def restart(
     from mep.monitor import run_lock
 
     need_profile(profile_directory(name))
+    environment = dict(os.environ)
     flags = {"--debug": debug, "--log-to-console": log_to_console, "--detach": detach}
     with _telling_of_a_stop(name):
         run_directory = trusted_run_directory(name)
@@ -70,37 +74,55 @@ def restart(
                 text = f"systemd runs endpoint {name}, with the options of the unit"
                 raise Failed(os.EX_USAGE, f"{text}; say: systemctl restart mep@{name}")
             boot.restart(name)
+        _log_in_first(_config_dir(context), name)  # the one that runs needs none yet
         run_lock.stop(run_directory, signal.SIGUSR1)
-    _become_manager(context, name, flags, endpoint_uuid)
+    _become_manager(_config_dir(context), name, flags, endpoint_uuid, environment)
+
+
+def _config_dir(context: typer.Context) -> Path | None:
+    return None if context.parent is None else context.parent.params.get("config_dir")
 
 
 def _become_manager(
-    context: typer.Context, name: str, flags: dict[str, bool], endpoint_id: uuid.UUID | None
+    config_dir: Path | None,
+    name: str,
+    flags: dict[str, bool],
+    endpoint_id: uuid.UUID | None,
+    environment: Mapping[str, str],
 ) -> NoReturn:
     from mep.processes import helper
 
-    if os.geteuid() != 0 and sys.stdin.isatty():
-        _log_in_first(name)
-    config_dir = None if context.parent is None else context.parent.params.get("config_dir")
     options = [] if config_dir is None else ["--config-dir", str(config_dir)]
     options += [flag for flag, given in flags.items() if given]
     options += [] if endpoint_id is None else ["--endpoint-uuid", str(endpoint_id)]
     program = [sys.executable, "-I", "-m", "mep.daemon.main", *options, "--", name]
-    os.execve(sys.executable, program, {**os.environ, helper.MARK: "1"})  # noqa: S606 - no shell, as meant
+    os.execve(sys.executable, program, {**environment, helper.MARK: "1"})  # noqa: S606 - no shell, as meant
 
 
-def _log_in_first(name: str) -> None:
-    """Has an ordinary user at a terminal log in, where the endpoint needs that; as the public package does."""
+def _log_in_first(config_dir: Path | None, name: str) -> None:
+    """Has whoever is at a terminal log in, where the endpoint needs that: there is no login, or it is not good any
+    more. What else is wrong the start itself tells, which may do without."""
+    if not sys.stdin.isatty():
+        return
+    import globus_sdk
+
+    from mep.profile.errors import ConfigError
+    from mep.reader import loader
     from mep.registration.errors import told
-    from mep.registration.login import ask_for_linked
+    from mep.registration.login import ask_for_linked, is_good
 
-    directory = profile_directory(name)
-    if not directory.is_dir():
-        return  # it is told in a moment
-    with exit_codes(), told("run `mep login`"), login_app_of(load(directory).config) as app:
-        if app.login_required():
+    with exit_codes():
+        set_up(config_dir)
+    try:
+        config = loader.load(profile_directory(profile_name(paths().config, name))).config
+    except (Failed, ConfigError):
+        return
+    with exit_codes(), login_app_of(config) as app:
+        if isinstance(app, globus_sdk.UserApp) and not is_good(app, config):
+            print("Nobody is logged in, or the login is not good any more.")
             ask_for_linked(app)
-            app.login()
+            with told("run `mep login`"):
+                app.login(force=True)
 
 
 def reload(name: Name = DEFAULT) -> None:

@@ -18,9 +18,16 @@ _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
 def load(path: Path) -> None:
-    """Sets the variables that are not set already; none from a file that is not there for us. Raises ConfigError."""
+    """Sets the variables that are not set already. Raises ConfigError."""
+    for name, value in read(path).items():
+        os.environ.setdefault(name, value)
+
+
+def read(path: Path) -> dict[str, str]:
+    """The variables in the file; none when it is not there for us. Raises ConfigError."""
     if not os.access(path, os.R_OK) and not os.path.islink(path):  # noqa: PTH114 - in a folder that we may not enter
-        return
+        return {}
+    found: dict[str, str] = {}
     for number, line in enumerate(read_trusted(path, "restore it, or remove the link").splitlines(), start=1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -28,7 +35,8 @@ def load(path: Path) -> None:
         match = _LINE.fullmatch(text)
         if match is None or "\0" in text:
             raise ConfigError(path, [f"line {number}: expected NAME=value"])
-        os.environ.setdefault(match[1], _without_quotes(match[2].strip()))
+        found.setdefault(match[1], _without_quotes(match[2].strip()))
+    return found
 
 
 def _without_quotes(value: str) -> str:

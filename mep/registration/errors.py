@@ -48,10 +48,13 @@ def told(login: str, known: str | None = None, url: str | None = None, what: str
     the service that is asked. what: is asked for.
     """
     import globus_sdk
+    from globus_sdk.login_flows import CommandLineLoginFlowEOFError
     from globus_sdk.token_storage import TokenValidationError
 
     try:
         yield
+    except CommandLineLoginFlowEOFError:
+        raise not_logged_in("nobody has logged in", login) from None
     except TokenValidationError as e:
         raise not_logged_in(str(e), login) from None
     except globus_sdk.GlobusAPIError as e:

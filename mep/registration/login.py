@@ -81,6 +81,17 @@ def try_login(app: globus_sdk.GlobusApp, config: ManagerConfig) -> None:
             authorizer.get_authorization_header()
 
 
+def is_good(app: globus_sdk.GlobusApp, config: ManagerConfig) -> bool:
+    """Whether nobody has to log in. Raises RegistrationError when that cannot be said now."""
+    try:
+        try_login(app, config)
+    except RegistrationError as e:
+        if e.exit_code != os.EX_NOPERM:
+            raise
+        return False
+    return True
+
+
 def remedy(app: globus_sdk.GlobusApp, config: ManagerConfig) -> str:
     """What to do about a login that is not good any more: run `mep login`, or which client credentials to correct."""
     if isinstance(app, globus_sdk.UserApp):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from lab.files import write_private
 from lab.manager import MEP
 from tests.mep.commands import MANAGER
 from tests.mep.service import Service
+from tests.mep.stored_login import store_login
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ CLIENT = {
     "GLOBUS_COMPUTE_CLIENT_SECRET": "a secret",
 }
 CONFIG = {"display_name": "Both", "email": "a@example.org", "local_compute_services": True}
+QUESTION = b"Authorization Code here: "
+"""The last words of a program that wants somebody to log in."""
 _PORT = 5000
 
 
@@ -94,6 +98,20 @@ class BesidePublic:
         """The same of ours."""
         return self._started([MEP, "start", self.ours.name], variables)
 
+    def log_in(self, expires: float) -> None:
+        """Stores the same login for both, which is good until then; GLOBUS_SDK_ENVIRONMENT is `local`."""
+        for profile in (self.public, self.ours):
+            store_login(profile.parent, expires)
+            (profile.parent / "storage.db").chmod(0o600)
+
+    def start_public_at_a_terminal(self, **variables: str) -> Ended:
+        """As `start_public`, by somebody who sits at a terminal and says nothing."""
+        return self._started([str(peer.program()), "start", self.public.name], variables, self._at_a_terminal)
+
+    def start_ours_at_a_terminal(self, **variables: str) -> Ended:
+        """The same of ours."""
+        return self._started([MEP, "start", self.ours.name], variables, self._at_a_terminal)
+
     @contextlib.contextmanager
     def starting_ours(self, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """Ours is started, and the service answers; what has not ended is killed in the end."""
@@ -115,18 +133,47 @@ class BesidePublic:
         """What a command of ours says."""
         return self._run([MEP, command, self.ours.name]).stdout
 
-    def _started(self, program: list[str], variables: Mapping[str, str]) -> Ended:
+    def _started(
+        self,
+        program: list[str],
+        variables: Mapping[str, str],
+        run: Callable[[list[str], Mapping[str, str]], tuple[int, str]] | None = None,
+    ) -> Ended:
         def start() -> Ended:
             self.service.requests.clear()
             server = self.service.start(_PORT)
             try:
-                done = self._run(program, CLIENT | variables)
+                code, said = (run or self._by_nobody)(program, variables)
             finally:
                 server.shutdown()
                 server.server_close()
-            return Ended(done.returncode, done.stdout + done.stderr, list(self.service.requests))
+            return Ended(code, said, list(self.service.requests))
 
         return on_a_network_of_its_own(start)
+
+    def _by_nobody(self, program: list[str], variables: Mapping[str, str]) -> tuple[int, str]:
+        done = self._run(program, CLIENT | variables)
+        return done.returncode, done.stdout + done.stderr
+
+    def _at_a_terminal(self, program: list[str], variables: Mapping[str, str]) -> tuple[int, str]:
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            program,
+            env=self._environment() | variables,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while more := os.read(ours, 4096):
+                said += more
+                if QUESTION in more:
+                    os.write(ours, b"\x04")  # Ctrl-D: the end of what is typed
+        os.close(ours)
+        return process.wait(60), said.decode()
 
     def _run(self, program: list[str], variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         become: list[str] = []

@@ -52,11 +52,35 @@ def test_the_environment_loses_the_secret(monkeypatch: pytest.MonkeyPatch, caplo
 
 
 @pytest.mark.parametrize("missing", [ID_VARIABLE, SECRET_VARIABLE])
-def test_half_of_them_are_none(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_half_of_them_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.setenv(ID_VARIABLE, UUID)
     monkeypatch.setenv(SECRET_VARIABLE, "hunter2")
     monkeypatch.delenv(missing)
+    with pytest.raises(ConfigError, match=f"is set, and {missing} is not: set both") as caught:
+        find(None)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_names_that_count_no_more_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("FUNCX_SDK_CLIENT_SECRET", "hunter2")
     assert find(None) is None
+    assert f"FUNCX_SDK_CLIENT_SECRET: not used; say {SECRET_VARIABLE}" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        (f"client_id: {UUID}\n", "no client_secret"),
+        ("client_secret: hunter2\n", "no client_id"),
+        ("client_id:\nclient_secret: ''\n", "no client_id and no client_secret"),
+    ],
+)
+def test_half_a_file_is_named(file: Path, text: str, missing: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=f"{missing}; expected two lines") as caught:
+        find(file)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])

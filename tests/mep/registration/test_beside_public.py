@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,13 +16,15 @@ from lab import peer
 from lab.accounts import LocalAccount
 from lab.waiting import until
 from tests.conftest import need
-from tests.mep.beside_public import CONFIG, BesidePublic
+from tests.mep.beside_public import CLIENT, CONFIG, QUESTION, BesidePublic
 from tests.mep.commands import MANAGER, UEP
 from tests.mep.service import Service
+from tests.references import PROJECT
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("root")]
 
 ACCOUNT = "mepways_both"
+SYSTEMD = PROJECT / "systemd"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,6 +121,48 @@ def test_a_locked_endpoint_ends_the_public_one_and_ours_waits(both: BesidePublic
             assert "stopped" in both.ask_ours("stop")
             assert process.wait(60) == -signal.SIGTERM
     assert "was ended: the service refuses" in both.ask_ours("status")
+
+
+def test_a_login_that_is_not_good_any_more(both: BesidePublic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal somebody can log in; a service ends with a code after which systemd does not start it again."""
+    monkeypatch.setenv("GLOBUS_SDK_ENVIRONMENT", "local")
+    monkeypatch.setenv("GLOBUS_SDK_SERVICE_URL_AUTH", "http://localhost:5000/")
+    nothing = dict.fromkeys(CLIENT, "")
+    both.log_in(expires=0)
+    both.service.no_tokens = 400, {"error": "invalid_grant"}
+    there, here = both.start_public(**nothing), both.start_ours(**nothing)
+    assert (there.code, here.code) == (os.EX_NOPERM, os.EX_NOPERM), there.said + here.said
+    assert "run `mep login`" in here.said
+    for unit in ("mep@.service", "user/mep@.service"):
+        text = (SYSTEMD / unit).read_text()
+        assert "Restart=on-failure" in text
+        assert str(os.EX_NOPERM) in re.findall("^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)[0].split()
+    there, here = both.start_public_at_a_terminal(), both.start_ours_at_a_terminal()
+    assert QUESTION.decode() in there.said
+    assert QUESTION.decode() in here.said
+    assert here.code == os.EX_NOPERM
+    assert "nobody has logged in" in here.said
+    assert "Traceback" not in here.said
+
+
+def test_half_of_a_client_is_none(both: BesidePublic) -> None:
+    client, secret = CLIENT
+    for missing in (client, secret):
+        here = both.start_ours(**{missing: ""})
+        assert here.code == os.EX_CONFIG
+        assert f"{missing} is not: set both" in here.said
+        assert not here.requests
+    there = both.start_public(**{client: ""})
+    assert there.code != 0
+    assert "must be set to use a client identity" in there.said
+
+
+def test_a_client_of_the_environment_at_a_terminal(both: BesidePublic) -> None:
+    """Who looks whether somebody has to log in leaves the manager its secret."""
+    both.service.status, both.service.answer = 409, {"code": "NO", "reason": "because"}
+    for ended in (both.start_public_at_a_terminal(**CLIENT), both.start_ours_at_a_terminal(**CLIENT)):
+        assert ended.code == os.EX_UNAVAILABLE, ended.said
+        assert "because" in ended.said
 
 
 def test_a_service_that_wants_newer_ones_has_neither(both: BesidePublic) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import globus_sdk
 import pytest
-from globus_sdk.token_storage import TokenStorageData
 
 from lab.accounts import LocalAccount
 from mep.profile.client_credentials import ClientCredentials
@@ -17,7 +16,8 @@ from mep.profile.config import ManagerConfig
 from mep.registration.errors import RegistrationError, told
 from mep.registration.login import PUBLIC_CLIENT_ID, check_login, login_app, remedy, service_url, try_login
 from mep.registration.version import ask_version
-from tests.mep.service import SCOPES, Service
+from tests.mep.service import Service
+from tests.mep.stored_login import store_login
 from tests.strangers import Listener
 
 CREDENTIALS = ClientCredentials("feef5f81-edd9-5023-9ac5-7510955c05a6", "hunter2")
@@ -126,22 +126,6 @@ def test_a_login_for_less_than_is_needed_begins_no_other(service: Service, tmp_p
     ):
         globus_sdk.ComputeClientV2(app=app).get_version()
     assert caught.value.exit_code == os.EX_NOPERM
-
-
-def store_login(folder: Path, expires: float, scope: str | None = None) -> None:
-    """What `mep login` leaves."""
-    with login_app(folder, ManagerConfig(), None) as app:
-        for wanted, server in SCOPES.items():
-            data = TokenStorageData(
-                resource_server=server,
-                identity_id=None,
-                scope=scope or wanted,
-                access_token="old",
-                refresh_token="refresh",
-                expires_at_seconds=int(expires),
-                token_type="Bearer",
-            )
-            app.token_storage.token_storage.store_token_data_by_resource_server({server: data})
 
 
 @pytest.mark.parametrize(
