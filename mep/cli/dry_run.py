@@ -40,10 +40,11 @@ from mep.request.start_endpoint import StartEndpoint
 _NOBODY = str(uuid.UUID(int=0))
 
 
-def identity_record(username: str) -> dict[str, Any]:
-    """A record of an identity set, as Globus Auth has it, for a user name; its id is made up from the name."""
-    made_up = str(uuid.uuid5(uuid.NAMESPACE_URL, username))
-    return {"id": made_up, "sub": made_up, "username": username, "email": username, "name": username, "status": "used"}
+def identity_record(username: str, known: str | None = None) -> dict[str, Any]:
+    """A record of an identity set, as Globus Auth has it, for a user name. known: its id; else one is made up from the
+    name."""
+    its_id = known or str(uuid.uuid5(uuid.NAMESPACE_URL, username))
+    return {"id": its_id, "sub": its_id, "username": username, "email": username, "name": username, "status": "used"}
 
 
 async def decide(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) -> Decision:

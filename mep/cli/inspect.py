@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from mep.cli.common import DEFAULT, Name, load, paths, profile_directory, trusted_run_directory
-from mep.daemon.failed import Failed
+from mep.daemon.failed import Failed, exit_codes
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
@@ -46,7 +46,8 @@ def check(
 
 def map_(name: Name = DEFAULT, identity: Identity = None, identity_set: IdentitySet = None) -> None:
     """Show whom an identity would become, by which rule, and what was passed over. For rules on ids: --identity-set."""
-    _show_mapping(load(profile_directory(name)), _records(identity, identity_set))
+    directory = profile_directory(name)
+    _show_mapping(load(directory), _records(directory, identity, identity_set))
 
 
 def explain(
@@ -56,7 +57,9 @@ def explain(
     from mep.cli import dry_run
     from mep.monitor.containment import limits
 
-    profile, records, given = load(profile_directory(name)), _records(identity, identity_set), _given_options(options)
+    directory = profile_directory(name)
+    profile, records = load(directory), _records(directory, identity, identity_set)
+    given = _given_options(options)
     _show_mapping(profile, records)
     plan = _answer(dry_run.launch_plan(profile, records, given))
     verdict = _answer(dry_run.ask_endpoint(profile, plan))
@@ -119,10 +122,12 @@ def _answer(stage: Coroutine[Any, Any, T]) -> T:
         raise Failed(e.exit_code, str(e)) from None
 
 
-def _records(identity: list[str] | None, identity_set: Path | None) -> list[dict[str, Any]]:
+def _records(directory: Path, identity: list[str] | None, identity_set: Path | None) -> list[dict[str, Any]]:
     from mep.cli import dry_run
+    from mep.reader import registered
 
-    records = [dry_run.identity_record(username) for username in identity or []]
+    with exit_codes():
+        records = [dry_run.identity_record(each, registered.owner_id(directory, each)) for each in identity or []]
     if identity_set is not None:
         records += _json(str(identity_set), _given_text(identity_set), list)
     if not records:

@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import pwd
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,10 @@ class Registrar:
             said = {"exit_code": os.EX_SOFTWARE, "error": f"{type(e).__name__}: {e}"}
         return json.dumps(said).encode()
 
-    def _remember(self, registration: Registration, owners: Sequence[str] | None) -> None:
+    def _remember(self, registration: Registration, owners: Mapping[str, str] | None) -> None:
         if owners is not None:
             registered.remember_owner(self._profile.directory, owners, self._local_user)
-        registered.remember(self._profile.directory, registration.endpoint_id, registration.broker)
+        registered.remember(self._profile.directory, registration.endpoint_id, registration.broker, owners or {})
         commands = registration.as_told
         registered.remember_connection(self._run_directory, commands.connection_url, commands.queue)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ _RULES = "expression_identity_mapping#1.0.0"
 
 def endpoint_id(directory: Path) -> str | None:
     """The id that the profile was registered with, or None before its first registration. Raises ConfigError."""
-    return _remembered(directory).get("endpoint_id")
+    return _remembered(directory).endpoint_id
 
 
 def profiles_of(config: Path, endpoint_id: str) -> list[Path]:
@@ -32,24 +33,34 @@ def profiles_of(config: Path, endpoint_id: str) -> list[Path]:
     wanted, found = str(uuid.UUID(endpoint_id)), []
     for path in sorted(config.glob(f"*/{REGISTERED}")):
         with contextlib.suppress(ConfigError, OSError):
-            if _remembered(path.parent).get("endpoint_id") == wanted:
+            if _remembered(path.parent).endpoint_id == wanted:
                 found.append(path.parent)
     return found
 
 
 def broker_address(directory: Path) -> str | None:
     """Where the service last said that its broker is (`amqps://host:port`), or None. Raises ConfigError."""
-    return _remembered(directory).get("broker")
+    return _remembered(directory).broker
 
 
-def remember(directory: Path, endpoint_id: str, broker: str) -> None:
-    """Remembers the id, so that the next start registers the same endpoint, and the broker's address, for `check`.
+def owner_id(directory: Path, username: str) -> str | None:
+    """The id of the owner's identity of that name, where the endpoint is an ordinary user's; None of any other.
+
+    Raises ConfigError.
+    """
+    return next((each for each, name in _remembered(directory).owners.items() if name == username), None)
+
+
+def remember(directory: Path, endpoint_id: str, broker: str, owners: Mapping[str, str]) -> None:
+    """Remembers the id, so that the next start registers the same endpoint; the broker's address, for `check`; and for
+    `map` and `explain` the names of its owner's identities, by their ids.
 
     Raises ConfigError: the folder cannot be written.
     """
     path = directory / REGISTERED
     try:
-        whole_file.replace(path, json.dumps({"endpoint_id": endpoint_id, "broker": broker}))
+        facts = {"endpoint_id": endpoint_id, "broker": broker, **({"owners": dict(owners)} if owners else {})}
+        whole_file.replace(path, json.dumps(facts))
     except OSError as e:
         raise ConfigError(path, [f"cannot be written: {e.strerror}; it must keep the endpoint's id"]) from None
 
@@ -84,19 +95,30 @@ def connection(run_directory: Path) -> object:
         return None
 
 
-def _remembered(directory: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Remembered:
+    """endpoint.json. owners: names of the owner's identities, by their ids."""
+
+    endpoint_id: str | None = None
+    broker: str | None = None
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+
+def _remembered(directory: Path) -> _Remembered:
+    """Raises ConfigError."""
     path = directory / REGISTERED
     if not path.exists() and not path.is_symlink():
-        return {}
+        return _Remembered()
     remedy = "restore it, or delete it to register anew"
     try:
         facts = json.loads(read_trusted(path, remedy))
-        known = {"endpoint_id": str(uuid.UUID(facts["endpoint_id"]))}
-        if "broker" in facts:
-            known["broker"] = _address(facts["broker"])
+        return _Remembered(
+            str(uuid.UUID(facts["endpoint_id"])),
+            _address(facts["broker"]) if "broker" in facts else None,
+            {str(uuid.UUID(each)): str(name) for each, name in facts.get("owners", {}).items()},
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ConfigError(path, [f'expected {{"endpoint_id": "UUID"}}; {remedy}']) from None
-    return known
 
 
 def _address(url: str) -> str:

@@ -67,10 +67,10 @@ def read(answer: Any, port: int | None, known: str | None = None) -> Registratio
     return registration
 
 
-def identities(answer: Any) -> list[str]:
-    """Whose login it is, as the service says. Raises RegistrationError."""
+def identities(answer: Any) -> dict[str, str]:
+    """Whose login it is, as the service says: user names by the ids of identities. Raises RegistrationError."""
     try:
-        return [str(uuid.UUID(each)) for each in answer[:MOST_IDENTITIES]]
+        return {str(uuid.UUID(each)): str(name) for each, name in list(answer.items())[:MOST_IDENTITIES]}
     except (ValueError, TypeError, AttributeError):
         raise RegistrationError(os.EX_PROTOCOL, "the service's answer has no identities of this login") from None
 

@@ -42,12 +42,14 @@ def register(
         return _ask(client, known, _document(profile, local_user, multi_user=multi_user))
 
 
-def own_identities(app: globus_sdk.GlobusApp, config: ManagerConfig) -> list[str]:
-    """The identities of whoever the login is of: the one, and those that are linked to it. Raises RegistrationError."""
+def own_identities(app: globus_sdk.GlobusApp, config: ManagerConfig) -> dict[str, str]:
+    """The identities of whoever the login is of: the one, and those that are linked to it; their names by their ids,
+    as far as the login lets us see them. Raises RegistrationError."""
     with told(remedy(app, config)):
         # With what the login allows: a client for the app would want more than the public package asks for.
         said = globus_sdk.AuthClient(authorizer=app.get_authorizer(_AUTH)).userinfo()
-        return [str(each["sub"]) for each in (said, *said.get("identity_set", []))]
+        shown = ({"sub": said["sub"], "username": said.get("preferred_username")}, *said.get("identity_set", []))
+        return {str(each["sub"]): str(each.get("username") or "") for each in shown}
 
 
 def _ask(client: globus_sdk.ComputeClientV3, known: str | None, document: dict[str, Any]) -> Any:

@@ -16,8 +16,8 @@ import yaml
 
 from lab.accounts import LocalAccount
 from lab.browser import Browser
-from lab.client import output_of, run_script
-from lab.hub import HubProcess
+from lab.client import ClientFailed, output_of, run_script
+from lab.hub import HubProcess, identity
 from lab.login import LoginProgram, log_in
 from lab.own_manager import OwnManager
 from lab.provider import CLIENT_ID, OidcProvider, modules
@@ -28,6 +28,7 @@ from tests.system.clients import CALL, caller
 pytestmark = pytest.mark.system
 
 ACCOUNT = "mepown_alice"
+BOB = str(identity("bob@example.org")["id"])
 TEMPLATE = """\
 heartbeat_period: 5
 engine: {type: ThreadPoolEngine, max_workers: 1}
@@ -53,7 +54,7 @@ def account(root: None) -> Iterator[LocalAccount]:
 
 @pytest.fixture(scope="module")
 def site(account: LocalAccount, hub: HubProcess) -> Iterator[OwnManager]:
-    with OwnManager(account, hub, "alice", template=TEMPLATE, config={"public": True}) as manager:
+    with OwnManager(account, hub, "alice", template=TEMPLATE, config={"public": True, "admins": [BOB]}) as manager:
         yield manager
 
 
@@ -77,6 +78,9 @@ def test_its_owner_may_have_any_name_that_accounts_have(root: None, hub: HubProc
 
 
 def test_others_are_refused_and_told_so(call: Any) -> None:
+    """By the service; and by the manager whom the service lets in, as one who may administer the endpoint."""
+    with pytest.raises(ClientFailed, match="is for its owner alone"):
+        call("mallory")
     assert "not mapped" in call("bob")["error"]
 
 
@@ -89,6 +93,10 @@ def test_what_its_owner_types_works_without_root(site: OwnManager, call: Any, ac
     assert f"run as {ACCOUNT}, and no others" in checked.stdout
     assert "FAIL" not in checked.stdout
     assert "ThreadPoolEngine" in site.run("render", site.name).stdout
+    for command in ("map", "explain"):
+        assert f"account   {ACCOUNT}" in site.run(command, site.name, "--identity", "alice@example.org").stdout
+        assert site.run(command, site.name, "--identity", "bob@example.org").returncode == 1
+    assert "login uid" not in site.log.read_text()
     assert f"account   {ACCOUNT}" in site.run("explain", site.name, "--identity-set", str(whoever(site))).stdout
     assert "is in force" in site.run("reload", site.name).stdout
     site.restart()
@@ -141,7 +149,7 @@ def test_it_starts_nobody_else(account: LocalAccount, hub: HubProcess, tmp_path:
     mapping = tmp_path / "mapping.json"
     rule = {"source": "{username}", "match": "(.*)@example\\.org", "output": ACCOUNT}
     mapping.write_text(json.dumps([{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": [rule]}]))
-    config = {"identity_mapping_config_path": str(mapping), "public": True}
+    config = {"identity_mapping_config_path": str(mapping), "public": True, "admins": [BOB]}
     with OwnManager(account, hub, "alice", name="mapping", template=TEMPLATE, config=config) as site:
         (refused,) = run_script(hub, "bob", CALL, site.endpoint_id, "{}")
         assert "not mapped" in refused["error"]

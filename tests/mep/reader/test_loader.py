@@ -217,7 +217,7 @@ def test_a_file_of_somebody_else_is_refused(profile_directory: Path, root: None)
 def test_the_endpoint_id_is_kept(profile_directory: Path) -> None:
     assert registered.endpoint_id(profile_directory) is None
     known = "ee9d42e2-85b1-487f-a350-9712bb321d5f"
-    registered.remember(profile_directory, known, "amqps://broker.example.org:5671")
+    registered.remember(profile_directory, known, "amqps://broker.example.org:5671", {})
     assert registered.endpoint_id(profile_directory) == known
     assert registered.broker_address(profile_directory) == "amqps://broker.example.org:5671"
     (profile_directory / "endpoint.json").write_text("{}")
