@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mep.profile import functions
-from mep.profile.profile import ENVIRONMENT, OWN_VARIABLES, SCHEMA, Profile
+from mep.profile.profile import CONFIG, ENVIRONMENT, OWN_VARIABLES, SCHEMA, Profile
 from mep.renderer import template
 from mep.renderer.faults import misfit
 from mep.renderer.taken import GLOBALS, names_read, remote_references, taken
@@ -19,6 +19,9 @@ _COMMAND = re.compile(
     r"|mpi_launcher|overrides)\s*:.*\{\{"
 )
 
+_OPEN = {"allowed_functions": "all functions may run", "authentication_policy": "the service asks for no policy"}
+"""Keys that keep something out, and what is so without them."""
+
 
 def slips(profile: Profile) -> Iterator[tuple[str, str]]:
     """Pairs of what was looked at, and what is odd about it."""
@@ -27,8 +30,11 @@ def slips(profile: Profile) -> Iterator[tuple[str, str]]:
     yield from ((SCHEMA, text) for text in _schema(profile))
     if functions.pins(profile.config.allowed_functions):
         yield from _commands_of_options(profile)
+    for key, open_to in _OPEN.items():
+        if getattr(profile.config, key) is None and re.search(rf"^{key}\s*:", profile.config_text, re.MULTILINE):
+            yield CONFIG, f"{key}: has no value, so {open_to}; write one, or leave the key out"
     if profile.config.allowed_functions == ():
-        yield "config.yaml", "allowed_functions: the list is empty, so no function may run; leave the key out for all"
+        yield CONFIG, "allowed_functions: the list is empty, so no function may run; leave the key out for all"
 
 
 def _commands_of_options(profile: Profile) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from identity import account_name
 from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.profile.errors import ConfigError
-from mep.profile.keys import Key, Section, declared
+from mep.profile.keys import Key, Section, Takes, declared
 from mep.profile.programs import is_our_user_endpoint
 from mep.profile.sections.accounts import AccountPolicy
 from mep.reader.values import READERS, Wrong
@@ -47,12 +47,19 @@ def _read_entries(entries: list[Entry]) -> tuple[dict[str, Any], list[str]]:
     for entry in entries:
         if entry.key not in keys:
             problems.append(f"line {entry.line}: {entry.key}: unknown key{_nearest(entry.key, keys)}")
-        elif entry.value not in (None, ""):  # no value means the default, as in the public package
+        elif not _means_the_default(keys[entry.key], entry.value):
             try:
                 values[entry.key] = _read_value(keys[entry.key], entry.value)
             except Wrong as e:
                 problems += [f"line {entry.line}: {entry.key}: {text}" for text in e.args]
     return values, problems
+
+
+def _means_the_default(key: Key | Section, value: Any) -> bool:
+    """No value, and an empty text but where a list belongs: as in the public package, `allowed_functions: ""` must not
+    let all of them run."""
+    lists_ids = isinstance(key, Key) and key.takes in (Takes.UUIDS, Takes.FUNCTIONS)
+    return value is None or (value == "" and not lists_ids)
 
 
 def _read_value(key: Key | Section, value: Any) -> Any:

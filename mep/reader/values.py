@@ -87,12 +87,16 @@ def _uuid(value: Any) -> str:
 
 
 def _uuids(value: Any) -> tuple[str, ...]:
+    if value == "":
+        return ()
     if not isinstance(value, list):
         raise Wrong("expected a list of UUIDs")
     return tuple(map(_uuid, value))
 
 
 def _functions(value: Any) -> tuple[str, ...]:
+    if value == "":
+        return ()
     if not isinstance(value, list):
         raise Wrong("expected a list of UUIDs, each perhaps with the hash of its code: UUID@sha256:HEX")
     entries = tuple(map(_function, value))

@@ -61,6 +61,10 @@ CONFIGS = [
     f"subscription_id: {UID}",
     "email: a@example.org",
     "admins:",
+    'admins: ""',
+    "allowed_functions:",
+    'allowed_functions: ""',
+    "allowed_functions: []",
 ]
 REFUSED = ["public: 2", "public: maybe", "amqp_port: http", "amqp_port: 443.5", "display_name: 5", "amqp_prt: 1"]
 

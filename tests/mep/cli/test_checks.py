@@ -155,7 +155,17 @@ def test_quotes_that_stay_or_cannot_matter(profile_directory: Path, template: st
 
 
 def test_no_function_at_all(profile_directory: Path) -> None:
-    assert "no function may run" in said(configured(profile_directory, allowed_functions=[]), NOTE)
+    for nothing in ([], ""):
+        assert "no function may run" in said(configured(profile_directory, allowed_functions=nothing), NOTE)
+
+
+@pytest.mark.parametrize(
+    ("key", "open_to"), [("allowed_functions", "all functions may run"), ("authentication_policy", "no policy")]
+)
+def test_a_key_that_keeps_nothing_out(profile_directory: Path, key: str, open_to: str) -> None:
+    assert f"{key}: has no value, so" not in said(profile_directory, NOTE)
+    assert f"{key}: has no value, so" in said(configured(profile_directory, **{key: None}), NOTE)
+    assert open_to in said(profile_directory, NOTE)
 
 
 @pytest.mark.parametrize(
