@@ -41,7 +41,7 @@ from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import DocumentMapper, Rights
 from mep.monitor.status import Status
 from mep.monitor.status_socket import StatusSocket
-from mep.privileged import become
+from mep.privileged import become, kernel
 from mep.processes import forked
 from mep.processes.control_protocol import Outcome, Request
 from mep.processes.named_sockets import Peer
@@ -230,7 +230,8 @@ class Manager:
             await self._renderer.start()
             await worker.probe(self._asked)  # one that is not there is told at the start
             await self._look_at_containment()
-            await _look_at_login_uid()
+            if kernel.is_root():  # else tasks have the login uid of whoever has started the manager: their own
+                await _look_at_login_uid()
             if told := self._containment.note():
                 log.info("%s", told)
             log.info("identity mapping with digest %.12s is in force", self._in_force.profile.mapping.digest)
