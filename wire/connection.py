@@ -136,21 +136,23 @@ class Connection:
         await self._answer(confirming, "publisher confirms")
         return publisher
 
-    async def look_for(self, queue: str) -> None:
-        """Asks whether `queue` is there. Nothing is taken from it, and nobody who consumes from it is disturbed.
+    async def look_for(self, queue: str) -> int:
+        """Asks whether `queue` is there, and how many consume from it. Nothing is taken from it, and nobody disturbed.
 
         Raises:
             QueueGone: it is not there, or this account has nothing to do with it.
             ConnectionLost: the connection is gone.
         """
         channel = await self.channel()
-        found: asyncio.Future[None] = self._pending.future()
+        found: asyncio.Future[int] = self._pending.future()
         with as_lost():
-            channel.queue_declare(queue, passive=True, callback=lambda _: succeed(found, None))
+            channel.queue_declare(
+                queue, passive=True, callback=lambda frame: succeed(found, int(frame.method.consumer_count))
+            )
         try:
-            await self._answer(found, f"whether there is a queue {queue}")
-        except QueueLocked:  # it is there
-            return
+            return await self._answer(found, f"who consumes from {queue}")
+        except QueueLocked:  # it is there, and one connection has it for itself
+            return 1
 
     async def channel(self) -> Any:
         """Opens a bare pika channel; the hub, which declares exchanges and queues, is the only program to ask for one.

@@ -38,6 +38,7 @@ from mep.registration.errors import RegistrationError
 from mep.registration.login import login_app
 from mep.registration.version import ask_version
 from mep.worker.commands import MAX_SKEW
+from mep.worker.instances import REMEDY
 from mep.worker.probe import probe
 from wire.errors import BrokerError, QueueGone, Unreachable, Unwanted
 from wire.network_errors import describe
@@ -311,13 +312,16 @@ def _broker(profile: Profile, paths: Paths) -> Line:
     except QueueInfoError:
         return _reach(address, port)
     try:
-        asyncio.run(probe(commands))
+        instances = asyncio.run(probe(commands))
     except Unreachable as e:
         return _failed("broker", f"{e}{_try_other_port(commands.connection_url)}", os.EX_TEMPFAIL)
     except Unwanted as e:
         return _unwanted(e, run_directory)
     except BrokerError as e:
         return _failed("broker", f"{e}; try again", os.EX_TEMPFAIL)
+    if others := instances - (run_lock.holder(run_directory) is not None):
+        text = f"{others} take commands of this endpoint, and are not the manager of this profile on this host"
+        return _failed("broker", f"{text}: {REMEDY}", os.EX_TEMPFAIL)
     return Line(OK, "broker", f"{place(commands.connection_url)}: takes our login, and has our queue")
 
 

@@ -158,6 +158,7 @@ def stop(
 ) -> None:
     """Stop the running manager of an endpoint and wait; its user endpoints end, unless `on_stop: keep`."""
     from mep.cli import unmanaged
+    from mep.daemon import other_hosts
     from mep.monitor import run_lock
     from mep.profile import places
 
@@ -175,7 +176,9 @@ def stop(
         if unmanaged.count(run_directory) and (user_endpoints or not (stopped or _keeps(directory))):
             with running_once(run_directory, name):
                 ended = unmanaged.end(run_directory, paths().kept(name))
-    print(f"Endpoint {name} stopped." if stopped else f"Endpoint {name} is not running.")
+    elsewhere = "" if stopped else other_hosts.running_on(paths(), name)
+    is_not = f"is not running here, but {elsewhere}." if elsewhere else "is not running."
+    print(f"Endpoint {name} {'stopped.' if stopped else is_not}")
     if ended:
         print(f"Ended {ended} user endpoints that no manager looked after.")
     if kept := unmanaged.count(run_directory):

@@ -307,11 +307,14 @@ def _one_refusal(said: Mapping[str, Any]) -> str:
 def _stopped(name: str, asked: _Asked) -> dict[str, Any]:
     """What is told of a manager that does not run: how it ended, and the last errors of its log."""
     from mep.cli import log_files
+    from mep.daemon import other_hosts
     from mep.monitor import last_run
 
-    how = last_run.describe(asked.run_directory())
+    elsewhere = other_hosts.running_on(paths(), name)
+    how = f"It {elsewhere}." if elsewhere else last_run.describe(asked.run_directory())
     errors = log_files.last_errors(paths().log_file(asked.directory), _SHOWN)
-    text = [f"Endpoint {name} is not running. {how}".rstrip(), *(f"  error      {line}" for line in errors)]
+    where = " here" if elsewhere else ""
+    text = [f"Endpoint {name} is not running{where}. {how}".rstrip(), *(f"  error      {line}" for line in errors)]
     return {"state": "stopped", "last": how, "last_errors": errors, "text": "\n".join(text)}
 
 

@@ -2,7 +2,8 @@
 
 PROCESS
   `main` and `anew`: short, root, end before a request or have seen none. `serve`: the manager, root for months.
-  `choice`, `failed`, `helper_account`, `known_names`, `trial`, `rehearsal`, `endpoint_check` also in commands.
+  `choice`, `failed`, `helper_account`, `known_names`, `other_hosts`, `trial`, `rehearsal`, `endpoint_check` also in
+  commands.
 
 CALLED BY
   cli: `run.start` executes `main`, which executes `serve`, which has `anew` executed; others use what tries things.
@@ -17,6 +18,7 @@ FILES
   anew.py            does once more what the start has done: reads the profile or the mapping, registers
   handed.py          what these hand to each other
   choice.py          the edited profile, or the one that was accepted last
+  other_hosts.py     hosts that share a home: which of them runs an endpoint
   registering.py     has the endpoint registered by a process of its own
   trial.py           tries what a profile starts
   rehearsal.py       a profile tried before it is in force

@@ -9,13 +9,11 @@ import argparse
 import asyncio
 import dataclasses
 import gc
-import glob
 import json
 import logging
 import os
 import pickle
 import resource
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from mep.daemon import choice, helper_account, logs, registering
+from mep.daemon import choice, helper_account, logs, other_hosts, registering
 from mep.daemon.failed import Failed, exit_codes, profile_name, running_once
 from mep.daemon.handed import Folders, Handed, LogTo
 from mep.daemon.registering import Registrar
@@ -108,9 +106,11 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
     if chosen.refused:  # here as well as in the manager's log, which nobody reads who gets their prompt back
         log.critical("%s", chosen.refused)
     if not kernel.is_root():
-        forget_other_boots(paths)
+        other_hosts.forget_other_boots(paths)
     folders = Folders(run_directory, paths.kept(name), paths.state)
     with running_once(run_directory, name):
+        if elsewhere := other_hosts.running_on(paths, name):
+            raise Failed(os.EX_TEMPFAIL, f"endpoint {name} {elsewhere}")
         with exit_codes(), _exit_codes_of_a_start():
             accounts = helper_account.find(profile.config)
             readers = helper_account.readers(profile.config)
@@ -176,20 +176,6 @@ def _execute(handed: Handed) -> NoReturn:
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # what comes now waits for the manager
     os.execv(sys.executable, program)  # noqa: S606 - no shell, as meant
-
-
-def forget_other_boots(paths: Paths) -> None:
-    """Removes what earlier boots of this host have left: the state of an ordinary user's endpoints is on disk.
-
-    Only where we have named the folder. What a manager holds is of another host, which has our name and our home.
-    """
-    if paths.run.parent != paths.own_runs:
-        return
-    host, _, _ = paths.run.name.rpartition("-")
-    for left in paths.own_runs.glob(f"{glob.escape(host)}-????????"):
-        held = any(run_lock.holder(each) is not None for each in left.iterdir() if each.is_dir())
-        if left != paths.run and not held:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _allow_descriptors() -> None:

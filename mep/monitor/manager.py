@@ -210,6 +210,10 @@ class Manager:
         """Called by the worker when commands cannot come."""
         self._status.connection(f"not connected ({reason})")
 
+    def shared(self, shared: bool) -> None:
+        """Called by the worker when another instance of the endpoint takes commands, too, or does not any more."""
+        self._status.instances("another instance of it takes commands, too: stop all but one" if shared else "")
+
     async def serve(self, worker: Worker) -> None:
         """Runs until a signal stops it; then ends or leaves the user endpoints. The service is told unless another
         manager comes next: at a restart, or after a failure.

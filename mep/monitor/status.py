@@ -17,6 +17,7 @@ class Status:
         self._file = file
         self._parts: dict[str, str] = {
             "connection": "connecting",
+            "instances": "",
             "user_endpoints": "0 user endpoints",
             "profile": "",
             "mapping": "",
@@ -30,6 +31,10 @@ class Status:
     def connection(self, text: str) -> None:
         """Whether commands can come: "connected", or why not."""
         self._set("connection", text)
+
+    def instances(self, text: str) -> None:
+        """Whether this endpoint runs somewhere else, too."""
+        self._set("instances", text)
 
     def user_endpoints(self, count: int) -> None:
         """How many run."""

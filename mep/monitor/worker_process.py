@@ -111,6 +111,9 @@ class Listener(Protocol):
     def not_connected(self, reason: str) -> None:
         """Commands cannot come, and why."""
 
+    def shared(self, shared: bool) -> None:
+        """Whether another instance of the endpoint takes commands, too."""
+
 
 class WorkerProcess:
     """Keeps one worker.
@@ -160,6 +163,7 @@ class WorkerProcess:
             FromWorker.PROBED: lambda number, body, _files: self._answered(number, _text(body["error"])),
             FromWorker.CONNECTED: lambda *_: self._is_connected(None),
             FromWorker.NOT_CONNECTED: lambda _number, body, _files: self._is_connected(_text(body["why"])),
+            FromWorker.SHARED: lambda _number, body, _files: self._is_shared(body["others"]),
             FromWorker.START: self._start_command,
             FromWorker.REJECT: self._rejected,
             FromWorker.NOTICED: lambda number, body, _files: self._answered(number, body["delivered"] is True),
@@ -325,6 +329,7 @@ class WorkerProcess:
             return
         log.error("the worker (pid %s) was lost: %s; another one is started", getattr(self._process, "pid", "?"), why)
         self._listener.not_connected(f"the worker was lost: {why}")
+        self._listener.shared(False)  # the next one looks anew
         self._do(self._again())
 
     def _drop(self) -> None:
@@ -421,6 +426,12 @@ class WorkerProcess:
             self._listener.connected()
         else:
             self._listener.not_connected(why)
+
+    def _is_shared(self, others: object) -> None:
+        assert self._listener is not None  # as `_take` has seen
+        if type(others) is not int:
+            raise ValueError("no number")
+        self._listener.shared(others > 0)
 
     def _begin_renewal(self) -> None:
         """One at a time, however often the worker asks; a worker that came meanwhile gets the answer, too."""

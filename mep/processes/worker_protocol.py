@@ -21,6 +21,7 @@ to the worker    BEGIN          {endpoint_id, amqp_port, debug, status, readers}
 from the worker  ALIVE          every PULSE seconds
                  PROBED         n {error}: nothing, or why not
                  CONNECTED, NOT_CONNECTED {why}
+                 SHARED         {others}: how many other instances of the endpoint take commands, too
                  START          n, files: the command as `StartEndpoint`, its credentials
                  REJECT         n, files: {refusal, request_id}, credentials or nothing: a message that is no command
                  NOTICED        n {delivered}
@@ -103,6 +104,7 @@ class FromWorker(enum.IntEnum):
     SEALED = 113
     OPENED = 114
     NOT_SEALED = 115
+    SHARED = 116
 
 
 FILES_TO_WORKER: Limits = {
@@ -132,7 +134,14 @@ ANSWERS: Mapping[FromWorker, Set[ToWorker]] = {
 }
 """What may be said only as an answer, and once: to which question."""
 CONSUMING = frozenset(
-    {FromWorker.CONNECTED, FromWorker.NOT_CONNECTED, FromWorker.START, FromWorker.REJECT, FromWorker.RENEW}
+    {
+        FromWorker.CONNECTED,
+        FromWorker.NOT_CONNECTED,
+        FromWorker.SHARED,
+        FromWorker.START,
+        FromWorker.REJECT,
+        FromWorker.RENEW,
+    }
 )
 """What may be said only after CONSUME. ALIVE and LOG may come at any time."""
 

@@ -17,8 +17,9 @@ FILES
   commands.py       bytes to `StartEndpoint`, every field checked
   sealing.py        seals credentials, and opens them
   heartbeats.py     tells the service that the manager is there
+  instances.py      looks whether another instance of the endpoint takes its commands, too
   notices.py        tells the service that a start failed
-  probe.py          for `mep check`: would the broker have us?
+  probe.py          would the broker have us, and who else takes our commands?
   api_server.py     takes the connections of those who ask how the manager is
   api.py            what they may ask, and the answers; `openapi.json` describes them
   events.py         what has been decided lately

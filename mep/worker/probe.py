@@ -1,4 +1,7 @@
-"""Tries what the manager does at the broker, without being in the way of one that runs: for `mep check`."""
+"""Tries what the manager does at the broker, without being in the way of one that runs.
+
+For `mep check`, and for `instances`, which wants to know who else takes the commands.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from wire.connection import Connection
 from wire.queues import Source
 
 
-async def probe(commands: Source) -> None:
-    """Logs in as the manager, and asks whether its queue is there. Takes no command and disturbs no consumer.
+async def probe(commands: Source) -> int:
+    """Logs in as the manager, and asks how many managers take commands from its queue now. Takes no command and
+    disturbs no consumer.
 
     Raises:
         Unreachable: no connection can be made, or TLS fails.
@@ -17,6 +21,6 @@ async def probe(commands: Source) -> None:
     """
     connection = await Connection.open(commands.connection_url)
     try:
-        await connection.look_for(commands.queue)
+        return await connection.look_for(commands.queue)
     finally:
         await connection.close()

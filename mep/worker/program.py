@@ -117,6 +117,10 @@ class Program:
         """Commands cannot come."""
         self._channel.send(FromWorker.NOT_CONNECTED, why=cut(reason))
 
+    def shared(self, others: int) -> None:
+        """Other instances of the endpoint take commands, too."""
+        self._channel.send(FromWorker.SHARED, others=others)
+
     async def _handed_over(self, kind: FromWorker, *parts: bytes | Unread) -> None:
         number, finished = next(self._numbers), asyncio.get_running_loop().create_future()
         self._commands[number] = finished

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from mep.worker.consumer import CommandConsumer
 from mep.worker.heartbeats import Heartbeats
+from mep.worker.instances import Instances
 from wire.connection import Connection
 from wire.errors import BrokerError, ConnectionLost, Unwanted
 from wire.queues import Source, Target
@@ -30,6 +31,9 @@ class Listener(Protocol):
 
     def not_connected(self, reason: str) -> None:
         """Commands cannot come, and why."""
+
+    def shared(self, others: int) -> None:
+        """So many other instances of the endpoint take commands, too."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Worker:
         self._heartbeats = heartbeats
         self._consuming: asyncio.Future[None] | None = None
         self._beating: asyncio.Future[None] | None = None
+        self._watching: asyncio.Future[None] | None = None
 
     async def probe(self) -> None:
         """Raises BrokerError when the broker cannot be reached now."""
@@ -67,14 +72,18 @@ class Worker:
         """Starts both sessions. The futures end only when the service refuses the endpoint for good
         (EndpointUnwanted), or something is broken in this program."""
 
+        instances = Instances(lambda: self._addresses.commands, listener.shared)
+
         async def consume(connection: Connection, addresses: Addresses) -> None:
-            await self._consumer.session(connection, addresses.commands.queue, listener.connected)
+            with instances.counting_us():
+                await self._consumer.session(connection, addresses.commands.queue, listener.connected)
 
         async def beat(connection: Connection, addresses: Addresses) -> None:
             await self._heartbeats.session(connection, addresses.heartbeats)
 
         self._consuming = self._kept_up(lambda known: known.commands.connection_url, consume, "commands", listener)
         self._beating = self._kept_up(lambda known: known.heartbeats.connection_url, beat, "heartbeats", listener)
+        self._watching = asyncio.ensure_future(instances.watch())
         return self._consuming, self._beating
 
     async def finish(self, timeout: float, *, goodbye: bool) -> None:
@@ -83,6 +92,7 @@ class Worker:
         goodbye: the service is told that the manager goes for good.
         """
         self._heartbeats.stop(goodbye=goodbye)
+        await _ended(self._watching)
         await self._consumer.finish(timeout)
         await _ended(self._consuming)
 

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shlex
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,28 @@ def test_others_are_refused_and_told_so(call: Any) -> None:
     with pytest.raises(ClientFailed, match="is for its owner alone"):
         call("mallory")
     assert "not mapped" in call("bob")["error"]
+
+
+def test_another_host_that_shares_the_home_does_not_start_it_too(site: OwnManager) -> None:
+    def there(command: str) -> subprocess.CompletedProcess[str]:
+        renamed = ["unshare", "--uts", "sh", "-c", 'hostname login-2 && exec "$@"', "sh", *site.command]
+        return subprocess.run(
+            [*renamed, command, site.name],
+            env=site.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    here = f"runs on host {socket.gethostname()}: stop it there"
+    started = there("start")
+    assert started.returncode == os.EX_TEMPFAIL
+    assert here in started.stderr
+    status = there("status")
+    assert (status.returncode, here in status.stdout) == (3, True)
+    assert f"is not running here, but {here}" in there("stop").stdout
+    assert "runs (pid" in site.run("status", site.name).stdout, "still"
 
 
 def test_what_its_owner_types_works_without_root(site: OwnManager, call: Any, account: LocalAccount) -> None:

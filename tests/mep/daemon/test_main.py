@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mep.daemon.main import _Waiting, forget_other_boots
-from mep.monitor import last_run, run_lock
-from mep.profile.paths import Paths
+from mep.daemon.main import _Waiting
+from mep.monitor import last_run
 from tests.mep.loading import loaded_by, rooms
 
 OTHERS = {
@@ -72,34 +71,3 @@ def test_that_a_start_waits_is_logged_once_and_told_systemd_each_time(
         "waiting: still locked",
     ]
     assert "still locked" in last_run.describe_wait(tmp_path / "run")
-
-
-def boots(config: Path, run: Path | None = None) -> Paths:
-    """Paths of an ordinary user; and beside the folder of this boot those of two earlier ones, and another's."""
-    found = Paths(config, config, run or config / ".run" / "login-1-0a1b2c3d", None)
-    for name in ("0a1b2c3d", "11111111", "22222222"):
-        (found.run.parent / f"login-1-{name}" / "mine").mkdir(parents=True, exist_ok=True)
-    (found.run.parent / "login-2-11111111").mkdir()
-    return found
-
-
-def test_what_earlier_boots_of_this_host_have_left_is_removed(tmp_path: Path) -> None:
-    forget_other_boots(boots(tmp_path))
-    assert sorted(path.name for path in (tmp_path / ".run").iterdir()) == ["login-1-0a1b2c3d", "login-2-11111111"]
-
-
-def test_what_lies_beside_a_folder_that_a_variable_names_is_not_ours(tmp_path: Path) -> None:
-    paths = boots(tmp_path, tmp_path / "project" / "login-1-run")
-    before = sorted(paths.run.parent.rglob("*"))
-    forget_other_boots(paths)
-    assert sorted(paths.run.parent.rglob("*")) == before
-
-
-def test_a_host_of_the_same_name_keeps_its_managers_folder(tmp_path: Path) -> None:
-    """A home can be shared by clusters that each have a `login-1`."""
-    paths = boots(tmp_path)
-    held = tmp_path / ".run" / "login-1-22222222"
-    with run_lock.hold(held / "mine"):
-        forget_other_boots(paths)
-    assert (held / "mine").is_dir()
-    assert not (tmp_path / ".run" / "login-1-11111111").exists()

@@ -301,6 +301,9 @@ def test_an_edited_profile_is_taken_over(site: Site, profile_directory: Path) ->
         assert manager.heartbeat_period() == 12
         manager.not_connected("for a test")
         assert "not connected (for a test)" in site.status.read_text()
+        for shared in (True, False):
+            manager.shared(shared)
+            assert ("another instance of it takes commands, too" in site.status.read_text()) == shared
         send(signal.SIGTERM)
 
     site.serve(story)

@@ -46,6 +46,8 @@ class Listener:
         pass
     def not_connected(self, reason):
         (folder / "status").write_text("endpoint ID: not connected")
+    def shared(self, shared):
+        pass
 async def renew():
     raise NotNow("nobody knows")
 async def serve():

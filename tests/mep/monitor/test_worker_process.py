@@ -132,6 +132,7 @@ class Site:
         self.told: list[str] = []
         self.names: list[str] = []
         self.rejected: list[str] = []
+        self.instances: list[bool] = []
         self.renewals: list[Any] = []
         self.hold: asyncio.Event | None = None
         self.worker = WorkerProcess(
@@ -160,6 +161,9 @@ class Site:
 
     def not_connected(self, reason: str) -> None:
         self.told.append(reason)
+
+    def shared(self, shared: bool) -> None:
+        self.instances.append(shared)
 
     @property
     def pid(self) -> int:
@@ -486,6 +490,7 @@ SENSELESS: dict[str, Callable[[Theirs, int], None]] = {
     "too large": lambda it, n: it.say(FromWorker.SEALED, n, b"{}", b"x" * 300_000),
     "a probe that nobody wanted": lambda it, n: it.say(FromWorker.PROBED, 0, b'{"error": ""}'),
     "closed": lambda it, n: it.say(FromWorker.CLOSED, 0),
+    "some more instances": lambda it, n: it.say(FromWorker.SHARED, 0, b'{"others": "some"}'),
     "a command twice": lambda it, n: [it.say(FromWorker.START, 5, b"{}", *start_of(a_command())) for _ in range(2)],  # type: ignore[misc]
     "a kind that there is not": lambda it, n: it.say(999, n),
 }
@@ -511,6 +516,23 @@ def test_what_is_not_allowed_in_its_state_replaces_it(theirs: Theirs, what: Call
             theirs.say(FromWorker.SEALED, max(numbers), b"{}", TOKEN)
         assert (await sealing).file.read() == TOKEN
         site.hold.set()
+        await site.worker.finish(0.1, goodbye=True)
+        await site.worker.close(0)
+
+    asyncio.run(whole())
+
+
+def test_that_the_endpoint_runs_elsewhere_too_is_forgotten_with_who_has_seen_it(theirs: Theirs) -> None:
+    async def whole() -> None:
+        site = Site(NoService())  # type: ignore[arg-type]
+        await site.worker._begin()
+        site.worker.start(site)
+        for others in (2, 0, 1):
+            theirs.say(FromWorker.SHARED, 0, json.dumps({"others": others}).encode())
+        await aiountil(lambda: site.instances == [True, False, True], "the monitor to hear it")
+        theirs.say(FromWorker.CLOSED, 0)  # senseless
+        await theirs.replaced(1)
+        assert site.instances == [True, False, True, False]
         await site.worker.finish(0.1, goodbye=True)
         await site.worker.close(0)
 
@@ -571,7 +593,15 @@ def test_one_that_does_not_seal_during_a_stop_has_its_last_words(
 
 
 @pytest.mark.parametrize(
-    "kind", [FromWorker.CONNECTED, FromWorker.NOT_CONNECTED, FromWorker.RENEW, FromWorker.START, FromWorker.REJECT]
+    "kind",
+    [
+        FromWorker.CONNECTED,
+        FromWorker.NOT_CONNECTED,
+        FromWorker.SHARED,
+        FromWorker.RENEW,
+        FromWorker.START,
+        FromWorker.REJECT,
+    ],
 )
 def test_what_may_not_be_said_before_it_is_to_consume(theirs: Theirs, kind: FromWorker) -> None:
     async def whole() -> None:
@@ -604,7 +634,7 @@ def test_one_that_was_taken_over(theirs: Theirs) -> None:
 
     def body() -> bytes:
         odd = [None, 5, -1, "x", "x" * 500, [], {}, True, 10**400]
-        keys = ["why", "error", "delivered", "level", "name", "text", "period"]
+        keys = ["why", "error", "delivered", "level", "name", "text", "period", "others"]
         return json.dumps({draw.choice(keys): draw.choice(odd) for _ in range(draw.randrange(5))}).encode()
 
     class Taker(Site):

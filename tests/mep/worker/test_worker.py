@@ -14,6 +14,7 @@ import pytest
 from lab.broker import PrivateBroker
 from lab.waiting import aiountil
 from mep.request.unwanted import EndpointUnwanted
+from mep.worker import instances
 from mep.worker.consumer import CommandConsumer
 from mep.worker.heartbeats import Heartbeats
 from mep.worker.worker import Addresses, Worker
@@ -34,6 +35,7 @@ class Site:
         self.answers: list[Addresses | Exception] = []
         self.consuming = 0
         self.reasons: list[str] = []
+        self.others: list[int] = []
         consumer, heartbeats = CommandConsumer(None, None), Heartbeats(MANAGER, lambda: 0.1)  # type: ignore[arg-type]
         self.worker = Worker(known, self.renew, consumer, heartbeats)
 
@@ -48,6 +50,9 @@ class Site:
 
     def not_connected(self, reason: str) -> None:
         self.reasons.append(reason)
+
+    def shared(self, others: int) -> None:
+        self.others.append(others)
 
 
 def addresses(broker: PrivateBroker, queue: str, password: str | None = None) -> Addresses:
@@ -125,6 +130,53 @@ def test_a_password_that_is_refused_is_renewed_when_the_service_answers_again(br
         assert "the service is away" in site.reasons
 
     run(broker, lambda queue: addresses(broker, queue, "wrong"), test)
+
+
+def test_another_instance_is_noticed_by_both_and_so_is_its_end(
+    broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that is there for one look only may be ourselves, whom the broker has not missed yet."""
+    for name in ("FIRST", "AGAIN", "PERIOD"):
+        monkeypatch.setattr(instances, name, 0.01)
+
+    async def test(site: Site, channel: Any, names: list[str]) -> None:
+        known = addresses(broker, names[0])
+        other = Site(broker, known)
+        async with running(site):
+            await aiountil(lambda: site.consuming == 1, "the first instance")
+            async with running(other):
+                await aiountil(lambda: site.others == other.others == [1], "both to notice")
+            await aiountil(lambda: site.others == [1, 0], "that it has ended")
+        assert caplog.text.count("1 more take the commands of this endpoint: another instance of it runs") == 2
+
+    run(broker, lambda queue: addresses(broker, queue), test)
+
+
+def test_one_look_makes_no_other_instance(broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([2, 1, 2, 3, 1])
+    looked = asyncio.Event()
+
+    async def count(commands: Source) -> int:
+        found = next(counts, 0)
+        if not found:
+            looked.set()
+            await asyncio.Event().wait()
+        return found
+
+    for name, pause in (("FIRST", 0.01), ("AGAIN", 0.02), ("PERIOD", 0.01)):
+        monkeypatch.setattr(instances, name, pause)
+    monkeypatch.setattr(instances, "probe", count)
+    told: list[int] = []
+
+    async def watch() -> None:
+        watched = instances.Instances(lambda: Source("amqp://h", "q"), told.append)
+        with watched.counting_us():
+            watching = asyncio.ensure_future(watched.watch())
+            await asyncio.wait_for(looked.wait(), 60)
+            watching.cancel()
+
+    asyncio.run(watch())
+    assert told == [2, 0]
 
 
 def test_a_loss_is_no_reason_to_ask_the_service(broker: PrivateBroker) -> None:
