@@ -10,21 +10,18 @@ Two guards keep a successor and a predecessor apart that has not ended yet:
 `preparation` calls `lock_directory` after the check-in and before anything touches a file. Until then tasks stay with
 the broker.
 
-The lock is one of the process, not of the open file: what tasks leave running, or an engine has forked, does not hold
-it. (A task in a thread of the endpoint that opens and closes this very file releases it; so are such locks.) Home
-directories on NFS have them too; where a file system has none, the endpoint goes on with a warning.
+The lock is one of `file_lock`; where a file system has none, the endpoint goes on with a warning.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import logging
 import os
-import socket
 from concurrent.futures import Executor
 from pathlib import Path
+
+from uep.storage import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +29,6 @@ PATIENCE = 90.0
 """Seconds for a predecessor to end. It needs 65 s at most when nothing is wrong with it (`endpoint`)."""
 PAUSE = 0.2
 """Seconds between attempts: a lock that is waited for in the kernel could not be given up."""
-
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class DirectoryInUse(Exception):
@@ -48,10 +43,10 @@ async def lock_directory(directory: Path, thread: Executor) -> None:
         OSError: the directory cannot be used.
     """
     loop = asyncio.get_running_loop()
-    fd = await loop.run_in_executor(thread, _open, directory / "lock")
+    fd = await loop.run_in_executor(thread, file_lock.open_file, directory / "lock")
     deadline = loop.time() + PATIENCE
     waiting = False
-    while holder := await loop.run_in_executor(thread, _lock, fd):
+    while holder := await loop.run_in_executor(thread, file_lock.take, fd):
         if not waiting:
             waiting = True
             log.warning(
@@ -66,25 +61,3 @@ async def lock_directory(directory: Path, thread: Executor) -> None:
         await asyncio.sleep(PAUSE)
     if waiting:
         log.info("the earlier endpoint has ended")
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-def _lock(fd: int) -> str:
-    """Tries to lock the file. Returns who else has it; nothing when it is ours, or there are no locks here."""
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        if e.errno in (errno.EACCES, errno.EAGAIN):
-            said, _, _ = os.pread(fd, 200, 0).decode(errors="replace").partition("\n")
-            return said.strip() or "a process that has not said its name"
-        if e.errno not in _NO_LOCKS:
-            raise
-        log.warning("this file system has no locks (%s): nothing keeps a second endpoint out of here", e.strerror)
-        return ""
-    name = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
-    os.pwrite(fd, name, 0)  # over what an earlier one has said: nobody reads an empty file
-    os.ftruncate(fd, len(name))
-    return ""

@@ -131,4 +131,4 @@ def test_a_file_system_without_locks(
 
     monkeypatch.setattr(fcntl, "lockf", lockf)
     asyncio.run(lock_directory(tmp_path, thread))
-    assert "nothing keeps a second endpoint out of here" in caplog.text
+    assert "nothing keeps another process out of here" in caplog.text
