@@ -1,7 +1,8 @@
 """Runs shell commands of the configuration, with a limit of time; what fails leaves no process behind.
 
-`preparation` and `endpoint` call `run` for `endpoint_setup` and `endpoint_teardown`. The output goes to the log, and
-its end into the error. A command that succeeds may leave something in the background: that goes on writing to the log.
+`preparation` and `endpoint` call `run` for `endpoint_setup` and `endpoint_teardown`; `uep.environments` calls
+`run_program`, without a shell. The output goes to the log, and its end into the error. A command that succeeds may
+leave something in the background: that goes on writing to the log.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Sequence
 
 from uep.config import ConfigError
 from wire.time_limit import within
@@ -26,7 +28,12 @@ _READ_SIZE = 1 << 16
 
 
 async def run(what: str, command: str, seconds: float) -> None:
-    """Runs `command`, which the configuration calls `what`, in a process group of its own.
+    """Runs the text `command`, which the configuration calls `what`, by a shell, as `run_program` does."""
+    await run_program(what, ["/bin/sh", "-c", command], seconds)
+
+
+async def run_program(what: str, arguments: Sequence[str], seconds: float) -> None:
+    """Runs the program `arguments[0]`, an absolute path, in a process group of its own. Errors call it `what`.
 
     Raises:
         ConfigError: it failed, or was killed after `seconds`; with the end of its output.
@@ -35,8 +42,8 @@ async def run(what: str, command: str, seconds: float) -> None:
     output = _Output()
     try:
         pid = os.posix_spawn(
-            "/bin/sh",
-            ["/bin/sh", "-c", command],
+            arguments[0],
+            list(arguments),
             os.environ,
             file_actions=output.file_actions(),
             setpgroup=0,
