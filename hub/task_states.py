@@ -1,7 +1,7 @@
 """What a task that has not ended waits for: said of what heartbeats tell, when somebody asks.
 
     waiting-for-ep      its user endpoint is not there: the start is under way, or the manager is away
-    waiting-for-nodes   its user endpoint is there and has no workers: a batch job queues
+    waiting-for-nodes   its user endpoint is there and has no workers: a batch job queues, or an environment is made
     waiting-for-launch  all workers run tasks that came before it
     running             there are workers for it
 
@@ -29,6 +29,8 @@ MOST_WORKERS = 10_000
 COUNTED = 1000
 """Tasks that wait for workers of one user endpoint, of which each is told how many are before it."""
 _LONGEST_QUEUE = 60
+MOST_TOLD = 300
+"""Characters of what a user endpoint says of itself."""
 
 _USER_ENDPOINT = select(tables.user_endpoint).where(tables.user_endpoint.c.id == bindparam("which"))
 _MANAGER = select(tables.endpoint).where(tables.endpoint.c.id == bindparam("which"))
@@ -77,6 +79,9 @@ class TaskStates:
         if not endpoints.is_online(row):
             return _Seen(State("waiting-for-ep", await self._why_not_there(row)))
         report = json.loads(row.report or "{}")
+        if isinstance(preparing := report.get("preparing"), str) and preparing:
+            text = f"Your user endpoint is not ready yet: {printable(preparing, MOST_TOLD)}"
+            return _Seen(State("waiting-for-nodes", text))
         most = workers(report)
         oldest = [row.id for row in await self._store.read(_OLDEST, which=user_endpoint, most=most + COUNTED)]
         return _Seen(_waiting(report), frozenset(oldest[:most]), {task: at for at, task in enumerate(oldest[most:])})

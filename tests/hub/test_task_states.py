@@ -112,3 +112,15 @@ def test_a_block_that_takes_no_more_tasks_still_runs_those_that_it_has(site):
 def test_a_report_that_makes_no_sense_harms_nobody(site, workers):
     site.heard("user_endpoint", site.endpoint, {"total_workers": workers, "active_managers": {}})
     assert set(site.words()) <= {"waiting-for-nodes", "running"}
+
+
+def test_what_a_user_endpoint_makes_first_is_told(site):
+    """A pool has told its workers before they are there; what it says of itself is a stranger's text."""
+    site.heard("endpoint", site.manager)
+    site.heard("user_endpoint", site.endpoint, {**POOL, "preparing": "making an environment\x1b[2J" + "x" * 1000})
+    (state,) = set(site.states())
+    assert state.status == "waiting-for-nodes"
+    assert state.reason.startswith("Your user endpoint is not ready yet: making an environment\\x1b[2Jxxx")
+    assert len(state.reason) < 400
+    site.heard("user_endpoint", site.endpoint, {**POOL, "preparing": ["x"]})
+    assert site.words() == ["running", "running", "waiting-for-launch"]
