@@ -9,7 +9,7 @@ Files, in the process of the endpoint, on its one event loop:
 `config`         the rendered YAML configuration
 `endpoint`       the life: check in, take tasks, send results, heartbeat, stop when idle
 `preparation`    what comes between check-in and the first task
-`shell_command`  commands of the configuration, bounded in time
+`shell_command`  commands of the configuration, and of ours, bounded in time
 `idle`           the rules by which an endpoint stops by itself
 `report_pipe`    words to the manager
 `figures`        what it tells the manager of its work
@@ -21,6 +21,7 @@ Rooms:
 
 `broker`         what comes from the broker and goes there: credentials, channels, tasks, results, heartbeats
 `storage`        the disk: one endpoint at a time in one directory, open tasks, results until the broker has them
+`environments`   the Python of tasks, where the endpoint's own does not suit
 `engines`        what runs the tasks: threads, processes, Parsl
 `workers`        what runs in other processes, and on other hosts: standard library, SDK and Parsl only
 

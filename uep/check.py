@@ -21,6 +21,8 @@ from typing import Any
 from uep import config
 from uep.engines.base import Engine, EngineContext
 from uep.engines.registry import make_engine
+from uep.environments import pythons
+from uep.environments.wanted import read
 
 _NO_ENDPOINT = "00000000-0000-0000-0000-000000000000"
 
@@ -46,8 +48,9 @@ def check(text: str, *, scripts: bool = False) -> dict[str, Any]:
     try:
         settings = config.parse(text)
         with tempfile.TemporaryDirectory(prefix="mep-check-") as folder:
-            engine = make_engine(settings.engine, EngineContext(_NO_ENDPOINT, Path(folder), settings.high_assurance))
-            notes = engine.check()
+            place = EngineContext(_NO_ENDPOINT, Path(folder), settings.high_assurance)
+            engine = make_engine(settings.engine, place, settings.python)
+            notes = [*engine.check(), *(pythons.notes(read(settings.python)) if settings.python else ())]
             script = _script(engine, notes) if scripts else ""
     except config.ConfigError as e:
         return {"problem": str(e), "notes": notes, "script": script}

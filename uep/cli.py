@@ -91,7 +91,8 @@ def _run(name: str, handed: HandOver) -> int:
         settings = config.parse(handed.config)
         directory, log_path = _places(settings, name)
         _apply(settings, directory, log_path, name)
-        engine = make_engine(settings.engine, EngineContext(handed.endpoint_id, directory, settings.high_assurance))
+        place = EngineContext(handed.endpoint_id, directory, settings.high_assurance)
+        engine = make_engine(settings.engine, place, settings.python)
     except config.ConfigError as e:
         log.critical("configuration cannot be used: %s", e)
         ReportPipe(handed.report_fd).failed(str(e))

@@ -48,7 +48,7 @@ class EndpointConfig:
     """`engine` is the engine's mapping with its `type`; `heartbeat_period` and `setup_timeout` are in seconds.
 
     setup_timeout: from check-in until tasks can run: `endpoint_setup`, and the engine's start. log: bounds of the log.
-    raw: the YAML text.
+    python: what `uep.environments.wanted` reads. raw: the YAML text.
     """
 
     engine: Mapping[str, Any]
@@ -61,6 +61,7 @@ class EndpointConfig:
     endpoint_log: str | None = None
     endpoint_setup: str | None = None
     endpoint_teardown: str | None = None
+    python: Mapping[str, Any] | None = None
     setup_timeout: float = 300.0
     high_assurance: bool = False
     debug: bool = False
@@ -210,6 +211,12 @@ def _functions(key: str, value: object) -> frozenset[str]:
         raise ConfigError(f"{key}: expected a list of function ids") from None
 
 
+def _mapping(key: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{key}: expected a mapping, got {value!r}")
+    return value
+
+
 _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "heartbeat_period": _period,
     "idle_heartbeats_soft": _count,
@@ -218,6 +225,7 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "allowed_functions": _functions,
     "endpoint_setup": _text,
     "endpoint_teardown": _text,
+    "python": _mapping,
     "setup_timeout": _seconds,
     "high_assurance": _flag,
     "debug": _flag,

@@ -80,6 +80,7 @@ class Endpoint:
         self._told_trouble = False
         self._preparing: asyncio.Task[_Exchange] | None = None
         self._preparation: asyncio.Task[Storage] | None = None
+        self._wait_told: asyncio.Task[None] | None = None
         self._exchange: _Exchange | None = None
         self._stop_requested = asyncio.Event()
         self._exit_code = os.EX_OK
@@ -200,7 +201,7 @@ class Endpoint:
         """Gets ready for tasks; once, after the first heartbeat."""
         log.info("checked in")
         self._report.tell("ready")
-        preparing = preparation.prepare(self._config, self._engine, self._engine_thread)
+        preparing = preparation.prepare(self._config, self._engine, self._engine_thread, self._tell_wait)
         self._preparation = asyncio.ensure_future(preparing)
         await asyncio.wait((self._preparation,))
         if self._preparation.cancelled():  # told to stop meanwhile
@@ -214,9 +215,18 @@ class Endpoint:
         inbox = Inbox(dispatcher, storage.journal, outbox, storage.interrupted, self._stop_by_request)
         self._history = idle.History(inbox.received, self._forwarded)
         self._heartbeats.engine_runs = True
+        self._heartbeats.preparing = ""
         set_title(self._name)
         self._exchange = _Exchange(inbox, outbox)
         return self._exchange
+
+    def _tell_wait(self, why: str) -> None:
+        """Lets the user know, by `ps` and by the service, what the tasks wait for."""
+        if self._heartbeats.preparing != why:
+            log.info("%s", why)
+            self._heartbeats.preparing = why
+            set_title(self._name, why)
+            self._wait_told = asyncio.ensure_future(self._heartbeats.beat())
 
     async def _refuse(self, failure: preparation.Failure) -> NoReturn:
         """Stops an endpoint that has checked in and cannot work, once the user has been told why. Never returns."""
@@ -295,7 +305,8 @@ class Endpoint:
         if verdict.stop is not None:
             self._stop(os.EX_OK, verdict.stop)
         elif verdict.beats_left is not None:
-            set_title(self._name, verdict.beats_left * self._config.heartbeat_period)
+            left = verdict.beats_left * self._config.heartbeat_period
+            set_title(self._name, f"idle; shut down in {left:,g} s")
         elif was_idle and self._history.hard == 0:
             set_title(self._name)
 

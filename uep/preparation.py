@@ -10,12 +10,15 @@ import asyncio
 import errno
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import NamedTuple
 
 from uep import shell_command
 from uep.config import ConfigError, EndpointConfig
 from uep.engines.base import Engine
+from uep.environments import making
+from uep.environments.wanted import read
 from uep.storage.directory_lock import DirectoryInUse, lock_directory
 from uep.storage.opening import Storage, open_storage
 from wire.time_limit import within
@@ -35,10 +38,15 @@ class NotReady(Exception):
     """`setup_timeout` is over; the text is for the user."""
 
 
-async def prepare(config: EndpointConfig, engine: Engine, thread: Executor) -> Storage:
-    """Locks the directory, runs `endpoint_setup`, starts the engine and opens the storage; slow steps in `thread`.
+async def prepare(
+    config: EndpointConfig, engine: Engine, thread: Executor, tell: Callable[[str], None] = lambda _: None
+) -> Storage:
+    """Locks the directory, runs `endpoint_setup`, has an environment made for the tasks where they need one, starts the
+    engine and opens the storage; slow steps in `thread`.
 
     When cancelled, nothing of `endpoint_setup` is left, and an engine that has not begun to start never does.
+
+    tell: is given what tasks wait for, while an environment is made.
 
     Raises:
         Exception: one that `failure` explains.
@@ -48,6 +56,12 @@ async def prepare(config: EndpointConfig, engine: Engine, thread: Executor) -> S
     await lock_directory(engine.context.directory, thread)
     if config.endpoint_setup:
         await shell_command.run("endpoint_setup", config.endpoint_setup, max(1.0, deadline - loop.time()))
+    if config.python is not None:
+        begun = loop.time()
+        if (environment := await making.ready(read(config.python), thread, tell)) is not None:
+            log.info("tasks run in the environment %s", environment)
+            engine.use_environment(environment)
+        deadline += loop.time() - begun  # it has a time of its own
     try:
         await within(max(1.0, deadline - loop.time()), loop.run_in_executor(thread, engine.start))
         log.info("%s started", engine.name)

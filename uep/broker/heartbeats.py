@@ -32,10 +32,15 @@ published, and answers only when it has room again: idleness and the engine's he
 
 
 class Heartbeats:
-    """Heartbeats of one endpoint. `engine_runs` is set once the engine's figures are worth asking for."""
+    """Heartbeats of one endpoint.
+
+    engine_runs: set once the engine's figures are worth asking for. preparing: what tasks wait for until then, if it is
+    worth telling.
+    """
 
     def __init__(self, handover: HandOver, config: EndpointConfig, engine: Engine) -> None:
         self.engine_runs = False
+        self.preparing = ""
         self._endpoint_id = handover.endpoint_id
         self._period = config.heartbeat_period
         self._facts = status_report.facts(config.raw, handover.facts)
@@ -69,7 +74,8 @@ class Heartbeats:
 
     async def _heartbeat(self, *, active: bool) -> bytes:
         figures = await self._figures.newest() if self.engine_runs else self._figures.last
-        return status_report.heartbeat(self._endpoint_id, figures, self._facts, self._period, active=active)
+        facts = {**self._facts, "preparing": self.preparing} if self.preparing else self._facts
+        return status_report.heartbeat(self._endpoint_id, figures, facts, self._period, active=active)
 
     async def _publish(self, body: bytes) -> None:
         if self._channel is None:
@@ -112,9 +118,8 @@ class _Figures:
         return self.last
 
 
-def set_title(name: str, idle_for: float | None = None) -> None:
-    """Sets what `ps` shows; `idle_for` are the seconds to a shut-down that is in sight."""
+def set_title(name: str, state: str = "") -> None:
+    """Sets what `ps` shows: `state` is why nothing runs."""
     import setproctitle  # 15 ms at its first call: not before check-in
 
-    idle = "" if idle_for is None else f"[idle; shut down in {idle_for:,g} s] "
-    setproctitle.setproctitle(f"{idle}mep-uep {name}")
+    setproctitle.setproctitle(f"{f'[{state}] ' if state else ''}mep-uep {name}")

@@ -98,6 +98,7 @@ class Engine(ABC):
         self.failure: str | None = None
         self.when_placed: Callable[[str, str, str], None] = lambda task_id, block, job: None
         self._options = self._checked(options)
+        self._environment: Path | None = None
         self._retries: int = options.get("max_retries_on_system_failure", 0)
         self._later = Later()
 
@@ -115,6 +116,15 @@ class Engine(ABC):
     def name(self) -> str:
         """Names the engine as configuration and heartbeats do."""
         return type(self).__name__
+
+    @property
+    def python_problem(self) -> str:
+        """Says why tasks of this engine cannot have a Python that is made for them; empty when they can."""
+        return ""
+
+    def use_environment(self, environment: Path) -> None:
+        """Has tasks run by the Python of this environment; before `start`, unless there is a `python_problem`."""
+        self._environment = environment
 
     @abstractmethod
     def start(self) -> None:

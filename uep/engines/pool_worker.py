@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 from typing import NamedTuple
 
 from uep.engines.base import TaskRequest
@@ -122,12 +123,17 @@ class PoolWorker:
 class WorkerProgram:
     """The program that workers are forked from; started when it is needed, and again should it have died.
 
-    `_process` is its guard, which is there for a while longer.
+    `_process` is its guard, which is there for a while longer. With an `environment`, its Python and its programs are
+    those of tasks.
     """
 
-    def __init__(self, directory: str, python: str) -> None:
+    def __init__(self, directory: str, python: str, environment: Path | None = None) -> None:
         self._directory = directory
-        self._python = python
+        self._python = python if environment is None else str(environment / "bin" / "python")
+        self._variables = dict(os.environ)
+        if environment is not None:
+            found = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
+            self._variables |= {"VIRTUAL_ENV": str(environment), "PATH": found}
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
@@ -191,4 +197,6 @@ class WorkerProgram:
         with theirs:
             number = theirs.fileno()
             command = [self._python, "-I", pool_program.__file__, str(number)]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=self._directory)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=self._directory, env=self._variables
+            )

@@ -22,6 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, ClassVar
 
 from uep.config import ConfigError
@@ -65,6 +66,13 @@ class ProcessPoolEngine(PoolEngine):
         self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
         self._memory_kills = MemoryKills()
         self._stopped = False
+
+    @property
+    def python_problem(self) -> str:
+        return f"{self.name}.python names one already" if "python" in self._options else ""
+
+    def use_environment(self, environment: Path) -> None:
+        self._program = WorkerProgram(str(self.context.directory), self._python, environment)
 
     def start(self) -> None:
         self._check_serializers()

@@ -13,6 +13,7 @@ from typing import Any
 
 from uep.config import ConfigError, unknown
 from uep.engines.base import Engine, EngineContext
+from uep.environments.wanted import read
 
 ENGINES: Mapping[str, tuple[str, str]] = {
     "ThreadPoolEngine": ("uep.engines.thread_pool", "ThreadPoolEngine"),
@@ -26,11 +27,13 @@ REPLACED = frozenset({"HighThroughputEngine"})
 """Those that configurations of earlier years still have."""
 
 
-def make_engine(mapping: Mapping[str, Any], context: EngineContext) -> Engine:
+def make_engine(mapping: Mapping[str, Any], context: EngineContext, python: Mapping[str, Any] | None = None) -> Engine:
     """Makes the engine that `mapping` describes: its `type`, and options of that engine.
 
+    python: the block of that name, which is checked with it.
+
     Raises:
-        ConfigError: no such engine, no such option, or a value of the wrong type.
+        ConfigError: no such engine, no such option, a value of the wrong type, or no way to have another Python.
     """
     options = {key: value for key, value in mapping.items() if key != "type" and value is not None}
     name = mapping["type"]
@@ -39,4 +42,8 @@ def make_engine(mapping: Mapping[str, Any], context: EngineContext) -> Engine:
         raise ConfigError(unknown("engine type", name, ENGINES) + hint)
     module, class_name = ENGINES[name]
     engine: Engine = getattr(import_module(module), class_name)(context, options)
+    if python is not None:
+        read(python)
+        if problem := engine.python_problem:
+            raise ConfigError(f"python: {problem}; take `python` out of the template, or change the engine")
     return engine

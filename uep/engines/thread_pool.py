@@ -37,6 +37,10 @@ class ThreadPoolEngine(PoolEngine):
         self._pool = ThreadPoolExecutor(self.max_workers, options.get("thread_name_prefix", "task"))
         self._not_of_tasks: list[programs.Process] | None = None
 
+    @property
+    def python_problem(self) -> str:
+        return f"tasks of {self.name} run in the endpoint itself, with its Python"
+
     def start(self) -> None:
         self._check_serializers()
         execution.get_ready(user_modules_first=False)

@@ -23,10 +23,11 @@ from parsl.version import VERSION
 from lab import peer
 from tests.conftest import need
 from tests.uep import functions
-from tests.uep.task_requests import HTEX, StartEngine, run, serializer, task_request, value
+from tests.uep.task_requests import HTEX, PROCESS_POOL, StartEngine, run, serializer, task_request, value
 from uep.config import ConfigError
-from uep.engines.base import Engine, TaskRequest
+from uep.engines.base import Engine, EngineContext, TaskRequest
 from uep.engines.htex.worker_command import POOL
+from uep.engines.registry import make_engine
 from wire import messages
 
 pytestmark = pytest.mark.system
@@ -92,6 +93,37 @@ def test_another_python_than_the_endpoints(start: StartEngine) -> None:
 def test_another_python_for_a_process_pool(start: StartEngine) -> None:
     engine = start({"type": "ProcessPoolEngine", "python": str(other_python())})
     assert value(engine, functions.interpreter)["prefix"] == str(OTHER.parents[1])
+
+
+@pytest.mark.parametrize("mapping", [PROCESS_POOL, within(Path("/nosuch"))], ids=lambda m: m["type"])
+def test_the_environment_that_was_made_for_the_tasks(mapping: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever `worker_init` does: its Python runs them, and its programs are those that they start."""
+    engine = make_engine(mapping, EngineContext("x", tmp_path), {"version": "client"})
+    engine.use_environment(other_python().parents[1])
+    engine.start()
+    try:
+        seen = value(engine, functions.interpreter)
+        assert seen["prefix"] == str(OTHER.parents[1])
+        assert seen["version"].split(".")[:2] != platform.python_version().split(".")[:2]
+        said = value(engine, ShellFunction("command -v python; echo $VIRTUAL_ENV")).stdout.split()
+        assert said == [str(OTHER), str(OTHER.parents[1])]
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ({"type": "ThreadPoolEngine"}, "python: tasks of ThreadPoolEngine run in the endpoint itself, with its Python"),
+        ({"type": "ProcessPoolEngine", "python": "/usr/bin/python3"}, r"ProcessPoolEngine\.python names one already"),
+        ({**HTEX, "container_type": "docker"}, "the image has the Python of tasks"),
+        ({**HTEX, "provider": {"type": "KubernetesProvider"}}, "the image has the Python of tasks"),
+        ({**HTEX, "launch_cmd": "x"}, "launch_cmd starts a Python of its own; take `python` out of the template"),
+    ],
+)
+def test_tasks_that_cannot_have_another_python(mapping: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_engine(mapping, EngineContext("x", tmp_path), {})
 
 
 @pytest.mark.parametrize("python", ["/nosuch/python", "python3"])

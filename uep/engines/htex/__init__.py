@@ -4,6 +4,7 @@
 `mpi`             GlobusMPIEngine
 `providers`       Parsl's providers, launchers and addresses, as configurations describe them
 `worker_command`  how a worker pool is started on a node, with which Python and which code
+`images`          what brings its own Python
 `advice`          programs that are missing, and what will be charged
 `job_script`      what would be submitted for a block
 `scaling`         keeps the number of blocks (batch jobs)

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from uep.config import ConfigError
 from uep.engines.base import Engine, EngineContext, TaskRequest
 from uep.engines.htex import advice, commands, figures
+from uep.engines.htex.images import IMAGE_PROVIDERS
 from uep.engines.htex.pauses import Patience
 from uep.engines.htex.placement import Placement
 from uep.engines.htex.scaling import Scaling, make_strategy, strategy_of
@@ -79,6 +80,13 @@ class GlobusComputeEngine(Engine):
         self._stopping = False
         self._submitting = threading.Lock()
         self._patience = self._read_patience()
+
+    @property
+    def python_problem(self) -> str:
+        provider = self._options.get("provider", {})
+        if provider.get("type") in IMAGE_PROVIDERS or "container_type" in self._options:
+            return "the image has the Python of tasks"
+        return "launch_cmd starts a Python of its own" if "launch_cmd" in self._options else ""
 
     def start(self) -> None:
         self._check_serializers()
@@ -200,7 +208,7 @@ class GlobusComputeEngine(Engine):
             executor.address, executor.all_addresses = None, providers.local_addresses()
         self._prepare(executor)
         executor.launch_cmd, self._function = command_and_function(
-            self._options, provider, executor.launch_cmd, self.context.directory
+            self._options, provider, executor.launch_cmd, self.context.directory, self._environment
         )
         return executor
 

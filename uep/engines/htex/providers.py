@@ -25,7 +25,7 @@ import typeguard
 from parsl.errors import OptionalModuleMissing
 
 from uep.config import ConfigError, unknown
-from uep.engines.htex.worker_command import IMAGE_PROVIDERS
+from uep.engines.htex.images import IMAGE_PROVIDERS
 from uep.engines.options import NAMES
 
 ADDRESSES = ("get_any_address", *(name for name in dir(parsl.addresses) if name.startswith("address_by_")))

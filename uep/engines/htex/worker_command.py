@@ -2,6 +2,7 @@
 
 Which Python the workers get:
 
+- an environment was made for the tasks (`uep.environments`): that one's, after `worker_init`;
 - nothing said: this interpreter, by absolute path, so that PATH does not matter;
 - the provider has a `worker_init`: the environment that it activates, found as the public package's sites expect it:
   the Python of the `globus-compute-endpoint` then first on PATH, of VIRTUAL_ENV, of CONDA_PREFIX; else this one;
@@ -28,6 +29,7 @@ from parsl.version import VERSION
 
 from uep import workers
 from uep.config import ConfigError
+from uep.engines.htex.images import IMAGE_PROVIDERS
 from uep.workers.user_modules import TASK_MODULE
 
 OWN_FUNCTION = f"{TASK_MODULE}.execute_task"
@@ -36,7 +38,6 @@ PROGRAM = "process_worker_pool.py"
 """What Parsl itself would start."""
 POOL = "parsl.executors.high_throughput.process_worker_pool"
 IN_IMAGE = f"globus-compute-endpoint python-exec {POOL}"
-IMAGE_PROVIDERS = frozenset({"AWSProvider", "AzureProvider", "GoogleCloudProvider", "KubernetesProvider"})
 
 _DOCKER = "{type} run {options} -v {rundir}:{rundir} -t {image} {command}"
 _APPTAINER = "{type} run {options} {image} {command}"
@@ -59,8 +60,13 @@ PARSL = "MEP_PARSL"
 _START = """\
 #!/bin/sh
 # Starts the worker pool. Written by the endpoint each time it starts.
-{variables}cd {package} || exit 1
+{variables}{activation}cd {package} || exit 1
 {search}exec {python} -I {program} process_worker_pool "$@"
+"""
+_ACTIVATION = """\
+# The environment that was made for the tasks, also for programs that they start.
+export VIRTUAL_ENV={environment}
+export PATH="$VIRTUAL_ENV/bin:$PATH"
 """
 _SEARCH = """\
 # worker_init has set up an environment: the workers are to run in it.
@@ -78,11 +84,13 @@ fi
 """
 
 
-def command_and_function(options: Mapping[str, Any], provider: Any, command: str, directory: Path) -> tuple[str, str]:
+def command_and_function(
+    options: Mapping[str, Any], provider: Any, command: str, directory: Path, environment: Path | None
+) -> tuple[str, str]:
     """Finds the launch command and the import path of the task function. `command` is the one that Parsl would use.
 
     `options` are the engine's: `container_type`, `container_uri`, `container_cmd_options`, `check_parsl_version`.
-    `directory` is the endpoint's; the workers' copy of our code is put there.
+    `directory` is the endpoint's; the workers' copy of our code is put there. `environment` was made for the tasks.
 
     Raises:
         ConfigError: a container that is not known, or without its image.
@@ -98,7 +106,8 @@ def command_and_function(options: Mapping[str, Any], provider: Any, command: str
         return _contained(container, options, in_image, directory), PUBLIC_FUNCTION
     if command.startswith("globus-compute-endpoint "):
         return command, PUBLIC_FUNCTION
-    script = _write_script(directory, _own_parsl(options), search=bool(getattr(provider, "worker_init", "")))
+    search = environment is None and bool(getattr(provider, "worker_init", ""))
+    script = _write_script(directory, _own_parsl(options), environment, search=search)
     if is_parsls:
         return f"sh {shlex.quote(str(script))} {command.removeprefix(PROGRAM)}", OWN_FUNCTION
     # Parsl takes the command for a format string, twice.
@@ -128,7 +137,7 @@ def _own_parsl(options: Mapping[str, Any]) -> Mapping[str, str]:
     return {PARSL: VERSION} if options.get("check_parsl_version", True) else {}
 
 
-def _write_script(directory: Path, variables: Mapping[str, str], *, search: bool) -> Path:
+def _write_script(directory: Path, variables: Mapping[str, str], environment: Path | None, *, search: bool) -> Path:
     """Writes the start script, which sets `variables`, and the copy of our code that it makes importable."""
     package = directory / "worker"
     room = package / "uep" / "workers"
@@ -138,8 +147,10 @@ def _write_script(directory: Path, variables: Mapping[str, str], *, search: bool
         shutil.copyfile(file, room / file.name)
     (package / f"{TASK_MODULE}.py").write_text("from uep.workers.execution import execute_task\n")
     program, script = room / "parsl_program.py", package / "start.sh"
-    paths = {"package": package, "program": program, "python": sys.executable}
+    python = Path(sys.executable) if environment is None else environment / "bin" / "python"
+    paths = {"package": package, "program": program, "python": python, "environment": environment or ""}
     words = {"pool": POOL, **{key: shlex.quote(str(path)) for key, path in paths.items()}}
+    words["activation"] = "" if environment is None else _ACTIVATION.format(**words)
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(variables)
     words["variables"] = "".join(
         f"export {name}; : ${{{name}:={shlex.quote(value)}}}\n" for name, value in passed_on.items()
