@@ -73,7 +73,7 @@ def problem(name: str, *, directory_names: bool = False) -> str | None:
     if directory_names or never is not None:
         return never
     usual = _problem(name, _USUAL)
-    return None if usual is None else f"{usual} (unless directory_names is set)"
+    return None if usual is None else f"{usual} (unless accounts.directory_names is set)"
 
 
 def _problem(name: str, form: _Form) -> str | None:

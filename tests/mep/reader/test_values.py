@@ -131,7 +131,7 @@ def test_values_at_the_edge(key: str, value: str) -> None:
         ("pam: {servicename: x}", "did you mean 'service_name'?"),
         ("pam: {service_name: /etc/pam.d/x}", "/etc/pam.d"),
         ("accounts: {allow_users: [1alice]}", "nobody can have this name: '1alice'"),
-        ("accounts: {deny_users: [alice@ad.example.org]}", "(unless directory_names is set)"),
+        ("accounts: {deny_users: [alice@ad.example.org]}", "(unless accounts.directory_names is set)"),
         ("accounts: {directory_names: true, deny_users: ['a:b']}", "'a:b' holds ':'"),
         ("accounts: {directory_names: true, allow_users: ['@hpc']}", "does not begin with"),
         ("accounts: {directory_names: true, allow_users: [1e5]}", "number"),
