@@ -579,7 +579,7 @@ def test_one_that_does_not_seal_during_a_stop_has_its_last_words(
         site.worker.start(site)
         (watch,) = site.worker._tasks
         await asyncio.sleep(0)  # it has seen the question
-        finishing = asyncio.ensure_future(site.worker.finish(30))
+        finishing = asyncio.ensure_future(site.worker.finish(30, goodbye=True))
         await asyncio.wait({watch})
         assert site.worker._channel is not None and not finishing.done(), "it has not been ended"
         numbers.clear()
