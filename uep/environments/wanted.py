@@ -21,6 +21,8 @@ CLIENT, ENDPOINT = "client", "endpoint"
 SDK, PARSL = "globus-compute-sdk", "parsl"
 OLDEST = 10
 """The oldest minor version of Python 3 that workers run in."""
+OLDEST_SDK = 3
+"""The oldest major version of the SDK whose functions and arguments a later one reads."""
 MOST_CHARACTERS = 64 * 1024
 """Of requirements."""
 TIMEOUT = 900.0
@@ -77,7 +79,7 @@ def read(block: Mapping[str, Any]) -> Wanted:
 def needed(wanted: Wanted) -> Needed | None:
     """Says which environment tasks need; None when the endpoint's own Python suits.
 
-    It suits when major and minor version are the client's, the SDK has the client's major version, and nothing else is
+    It suits when major and minor version are the client's, its SDK reads what the client's writes, and nothing else is
     asked for. What is not known of the client is the endpoint's.
 
     Raises:
@@ -88,7 +90,8 @@ def needed(wanted: Wanted) -> Needed | None:
     python = _named(wanted.version, "GC_USER_PYTHON_VERSION", ours, _VERSION)
     python = ".".join(python.split(".")[:2])
     sdk = _named(wanted.sdk, "GC_USER_SDK_VERSION", our_sdk, _SDK)
-    if python == ours and sdk.split(".")[0] == our_sdk.split(".")[0] and not wanted.requirements:
+    is_read = OLDEST_SDK <= int(sdk.split(".")[0]) <= int(our_sdk.split(".")[0])
+    if python == ours and is_read and not wanted.requirements:
         return None
     if int(python.split(".")[1]) < OLDEST:
         raise ConfigError(

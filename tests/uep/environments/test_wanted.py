@@ -24,12 +24,18 @@ def client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("python", "sdk"),
-    [(OURS, SDK), (f"{OURS.rpartition('.')[0]}.99", f"{SDK.partition('.')[0]}.0.0"), (None, None), ("3\n", "x; y")],
+    [
+        (OURS, SDK),
+        (OURS, "3.16.1"),
+        (f"{OURS.rpartition('.')[0]}.99", f"{SDK.partition('.')[0]}.0.0"),
+        (None, None),
+        ("3\n", "x; y"),
+    ],
 )
 def test_nothing_is_made_where_the_endpoints_own_suits(
     python: str | None, sdk: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same minor version and SDKs of one major version do; so does what the client has not said, or not well."""
+    """The same minor version does, with an SDK that ours reads; so does what the client has not said, or not well."""
     for name, value in (("GC_USER_PYTHON_VERSION", python), ("GC_USER_SDK_VERSION", sdk)):
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
     assert needed(read({})) is None
@@ -44,13 +50,14 @@ def test_a_client_of_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert needed(read({"version": "endpoint"})) is None
 
 
-def test_a_client_of_another_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GC_USER_SDK_VERSION", "3.16.1")
+@pytest.mark.parametrize("sdk", ["2.28.0", f"{int(SDK.partition('.')[0]) + 1}.0.0"])
+def test_a_client_of_another_sdk(sdk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GC_USER_SDK_VERSION", sdk)
     need = needed(Wanted())
     assert need is not None
-    assert (need.python, need.sdk) == (OURS.rpartition(".")[0], "3.16.1")
+    assert (need.python, need.sdk) == (OURS.rpartition(".")[0], sdk)
     assert needed(read({"sdk": "endpoint"})) is None
-    assert str(needed(read({"sdk": "3.9.9"}))).endswith("with globus-compute-sdk 3.9.9")
+    assert str(needed(read({"sdk": "2.9.9"}))).endswith("with globus-compute-sdk 2.9.9")
 
 
 def test_a_python_in_which_no_worker_runs(monkeypatch: pytest.MonkeyPatch) -> None:
