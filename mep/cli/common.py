@@ -75,6 +75,7 @@ _HELP = "The endpoint's name, a folder in the configuration folder; or its id."
 Name = Annotated[str, typer.Argument(help=_HELP, callback=_named, autocompletion=completed)]
 GivenName = Annotated[str, typer.Argument(help=_HELP, autocompletion=completed)]
 """As it was typed, perhaps an id."""
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 NewName = Annotated[
     str, typer.Argument(help="The endpoint's name: a new folder in the configuration folder.", callback=_new_name)
 ]

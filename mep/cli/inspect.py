@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mep.cli.common import DEFAULT, Name, load, paths, profile_directory, trusted_run_directory
+from mep.cli.common import DEFAULT, Json, Name, load, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed, exit_codes
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object,
 def check(
     name: Name = DEFAULT,
     files: Annotated[bool, typer.Option("--files", help="Only the files of the profile, and the programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Try everything that could fail later: files, programs, template, login, service, broker. Changes nothing."""
     from mep.cli import checks
@@ -37,21 +38,30 @@ def check(
     directory = profile_directory(name)
     codes = []
     for line in checks.lines(directory, paths(), files_only=files):
-        print(f"{line.verdict:<4}  {line.what}: {line.text}", flush=True)
+        said = json.dumps({"verdict": line.verdict, "what": line.what, "text": line.text})
+        print(said if as_json else f"{line.verdict:<4}  {line.what}: {line.text}", flush=True)
         codes += [line.exit_code] if line.exit_code else []
     if codes:
         code = os.EX_CONFIG if os.EX_CONFIG in codes else codes[0]
         raise Failed(code, f"endpoint {name} cannot work like this; the lines marked FAIL say why")
 
 
-def map_(name: Name = DEFAULT, identity: Identity = None, identity_set: IdentitySet = None) -> None:
+def map_(
+    name: Name = DEFAULT, identity: Identity = None, identity_set: IdentitySet = None, as_json: Json = False
+) -> None:
     """Show whom an identity would become, by which rule, and what was passed over. For rules on ids: --identity-set."""
     directory = profile_directory(name)
-    _show_mapping(load(directory), _records(directory, identity, identity_set))
+    mapping = _show_mapping(load(directory), _records(directory, identity, identity_set), quiet=as_json)
+    if as_json:
+        print(json.dumps(mapping, indent=2))
 
 
 def explain(
-    name: Name = DEFAULT, identity: Identity = None, identity_set: IdentitySet = None, options: Options = "{}"
+    name: Name = DEFAULT,
+    identity: Identity = None,
+    identity_set: IdentitySet = None,
+    options: Options = "{}",
+    as_json: Json = False,
 ) -> None:
     """Show what a user's start would come to: account, program, configuration; or at which stage it is refused."""
     from mep.cli import dry_run
@@ -60,19 +70,26 @@ def explain(
     directory = profile_directory(name)
     profile, records = load(directory), _records(directory, identity, identity_set)
     given = _given_options(options)
-    _show_mapping(profile, records)
+    mapping = _show_mapping(profile, records, quiet=as_json)
     plan = _answer(dry_run.launch_plan(profile, records, given))
     verdict = _answer(dry_run.ask_endpoint(profile, plan))
     _answer(dry_run.launch(profile, plan, trusted_run_directory(name)))
+    notes, bounds = list(verdict.notes), limits.describe(profile.config.resources)
+    if warning := plan.handover["ep_info"].get("warning"):
+        notes.append(f"the user would read: {warning}")
+    if as_json:
+        started = {"program": plan.argv, "log": "/".join(plan.log), "pam_service": plan.pam, "limits": bounds}
+        configured = {"configuration": plan.handover["config"], "job": verdict.script or None}
+        said = {**mapping, **started, "variables": dict(plan.environment), "notes": notes, **configured}
+        print(json.dumps(said, indent=2))
+        return
     print(f"program   {' '.join(plan.argv)}\nlog       {'/'.join(plan.log)}")
     print(f"session   {'none (PAM is off)' if plan.pam is None else f'PAM service {plan.pam}'}")
-    print(f"limits    {limits.describe(profile.config.resources)}, for all user endpoints of the account")
+    print(f"limits    {bounds}, for all user endpoints of the account")
     for variable, value in plan.environment.items():
         print(f"variable  {variable}={value}")
-    for note in verdict.notes:
+    for note in notes:
         print(f"note      {note}")
-    if warning := plan.handover["ep_info"].get("warning"):
-        print(f"note      the user would read: {warning}")
     print(f"configuration:\n{plan.handover['config']}")
     if verdict.script:
         print(f"job (capitals stand for what is known when it runs):\n{verdict.script}")
@@ -97,14 +114,22 @@ def render(
         typer.echo(f"the user would read: {warning}", err=True)
 
 
-def _show_mapping(profile: Profile, records: list[dict[str, Any]]) -> None:
+def _show_mapping(profile: Profile, records: list[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
+    """What the mapping comes to; printed, line by line as it is found, unless that is to be quiet."""
     from mep.cli import dry_run
 
-    for passed in _answer(dry_run.decide(profile, records)).passed_over:
-        print(f"passed over  {passed.identity}: {passed.where}: {passed.reason}")
+    passed_over = [
+        {"identity": each.identity, "where": each.where, "reason": each.reason}
+        for each in _answer(dry_run.decide(profile, records)).passed_over
+    ]
+    for each in () if quiet else passed_over:
+        print(f"passed over  {each['identity']}: {each['where']}: {each['reason']}")
     found, owner = _answer(dry_run.identify(profile, records))
-    print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
-    print(f"identity  {found.identity}\nrule      {found.rule}")
+    if not quiet:
+        print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
+        print(f"identity  {found.identity}\nrule      {found.rule}")
+    account = {"account": owner.name, "uid": owner.uid, "gid": owner.gid, "home": owner.home}
+    return {**account, "identity": found.identity, "rule": found.rule, "passed_over": passed_over}
 
 
 def _answer(stage: Coroutine[Any, Any, T]) -> T:

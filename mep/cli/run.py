@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import typer
 from mep.cli.common import (
     DEFAULT,
     GivenName,
+    Json,
     Name,
     load,
     login_app_of,
@@ -218,13 +220,15 @@ def _cut_off(directory: Path) -> None:
     print(f"The service has cut off all instances of endpoint {endpoint_id}.")
 
 
-def list_() -> None:
+def list_(as_json: Json = False) -> None:
     """List the profiles: name, whether a manager runs, endpoint id, user endpoints."""
     from mep.cli import unmanaged
     from mep.monitor import run_lock
 
-    found = profiles()
-    if not found:
+    found, rows = profiles(), list[dict[str, object]]()
+    if as_json:
+        pass
+    elif not found:
         print(f"No profiles in {paths().config}; make one with `mep configure NAME`.")
     else:
         print(f"{'PROFILE':<32} {'MANAGER':<8} {'ENDPOINT ID':<36} USER ENDPOINTS")
@@ -238,7 +242,12 @@ def list_() -> None:
         except Failed as e:
             state = count = "?"
             untrusted.append(str(e))
-        print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
+        known = {"manager": state, "endpoint": _shown_id(path), "user_endpoints": int(count) if count != "?" else None}
+        rows.append({"profile": path.name, **known})
+        if not as_json:
+            print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
+    if as_json:
+        print(json.dumps(rows, indent=2))
     if untrusted:
         raise Failed(os.EX_CONFIG, "\n".join(dict.fromkeys(untrusted)))
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mep.cli import log_files
-from mep.cli.common import DEFAULT, Name, load, need_profile, paths, profile_directory, trusted_run_directory
-from mep.cli.watching import Json
+from mep.cli.common import DEFAULT, Json, Name, load, need_profile, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed
 from mep.processes.printable import escaped
 from mep.request import start_endpoint

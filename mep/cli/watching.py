@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from mep.cli import tables
-from mep.cli.common import DEFAULT, Name, need_profile, paths, profile_directory, trusted_run_directory
+from mep.cli.common import DEFAULT, Json, Name, need_profile, paths, profile_directory, trusted_run_directory
 from mep.cli.tables import Column
 from mep.daemon.failed import Failed, exit_codes
 from mep.processes import status_protocol
@@ -24,7 +24,6 @@ HANGS = 4
 """Exit codes of commands that ask a running manager, as of `systemctl status`."""
 PERIOD = 2.0
 """Seconds between two looks of --watch."""
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _SHOWN = 3
 """Errors and refusals that `status` shows."""
 _TOO_FEW_RIGHTS = "must be root, or a member of the group that status_group of config.yaml names"

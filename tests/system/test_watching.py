@@ -217,6 +217,16 @@ def test_why_tells_the_story(site: ManagerProcess, endpoint: dict[str, Any]) -> 
     mep(site, "why", "nosuch-request", code=1)
 
 
+def test_what_would_be_is_told_to_programs_too(site: ManagerProcess, account: LocalAccount) -> None:
+    alice = ("--identity", "alice@example.org", "--json")
+    mapped = json.loads(mep(site, "map", "watching", *alice))
+    assert (mapped["account"], mapped["uid"], mapped["passed_over"]) == (ACCOUNT, account.uid, [])
+    explained = json.loads(mep(site, "explain", "watching", *alice))
+    assert explained["configuration"].startswith("heartbeat_period: 5") and explained["rule"] == mapped["rule"]
+    checked = [json.loads(line) for line in mep(site, "check", "watching", "--files", "--json").splitlines()]
+    assert checked and {line["verdict"] for line in checked} <= {"ok", "note"}
+
+
 def test_a_next_manager_knows_the_story_too(site: ManagerProcess, endpoint: dict[str, Any]) -> None:
     """The figures come again; and of one that does not run the last errors are told."""
     site.restart()

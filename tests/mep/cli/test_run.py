@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def test_a_list_shows_the_id_that_is_known(profile_directory: Path, text: str | 
         (profile_directory / "endpoint.json").write_text(text)
     done = run(profile_directory.parent, "list")
     assert done.stdout.splitlines()[1].split() == ["prod", "stopped", shown, "0"], done.stderr
+    said = json.loads(run(profile_directory.parent, "list", "--json").stdout)
+    assert said == [{"profile": "prod", "manager": "stopped", "endpoint": shown, "user_endpoints": 0}]
 
 
 def test_a_list_has_profiles_without_config_yaml_and_nothing_that_is_none(profile_directory: Path) -> None:
