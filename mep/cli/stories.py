@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mep.cli import log_files
+from mep.cli import log_files, watching
 from mep.cli.common import DEFAULT, Json, Name, load, need_profile, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed
 from mep.processes.printable import escaped
@@ -131,7 +131,7 @@ def _remembered(name: str, request: str) -> list[dict[str, Any]]:
     from mep.cli import asking
 
     with contextlib.suppress(asking.NoAnswer, Failed, OSError):
-        return list(reversed(asking.events(trusted_run_directory(name), request=request) or []))
+        return list(reversed(asking.events(watching.Asked(name).run_directory(), request=request) or []))
     return []
 
 

@@ -35,7 +35,7 @@ def status(name: Name = DEFAULT, as_json: Json = False) -> None:
     from mep.cli import asking
     from mep.monitor import last_run
 
-    asked = _Asked(name)
+    asked = Asked(name)
     try:
         answer = asked.ask(asking.status)
         refusals = asked.ask(lambda folder: asking.events(folder, event="refused", limit=str(_SHOWN))) or []
@@ -82,7 +82,7 @@ def ps(
             time.sleep(PERIOD)
 
 
-class _Asked:
+class Asked:
     """A manager that is asked, whose run folder is looked for: root's, or for others the system's, too."""
 
     def __init__(self, name: str) -> None:
@@ -136,7 +136,7 @@ def _running(name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int
     """The user endpoints, who is held back, and how many are not told of. Raises Exit, Failed."""
     from mep.cli import asking
 
-    asked = _Asked(name)
+    asked = Asked(name)
     try:
         answer = asked.ask(lambda folder: asking.get(folder, "/v1/user-endpoints"))
         held = asked.ask(asking.held_back)
@@ -303,7 +303,7 @@ def _one_refusal(said: Mapping[str, Any]) -> str:
     return f"{_when(said.get('time'))}, {whom}, {why} (mep why {said.get('request')})"
 
 
-def _stopped(name: str, asked: _Asked) -> dict[str, Any]:
+def _stopped(name: str, asked: Asked) -> dict[str, Any]:
     """What is told of a manager that does not run: how it ended, and the last errors of its log."""
     from mep.cli import log_files
     from mep.daemon import other_hosts
@@ -317,7 +317,7 @@ def _stopped(name: str, asked: _Asked) -> dict[str, Any]:
     return {"state": "stopped", "last": how, "last_errors": errors, "text": "\n".join(text)}
 
 
-def _hangs(name: str, asked: _Asked, why: str) -> dict[str, Any]:
+def _hangs(name: str, asked: Asked, why: str) -> dict[str, Any]:
     pid = asked.pid()
     try:
         words = (asked.run_directory() / "status").read_text(encoding="utf-8", errors="replace").strip()

@@ -19,7 +19,7 @@ from mep.processes import named_sockets
 from mep.processes.status_protocol import MOST_FACTS, NAME
 
 _MOST_TEXT = 8000
-"""Letters of a text about the manager; fewer when there are many, and odd ones."""
+"""Letters of a text about the manager, and members of a list; fewer when there are many, and odd ones."""
 _MOST_MANAGER = 2**17
 """Bytes of all that is told about the manager itself."""
 _MODE, _MODE_FOR_READERS = 0o700, 0o711
@@ -98,5 +98,5 @@ def _cut(said: Any, most: int) -> Any:
     if isinstance(said, Mapping):
         return {name: _cut(value, most) for name, value in said.items()}
     if isinstance(said, list):
-        return [_cut(value, most) for value in said]
+        return [_cut(value, most) for value in said[:most]]
     return said[:most] if isinstance(said, str) else said

@@ -7,6 +7,7 @@ adds to them is worked out on one thread, once for all who ask meanwhile: nobody
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from mep import __version__
 from mep.worker import figures, resources
-from mep.worker.events import MOST, Events
+from mep.worker.events import MOST, Events, found
 
 DESCRIPTION = Path(__file__).with_name("openapi.json")
 _MOST_PARAMETERS = 8
@@ -95,8 +96,9 @@ class Api:
         limit = wanted.pop("limit", "100")
         if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MOST:
             raise ValueError(f"limit: a number from 1 to {MOST}")
-        lines = b", ".join(self._events.newest(int(limit), **wanted))
-        return b'{"since": %d, "events": [%s]}' % (self._events.since, lines)
+        finding = functools.partial(found, self._events.lines(), int(limit), **wanted)
+        lines = await asyncio.get_running_loop().run_in_executor(self._thread, finding)
+        return b'{"since": %d, "events": [%s]}' % (self._events.since, b", ".join(lines))
 
     async def _description(self, _: Mapping[str, str]) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._thread, DESCRIPTION.read_bytes)

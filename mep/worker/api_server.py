@@ -2,8 +2,8 @@
 
 Root, the manager's own account and members of one group may ask; the kernel says who does. A connection has one
 request, without a body, and one answer. Nobody holds up others: a connection has TIME seconds, a request MOST_REQUEST
-bytes, and there are SHARE connections of an account, MOST in all; those of root and of the manager do not count. Who
-is not answered asks again.
+bytes, and there are SHARE connections of an account, MOST in all; those of root and of the manager do not count. Each
+counts for REST seconds longer than it lasts, so that nobody asks without a pause. Who is not answered asks again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mep.worker.api import Answer, refusal
 MOST = 32
 SHARE = 8
 MOST_REQUEST = 8192
+REST = 0.25
 _PAUSE = 1.0
 """Seconds until connections are accepted again after there was no descriptor for one."""
 _CHUNK = 4096
@@ -88,9 +89,12 @@ class ApiServer:
             with connection, contextlib.suppress(OSError, asyncio.TimeoutError):  # it has gone, or is slow
                 await within(TIME, self._exchange(connection))
         finally:
-            self._of_uid[uid] -= 1
-            if not self._of_uid[uid]:
-                del self._of_uid[uid]
+            asyncio.get_running_loop().call_later(REST, self._forget, uid)
+
+    def _forget(self, uid: int) -> None:
+        self._of_uid[uid] -= 1
+        if not self._of_uid[uid]:
+            del self._of_uid[uid]
 
     async def _exchange(self, connection: socket.socket) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_REQUEST)

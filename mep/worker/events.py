@@ -6,10 +6,11 @@ audit trail.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MOST = 1000
@@ -55,12 +56,15 @@ class Events:
             rates[window] = dict(counted)
         return rates
 
-    def newest(self, most: int, **wanted: str) -> Iterator[bytes]:
-        """The newest events first, as JSON. wanted: only those with these values."""
-        for line in reversed(self._newest):
-            if most <= 0:
-                return
-            said = json.loads(line) if wanted else {}
-            if all(str(said.get(name)) == value for name, value in wanted.items()):
-                most -= 1
-                yield line
+    def lines(self) -> list[bytes]:
+        """All that are kept, as JSON, the newest first."""
+        return list(reversed(self._newest))
+
+
+def found(lines: list[bytes], most: int, **wanted: str) -> list[bytes]:
+    """So many of these lines, those with these values. On the thread of the API: there may be many."""
+    if not wanted:
+        return lines[:most]
+    said = ((line, json.loads(line)) for line in lines)
+    fitting = (line for line, each in said if all(str(each.get(name)) == value for name, value in wanted.items()))
+    return list(itertools.islice(fitting, most))

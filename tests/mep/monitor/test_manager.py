@@ -332,6 +332,20 @@ def test_who_asks_for_a_reload_is_answered_and_on_record(site: Site, profile_dir
     assert not {"control", "api.sock"} & {path.name for path in site.run_directory.iterdir()}
 
 
+@pytest.mark.parametrize("many", [0, 1, 10_000])
+def test_facts_are_never_too_long(tmp_path: Path, many: int) -> None:
+    """What does not fit is counted; a list about the manager itself is cut."""
+    endpoints = [{"name": f"{number:010}", "figures": "x" * 1000} for number in range(many)]
+    manager = {"bans": [{"target": "\u2603" * 100}] * 10 * many, "line": "all is well"}
+    parts = {"user_endpoints": lambda: endpoints, "held_back": lambda: endpoints[:1]}
+    answer = StatusSocket(tmp_path, lambda: manager, parts).answer()
+    assert len(answer) <= MOST_FACTS
+    said = json.loads(answer)
+    assert said["user_endpoints"] == endpoints[: len(said["user_endpoints"])]
+    assert len(said["user_endpoints"]) + len(said["held_back"]) + said["left_out"] == many + min(many, 1)
+    assert (said["left_out"] > 0) is (many > 1) and said["manager"]["line"].startswith("all" if many < 2 else "")
+
+
 def test_a_status_is_never_too_long(site: Site) -> None:
     async def story(manager: Manager) -> None:
         await site.serves()
