@@ -81,10 +81,11 @@ def _taken_apart(code: str) -> bytes:
 def _lines(strategy: str, body: str) -> list[str]:
     try:
         if strategy in ("st", "sd"):
-            return body.partition(":")[2].splitlines()
+            name, _, source = body.partition(":")
+            return _source(name, source)
         if strategy in ("03", "04"):
-            _name, source = _Plain(io.BytesIO(base64.b64decode(body))).load()
-            return str(source).splitlines()
+            name, source = _Plain(io.BytesIO(base64.b64decode(body))).load()
+            return _source(str(name), str(source))
         if strategy == "01":
             operations = pickletools.genops(base64.b64decode(body))
             texts = [argument for _, argument, _ in operations if isinstance(argument, str)]
@@ -92,6 +93,11 @@ def _lines(strategy: str, body: str) -> list[str]:
     except Exception as e:  # noqa: BLE001 - whatever is wrong with what strangers have made
         return [f"It cannot be shown: {type(e).__name__}: {e}"]
     return [f"It came in the form {strategy[:20]!r}, which cannot be shown; register it as text, with {_AS_TEXT}"]
+
+
+def _source(name: str, source: str) -> list[str]:
+    """The text, and which of the names in it is called."""
+    return [f"# {name} of this text is called:", *source.splitlines()]
 
 
 class _Plain(pickle.Unpickler):

@@ -44,6 +44,7 @@ def test_text_is_shown_as_it_was_written(strategy: Any) -> None:
     found = shown(packed(part))
     assert found.sha256 == hashlib.sha256(part.encode()).hexdigest()
     assert "        return width * height if secret_factor else None" in found.text
+    assert "    # area of this text is called:" in found.text.splitlines()
     assert found.text.startswith(f"Function {FUNCTION}, 'area', SHA-256 {found.sha256}:\n")
 
 
