@@ -118,7 +118,11 @@ class AuditFile:
             reason = f"{self.path} {_has_names(self.path, names)}"
             self._tell(reason)
             with contextlib.suppress(OSError):  # what cannot be written is told of the next line
-                self._append(file, line_of({"event": "hard link", "reason": reason}) + b"\n")
+                self._append(file, self._remark(reason) + b"\n")
+
+    def _remark(self, reason: str) -> bytes:
+        """A line about the file itself."""
+        return line_of({"event": "hard link", "reason": reason})
 
 
 def line_of(facts: dict[str, object]) -> bytes:

@@ -26,18 +26,25 @@ class PublicAuditFile(AuditFile):
 
     def begin(self) -> None:
         """Says that a manager begins. Raises AuditError."""
-        self.write(f"{datetime.now().astimezone().isoformat()} {self._who} Begin CEP session =====".encode())
+        self.write(self._remark("Begin CEP session ====="))
 
     def end(self) -> None:
         """Says that the manager is gone. Raises AuditError."""
-        self.write(f"{datetime.now().astimezone().isoformat()} {self._who} End CEP session -----".encode())
+        self.write(self._remark("End CEP session -----"))
 
     def copy(self, line: bytes) -> None:
         """Adds a record that is a line of the audit trail. Raises AuditError."""
         self.write(in_public_form(json.loads(line)).encode(), of_task=True)
 
+    def _remark(self, reason: str) -> bytes:
+        return f"{_now()} {self._who} {reason}".encode()
+
     def _with_lost(self, line: bytes) -> bytes:
         return b"%s lost_lines=%d" % (line, self.lost)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="microseconds")
 
 
 def in_public_form(facts: dict[str, object]) -> str:
