@@ -116,8 +116,8 @@ def test_options_are_no_way_round_the_pins(
     hub: HubProcess, site: ManagerProcess, functions: list[tuple[str, str]]
 ) -> None:
     double = functions[0][0]
-    said = run(hub, site, double, 4, options={"worker_init": "touch /tmp/stolen-by-the-service"})
-    assert "user_endpoint_config.worker_init: more than a plain word" in said["error"]
+    said = run(hub, site, double, 4, options={"ENGINE": "touch /tmp/stolen-by-the-service"})
+    assert "user_endpoint_config.ENGINE: more than a plain word" in said["error"]
     assert run(hub, site, double, 4, options={"ENGINE": "ProcessPoolEngine"})["value"] == 8
 
 
