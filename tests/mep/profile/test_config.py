@@ -50,6 +50,7 @@ ELSE: dict[str, object] = {
     "authentication_policy": "x",
     "subscription_id": "x",
     "admins": ("x",),
+    "unknown_options": "ignore",
     "user_config_template_path": Path("/x"),
     "user_config_schema_path": Path("/x"),
     "environment": "x",
