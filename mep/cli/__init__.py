@@ -21,8 +21,10 @@ FILES
   tables.py       tables that fit the terminal
   log_files.py    reads root's logs, for people
   user_log.py     reads the log of a user endpoint, as its user
+  orders.py       kill, drain, undrain, ban, unban
+  times.py        times that people type: --until
   render_user_config.py  render-user-config
-  asking.py       asks a running manager: how it is, or to reload
+  asking.py       asks a running manager: how it is, to reload, to obey
   login.py        login, logout, whoami
   configure.py    configure, migrate-to-template-capable
   delete.py       delete

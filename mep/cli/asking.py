@@ -1,4 +1,4 @@
-"""Asks a running manager: its worker how it is (the API, HTTP), and itself to read its profile again.
+"""Asks a running manager: its worker how it is (the API, HTTP), and itself to act: to reload, to obey an order.
 
 What comes back is read as a stranger's: who answers for a manager is a process that handles what strangers sent.
 """
@@ -32,6 +32,18 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
+class Obeyed:
+    """kept: whether the order outlives a restart. done: what the manager says of it."""
+
+    kept: bool
+    done: dict[str, Any]
+
+
+class NotObeyed(Exception):
+    """The manager does not carry out an order. The text is its reason."""
+
+
+@dataclass(frozen=True)
 class Reloaded:
     """taken: whether the edited profile is in force. text: what else is to be said; why not, if it is not."""
 
@@ -46,7 +58,34 @@ def reload(run_directory: Path, within: float = RELOAD_TIMEOUT) -> Reloaded:
         NoAnswer: see there.
         PermissionError: only root may.
     """
-    request = control_protocol.write_request(Request(Kind.RELOAD, _NUMBER))
+    outcome, text = _act(run_directory, Request(Kind.RELOAD, _NUMBER), within)
+    return Reloaded(outcome is Outcome.DONE, _shown(text))
+
+
+def order(run_directory: Path, kind: Kind, target: str, reason: str, until: int, within: float) -> Obeyed:
+    """Gives the manager an order, and waits until that has been carried out.
+
+    Raises:
+        NotObeyed: see there.
+        NoAnswer: see there.
+        ValueError: a text of it is too long.
+        PermissionError: only root may.
+    """
+    outcome, text = _act(run_directory, Request(kind, _NUMBER, target, reason, until), within)
+    try:
+        done = json.loads(text)
+    except (ValueError, RecursionError):
+        done = None
+    if not isinstance(done, dict):
+        raise NoAnswer("the manager gives an answer that cannot be understood; restart it")
+    if outcome is Outcome.REFUSED:
+        raise NotObeyed(_shown(str(done.get("error"))))
+    return Obeyed(outcome is Outcome.DONE, done)
+
+
+def _act(run_directory: Path, asked: Request, within: float) -> tuple[Outcome, str]:
+    """The answer to a request. Raises NoAnswer, PermissionError; ValueError: it cannot be written."""
+    request = control_protocol.write_request(asked)
     try:
         with named_sockets.connected(run_directory, control_protocol.NAME, socket.SOCK_SEQPACKET, within) as connection:
             connection.sendall(request)
@@ -62,14 +101,14 @@ def reload(run_directory: Path, within: float = RELOAD_TIMEOUT) -> Reloaded:
     except ConnectionError:
         said = b""
     if not said:
-        raise NoAnswer("the manager ended before it had read the profile; see its log")
+        raise NoAnswer("the manager ended before it had answered; see its log")
     try:
         outcome, text = control_protocol.read_answer(said, _NUMBER)
     except ValueError as e:
         raise NoAnswer(f"the manager gives an answer that cannot be understood: {e}; restart it") from None
     if outcome is Outcome.SENSELESS:
         raise NoAnswer(f"the manager does not understand the request: {_shown(text)}; restart it")
-    return Reloaded(outcome is Outcome.DONE, _shown(text))
+    return outcome, text
 
 
 def status(run_directory: Path, within: float = status_protocol.TIME) -> dict[str, Any] | None:

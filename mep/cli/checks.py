@@ -25,6 +25,7 @@ from mep.daemon import known_names, trial
 from mep.monitor import run_lock
 from mep.monitor.containment.containment import Containment, available
 from mep.monitor.containment.systemd import ContainmentError
+from mep.monitor.stages import orders_file
 from mep.privileged import become, kernel, session
 from mep.processes import forked
 from mep.processes.helper import HelperUnavailable
@@ -139,7 +140,8 @@ def _written(profile: Profile, paths: Paths, directory: Path) -> list[Path]:
     run, kept = paths.run / profile.name, paths.kept(profile.name)
     trails = [each for each in (profile.config.audit_log_path, profile.config.public_audit_log_path) if each]
     accepted_profile = accepted_file(paths.state, profile.name)
-    files = [paths.log_file(directory), run / "manager.pid", accepted_profile, kept / "ENDPOINT.json"]
+    orders = orders_file.path(paths.orders(profile.name))
+    files = [paths.log_file(directory), run / "manager.pid", accepted_profile, kept / "ENDPOINT.json", orders]
     return [*files, *trails]
 
 

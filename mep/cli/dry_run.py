@@ -19,11 +19,12 @@ from mep.accounts import look_up
 from mep.cli import home_probe
 from mep.daemon import endpoint_check, helper_account, rehearsal, trial
 from mep.daemon.endpoint_check import Verdict
-from mep.mapper.mapping import IdentityMapper, mapped
+from mep.mapper.mapping import IdentityMapper, first_banned, mapped
 from mep.monitor.endpoints import record
 from mep.monitor.stages import admission, plan
 from mep.monitor.stages.mapping_programs import MappingPrograms
 from mep.monitor.stages.name_service import of_exactly_that_name
+from mep.monitor.stages.orders import Orders
 from mep.monitor.stages.quota import Quota
 from mep.processes.sealed_file import SealedFile
 from mep.profile.profile import Profile
@@ -71,6 +72,23 @@ async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) 
     policy = profile.config.accounts
     admission.admit(owner, policy, look_up.group_ids(policy.group_names()))
     return identity, owner
+
+
+async def obey(orders_folder: Path, identity_set: Sequence[Mapping[str, Any]], owner: Account) -> None:
+    """Returns unless an order of an admin, which stays, keeps them from having a new user endpoint.
+
+    Raises:
+        Refused: at stage `orders`.
+    """
+    command, orders = _command(identity_set, {}), Orders(orders_folder, lambda: None)
+    await orders.load()
+    try:
+        banned = orders.banned_identities()
+        if (number := first_banned(command.identity_set, tuple(banned))) is not None:
+            raise Refused.of(list(banned.values())[number])
+        orders.check_start(command, owner)
+    finally:
+        orders.close()
 
 
 async def launch_plan(

@@ -20,6 +20,7 @@ from mep.daemon.failed import Failed, exit_codes
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
+    from mep.request.account import Account
 
 T = TypeVar("T")
 Identity = Annotated[list[str] | None, typer.Option(help="User name of an identity; again for linked ones.")]
@@ -51,7 +52,7 @@ def map_(
 ) -> None:
     """Show whom an identity would become, by which rule, and what was passed over. For rules on ids: --identity-set."""
     directory = profile_directory(name)
-    mapping = _show_mapping(load(directory), _records(directory, identity, identity_set), quiet=as_json)
+    mapping, _ = _show_mapping(load(directory), _records(directory, identity, identity_set), quiet=as_json)
     if as_json:
         print(json.dumps(mapping, indent=2))
 
@@ -70,7 +71,8 @@ def explain(
     directory = profile_directory(name)
     profile, records = load(directory), _records(directory, identity, identity_set)
     given = _given_options(options)
-    mapping = _show_mapping(profile, records, quiet=as_json)
+    mapping, owner = _show_mapping(profile, records, quiet=as_json)
+    _answer(dry_run.obey(paths().orders(name), records, owner))
     plan = _answer(dry_run.launch_plan(profile, records, given))
     verdict = _answer(dry_run.ask_endpoint(profile, plan))
     _answer(dry_run.launch(profile, plan, trusted_run_directory(name)))
@@ -114,7 +116,7 @@ def render(
         typer.echo(f"the user would read: {warning}", err=True)
 
 
-def _show_mapping(profile: Profile, records: list[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
+def _show_mapping(profile: Profile, records: list[dict[str, Any]], *, quiet: bool) -> tuple[dict[str, Any], Account]:
     """What the mapping comes to; printed, line by line as it is found, unless that is to be quiet."""
     from mep.cli import dry_run
 
@@ -129,7 +131,7 @@ def _show_mapping(profile: Profile, records: list[dict[str, Any]], *, quiet: boo
         print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
         print(f"identity  {found.identity}\nrule      {found.rule}")
     account = {"account": owner.name, "uid": owner.uid, "gid": owner.gid, "home": owner.home}
-    return {**account, "identity": found.identity, "rule": found.rule, "passed_over": passed_over}
+    return {**account, "identity": found.identity, "rule": found.rule, "passed_over": passed_over}, owner
 
 
 def _answer(stage: Coroutine[Any, Any, T]) -> T:

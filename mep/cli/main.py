@@ -21,7 +21,19 @@ from typing import Annotated, Any
 import typer
 
 from mep import __version__
-from mep.cli import boot, configure, delete, executed, functions, login, render_user_config, run, stories, watching
+from mep.cli import (
+    boot,
+    configure,
+    delete,
+    executed,
+    functions,
+    login,
+    orders,
+    render_user_config,
+    run,
+    stories,
+    watching,
+)
 from mep.cli import inspect as asked
 from mep.cli.common import paths, set_up
 from mep.daemon.failed import Failed, exit_codes
@@ -120,6 +132,7 @@ def _with_options_of_all(command: Callable[..., None]) -> Callable[..., None]:
 for _command in (
     *(configure.configure, configure.migrate_to_template_capable, asked.check),
     *(run.start, run.restart, run.reload, run.stop, watching.status, watching.ps, stories.logs, stories.why, run.list_),
+    *(orders.kill, orders.drain, orders.undrain, orders.ban, orders.unban),
     *(boot.enable_on_boot, boot.disable_on_boot, delete.delete),
     *(asked.map_, asked.explain, asked.render, render_user_config.render_user_config),
     *(login.login, login.logout, login.whoami, version),

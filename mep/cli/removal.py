@@ -30,6 +30,7 @@ def ready_to_remove(directory: Path, force: bool) -> Iterator[None]:
         run_directory = trusted_run_directory(name)
         with exit_codes():
             places.check_all(paths().kept(name))
+            places.check_all(paths().orders(name))
         _stop(run_directory, name, force)
         with running_once(run_directory, name):
             if running := unmanaged.count(run_directory):
@@ -65,7 +66,7 @@ def remove(directory: Path) -> None:
         boot.disable(name)
     try:
         accepted.file(paths().state, name).unlink(missing_ok=True)
-        for folder in (paths().kept_by_all(name), paths().run / name):
+        for folder in (paths().kept_by_all(name), paths().orders_by_all(name), paths().run / name):
             if folder.exists():
                 shutil.rmtree(folder)
         shutil.rmtree(directory)

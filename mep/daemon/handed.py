@@ -27,11 +27,12 @@ class HelperAccounts:
 class Folders:
     """Of this endpoint. run: below /run, in memory. kept: on disk, for what has to outlive a crash of the host.
 
-    state: on disk, of all endpoints.
+    orders: on disk, what admins have ordered. state: on disk, of all endpoints.
     """
 
     run: Path
     kept: Path
+    orders: Path
     state: Path
 
 

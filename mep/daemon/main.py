@@ -107,7 +107,7 @@ def _start(paths: Paths, call: _Call) -> NoReturn:
         log.critical("%s", chosen.refused)
     if not kernel.is_root():
         other_hosts.forget_other_boots(paths)
-    folders = Folders(run_directory, paths.kept(name), paths.state)
+    folders = Folders(run_directory, paths.kept(name), paths.orders(name), paths.state)
     with running_once(run_directory, name):
         if elsewhere := other_hosts.running_on(paths, name):
             raise Failed(os.EX_TEMPFAIL, f"endpoint {name} {elsewhere}")

@@ -136,7 +136,14 @@ async def _serve(handed: Handed) -> None:
     )
     neighbours = Neighbours(name_service, mapper, Renderer(accounts.render), worker, anew)
     manager = Manager(
-        profile, handed.endpoint_id, folders.run, folders.kept, neighbours, handed.refused, handed.readers
+        profile,
+        handed.endpoint_id,
+        folders.run,
+        folders.kept,
+        folders.orders,
+        neighbours,
+        handed.refused,
+        handed.readers,
     )
     await manager.serve(worker)
 

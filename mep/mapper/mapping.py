@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from identity import identities
 from identity.decision import Decision
 from identity.mapper import Mapper
 from identity.runner import MapperError
@@ -61,6 +62,21 @@ def mapped(decision: Decision) -> MappedIdentity | None:
     if decision.account is None or decision.identity is None:
         return None
     return MappedIdentity(decision.account, decision.identity, str(decision.rule), decision.candidates)
+
+
+def first_banned(identity_set: str, banned: Sequence[str]) -> int | None:
+    """Which of these identities (ids and user names, in lower case) is in the set, by its number; None: none of them.
+
+    An identity that counts for no mapping rule, since its owner has never logged in with it, does not count here.
+    """
+    if not banned:
+        return None
+    try:
+        usable, _ = identities.read(_parsed(identity_set))
+    except identities.SetRefused:
+        return None  # which the mapping says
+    theirs = {name for each in usable for name in (each.id, str(each.fields.get("username")).lower())}
+    return next((number for number, name in enumerate(banned) if name in theirs), None)
 
 
 def _parsed(identity_set: str) -> object:

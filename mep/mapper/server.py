@@ -16,17 +16,18 @@ import mep.processes.without_libraries  # noqa: F401 - first: what comes below i
 # isort: split
 import collections
 import contextlib
+import json
 import os
 import resource
 import select
 import socket
 import traceback
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from identity.runner import MapperError
-from mep.mapper.mapping import IdentityMapper, mapped
+from mep.mapper.mapping import IdentityMapper, first_banned, mapped
 from mep.privileged import kernel, network
 from mep.processes import message
 from mep.processes.mapper_protocol import (
@@ -82,6 +83,7 @@ class _Answer:
     kind: FromMapper
     why: str | None = None
     file: bytes | None = None
+    banned: int | None = None
 
 
 Request = Coroutine[_Run | None, bytes | None, _Answer]
@@ -126,7 +128,8 @@ class Server:
 
     def _begin(self, number: int, body: Mapping[str, Any], files: Files) -> None:
         mapper = self._mappers[body["documents"]]  # now: they may have been replaced by the time that it is decided
-        asked = (files[0].read().decode(), body["requester"], _Run if body["programs"] else None)
+        identity_set, banned = files[0].read().decode(), json.loads(files[1].read())
+        asked = (identity_set, body["requester"], banned, _Run if body["programs"] else None)
         work = _decided(mapper, *asked, directory_names=body["directory_names"])
         self._ready.append((number, work, None))
 
@@ -138,8 +141,9 @@ class Server:
             wanted = request.throw(said) if isinstance(said, ProgramFailed) else request.send(said)
         except StopIteration as end:
             answer: _Answer = end.value
-            why = {} if answer.why is None else {"why": answer.why}
-            self._say(answer.kind, number, answer.file, **why)
+            facts = {"why": answer.why, "banned": answer.banned}
+            body = {name: value for name, value in facts.items() if value is not None}
+            self._say(answer.kind, number, answer.file, **body)
             return
         if wanted is None:
             self._ready.append((number, request, None))
@@ -153,9 +157,17 @@ class Server:
 
 
 async def _decided(
-    mapper: IdentityMapper, identity_set: str, requester: str, run: type[_Run] | None, *, directory_names: bool
+    mapper: IdentityMapper,
+    identity_set: str,
+    requester: str,
+    banned: Sequence[str],
+    run: type[_Run] | None,
+    *,
+    directory_names: bool,
 ) -> _Answer:
     try:
+        if (number := first_banned(identity_set, banned)) is not None:
+            return _Answer(FromMapper.BANNED, banned=number)
         decision = await mapper.decide(identity_set, requester, run, directory_names=directory_names)
         identity = mapped(decision)
         if identity is None:

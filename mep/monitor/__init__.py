@@ -30,7 +30,8 @@ FILES
   status.py            the one line that says how the manager is doing
   status_socket.py     the socket on which commands ask how it is, and what they are told
   shown.py             what is told of user endpoints, who is held back, the last errors
-  control_socket.py    the socket on which requests that act come: `mep reload`
+  control_socket.py    the socket on which requests that act come: `mep reload`, and orders
+  order_requests.py    carries out orders: kill, drain, ban
   mapping_file.py      the mapping file as it is looked at again and again
   last_run.py          how the last run ended, for `mep status`
   log_file.py          the log, which may be on a full disk

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ from mep.monitor.endpoints.credentials import Sealer
 from mep.monitor.endpoints.kept import Kept, KeptEndpoints
 from mep.monitor.endpoints.table import EndpointTable
 from mep.monitor.notify import notify, watchdog_period
+from mep.monitor.order_requests import OrderRequests
 from mep.monitor.profile_in_force import ProfileInForce, Reader
 from mep.monitor.reload_requests import ReloadRequests
 from mep.monitor.stages.audit_budget import AuditBudget
@@ -36,6 +38,7 @@ from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions, Notices
 from mep.monitor.stages.endpoint_events import EndpointEvents
 from mep.monitor.stages.name_service import NameService
+from mep.monitor.stages.orders import Orders
 from mep.monitor.stages.pipeline import Mapper, Pipeline
 from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import DocumentMapper, Rights
@@ -43,8 +46,9 @@ from mep.monitor.status import Status
 from mep.monitor.status_socket import StatusSocket
 from mep.privileged import become, kernel
 from mep.processes import forked
-from mep.processes.control_protocol import Outcome, Request
+from mep.processes.control_protocol import Kind, Outcome, Request
 from mep.processes.named_sockets import Peer
+from mep.processes.process import login_uid_of
 from mep.profile.profile import Profile
 from mep.request.unwanted import EndpointUnwanted
 
@@ -110,6 +114,7 @@ class Manager:
     """The monitor's parts, and what connects them.
 
     run_directory: this endpoint's folder below /run. kept_directory: its folder on disk, which outlives a crash.
+    orders_directory: where the orders of admins are kept.
     refused: what is wrong with the edited profile, when `profile` is the one that was accepted last instead. readers:
     the group whose members may ask how the manager is.
     """
@@ -120,6 +125,7 @@ class Manager:
         endpoint_id: str,
         run_directory: Path,
         kept_directory: Path,
+        orders_directory: Path,
         neighbours: Neighbours,
         refused: str = "",
         readers: int | None = None,
@@ -132,6 +138,7 @@ class Manager:
         self._keeps_endpoints = False
         self._goes_for_good = False
         self._asked_for = 0
+        self._orders = orders = Orders(orders_directory, self._orders_changed)
         self._looking: asyncio.Task[None] | None = None
         self._status = Status(endpoint_id, run_directory / "status")
         self._asked = StatusSocket(
@@ -170,6 +177,7 @@ class Manager:
             lambda command: self.pipeline.revive(command),
             lambda refusal, command: self.pipeline.tell(refusal, command),
             self._kept,
+            orders,
         )
         self._table = EndpointTable(
             run_directory,
@@ -180,8 +188,9 @@ class Manager:
             self._status.user_endpoints,
         )
         self._rights = Rights(
-            lambda: self._in_force.profile, neighbours.mapper, self._name_service, decisions, self._table
+            lambda: self._in_force.profile, neighbours.mapper, self._name_service, decisions, self._table, orders
         )
+        self._order_requests = OrderRequests(orders, self._table, self._kept, decisions, self._rights.review)
         self.pipeline = Pipeline(
             lambda: self._in_force.profile,
             neighbours.mapper,
@@ -194,6 +203,7 @@ class Manager:
             self._table,
             self._rights,
             self._kept,
+            orders,
         )
 
     def heartbeat_period(self) -> float:
@@ -228,6 +238,7 @@ class Manager:
         logging.getLogger().addHandler(self._errors)
         try:
             self._audit.start()
+            await self._orders.load()
             self._answer_questions()
             await self._name_service.start()
             await self._mapper.start()
@@ -241,11 +252,14 @@ class Manager:
             log.info("identity mapping with digest %.12s is in force", self._in_force.profile.mapping.digest)
             for endpoint in self._table.adopt():
                 self._events.adopted(endpoint)
+            self._order_requests.begin()
             self._rights.review()  # what was edited while no manager ran
             known = [folder.name for folder in record.folders(self._run_directory)]
             await self._run(worker, await self._kept.left(known))
         finally:
             await self._kept.flush()
+            with contextlib.suppress(OSError):
+                await self._orders.keep()
             await self._renderer.stop()
             await self._mapper.stop()
             await self._name_service.stop()
@@ -274,6 +288,7 @@ class Manager:
             log.critical("stopping; user endpoints are left to the next manager: %s", unwanted)
         self._keeps_endpoints = self._keeps_endpoints or bool(broken)
         self._stopping.set()
+        self._order_requests.close()
         await self._rights.close()
         self.pipeline.give_back()
         await worker.finish(FINISH_TIMEOUT, goodbye=self._goes_for_good)
@@ -321,20 +336,29 @@ class Manager:
     def _close_sockets(self) -> None:
         self._asked.close()
         self._reloads.close()
+        self._order_requests.close()
+        self._orders.close()
         self._control.close()
 
     def _act(self, request: Request, caller: Peer, answer: Answer) -> None:
         """What somebody has asked for who may."""
         self._asked_for += 1
         number, what = f"control-{self._asked_for}", request.kind.name.lower()
-        self._decisions.note("asked", number, what=what, by_uid=caller.uid, by_pid=caller.pid)
+        said = {"target": request.target or None, "until": request.until or None, "reason": request.reason or None}
+        who = {"by_uid": caller.uid, "by_pid": caller.pid, "by_login_uid": login_uid_of(caller.pid)}
+        self._decisions.note("asked", number, what=what, **who, **said)
 
-        def told(taken: bool, text: str) -> None:
-            outcome = Outcome.DONE if taken else Outcome.REFUSED
+        def told(outcome: Outcome, text: str) -> None:
             self._decisions.note("answered", number, what=what, outcome=outcome.name.lower())
             answer(outcome, text)
 
-        self._reloads.ask(told)
+        if request.kind is Kind.RELOAD:
+            self._reloads.ask(lambda taken, text: told(Outcome.DONE if taken else Outcome.REFUSED, text))
+        else:
+            self._order_requests.ask(request, caller, number, told)
+
+    def _orders_changed(self) -> None:
+        self._status.orders(self._orders.line())
 
     def _how_it_is(self) -> dict[str, object]:
         """The answer to `mep status`."""
@@ -350,6 +374,7 @@ class Manager:
             "status": status,
             "line": line,
             "errors": self._errors.lines(),
+            "orders": self._orders.facts(),
         }
 
     def _shown_endpoints(self) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ class Status:
             "profile": "",
             "mapping": "",
             "containment": "",
+            "orders": "",
         }
 
     def remove(self) -> None:
@@ -51,6 +52,10 @@ class Status:
     def containment(self, text: str) -> None:
         """Which limits of the profile are not in force."""
         self._set("containment", text)
+
+    def orders(self, text: str) -> None:
+        """Which orders of admins are in force."""
+        self._set("orders", text)
 
     def parts(self) -> dict[str, str]:
         """The parts that say something."""

@@ -1,11 +1,11 @@
 """What is said on the socket of requests that act: `control` in a manager's run folder (SOCK_SEQPACKET).
 
-request   version, kind, number, zero, target, reason: always of one size, one a connection
+request   version, kind, number, until, target, reason: always of one size, one a connection
 answer    version, outcome, number, and a text
 
-The monitor has nothing to parse in a request: numbers, and texts of fixed length that are filled up with zeros. A
-reload has neither target nor reason; they are for kinds that concern somebody. Each later form begins with the version,
-so that programs of two versions, as there are during an upgrade, can say so.
+The monitor has nothing to parse in a request: numbers, and texts of fixed length that are filled up with zeros. Which
+kind has which of these is in KINDS. The answer to an order (all kinds but a reload) has a JSON object for its text.
+Each later form begins with the version, so that programs of two versions, as there are during an upgrade, can say so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ VERSION = 1
 MOST_TEXT = 32 * 2**10
 """Bytes of the text of an answer."""
 
-_REQUEST = struct.Struct("!HHII128s512s")
+MOST_TARGET, MOST_REASON = 128, 512
+"""Bytes of the texts of a request."""
+_REQUEST = struct.Struct(f"!HHII{MOST_TARGET}s{MOST_REASON}s")
 _ANSWER = struct.Struct("!HHI")
 _VERSION = struct.Struct("!H")
 REQUEST_SIZE = _REQUEST.size
@@ -31,6 +33,40 @@ class Kind(enum.IntEnum):
     """What is to be done."""
 
     RELOAD = 1
+    KILL = 2
+    """One user endpoint, by its name."""
+    KILL_OF = 3
+    """The user endpoints of an account, or of the identity that asked for them."""
+    KILL_ALL = 4
+    DRAIN = 5
+    UNDRAIN = 6
+    BAN = 7
+    """An account or an identity."""
+    BAN_AND_END = 8
+    """The same, and what runs of it is ended."""
+    UNBAN = 9
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields a kind of request has: `target` it must have, `reason` and `until` it may."""
+
+    target: bool = False
+    reason: bool = False
+    until: bool = False
+
+
+KINDS = {
+    Kind.RELOAD: Fields(),
+    Kind.KILL: Fields(target=True, reason=True),
+    Kind.KILL_OF: Fields(target=True, reason=True),
+    Kind.KILL_ALL: Fields(reason=True),
+    Kind.DRAIN: Fields(reason=True, until=True),
+    Kind.UNDRAIN: Fields(),
+    Kind.BAN: Fields(target=True, reason=True, until=True),
+    Kind.BAN_AND_END: Fields(target=True, reason=True, until=True),
+    Kind.UNBAN: Fields(target=True),
+}
 
 
 class Outcome(enum.IntEnum):
@@ -40,22 +76,31 @@ class Outcome(enum.IntEnum):
     REFUSED = 2
     SENSELESS = 3
     """The request was not understood; nothing was done."""
+    NOT_KEPT = 4
+    """It was done, and could not be written down: a restart undoes it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """number: the answer has it, too. target, reason: whom it concerns, and why, for the kinds that have these."""
+    """number: the answer has it, too. The others are for the kinds that have these (KINDS).
+
+    target: whom it concerns. reason: why, in words that users read. until: seconds since the epoch; 0: no end.
+    """
 
     kind: Kind
     number: int
     target: str = ""
     reason: str = ""
+    until: int = 0
 
 
 def write_request(request: Request) -> bytes:
-    """The record of a request. Raises ValueError when a text is too long."""
+    """The record of a request. Raises ValueError when a text is too long, or a time does not fit."""
     texts = [request.target.encode(), request.reason.encode()]
-    data = _REQUEST.pack(VERSION, request.kind, request.number, 0, *texts)
+    try:
+        data = _REQUEST.pack(VERSION, request.kind, request.number, request.until, *texts)
+    except struct.error as e:
+        raise ValueError(f"a number of the request does not fit: {e}") from None
     if read_request(data) != request:
         raise ValueError("a text of the request does not fit")
     return data
@@ -66,12 +111,13 @@ def read_request(data: bytes) -> Request:
     _check_version(data)
     if len(data) != _REQUEST.size:
         raise ValueError("a request is too short or too long")
-    _, kind, number, zero, target, reason = _REQUEST.unpack(data)
-    if zero:
-        raise ValueError("a field that has no meaning yet is not zero")
-    request = Request(Kind(kind), number, _text(target), _text(reason))
-    if request.kind is Kind.RELOAD and (request.target or request.reason):
-        raise ValueError("a reload concerns nobody")
+    _, kind, number, until, target, reason = _REQUEST.unpack(data)
+    request = Request(Kind(kind), number, read_text(target), read_text(reason), until)
+    has = KINDS[request.kind]
+    if bool(request.target) is not has.target:
+        raise ValueError("it is not said whom the request concerns, or it concerns nobody")
+    if (request.reason and not has.reason) or (request.until and not has.until):
+        raise ValueError("a request of this kind has no reason, or no end")
     return request
 
 
@@ -97,8 +143,8 @@ def _check_version(data: bytes) -> None:
         raise ValueError(f"a record of {other} of this socket came, and only version {VERSION} is known")
 
 
-def _text(field: bytes) -> str:
-    """Raises ValueError."""
+def read_text(field: bytes) -> str:
+    """The text in a field of fixed length. Raises ValueError."""
     text = field.rstrip(b"\0").decode()
     if not text.isprintable():
         raise ValueError("a text has characters that do not print")

@@ -2,9 +2,9 @@
 
 to the mapper    DOCUMENTS  n {source, endpoint_id}, file: text; n: the number of these documents from now on. The
                             mapper keeps the newest KEPT.
-                 MAP        n {documents, requester, programs, directory_names}, file: identity set; n: the number of
-                            the request; documents: theirs; programs: whether it may want mapping programs asked;
-                            directory_names: whether names may be as only directories have them
+                 MAP        n {documents, requester, programs, directory_names}, files: identity set, banned identities;
+                            n: the number of the request; documents: theirs; programs: whether it may want mapping
+                            programs asked; directory_names: whether names may be as only directories have them
                  RAN        n, file: what the program has written, after RUN
                  NOT_RAN    n {why}
 from the mapper  READY      once, before everything else
@@ -12,13 +12,15 @@ from the mapper  READY      once, before everything else
                             among those that the documents name
                  MAPPED     n, file: whom the request is mapped to
                  NOBODY     n {why}
+                 BANNED     n {banned}: it has this one of the banned identities, by its number
                  FAILED     n {why}: there is no answer now
 
 A request is *asked* from MAP or RAN or NOT_RAN on, and *runs* from RUN on:
 
                  asked                                 runs
 from the mapper  RUN, as often as there are programs;  nothing
-                 MAPPED, NOBODY, FAILED: its end
+                 MAPPED, NOBODY, BANNED or FAILED,
+                 its end
 to the mapper    nothing                               RAN, NOT_RAN
 """
 
@@ -43,6 +45,8 @@ MOST_DOCUMENTS = 4 * 2**20
 """Bytes of documents: as many characters as `identity` takes, each of the widest."""
 MOST_IDENTITIES = 2**20
 """Bytes of an identity set, as JSON."""
+MOST_BANNED = 256 * 2**10
+"""Bytes of the banned identities, as JSON."""
 MOST_QUESTION = 2 * MOST_IDENTITIES
 MOST_OUTPUT = 64 * 2**10
 """Bytes that a mapping program may write."""
@@ -70,11 +74,12 @@ class FromMapper(enum.IntEnum):
     MAPPED = 103
     NOBODY = 104
     FAILED = 105
+    BANNED = 106
 
 
 FILES_TO_MAPPER: Limits = {
     ToMapper.DOCUMENTS: [MOST_DOCUMENTS],
-    ToMapper.MAP: [MOST_IDENTITIES],
+    ToMapper.MAP: [MOST_IDENTITIES, MOST_BANNED],
     ToMapper.RAN: [MOST_OUTPUT],
 }
 FILES_FROM_MAPPER: Limits = {FromMapper.RUN: [MOST_QUESTION], FromMapper.MAPPED: [MOST_ANSWER]}

@@ -13,7 +13,7 @@ from pathlib import Path
 from mep.processes.pidfd import has_ended
 
 _NO_SESSION = 2**32 - 1
-"""What the kernel says of a process that has no login uid."""
+"""What the kernel says of a process that has no login uid: of its session, and of the login uid itself."""
 
 
 class Invisible(OSError):
@@ -94,6 +94,16 @@ def audit_session_of(pid: int) -> int | None:
     who has no right to. None without one, without audit, and when there is no such process."""
     try:
         number = int(Path(f"/proc/{pid}/sessionid").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return None if number == _NO_SESSION else number
+
+
+def login_uid_of(pid: int) -> int | None:
+    """Who has logged in and started a process, whoever it has become since. None without a login, without audit, and
+    when there is no such process."""
+    try:
+        number = int(Path(f"/proc/{pid}/loginuid").read_bytes())
     except (OSError, ValueError):
         return None
     return None if number == _NO_SESSION else number

@@ -43,6 +43,14 @@ class Paths:
         """The same of all hosts that share the folder: what runs on another has not ended with a crash of this one."""
         return self.state / "user-endpoints" / name
 
+    def orders(self, name: str) -> Path:
+        """The orders of admins that stay, for the profile with this name on this host."""
+        return self.orders_by_all(name) / self.host
+
+    def orders_by_all(self, name: str) -> Path:
+        """The same of all hosts that share the folder."""
+        return self.state / "admin-orders" / name
+
     @property
     def own_runs(self) -> Path:
         """Where without root the folder for this boot of this host is, unless a variable names another."""

@@ -52,6 +52,7 @@ def check_profile(paths: Paths, directory: Path) -> None:
         lambda: check_run(paths, directory.name),
         lambda: check_state(paths),
         lambda: check_all(paths.kept(directory.name)),
+        lambda: check_all(paths.orders(directory.name)),
         lambda: check(log.parent, _SYSTEM_LOG),
         lambda: check_file(log, _SYSTEM_LOG),
     )

@@ -36,7 +36,7 @@ MAPPING = "example_identity_mapping_config.json"
 OWNER = "owner_identity_mapping.json"
 REGISTERED = "endpoint.json"
 
-_TAKEN = frozenset({"environment", "accepted", "user-endpoints", "storage.db"})
+_TAKEN = frozenset({"environment", "accepted", "admin-orders", "user-endpoints", "storage.db"})
 """What may lie beside the profiles: variables for all commands, and without root the state of all endpoints."""
 OWN_VARIABLES = ("HOME", "USER", "LOGNAME", "SHELL", "PWD", "GLOBUS_COMPUTE_ENDPOINT_NAME")
 """Variables of a user endpoint that come from its account, or its name; a site's values for them do not count."""

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 
-def replace(path: Path, text: str, *, durable: bool = False) -> None:
-    """Writes `text` into a new file beside `path`, for its owner only (mode 0600), and renames that.
+def replace(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Writes `content` into a new file beside `path`, for its owner only (mode 0600), and renames that.
 
-    durable: the text is on the disk itself before the rename. The folder is the caller's to sync.
+    durable: the content is on the disk itself before the rename. The folder is the caller's to sync.
 
     Raises:
         OSError: it cannot be written; the old content stays, and no half that would keep room from others.
@@ -19,8 +19,8 @@ def replace(path: Path, text: str, *, durable: bool = False) -> None:
     try:
         beside.unlink(missing_ok=True)  # of a process that was killed
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             if durable:
                 file.flush()
                 os.fsync(descriptor)

@@ -31,6 +31,11 @@ class Refused(Exception):
         super().__init__(f"{stage}: {admin}")
         self.refusal = Refusal(stage, admin, user, ends_right)
 
+    @classmethod
+    def of(cls, refusal: Refusal) -> Refused:
+        """Ends a request by a refusal that is there already."""
+        return cls(refusal.stage, refusal.reason_for_admin, refusal.reason_for_user, ends_right=refusal.ends_right)
+
 
 UNEXPECTED = Refusal(
     "manager",

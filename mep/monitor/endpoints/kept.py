@@ -34,6 +34,7 @@ from mep.processes.process import Process
 from mep.processes.sealed_file import SealedFile
 from mep.profile import whole_file
 from mep.request.credentials import Credentials
+from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
@@ -56,12 +57,13 @@ _GARBAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSE
 
 @dataclass(frozen=True)
 class Kept:
-    """A user endpoint of an earlier manager. uid: of the account that it ran as."""
+    """A user endpoint of an earlier manager. uid: of the account that it ran as. refusal: as of a `UserEndpoint`."""
 
     command: StartEndpoint
     uid: int
     boot: str
     process: Process
+    refusal: Refusal | None = None
 
     def ask_to_stop(self) -> bool:
         """Whether it still runs, though it is no longer on record in /run; it has been asked to stop then, and its
@@ -218,4 +220,4 @@ def _read(path: Path) -> Kept | None:
     command = StartEndpoint(**record.texts_of_user(facts["command"]), credentials=credentials)
     if command.name != path.stem or not isinstance(facts["uid"], int):
         raise ValueError("not what was written")
-    return Kept(command, facts["uid"], str(facts["boot"]), Process(**facts["process"]))
+    return Kept(command, facts["uid"], str(facts["boot"]), Process(**facts["process"]), record.refusal(facts))

@@ -25,6 +25,7 @@ from mep.processes.sealed_file import SealedFile
 from mep.profile import whole_file
 from mep.request.account import Account, ShellFault
 from mep.request.credentials import Credentials
+from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 
 _FORMAT = 6
@@ -94,6 +95,7 @@ def load(folder: Path) -> UserEndpoint:
             functions=_maybe(str, facts.get("functions")),
             state=_state(facts),
             remembered_until=_of(float, facts["remembered_until"]),
+            refusal=refusal(facts),
             adopted=True,
         )
         endpoint.pipe, endpoint.audit = run_folder.reading_ends(folder)
@@ -175,9 +177,16 @@ def command(endpoint: UserEndpoint) -> dict[str, object]:
     """What is on record of its newest start command."""
     return {
         "command": {name: getattr(endpoint.command, name) for name in _COMMAND},
+        "refusal": None if endpoint.refusal is None else dataclasses.asdict(endpoint.refusal),
         "key": endpoint.command.credentials.key,
         "credentials": endpoint.command.credentials.file.read().decode(),
     }
+
+
+def refusal(facts: Mapping[str, Any]) -> Refusal | None:
+    """What its newest start command is told; None when it starts it again. Raises _GARBAGE."""
+    said = facts.get("refusal")  # a version of before has not written it, and passes it over
+    return None if said is None else Refusal(**said)
 
 
 def sealed(facts: Mapping[str, Any]) -> Credentials:

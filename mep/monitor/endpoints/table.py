@@ -36,7 +36,7 @@ from mep.profile import functions
 from mep.profile.config import ManagerConfig
 from mep.request.credentials import Credentials
 from mep.request.launch_plan import LaunchPlan
-from mep.request.refusal import Refused
+from mep.request.refusal import Refusal, Refused
 from mep.request.start_endpoint import StartEndpoint
 
 log = logging.getLogger(__name__)
@@ -161,6 +161,8 @@ class EndpointTable:
             log.warning("%s was started %s; stopping it", endpoint.name, why)
             endpoint.reason = f"the manager stopped it: it was started {why}"
             self._happens(endpoint, Event.STOP)
+        elif endpoint.refusal is not None:
+            self._happens(endpoint, Event.STOP)  # the manager before may have died while it told it why
 
     def _outdated(self, endpoint: UserEndpoint) -> str:
         """Why one that an earlier manager started may not go on; empty when it may."""
@@ -190,10 +192,11 @@ class EndpointTable:
         if endpoint is not None and endpoint.state is State.MISSED:
             self._happens(endpoint, Event.COMMAND)
 
-    async def refresh(self, command: StartEndpoint) -> UserEndpoint | None:
+    async def refresh(self, command: StartEndpoint, refusal: Refusal | None = None) -> UserEndpoint | None:
         """A start command for a user endpoint that runs: fresh credentials, and a memory of it. None: it does not run.
 
-        When nobody can seal them the old ones stay in force.
+        When nobody can seal them the old ones stay in force. refusal: what the command is told in the end, when that is
+        known already.
         """
         endpoint = self.get(command.name)
         if endpoint is None:
@@ -205,7 +208,7 @@ class EndpointTable:
             sealed = endpoint.command.credentials
         if self.get(command.name) is not endpoint:
             return None  # it has ended meanwhile
-        endpoint.command = dataclasses.replace(command, credentials=sealed)
+        endpoint.command, endpoint.refusal = dataclasses.replace(command, credentials=sealed), refusal
         self._happens(endpoint, Event.COMMAND)
         return endpoint
 
@@ -217,6 +220,11 @@ class EndpointTable:
         endpoint.ending = why
         self._happens(endpoint, Event.COMMAND)
         self._background.start(self._end(endpoint, why))
+
+    def kill(self, endpoint: UserEndpoint, refusal: Refusal) -> None:
+        """The same, and its newest command is told the refusal then: it does not start it again."""
+        endpoint.refusal = refusal
+        self.end(endpoint, f"{refusal.reason_for_user} (request {endpoint.command.request_id})")
 
     async def _end(self, endpoint: UserEndpoint, why: str) -> None:
         if self.get(endpoint.name) is not endpoint:
@@ -370,6 +378,7 @@ class EndpointTable:
         self._timers.drop(endpoint)
         run_folder.remove(endpoint.folder)
         self._tell_count()
+        endpoint.forgotten.set()
         if not self._endpoints:
             self._empty.set()
 

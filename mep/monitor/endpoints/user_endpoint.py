@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from mep.monitor.endpoints.credentials import CredentialFile
 from mep.monitor.endpoints.lifecycle import State
 from mep.processes.process import Process
 from mep.request.account import Account
+from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 
 
@@ -58,6 +60,8 @@ class UserEndpoint:
     figures: what it says of its tasks and engine, as it came. figures_at: when (monotonic seconds); figures_early: how
     often sooner than it may.
     ending: why the manager ends it, for its user, once it does.
+    refusal: what its newest command is told after its end, which would start it again otherwise; of one that is killed.
+    forgotten: set when it has ended, and the table has it no more.
     limits: the limits that it may meet. killed_for: why the manager kills it.
     adopted: an earlier manager started it, so nobody is told its exit status; its word `stopped` stands for it.
     exit: how it ended, once it has.
@@ -90,6 +94,8 @@ class UserEndpoint:
     figures_at: float = 0.0
     figures_early: int = 0
     ending: str = ""
+    refusal: Refusal | None = None
+    forgotten: asyncio.Event = field(default_factory=asyncio.Event)
     limits: Watched = field(default_factory=Watched)
     killed_for: str = ""
     adopted: bool = False

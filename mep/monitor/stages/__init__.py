@@ -17,6 +17,8 @@ FILES
   audit_budget.py       how much of the trail the tasks of one account may fill
   endpoint_events.py    what follows when a user endpoint starts, works or ends: audit, notices, revivals
   untold.py             answers that could not be told: told later
+  orders.py             what admins have ordered: who is drained, banned, killed
+  orders_file.py        what of it stays, on disk
   rights.py             ends what runs, and may not any more
   fair_queue.py         places for work that takes time, in turn
   keyed_lock.py         one request at a time for each user endpoint

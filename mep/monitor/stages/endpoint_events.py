@@ -17,6 +17,7 @@ from mep.monitor.endpoints.user_endpoint import ExitReport, UserEndpoint
 from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import Breaker
 from mep.monitor.stages.decisions import Decisions
+from mep.monitor.stages.orders import Orders
 from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 
@@ -48,6 +49,7 @@ class EndpointEvents:
         revive: Callable[[StartEndpoint], Coroutine[None, None, None]],
         tell: Callable[[Refusal, StartEndpoint], Coroutine[None, None, None]],
         kept: KeptEndpoints,
+        orders: Orders,
     ) -> None:
         self._decisions = decisions
         self._audit = audit
@@ -56,6 +58,7 @@ class EndpointEvents:
         self._revive = revive
         self._tell = tell
         self._kept = kept
+        self._orders = orders
         self._background = Background()
         self._closing = False
 
@@ -65,8 +68,13 @@ class EndpointEvents:
         self._decisions.note("adopted", endpoint.command.request_id, **endpoint.facts())
 
     async def held(self, endpoint: UserEndpoint) -> None:
-        """Its process exists, and waits. Raises Refused when that cannot be put on record, and must be."""
+        """Its process exists, and waits.
+
+        Raises:
+            Refused: that cannot be put on record, and must be; or an order of an admin has come meanwhile.
+        """
         await self._decisions.decide("starting", endpoint.command.request_id, **endpoint.facts(), scope=endpoint.scope)
+        self._orders.check_start(endpoint.command, endpoint.account)
 
     def checked_in(self, endpoint: UserEndpoint) -> None:
         """It has sent its first heartbeat."""
@@ -123,13 +131,17 @@ class EndpointEvents:
 
     def died(self, endpoint: UserEndpoint, report: ExitReport) -> None:
         """It has ended, and its user has to be told."""
-        if report.useless:
+        if report.useless and endpoint.refusal is None:
             self._breaker.died_early(endpoint.account.uid, report.ending)
-        self._refuse(_death(endpoint, report), endpoint.command)
+        self._refuse(endpoint.refusal or _death(endpoint, report), endpoint.command)
 
     def revive(self, endpoint: UserEndpoint) -> None:
-        """It has ended, and is to be started again by its newest command; by a manager that is closing, no more."""
+        """It has ended, and is to be started again by its newest command; not when it was killed, nor by a manager that
+        is closing."""
         command = endpoint.command
+        if endpoint.refusal is not None:
+            self._refuse(endpoint.refusal, command)
+            return
         if self._closing:
             self._refuse(_STOPPING, command)
             return

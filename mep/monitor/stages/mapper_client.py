@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -60,13 +61,20 @@ class Nobody:
 
 
 @dataclass(frozen=True)
+class Banned:
+    """The requester has a banned identity: its number among those that were named."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Failed:
     """There is no answer now."""
 
     why: str
 
 
-Decided: TypeAlias = "MappedIdentity | Nobody | Failed"
+Decided: TypeAlias = "MappedIdentity | Nobody | Banned | Failed"
 Said: TypeAlias = "Wanted | Decided"
 Place: TypeAlias = "Callable[[], AbstractAsyncContextManager[object]]"
 """A place for a request, which may have to be waited for."""
@@ -77,12 +85,13 @@ class _Request:
     """A request that is owed an answer.
 
     programs: how many it may want to be run. most: bytes of what one is to read: the records of the set, written anew.
-    directory_names: names may be as only directories have them. asked: it is the mapper's turn to speak. wanted:
-    somebody waits for it.
+    directory_names: names may be as only directories have them. banned: how many identities it may choose from.
+    asked: it is the mapper's turn to speak. wanted: somebody waits for it.
     """
 
-    def __init__(self, programs: int, identity_set: str, *, directory_names: bool) -> None:
+    def __init__(self, programs: int, banned: int, identity_set: str, *, directory_names: bool) -> None:
         self.programs = programs
+        self.banned = banned
         self.directory_names = directory_names
         self.most = 2 * len(identity_set) + 1024
         self.runs = 0
@@ -107,6 +116,7 @@ class MapperClient:
             FromMapper.RUN: _wanted,
             FromMapper.MAPPED: _mapped,
             FromMapper.NOBODY: lambda _request, body, _files: Nobody(read_text(body["why"])),
+            FromMapper.BANNED: lambda request, body, _files: _banned(request, body),
             FromMapper.FAILED: lambda _request, body, _files: Failed(read_text(body["why"])),
         }
 
@@ -128,10 +138,16 @@ class MapperClient:
         return client
 
     async def decide(
-        self, command: StartEndpoint, documents: MappingDocuments, run: RunProgram | None, place: Place
+        self,
+        command: StartEndpoint,
+        documents: MappingDocuments,
+        banned: Sequence[str],
+        run: RunProgram | None,
+        place: Place,
     ) -> Decided:
-        """Whom the request is mapped to. run: what runs mapping programs; without it none may be wanted. place: held
-        while it is the mapper's turn, and not while a program runs.
+        """Whom the request is mapped to. banned: identities that the requester may not have, ids and user names in
+        lower case. run: what runs mapping programs; without it none may be wanted. place: held while it is the mapper's
+        turn, and not while a program runs.
 
         Raises:
             Lost: the mapper says nothing any more.
@@ -139,11 +155,11 @@ class MapperClient:
         """
         number, programs = next(self._numbers), len(documents.programs) if run is not None else 0
         self._owed[number] = request = _Request(
-            programs, command.identity_set, directory_names=documents.directory_names
+            programs, len(banned), command.identity_set, directory_names=documents.directory_names
         )
         try:
             async with place():
-                self._ask(number, command, documents, programs=run is not None)
+                self._ask(number, command, documents, banned, programs=run is not None)
                 said = await self._answer(request)
             while isinstance(said, Wanted):
                 assert run is not None
@@ -172,13 +188,21 @@ class MapperClient:
         self.give_up("it was stopped")
         await self.process.end()
 
-    def _ask(self, number: int, command: StartEndpoint, documents: MappingDocuments, *, programs: bool) -> None:
+    def _ask(
+        self,
+        number: int,
+        command: StartEndpoint,
+        documents: MappingDocuments,
+        banned: Sequence[str],
+        *,
+        programs: bool,
+    ) -> None:
         self._require()
-        file, theirs = SealedFile.of(command.identity_set.encode()), self._give(documents)
-        requester = command.requester[:MOST_REQUESTER]
+        files = [SealedFile.of(text.encode()) for text in (command.identity_set, json.dumps(banned))]
+        theirs, requester = self._give(documents), command.requester[:MOST_REQUESTER]
         self._owed[number].asked = True
         how = {"programs": programs, "directory_names": documents.directory_names}
-        self._tell(ToMapper.MAP, number, file, documents=theirs, requester=requester, **how)
+        self._tell(ToMapper.MAP, number, *files, documents=theirs, requester=requester, **how)
 
     def _give(self, documents: MappingDocuments) -> int:
         """The number of the documents, which the mapper has from now on. Both sides keep the newest KEPT."""
@@ -193,11 +217,11 @@ class MapperClient:
 
     def _tell_outcome(self, number: int, output: bytes, why: str | None) -> None:
         self._require()
-        file = SealedFile.of(output) if why is None else None
+        files = [SealedFile.of(output)] if why is None else []
         request = self._owed[number]
         request.asked, request.answer = True, asyncio.get_running_loop().create_future()
-        if file is not None:
-            self._tell(ToMapper.RAN, number, file)
+        if files:
+            self._tell(ToMapper.RAN, number, *files)
         else:
             self._tell(ToMapper.NOT_RAN, number, why=cut(str(why)))
 
@@ -226,8 +250,8 @@ class MapperClient:
         if self.lost is not None:
             raise Lost(self.lost)
 
-    def _tell(self, kind: ToMapper, number: int, file: SealedFile | None = None, **body: object) -> None:
-        self._channel.send(kind, number, files=[] if file is None else [file], **body)
+    def _tell(self, kind: ToMapper, number: int, *files: SealedFile, **body: object) -> None:
+        self._channel.send(kind, number, files=files, **body)
 
     def _take(self, kind: int, number: int, body: Mapping[str, Any], files: Files) -> None:
         if kind == FromMapper.READY and not self._ready.done():
@@ -256,6 +280,13 @@ async def _outcome(run: RunProgram, wanted: Wanted) -> tuple[bytes, str | None]:
 
 def _mapped(request: _Request, _body: Mapping[str, Any], files: Files) -> MappedIdentity:
     return read_mapped(files[0].read(), directory_names=request.directory_names)
+
+
+def _banned(request: _Request, body: Mapping[str, Any]) -> Banned:
+    number = body["banned"]
+    if type(number) is not int or not 0 <= number < request.banned:
+        raise ValueError("none of the banned identities")
+    return Banned(number)
 
 
 def _wanted(request: _Request, body: Mapping[str, Any], files: Files) -> Wanted:

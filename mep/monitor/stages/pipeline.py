@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar, cast
 
 from mep.monitor.endpoints.credentials import NotSealed, Sealer
@@ -24,6 +24,7 @@ from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.fair_queue import MOST_WAITING, FairQueue, TooManyWait, WaitedTooLong
 from mep.monitor.stages.keyed_lock import KeyedLock
 from mep.monitor.stages.name_service import NameService
+from mep.monitor.stages.orders import STAGE, Orders
 from mep.monitor.stages.quota import Quota
 from mep.monitor.stages.renderer import Renderer
 from mep.monitor.stages.rights import Rights
@@ -53,8 +54,10 @@ PAUSE = 2.0
 class Mapper(Protocol):
     """Who maps identities: `identification`."""
 
-    async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
-        """Maps the requester. Raises Refused."""
+    async def identify(
+        self, command: StartEndpoint, documents: MappingDocuments, banned: Mapping[str, Refusal]
+    ) -> MappedIdentity:
+        """Maps the requester, who has none of the banned identities. Raises Refused."""
 
 
 class Pipeline:
@@ -73,6 +76,7 @@ class Pipeline:
         table: EndpointTable,
         rights: Rights,
         kept: KeptEndpoints,
+        orders: Orders,
     ) -> None:
         self._profile = profile
         self._mapper = mapper
@@ -85,6 +89,7 @@ class Pipeline:
         self._table = table
         self._rights = rights
         self._kept = kept
+        self._orders = orders
         self._untold = Untold(self._tell_again)
         self.quota = Quota()
         self._lock = KeyedLock()
@@ -144,7 +149,7 @@ class Pipeline:
         command = kept.command
         still_runs = kept.ask_to_stop()
         self._decisions.note("recovering", command.request_id, endpoint=command.name, uid=kept.uid, running=still_runs)
-        await self._bring_to_end(command, earlier_uid=kept.uid)
+        await self._bring_to_end(command, kept.refusal, earlier_uid=kept.uid)
 
     async def _bring_to_end(
         self, command: StartEndpoint, refusal: Refusal | None = None, earlier_uid: int | None = None
@@ -155,6 +160,10 @@ class Pipeline:
 
         The lock is held until a refusal has been told: nobody starts meanwhile what it would fail.
         """
+        with self._orders.under_way(command):
+            await self._bring_in_turn(command, refusal, earlier_uid)
+
+    async def _bring_in_turn(self, command: StartEndpoint, refusal: Refusal | None, earlier_uid: int | None) -> None:
         async with self._lock.hold(command.name) as held:
             if not held:
                 self._decisions.note("superseded", command.request_id, **_facts(command))
@@ -193,7 +202,8 @@ class Pipeline:
         await self._decisions.refuse(refusal, command.request_id, None, **_facts(command), pid=running.pid)
         if running.command.requester != command.requester:
             return
-        refreshed = await self._table.refresh(command)
+        killed = refusal == running.refusal  # by one order; the command came before it
+        refreshed = await self._table.refresh(command, refusal if killed else None)
         if refreshed is None:  # it has ended meanwhile
             await self._refuse(refusal, command, **_facts(command))
             return
@@ -226,12 +236,14 @@ class Pipeline:
 
     def _of_the_same(self, endpoint: UserEndpoint, refusal: Refusal) -> list[UserEndpoint]:
         """Finds whom else a lost right concerns: the requester's, or the account's."""
+        if refusal.stage == STAGE:
+            return [endpoint]  # the others were looked at when the order came
         if refusal.stage == "identity":
             return [other for other in self._table if other.command.requester == endpoint.command.requester]
         return [other for other in self._table if other.account.uid == endpoint.account.uid]
 
     async def _start(self, start: StartEndpoint, earlier_uid: int | None) -> None:
-        profile = self._profile()
+        profile, banned = self._profile(), self._orders.banned_identities()
         deadline = asyncio.get_running_loop().time() + profile.config.start_patience
         identity, owner = await self._who_surely(profile, start, deadline)
         if earlier_uid not in (None, owner.uid):
@@ -250,12 +262,14 @@ class Pipeline:
             rule=identity.rule,
             mapping=profile.mapping.digest[:12],
         )
+        self._orders.check(start, owner)
         running = await self._table.refresh(start)  # only now: it may have ended while all that was waited for
         if running is not None:
             self._kept.keep(running)
             self._decisions.note("refreshed", start.request_id, **_facts(start), pid=running.pid)
             return
-        endpoint = await self._launch(profile, start, identity, owner, deadline)
+        endpoint = await self._launch(profile, start, identity, owner, banned, deadline)
+        self._obey(endpoint, banned)
         self._kept.keep(endpoint)
         self._decisions.note(
             "started",
@@ -266,6 +280,16 @@ class Pipeline:
             rule=identity.rule,
             scope=endpoint.scope,
         )
+
+    def _obey(self, endpoint: UserEndpoint, banned: Mapping[str, Refusal]) -> None:
+        """Ends a new one if an order to that came while its program was being executed."""
+        try:
+            self._orders.check(endpoint.command, endpoint.account)
+        except Refused as e:
+            self._decisions.note("killed", endpoint.command.request_id, **endpoint.facts(), **_why(e.refusal))
+            self._table.kill(endpoint, e.refusal)
+        if self._orders.banned_identities() != banned:
+            self._rights.review()
 
     async def _who_surely(
         self, profile: Profile, start: StartEndpoint, deadline: float
@@ -292,7 +316,7 @@ class Pipeline:
 
     async def _who(self, profile: Profile, start: StartEndpoint, deadline: float) -> tuple[MappedIdentity, Account]:
         """Asks mapping, the name service when the requester's turn has come, and the policy."""
-        identity = await self._mapper.identify(start, profile.documents)
+        identity = await self._mapper.identify(start, profile.documents, self._orders.banned_identities())
         policy = profile.config.accounts
         try:
             async with self._turns.place(start.requester, deadline):
@@ -332,9 +356,19 @@ class Pipeline:
         return bool(others) and not any(known)
 
     async def _launch(
-        self, profile: Profile, start: StartEndpoint, identity: MappedIdentity, owner: Account, deadline: float
+        self,
+        profile: Profile,
+        start: StartEndpoint,
+        identity: MappedIdentity,
+        owner: Account,
+        banned: Mapping[str, Refusal],
+        deadline: float,
     ) -> UserEndpoint:
-        """A new user endpoint, when its turn has come, unless its user has enough of them or has to wait longer."""
+        """A new user endpoint, when its turn has come, unless its user has enough of them or has to wait longer.
+
+        banned: the identities that the requester is known to have none of.
+        """
+        await self._orders.drain_over(start.requester, deadline)
         self._budget.check(owner.uid)
         self._breaker.check(owner.uid)
         try:
@@ -342,6 +376,9 @@ class Pipeline:
             with self.quota.start(start.name, owner.uid, profile.config.limits, uids, deadline) as turn:
                 rendered = await self._renderer.render(profile, start, identity, owner)
                 async with self._opened(start) as opened, turn() as place:
+                    if (now := self._orders.banned_identities()) != banned:  # while it waited
+                        await self._mapper.identify(start, profile.documents, now)
+                    self._orders.check_start(start, owner)
                     self._decided()
                     planned = plan.make(profile, opened, identity, owner, rendered)
                     return await self._table.launch(planned, opened, place)
@@ -375,6 +412,10 @@ async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
         if isinstance(answer, BaseException):
             raise answer
     return cast(tuple[A, B], (one, other))
+
+
+def _why(refusal: Refusal) -> dict[str, object]:
+    return {"stage": refusal.stage, "reason": refusal.reason_for_admin}
 
 
 def _facts(command: StartEndpoint) -> dict[str, object]:

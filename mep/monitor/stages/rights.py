@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from mep.monitor.endpoints import lifecycle
@@ -21,6 +21,7 @@ from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.monitor.stages import admission
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.name_service import NameService
+from mep.monitor.stages.orders import STAGE, Orders
 from mep.profile.mapping_documents import MappingDocuments
 from mep.profile.profile import Profile
 from mep.request.mapped_identity import MappedIdentity
@@ -36,7 +37,9 @@ AT_ONCE = 16
 class DocumentMapper(Protocol):
     """Who maps identities by documents alone: `identification`."""
 
-    async def identify_without_programs(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+    async def identify_without_programs(
+        self, command: StartEndpoint, documents: MappingDocuments, banned: Mapping[str, Refusal]
+    ) -> MappedIdentity:
         """Maps the requester. Raises Refused; without `ends_right` when a mapping program would have to say."""
 
 
@@ -50,12 +53,14 @@ class Rights:
         name_service: NameService,
         decisions: Decisions,
         table: EndpointTable,
+        orders: Orders,
     ) -> None:
         self._profile = profile
         self._mapper = mapper
         self._name_service = name_service
         self._decisions = decisions
         self._table = table
+        self._orders = orders
         self._reviewing: asyncio.Task[None] | None = None
         self._grace: dict[int, asyncio.TimerHandle] = {}
         """By the identity of the object: a successor has the same name. Each handle holds its object."""
@@ -70,7 +75,8 @@ class Rights:
         """Ends a user endpoint that may not run any more, after the grace that the profile gives."""
         if endpoint.ending or endpoint.state in lifecycle.ASKED_TO_STOP or id(endpoint) in self._grace:
             return
-        grace = self._profile().config.accounts.withdrawal_grace
+        ordered = refusal.stage == STAGE  # by an admin, who wants it now
+        grace = 0 if ordered else self._profile().config.accounts.withdrawal_grace
         command = endpoint.command
         self._decisions.note(
             "withdrawn",
@@ -141,7 +147,8 @@ class Rights:
     ) -> Refusal | None:
         """Finds out why the user endpoint may not run any more, if documents and policy say so for sure."""
         try:
-            identity = await self._mapper.identify_without_programs(endpoint.command, profile.documents)
+            banned = self._orders.banned_identities()
+            identity = await self._mapper.identify_without_programs(endpoint.command, profile.documents, banned)
             if identity.username != endpoint.account.name:
                 return admission.mapped_elsewhere(endpoint.name, endpoint.account.name, identity.username).refusal
         except Refused as e:
@@ -149,6 +156,7 @@ class Rights:
                 return e.refusal
         try:
             admission.admit(endpoint.account, profile.config.accounts, ids)
+            self._orders.check(endpoint.command, endpoint.account)
         except Refused as e:
             if e.refusal.ends_right:
                 return e.refusal

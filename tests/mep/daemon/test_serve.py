@@ -33,7 +33,7 @@ def handed(profile: Profile, tmp_path: Path) -> Handed:
         profile=profile,
         refused="",
         endpoint_id=MANAGER,
-        folders=Folders(tmp_path / "run", tmp_path / "kept", tmp_path / "state"),
+        folders=Folders(tmp_path / "run", tmp_path / "kept", tmp_path / "orders", tmp_path / "state"),
         accounts=helper_account.find(ManagerConfig()),
         readers=None,
         log=LogTo(tmp_path / "log", 1 << 20, 1, False, "text", False),

@@ -20,6 +20,7 @@ from mep.profile.profile import Profile
 from mep.reader import files, loader
 from mep.request.account import Account
 from mep.request.mapped_identity import MappedIdentity
+from tests.mep.credentials import StubSealer
 from tests.mep.monitor.endpoints.neighbours import Earlier
 from tests.mep.monitor.stubs import StubMapper, StubNameService, StubNotices, StubRenderer
 
@@ -35,6 +36,14 @@ class StubReader:
 
     def keep(self, profile: Profile) -> None:
         pass
+
+
+class StubPasswords(StubNotices, StubSealer):
+    """Both of the worker's parts."""
+
+    def __init__(self) -> None:
+        StubNotices.__init__(self)
+        StubSealer.__init__(self)
 
 
 class StubWorker:
@@ -81,12 +90,12 @@ class Site:
     def __init__(self, folder: Path, profile: Profile, identity: MappedIdentity, account: Account) -> None:
         self.run_directory = folder / "run"
         self.run_directory.mkdir()
-        self.kept = folder / "kept"
+        self.kept, self.orders = folder / "kept", folder / "orders"
         self.status = self.run_directory / "status"
         self._audit = folder / "audit.log"
         self.profile = self.with_config(profile, audit_log_path=self._audit)
         self.names, self.renderer = StubNameService({account.name: account}), StubRenderer()
-        self.notices = StubNotices()
+        self.notices = StubPasswords()
         self.worker = StubWorker()
         self.earlier = Earlier(self.run_directory, account)
         self._identity = identity
@@ -100,7 +109,8 @@ class Site:
         parts: Any = (self.names, StubMapper(self._identity), self.renderer, self.notices, StubReader())
 
         async def serve() -> None:
-            manager = Manager(self.profile, "an-endpoint-id", self.run_directory, self.kept, Neighbours(*parts))
+            folders = self.run_directory, self.kept, self.orders
+            manager = Manager(self.profile, "an-endpoint-id", *folders, Neighbours(*parts))
             serving = asyncio.ensure_future(manager.serve(self.worker))
             telling = asyncio.ensure_future(story(manager))
             await asyncio.wait([serving, telling], return_when=asyncio.FIRST_COMPLETED)

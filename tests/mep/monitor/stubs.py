@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from identity.runner import MapperError
-from mep.mapper.mapping import IdentityMapper, mapped
+from mep.mapper.mapping import IdentityMapper, first_banned, mapped
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.sealed_file import SealedFile
 from mep.profile.mapping_documents import MappingDocuments
@@ -16,7 +16,7 @@ from mep.request import mapped_identity
 from mep.request.account import Account
 from mep.request.credentials import Credentials
 from mep.request.mapped_identity import MappedIdentity
-from mep.request.refusal import Refused
+from mep.request.refusal import Refusal, Refused
 from mep.request.rendered_config import RenderedConfig
 from mep.request.start_endpoint import StartEndpoint
 
@@ -35,7 +35,9 @@ class StubMapper:
     async def stop(self) -> None:
         pass
 
-    async def identify(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+    async def identify(
+        self, command: StartEndpoint, documents: MappingDocuments, banned: Mapping[str, Refusal]
+    ) -> MappedIdentity:
         self.asked.append(command.request_id)
         if self.waits is not None:
             await self.waits.wait()
@@ -43,14 +45,21 @@ class StubMapper:
             raise self.answer
         return self.answer
 
-    async def identify_without_programs(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
-        return await self.identify(command, documents)
+    async def identify_without_programs(
+        self, command: StartEndpoint, documents: MappingDocuments, banned: Mapping[str, Refusal]
+    ) -> MappedIdentity:
+        return await self.identify(command, documents, banned)
 
 
 class MapperHere:
     """Decides by documents alone, as the mapper does, without its process."""
 
-    async def identify_without_programs(self, command: StartEndpoint, documents: MappingDocuments) -> MappedIdentity:
+    async def identify_without_programs(
+        self, command: StartEndpoint, documents: MappingDocuments, banned: Mapping[str, Refusal]
+    ) -> MappedIdentity:
+        names = tuple(banned)
+        if (number := first_banned(command.identity_set, names)) is not None:
+            raise Refused.of(banned[names[number]])
         mapper = IdentityMapper(documents.text, str(documents.path), command.endpoint_id)
         try:
             decision = await mapper.decide(command.identity_set, command.requester, None)

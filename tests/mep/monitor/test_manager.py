@@ -16,6 +16,7 @@ from mep.cli import asking
 from mep.monitor.endpoints import record
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.manager import Manager
+from mep.monitor.status_socket import StatusSocket
 from mep.processes.status_protocol import MOST_FACTS
 from mep.reader import loader
 from mep.request.account import Account

@@ -111,4 +111,4 @@ def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
         each.chmod(0o1777)
     with pytest.raises(ConfigError) as caught:
         places.check_profile(Paths(folder, state, run, log), folder / "prod")
-    assert len(str(caught.value).splitlines()) == 3 + 1, "the log's own folder would be made in an open one; kept, too"
+    assert len(str(caught.value).splitlines()) == 3 + 2, "the log's own folder, kept, orders"

@@ -21,6 +21,7 @@ from mep.monitor.endpoints.record import RecordError
 from mep.monitor.endpoints.user_endpoint import UserEndpoint
 from mep.processes.process import Process
 from mep.request.account import Account
+from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.credentials import facts as facts_of
 from tests.mep.credentials import inside, plain, seal, with_sealed
@@ -71,9 +72,10 @@ def test_what_is_saved_is_loaded(endpoint: UserEndpoint) -> None:
     endpoint.scope = "mep-prod-uep.scope"
     endpoint.audit_session = 4711
     endpoint.worked = True
+    endpoint.refusal = Refusal("orders", "killed by uid 0", "The administrators have ended it.")
     record.save(endpoint)
     found = loaded(endpoint.folder)
-    unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said", "exit"}
+    unsaved = {"pidfd", "pipe", "audit", "adopted", "checked_in_after", "said", "exit", "forgotten"}
     for field in dataclasses.fields(UserEndpoint):
         if field.name == "command":
             assert facts_of(found.command) == facts_of(endpoint.command)

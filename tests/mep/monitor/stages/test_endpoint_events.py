@@ -19,6 +19,7 @@ from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.endpoint_events import EndpointEvents
+from mep.monitor.stages.orders import Orders
 from mep.processes.process import Process
 from mep.profile.sections.limits import Limits
 from mep.request.account import Account
@@ -49,9 +50,10 @@ class Parts:
         self.kept = StubKept()
         self.revived: list[StartEndpoint] = []
         self.decisions = Decisions(self.audit, self.notices, lambda: "in force")
+        self.orders = Orders(folder / "orders", lambda: None)
         kept: Any = self.kept
         self.events = EndpointEvents(
-            self.decisions, self.audit, self.budget, self.breaker, self._revive, self._tell, kept
+            self.decisions, self.audit, self.budget, self.breaker, self._revive, self._tell, kept, self.orders
         )
 
     async def _revive(self, command: StartEndpoint) -> None:

@@ -24,6 +24,7 @@ from mep.monitor.stages.fair_queue import MOST_WAITING
 from mep.monitor.stages.identification import SHARE, Identification
 from mep.monitor.stages.mapper_client import MapperClient
 from mep.monitor.stages.mapping_programs import MappingPrograms
+from mep.monitor.stages.orders_file import MOST
 from mep.processes.channel import HEADER
 from mep.processes.helper import HelperUnavailable
 from mep.processes.mapper_protocol import FromMapper, ToMapper
@@ -146,6 +147,34 @@ def test_nobody_is_refused_and_told_which_identity_it_was() -> None:
         assert told.ends_right
         assert ALICE in told.reason_for_admin and "no mapping gives an account" in told.reason_for_admin
         assert "alice@example.org is not mapped" in told.reason_for_user
+
+    run(story)
+
+
+LINKED = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.mark.parametrize("banned", ["alice@example.org", ALICE, LINKED, "private@example.org"])
+def test_who_has_a_banned_identity_linked_is_kept_out(banned: str) -> None:
+    """Whichever of them asks, whatever account it gives; also where who runs is looked at."""
+    both = json.dumps([record(ALICE, "alice@example.org"), record(LINKED, "Private@Example.org")])
+    refusals = {
+        "another@example.org": Refusal("orders", "the wrong one", "The wrong one."),
+        banned: Refusal("orders", "banned", "Banned.", ends_right=True),
+    }
+
+    async def story(asked: Identification) -> None:
+        for requester in (ALICE, LINKED):
+            asks = dataclasses.replace(command(requester), identity_set=both)
+            for ask in (asked.identify, asked.identify_without_programs):
+                with pytest.raises(Refused) as caught:
+                    await ask(asks, of(expression()), refusals)
+                assert caught.value.refusal == refusals[banned]
+        with pytest.raises(Refused, match="identity"):  # as without a ban
+            await asked.identify(dataclasses.replace(command(), identity_set="[5]"), of(BOBS), refusals)
+        assert (await asked.identify(command(BOB, "bob"), of(expression()), refusals)).username == "bob"
+        many = {f"{'x' * 120}{number}@y": refusals[banned] for number in range(MOST)}
+        assert (await asked.identify(command(), of(expression()), many)).username == "alice"
 
     run(story)
 
@@ -494,6 +523,7 @@ RUN = FromMapper.RUN
     "message",
     [
         *[(FromMapper.MAPPED, b"{}", [mapped_file(username=n)]) for n in ("root", "", "../x", "a b", "A", 5, None)],
+        *[(FromMapper.BANNED, b'{"banned": %s}' % odd, []) for odd in (b"0", b"-1", b"true", b'"alice"', b"null")],
         (FromMapper.MAPPED, b"{}", [mapped_file(identity="alice")]),
         (FromMapper.MAPPED, b"{}", [mapped_file(rule=5)]),
         *[(FromMapper.MAPPED, b"{}", [mapped_file(candidates=odd)]) for odd in (5, [5], [[5]], [[{"x": []}]])],

@@ -24,8 +24,11 @@ from mep.monitor.stages.audit_budget import AuditBudget
 from mep.monitor.stages.breaker import FREE_FAILURES, Breaker
 from mep.monitor.stages.decisions import Decisions
 from mep.monitor.stages.fair_queue import MOST_WAITING
+from mep.monitor.stages.orders import Kill, Orders, ended_by
+from mep.monitor.stages.orders_file import Order
 from mep.monitor.stages.pipeline import AGREEING, SHARE, Pipeline
 from mep.monitor.stages.rights import Rights
+from mep.processes.control_protocol import Kind
 from mep.processes.process import Process
 from mep.profile.profile import Profile
 from mep.profile.sections.limits import Limits
@@ -61,16 +64,20 @@ class StubTable:
     def command_came(self, name: str) -> None:
         self.calls.append(("command came", name))
 
-    async def refresh(self, command: StartEndpoint) -> UserEndpoint | None:
+    async def refresh(self, command: StartEndpoint, refusal: Refusal | None = None) -> UserEndpoint | None:
         endpoint = self.get(command.name)
         if endpoint is not None:
-            endpoint.command = command
+            endpoint.command, endpoint.refusal = command, refusal
             self.calls.append(("refresh", command.request_id))
         return endpoint
 
     def end(self, endpoint: UserEndpoint, why: str) -> None:
         self.calls.append(("end", endpoint.name))
         endpoint.state = State.STOPPING_ASKED
+
+    def kill(self, endpoint: UserEndpoint, refusal: Refusal) -> None:
+        self.calls.append(("kill", endpoint.name))
+        endpoint.refusal = refusal
 
     async def launch(self, plan: LaunchPlan, command: StartEndpoint, place: object) -> UserEndpoint:
         self.calls.append(("launch", command.request_id))
@@ -105,9 +112,10 @@ class Site:
         self.sealer = StubSealer()
         helpers: Any = (self.mapper, self.names, self.renderer, self.sealer)
         parts: Any = (*helpers, decisions, self.budget, self.breaker, self.table)
-        rights: Any = (self.mapper, self.names, decisions, self.table)
+        self.orders = Orders(folder / "orders", lambda: None)
+        rights: Any = (self.mapper, self.names, decisions, self.table, self.orders)
         kept: Any = self.kept
-        self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights), kept)
+        self.pipeline = Pipeline(lambda: self.profile, *parts, Rights(lambda: self.profile, *rights), kept, self.orders)
 
     def trail(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
@@ -325,7 +333,7 @@ def test_who_floods_is_refused_and_nobody_else_notices(
     """One account, whose look-up or home hangs, has more commands than the broker sends ahead; another one comes."""
     bob, hangs = Account("bob", 54322, 54322, "", "/home/bob", "/bin/sh", (54322,)), asyncio.Event()
 
-    async def identify(command: StartEndpoint, documents: object) -> MappedIdentity:
+    async def identify(command: StartEndpoint, *_: object) -> MappedIdentity:
         assert isinstance(site.mapper.answer, MappedIdentity)
         return dataclasses.replace(site.mapper.answer, username="bob" if command.requester == "bob" else "alice")
 
@@ -800,3 +808,112 @@ def test_who_has_filled_the_trail_with_tasks_starts_nothing_more(
     assert "limits.audit_mib_per_hour_per_user" in refused["reason"]
     assert "1 MiB" in site.notices.sent[0][1]
     assert ("launch", "r1") not in site.table.calls
+
+
+KILL = Kill(Kind.KILL_OF, "alice", ended_by("mining", "uid 0"))
+
+
+def ban(target: str, kind: Kind = Kind.BAN) -> Order:
+    return Order(kind, target, "mining", 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda orders: orders.kill(KILL),
+        lambda orders: orders.give(ban("alice")),
+        lambda orders: orders.give(dataclasses.replace(ban(""), kind=Kind.DRAIN)),
+    ],
+)
+@pytest.mark.parametrize("where", ["mapping", "rendering", "the gate", "exec"])
+def test_an_order_is_in_force_wherever_a_start_is(
+    site: Site, command: StartEndpoint, alice: Account, where: str, give: Callable[[Orders], object]
+) -> None:
+    """What has passed the gate when a drain comes is one that runs, and goes on."""
+    places: dict[str, tuple[Any, str]] = {"mapping": (site.mapper, "identify"), "rendering": (site.renderer, "render")}
+    parts, name = places.get(where, (site.table, "launch"))
+    real, drains = getattr(parts, name), False
+
+    async def meanwhile(*arguments: Any) -> Any:
+        nonlocal drains
+        done = await real(*arguments) if where == "exec" else None
+        give(site.orders)
+        drains = site.orders.facts()["drain"] is not None
+        if where == "the gate":  # which `endpoint_events` asks there
+            site.orders.check_start(command, alice)
+        return done or await real(*arguments)
+
+    setattr(parts, name, meanwhile)
+
+    async def story() -> None:
+        await site.orders.load()
+        await site.pipeline.handle(command)
+        if where != "exec":
+            ((_, text),) = site.notices.sent
+            assert "mining" in text and site.events()[-1] == "refused"
+        elif not drains:
+            assert site.events() == ["received", "mapped", "killed", "started"]
+            assert site.table.calls[-1] == ("kill", command.name)
+        else:
+            assert site.events()[-1] == "started" and site.notices.sent == []
+        setattr(parts, name, real)
+        site.notices.sent.clear()
+        await site.pipeline.handle(numbered(command, 2, "another"))
+        assert bool(site.notices.sent) is bool(site.orders.line()), "a kill is for what came before it"
+
+    run(story)
+
+
+def test_what_runs_of_who_is_banned_is_refreshed_and_a_kill_in_the_midst_stays(
+    site: Site, command: StartEndpoint
+) -> None:
+    async def story() -> None:
+        await site.orders.load()
+        await site.pipeline.handle(command)
+        running = site.table.endpoints[command.name]
+        site.orders.give(ban("alice"))
+        await site.pipeline.handle(numbered(command, 2))
+        assert site.table.calls[-1] == ("refresh", "r2") and site.notices.sent == []
+        site.orders.take_back("alice")
+        site.mapper.waits = asyncio.Event()
+        under_way = asyncio.ensure_future(site.pipeline.handle(numbered(command, 3)))
+        while "r3" not in site.mapper.asked:
+            await asyncio.sleep(0)
+        site.orders.kill(KILL)
+        site.table.kill(running, KILL.refusal)
+        site.mapper.waits.set()
+        await under_way
+        assert running.command.request_id == "r3" and running.refusal == KILL.refusal
+        await site.pipeline.handle(numbered(command, 4))
+        assert running.command.request_id == "r4" and running.refusal is None, "it is started anew"
+
+    run(story)
+
+
+def test_who_waits_while_another_identity_of_hers_is_banned(site: Site, command: StartEndpoint) -> None:
+    """The mapper is asked once more, with the new ban."""
+    identify, banned_then = site.mapper.identify, list[object]()
+
+    async def asked(start: StartEndpoint, documents: Any, banned: Any) -> MappedIdentity:
+        banned_then.append(list(banned))
+        if banned:
+            raise Refused.of(next(iter(banned.values())))
+        return await identify(start, documents, banned)
+
+    site.mapper.identify = asked  # type: ignore[method-assign]
+    render = site.renderer.render
+
+    async def meanwhile(*arguments: Any) -> Any:
+        site.orders.give(ban("linked@example.org"))
+        return await render(*arguments)
+
+    site.renderer.render = meanwhile  # type: ignore[method-assign]
+
+    async def story() -> None:
+        await site.orders.load()
+        await site.pipeline.handle(command)
+
+    run(story)
+    assert banned_then == [[], ["linked@example.org"]] and site.table.plans == []
+    ((_, text),) = site.notices.sent
+    assert "may not use" in text

@@ -15,6 +15,7 @@ import pytest
 from mep.monitor.audit import AuditTrail
 from mep.monitor.endpoints.lifecycle import State
 from mep.monitor.stages.decisions import Decisions
+from mep.monitor.stages.orders import Orders
 from mep.monitor.stages.rights import Rights
 from mep.profile.profile import Profile
 from mep.reader import loader
@@ -48,7 +49,8 @@ class Site:
         self.audit = AuditTrail(self.path)
         decisions = Decisions(self.audit, StubNotices(), lambda: "in force")
         self.mapper: Any = MapperHere()
-        others: Any = (self.names, decisions, self)
+        self.orders = Orders(folder / "orders", lambda: None)
+        others: Any = (self.names, decisions, self, self.orders)
         self.rights = Rights(lambda: self.profile, self.mapper, *others)
         self.others: list[Any] = []
         self.map("(.*)@example\\.org")
@@ -208,7 +210,7 @@ class SlowMapper:
         self._waiting: list[asyncio.Event] = []
         self.most = 0
 
-    async def identify_without_programs(self, command: StartEndpoint, documents: Any) -> Any:
+    async def identify_without_programs(self, command: StartEndpoint, documents: Any, banned: Any) -> Any:
         mine = asyncio.Event()
         self._waiting.append(mine)
         self.most = max(self.most, len(self._waiting))
@@ -220,7 +222,7 @@ class SlowMapper:
             raise Refused("identity", "the mapper was lost", "Try again later.")
         if number % 7 == 2:
             raise RuntimeError("a fault")
-        return await self._mapper.identify_without_programs(command, documents)
+        return await self._mapper.identify_without_programs(command, documents, banned)
 
 
 def test_many_are_looked_at_side_by_side_and_an_answer_that_is_lost_ends_nobody(site: Site) -> None:
