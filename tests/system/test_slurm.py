@@ -24,6 +24,7 @@ from lab.manager import ManagerProcess
 from lab.process import signal_ours
 from lab.slurm import SlurmNode
 from lab.waiting import until
+from mep.cli import asking
 from tests.conftest import need
 from uep.engines.base import EngineContext
 from uep.engines.registry import make_engine
@@ -293,6 +294,52 @@ def test_a_user_endpoint_that_is_killed_keeps_no_job(
         assert not said.done(), said.result()
         signal_ours(site.audit("started")[-1]["pid"], signal.SIGKILL)
         assert "SIGKILL" in said.result()[0]["error"]
+    until(lambda: not jobs_of(node, bob), "its job to end")
+
+
+def test_an_order_to_kill_ends_the_batch_jobs(
+    call: Any, node: SlurmNode, site: ManagerProcess, people: dict[str, LocalAccount]
+) -> None:
+    """In good order, so also a job that waits in the queue; the command comes back when it is done."""
+    bob = people["bob"]
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(call, "bob", WAIT, SOFT=61)
+        until(lambda: said.done() or (bob.home / "seen").exists(), "the task to run", patience=180)
+        assert not said.done(), said.result()
+        assert jobs_of(node, bob)
+        done = site.run("kill", site.name, "--user", bob.name, "--reason", "the node is needed")
+        assert done.returncode == 0, done.stderr
+        until(lambda: not jobs_of(node, bob), "its job to end", patience=20)
+        assert "the node is needed" in said.result()[0]["error"]
+        waits = pool.submit(call, "bob", FACTS, SCHEDULER_OPTIONS="#SBATCH --hold")
+        until(lambda: waits.done() or jobs_of(node, bob), "a job in the queue", patience=180)
+        assert site.run("kill", site.name, "--all").returncode == 0
+        until(lambda: not jobs_of(node, bob), "its job to be cancelled", patience=20)
+        assert "The administrators" in waits.result()[0]["error"]
+
+
+def said_jobs(site: ManagerProcess) -> list[str]:
+    """The batch jobs that the newest user endpoint has told of."""
+    pid = site.audit("started")[-1]["pid"]
+    told = asking.user_endpoints(site.folder / "run" / site.name) or []
+    return [job for each in told if each["pid"] == pid for job in each["batch_jobs"] or []]
+
+
+def test_an_order_to_kill_one_that_stands_still_ends_what_runs_in_its_job(
+    call: Any, node: SlurmNode, site: ManagerProcess, people: dict[str, LocalAccount]
+) -> None:
+    """It cannot cancel its jobs, and is killed: the job ends since nobody is there for its workers."""
+    bob = people["bob"]
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(call, "bob", WAIT, SOFT=62)
+        until(lambda: said.done() or (bob.home / "seen").exists(), "the task to run", patience=180)
+        assert not said.done(), said.result()
+        (job,) = until(lambda: said_jobs(site) and jobs_of(node, bob), "its job to be told of")
+        signal_ours(site.audit("started")[-1]["pid"], signal.SIGSTOP)
+        done = site.run("kill", site.name, "--user", bob.name, "--reason", "it hangs")
+        assert done.returncode == 0 and "SIGKILL" in done.stdout, done.stderr
+        assert "it named" in done.stdout and job in done.stdout
+        assert "it hangs" in said.result()[0]["error"]
     until(lambda: not jobs_of(node, bob), "its job to end")
 
 
