@@ -228,7 +228,7 @@ def test_a_user_endpoint_has_its_files_where_they_are_there(
 
 
 def rendered(templates: Mapping[str, str], name: str, environment: Mapping[str, str], account: Account) -> str:
-    """What the child of a render server answers."""
+    """The configuration in what the child of a render server answers: what it has to say of options comes behind it."""
     local = {
         "uname": account.name,
         "uid": account.uid,
@@ -252,4 +252,4 @@ def rendered(templates: Mapping[str, str], name: str, environment: Mapping[str, 
     parts = (shared, OPTIONS, {}, request)
     granted, said = answer.answer([json.dumps(part, default=sorted).encode() for part in parts])
     assert granted, said
-    return said.decode()
+    return said.decode().partition("\0")[0]
