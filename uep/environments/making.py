@@ -63,7 +63,8 @@ async def ready(wanted: Wanted, thread: Executor, tell: Callable[[str], None]) -
         async with _locked(environment, thread, deadline, tell):
             if not await run(_is_whole, environment):  # another start may have made it
                 tell(f"making the environment of tasks, {need}")
-                await _make(environment, need, base, thread, deadline)
+                way_out = "" if need.has_requirements else f"\n{remedy(wanted)}"
+                await _make(environment, need, base, thread, deadline, way_out)
     return environment
 
 
@@ -121,11 +122,11 @@ async def _locked(
         os.close(fd)
 
 
-async def _make(environment: Path, need: Needed, base: Path, thread: Executor, deadline: float) -> None:
+async def _make(environment: Path, need: Needed, base: Path, thread: Executor, deadline: float, way_out: str) -> None:
     """Makes it, or leaves nothing.
 
     Raises:
-        ConfigError: uv could not; with the end of what it has said.
+        ConfigError: uv could not; with the end of what it has said, and `way_out`.
     """
     run = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
     made = await run(_half_made, environment)
@@ -141,7 +142,7 @@ async def _make(environment: Path, need: Needed, base: Path, thread: Executor, d
     except BaseException as e:
         thread.submit(shutil.rmtree, made, ignore_errors=True)
         if isinstance(e, ConfigError):
-            text = f"The environment of tasks, {environment.name} ({need}), cannot be made: {e}"
+            text = f"The environment of tasks, {environment.name} ({need}), cannot be made: {e}{way_out}"
             raise ConfigError(text) from None
         raise
 

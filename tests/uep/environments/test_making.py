@@ -95,6 +95,7 @@ def test_what_uv_says_is_in_the_error(make: Make, tmp_path: Path) -> None:
     assert f"The environment of tasks, python{VERSION}-" in text
     assert "cannot be made: uv pip install failed with exit code 1; the end of its output:\n" in text
     assert "tinypackage" in text.partition("its output:")[2]
+    assert "python_version" not in text
     until(lambda: there(tmp_path / "environments") == set(), "what was half made to go")
 
 
@@ -193,7 +194,9 @@ def _is_running(pid: int) -> bool:
 
 def test_the_time_is_bounded(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "_uv", lambda: str(_slow_uv(tmp_path)))
-    with pytest.raises(ConfigError, match=r"cannot be made: uv venv was ended after .* s: not done; .*\nslow"):
+    with pytest.raises(
+        ConfigError, match=r"cannot be made: uv venv was ended after .* s: not done; .*\nslow\n.*option python_version"
+    ):
         make(version=VERSION, timeout=1)
     until(lambda: not _is_running(int((tmp_path / "pid").read_text())), "uv to end")
 
