@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mep.profile import functions
 from mep.profile.profile import CONFIG, ENVIRONMENT, OWN_VARIABLES, SCHEMA, Profile
 from mep.renderer import template
 from mep.renderer.faults import misfit
@@ -14,10 +13,6 @@ from mep.renderer.taken import GLOBALS, names_read, remote_references, taken
 
 _UNEXPANDED = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$\([^)]*\)|`[^`]*`|\{\{.*?\}\}|^~[\w-]*(?=/|$)|(?<=:)~[\w-]*(?=/|$)")
 
-_COMMAND = re.compile(
-    r"\s*(?:- )?(worker_init|endpoint_setup|endpoint_teardown|scheduler_options|container_cmd_options|launch_cmd"
-    r"|mpi_launcher|overrides)\s*:.*\{\{"
-)
 
 _OPEN = {"allowed_functions": "all functions may run", "authentication_policy": "the service asks for no policy"}
 """Keys that keep something out, and what is so without them."""
@@ -28,22 +23,11 @@ def slips(profile: Profile) -> Iterator[tuple[str, str]]:
     yield from ((ENVIRONMENT, text) for text in _environment(profile))
     yield from ((profile.template_name, text) for text in _options(profile))
     yield from ((SCHEMA, text) for text in _schema(profile))
-    if functions.pins(profile.config.allowed_functions):
-        yield from _commands_of_options(profile)
     for key, open_to in _OPEN.items():
         if getattr(profile.config, key) is None and re.search(rf"^{key}\s*:", profile.config_text, re.MULTILINE):
             yield CONFIG, f"{key}: has no value, so {open_to}; write one, or leave the key out"
     if profile.config.allowed_functions == ():
         yield CONFIG, "allowed_functions: the list is empty, so no function may run; leave the key out for all"
-
-
-def _commands_of_options(profile: Profile) -> Iterator[tuple[str, str]]:
-    """Where functions are pinned: lines of templates that make a command of what users pass, if of one word only."""
-    for name, lines in profile.templates.items():
-        for number, line in enumerate(lines.splitlines(), 1):
-            if found := _COMMAND.match(line):
-                text = f"line {number}: {found[1]} is a command, and has variables in it: functions are pinned in vain"
-                yield name, f"{text} where a user's word, or the service's, is one; write the command itself"
 
 
 def _environment(profile: Profile) -> Iterator[str]:

@@ -69,7 +69,7 @@ def _render(profile: Mapping[str, Any], given: Any, runtime: Any, request: Mappi
     options.check_values("user_runtime", runtime)
     given, told = options.check_options(given, profile)
     if profile.get("words_only"):
-        options.check_plain(given)
+        options.check_plain(given, profile["schema"])
         runtime = options.plain_only(runtime)
     identity = request["mapped_identity"]
     account = identity.get("local", {})

@@ -86,13 +86,37 @@ def _unusable(place: _Place, problem: str) -> Unacceptable:
     return Unacceptable("options", reason, f"Not accepted by this endpoint: {reason}.")
 
 
-def check_plain(options: Mapping[str, Any]) -> None:
-    """Refuses texts that could become code in a template: where functions are pinned, options are no way round them."""
+def check_plain(options: Mapping[str, Any], schema: Mapping[str, Any] | None) -> None:
+    """Refuses texts that could become code in a template: where functions are pinned, options are no way round them.
+
+    A text is a plain word, and one that the schema has narrowed: a single word, too, is a command or a package's name.
+    """
     for place, _, item in _walk("user_endpoint_config", options):
         key = place[1] if place[0] is not None else ""
         if any(isinstance(text, str) and not _PLAIN.fullmatch(text) for text in (key, item)):
             problem = "more than a plain word, which an endpoint with pinned functions does not take: letters, digits"
             raise _unusable(place, f"{problem} and . : , @ + - _ within it")
+    properties = (schema or {}).get("properties")
+    for name, value in options.items():
+        if not _is_narrowed(properties.get(name) if isinstance(properties, dict) else None, value):
+            problem = "a text, which an endpoint with pinned functions takes only where its schema names what it may be"
+            raise _unusable(((None, "user_endpoint_config"), name), f"{problem} (enum, const or pattern)")
+
+
+def _is_narrowed(schema: object, value: object) -> bool:
+    """Whether each text in a value is one that its place in the schema names, which has been held to the schema."""
+    known = schema if isinstance(schema, dict) else {}
+    if "enum" in known or "const" in known:
+        return True
+    if isinstance(value, str):
+        return "pattern" in known
+    if isinstance(value, list):
+        return all(_is_narrowed(known.get("items"), each) for each in value)
+    if isinstance(value, dict):
+        inner = known.get("properties")
+        named = inner if isinstance(inner, dict) else {}
+        return all(key in named and _is_narrowed(named[key], each) for key, each in value.items())
+    return True
 
 
 def plain_only(value: Any) -> Any:

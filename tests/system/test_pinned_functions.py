@@ -24,6 +24,7 @@ from wire import function_code
 
 pytestmark = pytest.mark.system
 
+SCHEMA = {"properties": {"ENGINE": {"pattern": "^(ThreadPoolEngine|ProcessPoolEngine|touch.*)$"}}}
 REGISTER = """
 import json, sys
 from globus_compute_sdk import Client
@@ -70,7 +71,7 @@ def site(
     folder: Path, hub: HubProcess, accounts: dict[str, LocalAccount], functions: list[tuple[str, str]]
 ) -> Iterator[ManagerProcess]:
     pins = [f"{each}@sha256:{function_code.sha256(*function_code.split(code))}" for each, code in functions[:2]]
-    with site_of(folder, hub, "pinned", config={"public": True, "allowed_functions": pins}) as manager:
+    with site_of(folder, hub, "pinned", config={"public": True, "allowed_functions": pins}, schema=SCHEMA) as manager:
         yield manager
 
 

@@ -318,12 +318,8 @@ def test_what_the_user_endpoint_itself_would_refuse(profile_directory: Path, pla
 FUNCTION, HASH = "6d0b5a52-7d5b-4a4e-9f5a-0c7d3b1f5e01", "0f" * 32
 
 
-def test_what_is_pinned_is_said_and_what_makes_it_vain(profile_directory: Path) -> None:
+def test_what_is_pinned_is_said(profile_directory: Path) -> None:
     found = said(configured(profile_directory, allowed_functions=[FUNCTION]), NOTE)
     assert "1 may run, with whatever code the service has of them" in found
-    assert "functions are pinned in vain" not in found
-    with (profile_directory / "user_config_template.yaml.j2").open("a") as file:
-        file.write("endpoint_setup: {{ SETUP }}\n")
     pinned = configured(profile_directory, allowed_functions=[f"{FUNCTION}@sha256:{HASH}"])
     assert f"pinned by the SHA-256 of their code: {FUNCTION} ({HASH[:12]}...)" in said(pinned, OK)
-    assert "endpoint_setup is a command, and has variables in it: functions are pinned in vain" in said(pinned, NOTE)

@@ -224,12 +224,32 @@ def account_of_nobody() -> int:
 
 @pytest.mark.parametrize("text", ["touch x", "a\nb", "$(x)", "/bin/x", "-x", "a=b", "x;y", "ä", "`x`", "x" * 129])
 def test_where_functions_are_pinned_options_are_plain_words(text: str) -> None:
-    plain_options.check_plain(
-        {"PARTITION": "gpu-a100.large", "N": 1.5, "LIST": ["a@b", "", None, {"TIME": "01:00:00"}]}
-    )
+    good = {"PARTITION": "gpu-a100.large", "N": 1.5, "LIST": ["a@b", "", None, {"TIME": "01:00:00"}]}
+    named = {"PARTITION": {"enum": ["gpu-a100.large"]}, "TIME": {"pattern": "^[0-9:]+$"}}
+    listed = {"items": {"pattern": "^", "properties": named}}
+    plain_options.check_plain(good, {"properties": {**named, "LIST": listed}})
     for given in ({"A": text}, {"A": [{"B": text}]}, {text: 1}, {"A": {text: 1}}):
         with pytest.raises(Unacceptable) as refused:
-            plain_options.check_plain(given)
+            plain_options.check_plain(given, None)
         assert "plain word" in refused.value.user
     runtime = {"python": {"version": "3.11.2", "compiler": text}, "tuple": [3, text]}
     assert plain_options.plain_only(runtime) == {"python": {"version": "3.11.2", "compiler": ""}, "tuple": [3, ""]}
+
+
+@pytest.mark.parametrize(
+    ("options", "schema"),
+    [
+        ({"requirements": "package"}, None),
+        ({"requirements": "package"}, {"properties": {"requirements": {"type": "string"}}}),
+        ({"LIST": [1, "package"]}, {"properties": {"LIST": {"items": {"type": "string"}}}}),
+        ({"MAP": {"a": "package"}}, {"properties": {"MAP": {"properties": {"a": {}}}}}),
+        ({"MAP": {"package": 1}}, {"properties": {"MAP": {"properties": {"a": {}}}}}),
+    ],
+)
+def test_where_functions_are_pinned_the_schema_names_each_text(
+    options: dict[str, Any], schema: dict[str, Any] | None
+) -> None:
+    """A single word, too, can be a command, or the name of a package that is then installed."""
+    with pytest.raises(Unacceptable, match="options") as refused:
+        plain_options.check_plain(options, schema)
+    assert "enum, const or pattern" in refused.value.user
