@@ -10,7 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(os.environ.get("MEP_CLIENTS", "/opt/mep-dev/clients"))
 WHEELS = FOLDER / "wheels"
-"""The packages that a task of groundhog-hpc installs."""
+"""The packages that tasks of these clients install."""
 
 
 def python(name: str) -> Path:

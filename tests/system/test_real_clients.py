@@ -83,7 +83,7 @@ def account(root: None) -> Iterator[LocalAccount]:
 
 @pytest.fixture(scope="module")
 def variables(folder: Path, account: LocalAccount) -> dict[str, str]:
-    """Those of all tasks: Parsl's programs, uv without a network, and where groundhog-hpc keeps its environments."""
+    """Those of all tasks: Parsl's programs, uv, which has no network, and where groundhog-hpc keeps environments."""
     programs = folder / "programs"
     programs.mkdir()
     (programs / "uv").symlink_to(clients.program("groundhog", "uv"))
