@@ -326,12 +326,14 @@ def said_jobs(site: ManagerProcess) -> list[str]:
 
 
 def test_an_order_to_kill_one_that_stands_still_ends_what_runs_in_its_job(
-    call: Any, node: SlurmNode, site: ManagerProcess, people: dict[str, LocalAccount]
+    hub: HubProcess, node: SlurmNode, site: ManagerProcess, people: dict[str, LocalAccount]
 ) -> None:
     """It cannot cancel its jobs, and is killed: the job ends since nobody is there for its workers."""
     bob = people["bob"]
     with ThreadPoolExecutor(1) as pool:
-        said = pool.submit(call, "bob", WAIT, SOFT=62)
+        script = CALLS.format(task=WAIT, count=1).replace("timeout=100", "timeout=300")
+        options = json.dumps({"SOFT": 62})
+        said = pool.submit(run_script, hub, "bob", script, site.endpoint_id, options, timeout=300)
         until(lambda: said.done() or (bob.home / "seen").exists(), "the task to run", patience=180)
         assert not said.done(), said.result()
         (job,) = until(lambda: said_jobs(site) and jobs_of(node, bob), "its job to be told of")
