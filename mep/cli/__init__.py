@@ -17,6 +17,7 @@ FILES
   boot.py         enable-on-boot, disable-on-boot; what systemd is asked
   watching.py     status, ps
   stories.py      logs, why
+  story.py        finds what they tell
   inspect.py      the commands that ask what would be: check, map, explain, render
   tables.py       tables that fit the terminal
   log_files.py    reads root's logs, for people

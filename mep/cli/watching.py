@@ -16,7 +16,6 @@ from mep.cli import tables
 from mep.cli.common import DEFAULT, Json, Name, need_profile, paths, profile_directory, trusted_run_directory
 from mep.cli.tables import Column
 from mep.daemon.failed import Failed, exit_codes
-from mep.processes import status_protocol
 
 T = TypeVar("T")
 NOT_RUNNING = 3
@@ -92,6 +91,8 @@ class Asked:
 
     def run_directory(self) -> Path:
         """Raises Failed, PermissionError."""
+        from mep.processes import status_protocol
+
         if self._run is None:
             own, system = paths().run / self._name, _SYSTEM / self._name
             ours = own.exists() or os.geteuid() == 0 or not (system / status_protocol.NAME).exists()

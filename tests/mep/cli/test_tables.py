@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.waiting import until
-from mep.cli import log_files, stories, tables, watching
+from mep.cli import log_files, story, tables, watching
 from mep.cli.tables import Column
 
 ROW = {
@@ -111,4 +111,4 @@ def test_a_log_is_followed_when_it_is_moved(tmp_path: Path) -> None:
     [("[ab1] refused", True), ('{"request": "ab1"}', True), ("[ab12] x", False), ("[xab1]", False), ("[ab1.2]", False)],
 )
 def test_lines_about_a_request(line: str, is_about: bool) -> None:
-    assert stories._is_about(line, "ab1") is is_about
+    assert story._is_about(line, "ab1") is is_about
