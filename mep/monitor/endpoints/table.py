@@ -163,6 +163,7 @@ class EndpointTable:
             self._happens(endpoint, Event.STOP)
         elif endpoint.refusal is not None:
             self._happens(endpoint, Event.STOP)  # the manager before may have died while it told it why
+            self._happens(endpoint, Event.COMMAND)
 
     def _outdated(self, endpoint: UserEndpoint) -> str:
         """Why one that an earlier manager started may not go on; empty when it may."""
@@ -238,6 +239,7 @@ class EndpointTable:
             if self.get(endpoint.name) is endpoint:
                 _write_credentials(endpoint, told)
         self._happens(endpoint, Event.STOP)
+        self._happens(endpoint, Event.COMMAND)  # once more: the grace period may be over, and who waits gets an answer
 
     def stop(self) -> None:
         """Asks every user endpoint to stop, and waits for no command any more."""

@@ -132,9 +132,12 @@ def test_after_a_crash_of_the_host_a_killed_one_is_answered_and_not_recovered(
     assert site.trail("starting") == [] and list(site.kept.glob("*.json")) == []
 
 
+@pytest.mark.parametrize("grace", [30.0, 0.0])
 def test_one_that_does_not_want_to_end_is_killed(
-    site: Site, command: StartEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, command: StartEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float
 ) -> None:
+    """Who waits for it is told also when no command is remembered any more."""
+    site.profile = site.with_config(site.profile, mu_child_ep_grace_period_s=grace)
     monkeypatch.setattr("mep.monitor.endpoints.table.STOP_TIMEOUT", 0.1)
     pid = site.earlier.start(command, program=(*STUBBORN, str(tmp_path / "deaf")))
 
@@ -147,6 +150,8 @@ def test_one_that_does_not_want_to_end_is_killed(
 
     site.serve(story)
     assert site.earlier.wait(pid) == -signal.SIGKILL
+    ((_, text),) = site.notices.sent
+    assert "The administrators" in text
 
 
 @pytest.mark.parametrize("target", ["alice", "the requester"])
