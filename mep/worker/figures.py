@@ -6,7 +6,6 @@ They are shown to admins and decide nothing. What is not of its form is left out
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from mep.processes.printable import escaped
@@ -37,9 +36,9 @@ def read(said: str) -> dict[str, Any]:
 
 def _number(value: object) -> int | None:
     """A count, or a time in whole seconds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return int(value) if 0 <= value < 2**53 else None
+    return int(value) if 0 <= value < 2**53 else None  # no NaN is; an int may be too large for a float
 
 
 def _text(value: object) -> str | None:

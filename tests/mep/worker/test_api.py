@@ -178,6 +178,7 @@ def test_the_newest_events_are_kept_and_counted() -> None:
         *("", "x", "[]", "null", "[" * 10**5),
         '{"waiting": -1, "done": 1e400, "running": true, "engine": 5, "batch_jobs": {}}',
         '{"waiting": "5", "blocks": NaN, "workers": 1e300, "batch_jobs": [1, null, {}], "provider": [], "more": 1}',
+        f'{{"waiting": 1{"0" * 400}, "done": -1{"0" * 400}, "blocks": Infinity, "workers": -Infinity}}',
     ],
 )
 def test_what_a_user_endpoint_makes_up_is_left_out(said: str) -> None:
