@@ -58,6 +58,7 @@ class ApiServer:
         """Never ends."""
         loop = asyncio.get_running_loop()
         while True:
+            await asyncio.sleep(0)  # while others wait, `sock_accept` does not: nobody else would have a turn
             try:
                 connection, _ = await loop.sock_accept(self._listening)
                 uid = named_sockets.peer(connection).uid
@@ -108,7 +109,8 @@ class ApiServer:
         if request.method not in (b"GET", b"HEAD"):
             await _send(connection, http, refusal(HTTPStatus.METHOD_NOT_ALLOWED, "nothing can be changed here: GET"))
             return
-        await _send(connection, http, await self._answer(request.target.decode("ascii", "replace")))
+        answer = await self._answer(request.target.decode("ascii", "replace"))
+        await _send(connection, http, answer, only_head=request.method == b"HEAD")
 
 
 async def _request(connection: socket.socket, http: h11.Connection) -> h11.Request | None:
@@ -123,14 +125,14 @@ async def _request(connection: socket.socket, http: h11.Connection) -> h11.Reque
         http.receive_data(await loop.sock_recv(connection, _CHUNK))
 
 
-async def _send(connection: socket.socket, http: h11.Connection, answer: Answer) -> None:
+async def _send(connection: socket.socket, http: h11.Connection, answer: Answer, *, only_head: bool = False) -> None:
     """Raises OSError."""
     length = ("Content-Length", str(len(answer.body)))
     allowed = [("Allow", "GET, HEAD")] if answer.status is HTTPStatus.METHOD_NOT_ALLOWED else []
     headers = [("Content-Type", answer.kind), length, *allowed, *_HEADERS]
     parts = (
         h11.Response(status_code=answer.status, headers=headers, reason=answer.status.phrase.encode()),
-        h11.Data(answer.body),
+        h11.Data(b"" if only_head else answer.body),
         h11.EndOfMessage(),
     )
     loop = asyncio.get_running_loop()
