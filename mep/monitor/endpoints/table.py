@@ -202,6 +202,7 @@ class EndpointTable:
         endpoint = self.get(command.name)
         if endpoint is None:
             return None
+        before = endpoint.refusal
         try:
             sealed = await self._sealer.seal(command.credentials, endpoint.credentials.key)
         except NotSealed as e:
@@ -209,7 +210,9 @@ class EndpointTable:
             sealed = endpoint.command.credentials
         if self.get(command.name) is not endpoint:
             return None  # it has ended meanwhile
-        endpoint.command, endpoint.refusal = dataclasses.replace(command, credentials=sealed), refusal
+        endpoint.command = dataclasses.replace(command, credentials=sealed)
+        if endpoint.refusal is before:  # else it was killed meanwhile, and the command came before that
+            endpoint.refusal = refusal
         self._happens(endpoint, Event.COMMAND)
         return endpoint
 

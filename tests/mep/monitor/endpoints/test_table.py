@@ -20,12 +20,14 @@ from mep.monitor.containment.limits_met import LimitMet, Watched
 from mep.monitor.endpoints import record, table
 from mep.monitor.endpoints.lifecycle import State
 from mep.profile import functions
+from mep.request.refusal import Refusal
 from mep.request.start_endpoint import StartEndpoint
 from tests.mep.credentials import StubSealer, facts, in_file, inside, plain
 from tests.mep.monitor.endpoints.conftest import TableMaker
 from tests.mep.monitor.endpoints.neighbours import Earlier, Heard, NoScopes
 
 LONG = 3600.0
+KILLED = Refusal("orders", "killed", "killed")
 
 
 @pytest.fixture
@@ -148,6 +150,35 @@ def test_one_that_ends_while_its_credentials_are_sealed_is_not_refreshed(
         await aiountil(lambda: not list(found), "its end")
         sealer.waits.set()
         assert await refreshing is None
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("killed_before", [False, True])
+def test_a_command_that_came_before_a_kill_starts_nothing_after_it(
+    make_table: TableMaker,
+    earlier: Earlier,
+    command: StartEndpoint,
+    newer: StartEndpoint,
+    sealer: StubSealer,
+    killed_before: bool,
+) -> None:
+    """Also when the order comes while its credentials are sealed. One that came after the kill starts another one."""
+
+    async def story() -> None:
+        earlier.start(command)
+        found = make_table()
+        (endpoint,) = found.adopt()
+        if killed_before:
+            found.kill(endpoint, KILLED)
+        sealer.waits = asyncio.Event()
+        refreshing = asyncio.ensure_future(found.refresh(newer))
+        await asyncio.sleep(0)
+        if not killed_before:
+            found.kill(endpoint, KILLED)
+        sealer.waits.set()
+        assert await refreshing is endpoint
+        assert endpoint.refusal is (None if killed_before else KILLED)
 
     asyncio.run(story())
 
