@@ -50,8 +50,10 @@ class Edge:
 
     def submit(self, endpoint_id: str, options: dict[str, Any], arguments: list[int]) -> dict[str, int]:
         """Submits one task per argument in one request; the task ids, with what each must return."""
+        nothing: dict[str, object] = {}
         packed = [
-            self._serializer.pack_buffers([self._serializer.serialize(part) for part in ((x,), {})]) for x in arguments
+            self._serializer.pack_buffers([self._serializer.serialize(part) for part in ((x,), nothing)])
+            for x in arguments
         ]
         document = {
             "create_queue": True,

@@ -19,7 +19,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -184,7 +184,11 @@ def measure(broker: PrivateBroker, hub: HubProcess, names: list[str], options: a
     stand_in = _FORKED.Process(target=answer_all, args=(broker.url, queues, there), daemon=True)
     stand_in.start()
     here.recv()
-    parts = {"hub": [hub.pid], "broker": broker.pids(), "user endpoints": [stand_in.pid]}
+    parts: dict[str, Sequence[int | None]] = {
+        "hub": [hub.pid],
+        "broker": broker.pids(),
+        "user endpoints": [stand_in.pid],
+    }
     before = {part: _processor_time(pids) for part, pids in parts.items()}
     memory = _memory(hub.pid, "VmRSS")
     begin = time.time() + 1 + options.clients / 100
@@ -218,7 +222,7 @@ def _register(hub: HubProcess) -> str:
     return str(Rest(hub.port, admin).ask("POST", "/v3/endpoints", json.dumps(body))["endpoint_id"])
 
 
-def _processor_time(pids: list[int | None]) -> float:
+def _processor_time(pids: Sequence[int | None]) -> float:
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 

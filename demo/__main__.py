@@ -69,7 +69,7 @@ def _keep() -> int:
         os._exit(int(answer) if answer else 1)  # the lock file is the child's now
     os.close(told)
     os.setsid()
-    run_lock.moved(KEEPER)
+    run_lock.moved()
     try:
         with _site() as site:
             good = _tell(site)
