@@ -33,7 +33,7 @@ Until = Annotated[
         "--until", help="The end: 18:00, 2026-12-01T08:00, 2026-12-01T08:00Z, +2h, +1d12h.", show_default="no end"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print an object for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Who = Annotated[str, typer.Argument(help="An account; or an identity: its user name, or its id.", show_default=False)]
 
 
@@ -62,7 +62,12 @@ def kill(
     _need_ended(done.done)
 
 
-def drain(name: Name = DEFAULT, reason: Reason = "", until: Until = "", as_json: Json = False) -> None:
+def drain(
+    name: Name = DEFAULT,
+    reason: Annotated[str, typer.Option("--reason", help="Why, in words that users read, too. Mandatory.")] = "",
+    until: Until = "",
+    as_json: Json = False,
+) -> None:
     """Start no new user endpoints; those that run go on. Who submits reads why, and until when."""
     if not reason:
         raise Failed(os.EX_USAGE, "--reason: say why; who submits meanwhile reads it")
@@ -84,7 +89,7 @@ def ban(
     who: Who,
     reason: Reason = "",
     until: Until = "",
-    ends: Annotated[bool, typer.Option("--kill", help="End what runs of it, too, and wait for it.")] = False,
+    ends: Annotated[bool, typer.Option("--kill", help="End what runs of them, too, and wait for that.")] = False,
     as_json: Json = False,
 ) -> None:
     """Start no new user endpoints for an account, or for who has an identity; kept over restarts."""
@@ -95,9 +100,9 @@ def ban(
         if ends:
             _print_ended(done)
         else:
-            print("User endpoints of it that run go on; --kill ends them.")
-        if "@" not in target and not _is_id(target) and not _is_account(target):
-            print(f"note: this system knows no account {target} now.")
+            print(f"User endpoints of {target} that run go on; --kill ends them.")
+        if "@" not in target and not _is_id(target) and not _is_account(who.strip()):
+            print(f"note: this system knows no account {who.strip()} now.")
     if ends:
         _need_ended(done)
 
@@ -177,7 +182,7 @@ def _who(given: str) -> str:
     text = given.strip().lower()
     if not is_somebody(text) or len(text) > MOST_TARGET:
         forms = "an account (alice), the user name of an identity (alice@example.org), or the id of one"
-        raise Failed(os.EX_USAGE, f"{given!r} is nobody; say {forms}")
+        raise Failed(os.EX_USAGE, f"{given!r} can have no user endpoint; say {forms}")
     return text
 
 
@@ -226,7 +231,7 @@ def _print_ended(done: dict[str, Any]) -> None:
     if (more := done.get("concerned", 0) - len(named)) > 0:
         print(f"and {more} more")
     if not named:
-        print("No user endpoint of it runs.")
+        print("No such user endpoint runs.")
 
 
 def _need_ended(done: dict[str, Any]) -> None:

@@ -51,9 +51,9 @@ def status(name: Name = DEFAULT, as_json: Json = False) -> None:
     line = answer["line"]
     text = [f"Endpoint {name} runs (pid {answer.get('pid')}). {line[:1].upper()}{line[1:]}"]
     text += _counts(answer.get("events"))
-    text += [f"  refused    {_one_refusal(each)}" for each in refusals[:_SHOWN]]
+    text += [f"  refused      {_one_refusal(each)}" for each in refusals[:_SHOWN]]
     text += [
-        f"  error      {_when(each.get('time'))}: {each.get('text')}" for each in _dicts(answer, "errors")[-_SHOWN:]
+        f"  error        {_when(each.get('time'))}: {each.get('text')}" for each in _dicts(answer, "errors")[-_SHOWN:]
     ]
     _print({"state": "running", **answer, "last_refusals": refusals, "text": "\n".join(text)}, as_json)
 
@@ -288,10 +288,10 @@ def _counts(events: object) -> list[str]:
     for window in ("last_minute", "last_hour", "last_day"):
         if isinstance(counted := events.get(window), dict) and counted:
             shown = [f"{counted[event]} {event}" for event in _COUNTED if event in counted]
-            text.append(f"  {window.replace('_', ' '):<11}{', '.join(shown) or 'nothing'}")
+            text.append(f"  {window.replace('_', ' '):<13}{', '.join(shown) or 'nothing'}")
     if isinstance(refusals := events.get("refusals"), dict) and refusals:
         by = ", ".join(f"{count} at stage {stage}" for stage, count in refusals.items())
-        text.append(f"  refusals   {by}, since {_when(events.get('since'))}")
+        text.append(f"  refusals     {by}, since {_when(events.get('since'))}")
     return text
 
 
@@ -314,7 +314,7 @@ def _stopped(name: str, asked: Asked) -> dict[str, Any]:
     how = f"It {elsewhere}." if elsewhere else last_run.describe(asked.run_directory())
     errors = log_files.last_errors(paths().log_file(asked.directory), _SHOWN)
     where = " here" if elsewhere else ""
-    text = [f"Endpoint {name} is not running{where}. {how}".rstrip(), *(f"  error      {line}" for line in errors)]
+    text = [f"Endpoint {name} is not running{where}. {how}".rstrip(), *(f"  error        {line}" for line in errors)]
     return {"state": "stopped", "last": how, "last_errors": errors, "text": "\n".join(text)}
 
 

@@ -112,3 +112,10 @@ def test_a_log_is_followed_when_it_is_moved(tmp_path: Path) -> None:
 )
 def test_lines_about_a_request(line: str, is_about: bool) -> None:
     assert story._is_about(line, "ab1") is is_about
+
+
+def test_what_a_status_counts_stands_apart_from_its_time() -> None:
+    windows = ("last_minute", "last_hour", "last_day")
+    counted = watching._counts({**{window: {"received": 37} for window in windows}, "refusals": {"identity": 1}})
+    assert [line.index("37 received") for line in counted[:3]] == [15, 15, 15]
+    assert [line[14] for line in counted] == [" "] * 4
