@@ -21,7 +21,7 @@ dev := $(or $(MEP_DEV),/opt/mep-dev)
 WORKERS ?= 4
 parallel := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20
 setup := env="$$('$(here)lab/setup')"; cd '$(here)'
-setup_peer := env="$$('$(here)lab/setup' peer box slurm mpi other pythons browser clients)"; export MEP_PEER='$(dev)/peer' MEP_OTHER='$(dev)/other' MEP_CLIENTS='$(dev)/clients'; cd '$(here)'
+setup_peer := env="$$('$(here)lab/setup' peer box slurm mpi other pythons browser prometheus clients)"; export MEP_PEER='$(dev)/peer' MEP_OTHER='$(dev)/other' MEP_CLIENTS='$(dev)/clients'; cd '$(here)'
 
 demo:
 	@$(setup)

@@ -60,7 +60,7 @@ class AuditTrail:
 
     required: nothing may happen that is not on record. patience: gives the seconds that `confirm` waits for a decision.
     second: the file that has records of tasks in the public package's form, and the endpoint's id; written from `start`
-    on.
+    on. lost_ever: how many lines could not be written.
 
     Raises AuditError from the constructor, required or not: `path` cannot be opened or is not trusted; required
     without a path.
@@ -85,6 +85,7 @@ class AuditTrail:
         self._writer: AuditWriter | None = None
         self._lost = 0
         self._trouble = ""
+        self.lost_ever = 0
 
     def start(self) -> None:
         """Has lines written by a process of its own from now on. In the event loop; `stop` ends that."""
@@ -193,6 +194,7 @@ class AuditTrail:
             self._lost, self._trouble = 0, ""
             return
         self._lost += 1
+        self.lost_ever += 1
         if why != self._trouble:
             log.error("audit line could not be written: %s", why)
             self._trouble = why

@@ -375,6 +375,7 @@ class Manager:
             "line": line,
             "errors": self._errors.lines(),
             "orders": self._orders.facts(),
+            "lost_audit_lines": self._audit.lost_ever,
         }
 
     def _shown_endpoints(self) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,9 @@ FILES
   api_server.py     takes the connections of those who ask how the manager is
   api.py            what they may ask, and the answers; `openapi.json` describes them
   events.py         what has been decided lately
+  durations.py      how long starts take, step by step
+  metrics.py        all of that for Prometheus
   figures.py        what user endpoints say of themselves
-  resources.py      memory and processor time of user endpoints
+  resources.py      memory and processor time of user endpoints and of the manager's processes
   event_loop.py     the loop: host names without a lasting thread
 """

@@ -19,10 +19,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mep import __version__
-from mep.worker import figures, resources
+from mep.worker import figures, metrics, resources
+from mep.worker.durations import Durations
 from mep.worker.events import MOST, Events, found
 
 DESCRIPTION = Path(__file__).with_name("openapi.json")
+METRICS = "/metrics"
+"""Where Prometheus looks by itself."""
 _MOST_PARAMETERS = 8
 
 
@@ -36,11 +39,12 @@ class Answer:
 
 
 class Api:
-    """ask: asks the monitor for the facts. events: those that it has told of."""
+    """ask: asks the monitor for the facts. events: those that it has told of. durations: how long starts take."""
 
-    def __init__(self, ask: Callable[[], Awaitable[bytes]], events: Events) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[bytes]], events: Events, durations: Durations) -> None:
         self._ask = ask
         self._events = events
+        self._durations = durations
         self._thread = ThreadPoolExecutor(1, "api")
         self._made: tuple[bytes, asyncio.Future[_Seen]] | None = None
         self._routes: Mapping[str, tuple[Callable[[Mapping[str, str]], Awaitable[bytes]], frozenset[str]]] = {
@@ -49,6 +53,7 @@ class Api:
             "/v1/held-back": (self._held_back, frozenset()),
             "/v1/events": (self._newest, frozenset({"limit", "event", "account", "request", "endpoint"})),
             "/v1/openapi.json": (self._description, frozenset()),
+            METRICS: (self._metrics, frozenset()),
         }
 
     @property
@@ -71,9 +76,10 @@ class Api:
             said = f"known parameters: {', '.join(sorted(known)) or 'none'}; each once"
             return refusal(HTTPStatus.BAD_REQUEST, said)
         try:
-            return Answer(await route(parameters))
+            answer = await route(parameters)
         except ValueError as e:
             return refusal(HTTPStatus.BAD_REQUEST, str(e))
+        return Answer(answer, kind=metrics.KIND) if parts.path == METRICS else Answer(answer)
 
     async def _status(self, _: Mapping[str, str]) -> bytes:
         seen, events = await self._seen(), self._events
@@ -102,6 +108,11 @@ class Api:
 
     async def _description(self, _: Mapping[str, str]) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._thread, DESCRIPTION.read_bytes)
+
+    async def _metrics(self, _: Mapping[str, str]) -> bytes:
+        seen, decided = await self._seen(), metrics.of_events(self._events, self._durations)
+        making = functools.partial(metrics.of_manager, seen.manager, seen.user_endpoints, seen.held_back)
+        return (decided + await asyncio.get_running_loop().run_in_executor(self._thread, making)).encode()
 
     async def _seen(self) -> _Seen:
         """The facts as they are now; worked out once for all who get the same."""

@@ -39,6 +39,7 @@ from mep.worker import sealing
 from mep.worker.api import Api
 from mep.worker.api_server import ApiServer
 from mep.worker.consumer import CommandConsumer
+from mep.worker.durations import Durations
 from mep.worker.event_loop import EventLoop
 from mep.worker.events import Events
 from mep.worker.heartbeats import Heartbeats
@@ -72,7 +73,7 @@ class Program:
         self._tasks: set[asyncio.Task[None]] = set()
         self._period = 1.0
         self._facts: asyncio.Future[bytes] | None = None
-        self._events = Events()
+        self._events, self._durations = Events(), Durations()
         self._does: Mapping[int, Callable[[int, Mapping[str, Any], Files], None]] = {
             ToWorker.BEGIN: self._begin,
             ToWorker.PROBE: lambda number, _body, _files: self._do(self._probe(number)),
@@ -88,7 +89,7 @@ class Program:
             ToWorker.FINISH: lambda number, body, _files: self._do(self._finish(number, **body)),
             ToWorker.CLOSE: lambda number, body, _files: self._do(self._close(number, body["timeout"])),
             ToWorker.FACTS: self._facts_came,
-            ToWorker.EVENT: lambda _number, body, _files: self._events.add(body),
+            ToWorker.EVENT: self._decided,
         }
 
     async def run(self, connection: socket.socket) -> None:
@@ -148,7 +149,7 @@ class Program:
         self._worker = Worker(_read(files[0].read()), self._renew, consumer, heartbeats)
         if body["status"]:
             listening = socket.socket(fileno=FIRST_MORE)
-            api = Api(self._ask_for_facts, self._events)
+            api = Api(self._ask_for_facts, self._events, self._durations)
             self._do(ApiServer(listening, self._manager, body["readers"], api.answer).serve())
 
     async def _probe(self, number: int) -> None:
@@ -230,6 +231,10 @@ class Program:
     def _facts_came(self, _number: int, _body: Mapping[str, Any], files: Files) -> None:
         if self._facts is not None and not self._facts.done():
             self._facts.set_result(files[0].read())
+
+    def _decided(self, _number: int, body: Mapping[str, Any], _files: Files) -> None:
+        self._events.add(body)
+        self._durations.add(body)
 
     async def _finish(self, number: int, timeout: float, goodbye: bool) -> None:
         await self._worker.finish(timeout, goodbye=goodbye)

@@ -1,4 +1,5 @@
-"""Memory and processor time of user endpoints, as the kernel counts them: of their cgroup, else of their processes.
+"""Memory and processor time, as the kernel counts them: of user endpoints, by their cgroup, else by their processes;
+and of the manager's own processes.
 
 The worker has no rights: what `hidepid` keeps from it stays unknown. Read on a thread (`api`), not in the event loop.
 """
@@ -6,7 +7,7 @@ The worker has no rights: what `hidepid` keeps from it stays unknown. Read on a 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 _LONGEST = 4096
@@ -17,6 +18,14 @@ _USAGE = "usage_usec"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _UTIME, _STIME = 11, 12
 """Fields of /proc/PID/stat after the name, which is in parentheses (proc(5))."""
+_OURS = {
+    "mep.worker.program": "worker",
+    "mep.mapper.server": "mapper",
+    "mep.accounts.server": "name service",
+    "mep.renderer.server": "renderer",
+    "mep.monitor.audit_program": "audit",
+}
+"""What lives as long as the manager does: module, and what it is called."""
 Used = tuple[int | None, float | None]
 """Bytes of memory, and seconds of processor time since the start. None: not known."""
 
@@ -28,6 +37,21 @@ def used(cgroup: str | None, pid: int) -> Used:
     processes = [_of_process(each) for each in _tree(pid)]
     seen = [each for each in processes if each is not None]
     return (sum(memory for memory, _ in seen), sum(cpu for _, cpu in seen)) if seen else (None, None)
+
+
+def of_manager(pid: int, others: Set[int]) -> dict[str, tuple[int, float]]:
+    """What the manager and the programs that serve it use. others: children of the manager that are not to be read."""
+    found = {"manager": pid}
+    for child in map(int, _words(Path(f"/proc/{pid}/task/{pid}/children"))):
+        if child not in others and (name := _OURS.get(_module(child))):
+            found[name] = child
+    return {name: used for name, process in found.items() if (used := _of_process(process)) is not None}
+
+
+def _module(pid: int) -> str:
+    """Which Python module a process runs; nothing when it is none."""
+    arguments = _text(Path(f"/proc/{pid}/cmdline")).split("\0")
+    return arguments[arguments.index("-m") + 1] if "-m" in arguments[:-1] else ""
 
 
 def _memory(folder: Path) -> int | None:
