@@ -46,9 +46,9 @@ def last_errors(path: Path, count: int) -> list[str]:
 
 
 def naming(paths: list[Path], text: str) -> Iterator[str]:
-    """The lines that have this text in them. Files that cannot be read are left out."""
+    """The lines that have this text in them. What is gone or no file is left out. Raises PermissionError."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError), path.open("rb") as file:
             for line in file:
                 if text.encode() in line:
                     yield escaped(line.decode("utf-8", "replace").rstrip("\n"))

@@ -23,7 +23,7 @@ from mep.request.account import Account
 from mep.request.launch_spec import LaunchSpec
 
 TIME_LIMIT = 20.0
-"""Seconds in which a home must answer."""
+"""Seconds in which a home must answer: for all lines, since its owner may let them drip."""
 _MOST = 2**20
 """Bytes of the end of a log."""
 _MOST_LINE = 2**16
@@ -39,7 +39,7 @@ def read(account: Account, name: str, lines: int, *, follow: bool = False) -> It
     """The last lines of the log of the user endpoint `name`; with `follow` also what is added, without end.
 
     Raises:
-        NotRead: it cannot be read, or nothing comes for TIME_LIMIT.
+        NotRead: it cannot be read, or not within TIME_LIMIT.
     """
     loop = asyncio.new_event_loop()
     reading, writing = os.pipe()
@@ -60,10 +60,10 @@ def read(account: Account, name: str, lines: int, *, follow: bool = False) -> It
 
 
 def _lines(reading: int, follow: bool) -> Iterator[str]:
-    begun, left = b"", _MOST + _CHUNK
+    begun, left, until = b"", _MOST + _CHUNK, time.monotonic() + TIME_LIMIT
     while follow or left > 0:
-        if not follow and not select.select([reading], [], [], TIME_LIMIT)[0]:
-            raise NotRead(f"nothing has come of it within {TIME_LIMIT:g} s")
+        if not follow and not select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise NotRead(f"it has not come to its end within {TIME_LIMIT:g} s")
         part = os.read(reading, _CHUNK)
         left -= len(part)
         *whole, begun = (begun + part).split(b"\n")
