@@ -25,8 +25,13 @@ _WORDS = 20
 _NOT_FOUND = 1
 _PROFILES = "*/config.yaml"
 _REQUEST = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_OWNER = r"""\bendpoint"?[=:] ?"?{}"?,? "?account"?[=:] ?"?([\w.@-]+)"?,? "?uid"?[=:] ?(\d+)"""
-"""Whose a user endpoint is, in both forms of the log."""
+_OWNED = ("starting", "started", "adopted")
+"""Events that say whose a user endpoint is, and have no words of strangers before that."""
+_OWNER = (
+    rf"\S+ \S+ INFO mep\.audit: \[[\w.:-]+\] (?:{'|'.join(_OWNED)}) "
+    r"\((?:configuration=\S+ )?endpoint={} account=([\w.@-]+) uid=(\d+)[ )]"
+)
+"""The same in a line of text."""
 _OF_WHOM = ("account", "uid", "endpoint", "identity", "username", "pid")
 _SAID_ALREADY = frozenset({"time", "event", "request", "stage", "reason", "configuration", "mapping", "lost_lines"})
 
@@ -66,7 +71,7 @@ def why(request: str, name: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(stories, indent=2))
         return
-    print("\n\n".join("\n".join(_told(story)) for story in stories))
+    print("\n\n".join("\n".join(map(escaped, _told(story))) for story in stories))
 
 
 def _story(directory: Path, request: str) -> dict[str, Any] | None:
@@ -131,7 +136,7 @@ def _own_words(story: Mapping[str, Any], endpoint: str) -> list[str]:
 
 
 def _told(story: Mapping[str, Any]) -> Iterator[str]:
-    """The story for people: its end first."""
+    """The story for people: its end first. With strangers' words as they are."""
     decisions = story["decisions"]
     whom = story.get("username") or story.get("identity") or "somebody"
     yield f"Request {story['request']} of {whom}, profile {story['profile']}"
@@ -166,7 +171,7 @@ def _line(said: Mapping[str, Any]) -> str:
     stage = f" at stage {said['stage']}" if said.get("stage") else ""
     reason = f": {said['reason']}" if said.get("reason") else ""
     more = [f"{key}={value}" for key, value in said.items() if key not in _SAID_ALREADY and value not in (None, "")]
-    return escaped(f"{said.get('event')}{stage}{reason}{f' ({chr(32).join(more)})' if more else ''}")
+    return f"{said.get('event')}{stage}{reason}{f' ({chr(32).join(more)})' if more else ''}"
 
 
 def _clock(when: object) -> str:
@@ -222,15 +227,25 @@ def _owner(name: str, uep: str) -> Account:
     directory = profile_directory(name)
     said = _recorded(name, uep)
     if said is None:
-        told = re.compile(_OWNER.format(re.escape(uep)))
         for line in log_files.naming(log_files.older(paths().log_file(directory)), uep):
-            if found := told.search(line):
-                said = found[1], int(found[2])
+            said = _said_of_owner(line, uep) or said
     account = None if said is None else _account(*said)
     if account is None:
         text = f"nobody here knows user endpoint {uep} of {name}, or its account is gone"
         raise Failed(os.EX_NOINPUT, f"{text}; `mep ps {name}` has those that run")
     return account
+
+
+def _said_of_owner(line: str, uep: str) -> tuple[str, int] | None:
+    """Whose it is by this line of the log, in either form; users' own words, which may name anybody, do not count."""
+    if line.startswith("{"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(line)
+            if (said["logger"], said["endpoint"]) == ("mep.audit", uep) and said["event"] in _OWNED:
+                return str(said["account"]), int(said["uid"])
+        return None
+    found = re.match(_OWNER.format(re.escape(uep)), line)
+    return None if found is None else (found[1], int(found[2]))
 
 
 def _recorded(name: str, uep: str) -> tuple[str, int] | None:
