@@ -164,14 +164,14 @@ def get(run_directory: Path, target: str, within: float = status_protocol.TIME) 
     try:
         response = HTTPResponse(_Received(said))  # type: ignore[arg-type]  # takes no more of a socket
         response.begin()
-        answer = json.loads(response.read())
+        answer = _clean(json.loads(response.read()))
     except (HTTPException, ValueError, RecursionError, OSError):
         answer = None
     if not isinstance(answer, dict):
         raise NoAnswer("gives an answer that cannot be understood")
     if response.status != HTTPStatus.OK:
-        raise NoAnswer(f"does not answer that: {_clean(answer.get('error'))}")
-    return {name: _clean(value) for name, value in answer.items()}
+        raise NoAnswer(f"does not answer that: {answer.get('error')}")
+    return answer
 
 
 class _Received:

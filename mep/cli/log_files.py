@@ -92,8 +92,10 @@ def _end(path: Path) -> str:
 def _error(line: str) -> str:
     """The time and text of an error, in either form of the log (`daemon.logs`); nothing for another line."""
     if line.startswith("{"):
-        with contextlib.suppress(ValueError):
-            said: dict[str, Any] = json.loads(line)
-            return f"{said['time']}: {said['message']}" if said.get("level") in _LEVELS else ""
+        said: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
+            said = json.loads(line)
+        if isinstance(said, dict) and {"time", "level", "message"} <= said.keys():
+            return f"{said['time']}: {said['message']}" if said["level"] in _LEVELS else ""
     words = line.split(" ", 4)
     return f"{words[0]} {words[1]}: {words[4]}" if len(words) > 4 and words[2] in _LEVELS else ""

@@ -122,7 +122,7 @@ def _order(name: str, kind: Kind, target: str, reason: str = "", until: int = 0,
     from mep.cli import asking
     from mep.monitor import run_lock
 
-    if len(reason.encode()) > MOST_REASON or not reason.isprintable():
+    if not reason.isprintable() or len(reason.encode()) > MOST_REASON:
         raise Failed(os.EX_USAGE, f"--reason: one line of at most {MOST_REASON} bytes, please")
     try:
         run_directory = trusted_run_directory(name)
@@ -158,9 +158,11 @@ def _batch_jobs(run_directory: Path) -> dict[str, list[str]]:
     from mep.cli import asking
 
     try:
-        return {each["name"]: each["batch_jobs"] or [] for each in asking.user_endpoints(run_directory) or []}
-    except (asking.NoAnswer, KeyError, OSError):
+        running = asking.user_endpoints(run_directory) or []
+    except (asking.NoAnswer, OSError):
         return {}
+    said = {str(each.get("name")): each.get("batch_jobs") for each in running}
+    return {name: [str(job) for job in jobs] for name, jobs in said.items() if isinstance(jobs, list)}
 
 
 def _full_name(name: str, part: str) -> str:

@@ -239,7 +239,7 @@ def _owner(name: str, uep: str) -> Account:
 def _said_of_owner(line: str, uep: str) -> tuple[str, int] | None:
     """Whose it is by this line of the log, in either form; users' own words, which may name anybody, do not count."""
     if line.startswith("{"):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             said = json.loads(line)
             if (said["logger"], said["endpoint"]) == ("mep.audit", uep) and said["event"] in _OWNED:
                 return str(said["account"]), int(said["uid"])

@@ -70,7 +70,8 @@ def test_the_last_errors_in_both_forms_of_the_log(tmp_path: Path) -> None:
     log = tmp_path / "endpoint.log"
     said = {"time": "T", "level": "CRITICAL", "message": "worse\x1b[2J"}
     lines = ["2026-01-01 10:00:00,1 ERROR mep.x: bad", "2026-01-01 10:00:01,1 INFO mep.x: ERROR", json.dumps(said)]
-    log.write_text("\n".join([*lines, "{ERROR", "ERROR", ""]))
+    odd = ['{"level": "ERROR"}', '["ERROR"]', '{"ERROR": 1}', '{"level": ["ERROR"]}', '{"ERROR":' + "[" * 10**5]
+    log.write_text("\n".join([*odd, *lines, "{ERROR", "ERROR", ""]))
     assert log_files.last_errors(log, 5) == ["2026-01-01 10:00:00,1: bad", "T: worse\\x1b[2J"]
     assert log_files.last_errors(tmp_path / "nosuch", 5) == []
 

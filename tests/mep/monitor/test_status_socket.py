@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab.waiting import until
-from mep.cli import asking
+from mep.cli import asking, orders
 from mep.monitor import last_run
 from mep.monitor.log_file import LogFile, trouble
 from mep.processes import named_sockets, status_protocol
@@ -196,6 +197,22 @@ def test_what_is_no_answer(tmp_path: Path, liar: list[bytes], head: bytes, answe
     liar.append(head + answer)
     with pytest.raises(asking.NoAnswer):
         asking.status(tmp_path, 0.5)
+
+
+@pytest.mark.parametrize("depth", [300, 600, 900])
+def test_a_deep_answer_is_understood_or_not(tmp_path: Path, liar: list[bytes], depth: int) -> None:
+    """Nothing else comes of it: who has a worker that was taken over needs the commands."""
+    liar.append(b'HTTP/1.1 200 OK\r\n\r\n{"line": "x", "more": %s%s}' % (b"[" * depth, b"]" * depth))
+    with contextlib.suppress(asking.NoAnswer):
+        assert (asking.status(tmp_path, 60) or {})["line"] == "x"
+
+
+def test_what_a_worker_makes_up_holds_no_order_back(tmp_path: Path, liar: list[bytes]) -> None:
+    """`mep kill` asks it for batch jobs first."""
+    made_up: list[dict[str, object]] = [{"name": [], "batch_jobs": ["1"]}, {"name": "b", "batch_jobs": 5}, {}]
+    told = [{"name": "a", "batch_jobs": ["7", 8, None]}]
+    liar.append(b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps({"user_endpoints": [*made_up, *told]}).encode())
+    assert orders._batch_jobs(tmp_path) == {"[]": ["1"], "a": ["7", "8", "None"]}
 
 
 def test_an_answer_without_end(tmp_path: Path, liar: list[bytes]) -> None:
