@@ -9,7 +9,7 @@ from pathlib import Path
 from mep.profile.profile import CONFIG, ENVIRONMENT, OWN_VARIABLES, SCHEMA, Profile
 from mep.renderer import template
 from mep.renderer.faults import misfit
-from mep.renderer.taken import GLOBALS, names_read, remote_references, taken
+from mep.renderer.taken import names_read, remote_references, taken
 
 _UNEXPANDED = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$\([^)]*\)|`[^`]*`|\{\{.*?\}\}|^~[\w-]*(?=/|$)|(?<=:)~[\w-]*(?=/|$)")
 
@@ -52,7 +52,7 @@ def _options(profile: Profile) -> Iterator[str]:
         if certain and name not in read:
             yield f"the schema has an option {name!r}, which no template reads"
     takes = taken(profile.templates, profile.template_name, profile.schema)
-    for name in sorted(read.difference(GLOBALS)) if properties else ():
+    for name in sorted(read) if properties else ():
         if not takes.is_stated(name):
             refused = (profile.schema or {}).get("additionalProperties") is False
             effect = "so nobody can give it" if refused else "so it may have any value"

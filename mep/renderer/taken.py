@@ -14,14 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2.defaults
-
 from mep.renderer import template
 
 RESERVED = ("_GC", "parent_config", "mapped_identity", "user_runtime")
 """What templates read and users cannot give."""
-GLOBALS = frozenset(jinja2.defaults.DEFAULT_NAMESPACE)
-"""What every template has: `range`, `dict` and the like. An option of such a name counts only if the schema has it."""
 
 _OF_JSON_SCHEMA = ("https://json-schema.org/", "http://json-schema.org/")
 _BESIDE = ("allOf", "anyOf", "oneOf")
@@ -64,7 +60,7 @@ def taken(templates: Mapping[str, str], name: str, schema: Mapping[str, Any] | N
     """What a profile takes whose template is `name`."""
     read, all_read = names_read(templates, name)
     stated, patterns, all_stated = _properties(schema)
-    names = {*read.difference(GLOBALS), *stated}.difference(RESERVED)
+    names = {*read, *stated}.difference(RESERVED)
     return Taken(tuple(sorted(names)), frozenset(stated), tuple(patterns), all_read and all_stated)
 
 
@@ -81,10 +77,11 @@ def _names_read(texts: tuple[tuple[str, str], ...], name: str) -> tuple[frozense
     while new:
         others, open_ended = template.included(new)
         certain = certain and not open_ended
-        new = {other: templates[other] for other in others if other in templates and other not in reached}
+        wanted = templates if open_ended else others  # it may be any of them
+        new = {other: templates[other] for other in wanted if other in templates and other not in reached}
         reached = reached | new
-    found = template.variables(reached)
-    return frozenset(found or ()).difference(RESERVED), certain and found is not None
+    found, all_read = template.variables(reached)
+    return frozenset(found).difference(RESERVED), certain and all_read
 
 
 def no_such(name: str, names: Sequence[str], where: str = "") -> str:

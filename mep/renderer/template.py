@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import jinja2.constants
 import jinja2.debug
+import jinja2.defaults
 import jinja2.meta
 import jinja2.sandbox
 import yaml
@@ -65,7 +66,8 @@ def included(templates: Mapping[str, str]) -> tuple[list[str], bool]:
             constants = [wanted] if isinstance(wanted, nodes.Const) else list(wanted.find_all(nodes.Const))
             texts = [each.value for each in constants if isinstance(each.value, str)]
             names.update((name, None) for text in texts if (name := plain_name(text)))
-            open_ended |= not isinstance(wanted, (nodes.Const, nodes.List, nodes.Tuple))
+            named = wanted.items if isinstance(wanted, (nodes.List, nodes.Tuple)) else [wanted]
+            open_ended |= not all(isinstance(each, nodes.Const) for each in named)
     return list(names), open_ended
 
 
@@ -75,13 +77,23 @@ def plain_name(name: str) -> str | None:
     return None if not parts or ".." in parts or "\0" in name else "/".join(parts)
 
 
-def variables(templates: Mapping[str, str]) -> set[str] | None:
-    """The names that these templates read and do not set themselves; None when that cannot be told."""
-    made = _environment(templates)
-    try:
-        return set().union(*(jinja2.meta.find_undeclared_variables(made.parse(text)) for text in templates.values()))
-    except (jinja2.TemplateError, RecursionError, ValueError):
-        return None
+def variables(templates: Mapping[str, str]) -> tuple[set[str], bool]:
+    """The names that these templates read and do not set themselves, and whether all of the templates could be read."""
+    made, names, whole = _environment(templates), set[str](), True
+    for text in templates.values():
+        try:
+            parsed = made.parse(text)
+            names |= jinja2.meta.find_undeclared_variables(parsed) | _globals_as_values(parsed)
+        except (jinja2.TemplateError, RecursionError, ValueError):
+            whole = False
+    return names, whole
+
+
+def _globals_as_values(parsed: nodes.Template) -> set[str]:
+    """The names of Jinja's own functions, such as `namespace`, that are read and not called: options of that name."""
+    called = {id(call.node) for call in parsed.find_all(nodes.Call)}
+    read = {each.name for each in parsed.find_all(nodes.Name) if each.ctx == "load" and id(each) not in called}
+    return read.intersection(jinja2.defaults.DEFAULT_NAMESPACE)
 
 
 @dataclass(frozen=True)

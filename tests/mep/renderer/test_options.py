@@ -177,6 +177,22 @@ def test_what_the_schema_names_anywhere_is_taken(schema: dict[str, Any]) -> None
     assert "'R2'" in refused({**GOOD, "R2": "x"}, schema)
 
 
+def test_what_may_be_brought_in_is_taken() -> None:
+    """Neither refused nor told of: the name of the file, and so the option, is known once it is rendered."""
+    for text in ("{% include ['o' ~ workers, 'nowhere'] ignore missing %}", "{% include 'o' ~ workers %}"):
+        texts = {"template": TEMPLATE + text, "o4": "# {{ Q }}"}
+        assert say({**GOOD, "workers": 4, "Q": "x"}, None, **texts)[1][1:] == []
+        assert not taken({"t": TEMPLATE + text, "other": "{{ Q }}{% wrong", "o4": "{{ R }}"}, "t", None).certain
+        assert "R" in taken({"t": TEMPLATE + text, "other": "{{ Q }}{% wrong", "o4": "{{ R }}"}, "t", None).names
+
+
+def test_an_option_with_the_name_of_a_function_of_jinja() -> None:
+    """As the namespace of a Kubernetes provider."""
+    template = TEMPLATE + "# {{ namespace | default('x') }}"
+    assert say({**GOOD, "namespace": "physics"}, None, template=template)[0]
+    assert "'cycler'" in refused({**GOOD, "cycler": 1}, None, template=template)
+
+
 def test_what_jinja_brings_is_no_option() -> None:
     template = TEMPLATE + "{% for i in range(2) %}{% set a = namespace(b=i) %}{% endfor %}"
     assert taken({"t": template}, "t", None).names == ("ACCOUNT", "image", "workers")
