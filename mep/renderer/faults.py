@@ -45,8 +45,8 @@ def faults(validator: Validator, options: Mapping[str, Any], names: Sequence[str
         Exception: of any kind; a pattern or a reference in the schema is none.
     """
     errors = itertools.islice(validator.iter_errors(options), _MOST_ERRORS)
-    sentences = dict.fromkeys(sentence for error in errors for sentence in _told(error, names))
-    found = list(sentences)
+    sentences = itertools.islice((sentence for error in errors for sentence in _told(error, names)), _MOST_ERRORS)
+    found = list(dict.fromkeys(sentences))
     if len(found) > MOST:
         return [*found[:MOST], "There is more that does not fit."]
     return found
@@ -174,7 +174,9 @@ def describe(schema: Mapping[str, Any]) -> str:
 def _limits(schema: Mapping[str, Any]) -> list[str]:
     def of(key: str) -> str | None:
         value = schema.get(key)
-        return None if isinstance(value, bool) or not isinstance(value, (int, float)) else f"{value:g}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        return _shown(int(value) if isinstance(value, float) and value.is_integer() else value)
 
     least, most = of("minimum"), of("maximum")
     said = []

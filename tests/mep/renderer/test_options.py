@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mep.renderer import answer
+from mep.renderer import answer, faults
+from mep.renderer import taken as taken_module
 from mep.renderer.taken import remote_references, taken
 
 TEMPLATE = "engine: {n: {{ workers | default(1) }}, a: {{ ACCOUNT }}, i: {{ image | default('x') }}}\n"
@@ -118,6 +119,32 @@ def test_no_flood_of_words() -> None:
     options = {f"o{i}": i for i in range(50_000)}
     assert len(refused({**GOOD, **options}, SCHEMA)) < 1500
     assert refused({**GOOD, "nodes": list(range(20_000))}, SCHEMA).endswith("There is more that does not fit.")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_names_without_end_are_not_all_compared(monkeypatch: pytest.MonkeyPatch, nested: bool) -> None:
+    """To find what is meant by each took minutes of a processor: only as many are looked at as may be told."""
+    compared = list[str]()
+
+    def no_such(name: str, *more: Any) -> str:
+        compared.append(name)
+        return taken_module.no_such(name, *more)
+
+    monkeypatch.setattr(faults, "no_such", no_such)
+    options = {f"no such option {i}": i for i in range(20_000)}
+    given, schema = ({"image": {"name": "a", **options}}, SCHEMA) if nested else (options, CLOSED)
+    assert refused({**GOOD, **given}, schema).count("There is no option") == 10
+    assert 10 < len(compared) < 1000
+
+
+def test_limits_are_told_to_the_digit() -> None:
+    schema = {"properties": {"workers": {"type": "integer", "minimum": -(10**400), "maximum": 1234567}}}
+    told = refused({**GOOD, "workers": 1234568}, schema)
+    assert told.endswith("to 1234567.") and "e+" not in told
+    assert "from 0.25 to 1.5" in refused(
+        {**GOOD, "workers": 2}, {"properties": {"workers": {"minimum": 0.25, "maximum": 1.5}}}
+    )
+    assert "up to 4." in refused({**GOOD, "workers": 5}, {"properties": {"workers": {"maximum": 4.0}}})
 
 
 def test_where_it_is_warned_of_or_ignored() -> None:
