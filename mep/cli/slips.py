@@ -21,7 +21,8 @@ _OPEN = {"allowed_functions": "all functions may run", "authentication_policy": 
 def slips(profile: Profile) -> Iterator[tuple[str, str]]:
     """Pairs of what was looked at, and what is odd about it."""
     yield from ((ENVIRONMENT, text) for text in _environment(profile))
-    yield from ((profile.template_name, text) for text in _options(profile))
+    in_template = f"{profile.template_name}: "
+    yield from ((profile.template_name, text.removeprefix(in_template)) for text in _options(profile))
     yield from ((SCHEMA, text) for text in _schema(profile))
     for key, open_to in _OPEN.items():
         if getattr(profile.config, key) is None and re.search(rf"^{key}\s*:", profile.config_text, re.MULTILINE):

@@ -138,8 +138,8 @@ def _own_words(story: Mapping[str, Any], endpoint: str) -> list[str]:
 def _told(story: Mapping[str, Any]) -> Iterator[str]:
     """The story for people: its end first. With strangers' words as they are."""
     decisions = story["decisions"]
-    whom = story.get("username") or story.get("identity") or "somebody"
-    yield f"Request {story['request']} of {whom}, profile {story['profile']}"
+    whom = story.get("username") or story.get("identity")
+    yield f"Request {story['request']}{f' of {whom}' if whom else ''}, profile {story['profile']}"
     last = next((each for each in reversed(decisions) if each.get("event") in _ENDS), None)
     if last is not None:
         yield f"  in short: {_outcome(last)}"

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,12 @@ def test_values_that_are_not_what_they_look_like(profile_directory: Path, text: 
     assert told in said(profile_directory, NOTE)
 
 
+def test_template_and_schema_of_configure_agree(profile_directory: Path) -> None:
+    for name in ("user_config_template.yaml.j2", "user_config_schema.json"):
+        (profile_directory / name).write_text((resources.files("templates") / "default" / name).read_text())
+    assert "user_config_" not in said(profile_directory, NOTE)
+
+
 def test_an_option_that_no_template_reads(profile_directory: Path) -> None:
     schema = {"properties": {"WORKERS": {"type": "integer"}, "walltime": {"type": "string"}}}
     (profile_directory / "user_config_schema.json").write_text(json.dumps(schema))
@@ -139,7 +146,8 @@ def test_template_and_schema_that_do_not_fit(
     (profile_directory / "user_config_template.yaml.j2").write_text(
         f"engine: {{type: ThreadPoolEngine}}\n# {template}\n"
     )
-    assert told in said(profile_directory, NOTE)
+    notes = said(profile_directory, NOTE)
+    assert told in notes and "j2: user_config_template" not in notes
 
 
 @pytest.mark.parametrize(
