@@ -28,10 +28,10 @@ MOST = 4 * 2**20
 """Bytes of what is shown."""
 LONGEST = 10_000
 """Lines that are shown of a function."""
-_AS_TEXT = "ComputeSerializer(strategy_code=PureSourceTextInspect())"
+_AS_TEXT = "globus_compute_sdk.Client(code_serialization_strategy=PureSourceTextInspect())"
 _BYTECODE = (
-    f"It came as bytecode, which cannot be shown as it was written: register it as text, with a serializer"
-    f" {_AS_TEXT}, to pin what can be read. The names and texts in it:"
+    f"It came as bytecode, which cannot be shown as it was written. To pin what can be read, register it as text, with"
+    f" {_AS_TEXT}. The names and texts in it:"
 )
 
 

@@ -27,7 +27,7 @@ def pin(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Allow functions by the hash of their code: asks the service for it once, shows it, and writes config.yaml.
+    """Pin functions: ask the service for their code, show it, and write its hash into config.yaml.
 
     Asks before it writes. A user endpoint of the profile then runs nothing whose code has another hash.
     """

@@ -232,7 +232,10 @@ def _owner(name: str, uep: str) -> Account:
     account = None if said is None else _account(*said)
     if account is None:
         text = f"nobody here knows user endpoint {uep} of {name}, or its account is gone"
-        raise Failed(os.EX_NOINPUT, f"{text}; `mep ps {name}` has those that run")
+        raise Failed(
+            os.EX_NOINPUT,
+            f"{text}; `mep ps {name}` has those that run; one that has ended needs its whole name, uep.ID.ID",
+        )
     return account
 
 

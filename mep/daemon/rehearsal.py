@@ -158,7 +158,7 @@ def _note_refusal(findings: Findings, profile: Profile, trial: _Trial, refusal: 
         findings.notes.append(f"{refusal.reason_for_admin}{_with(trial)}; {remedy}")
     elif refusal.stage == "options":
         findings.notes.append(
-            f"the schema refuses its own default or example: {refusal.reason_for_admin}{_with(trial)}"
+            f"a default or an example of the schema is refused: {refusal.reason_for_admin}{_with(trial)}"
         )
     else:
         findings.problems.append(f"{refusal.reason_for_admin}{_with(trial)}")

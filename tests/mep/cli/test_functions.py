@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import inspect
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from globus_compute_sdk import Client
 from globus_compute_sdk.serialize import (
     CombinedCode,
     ComputeSerializer,
@@ -54,6 +57,12 @@ def test_of_bytecode_names_and_texts_are_shown() -> None:
     text = shown(packed(DillCode().serialize(here["area"]))).text
     assert "cannot be shown as it was written" in text
     assert {"    secret_factor", "    one word", "    width"} <= set(text.splitlines())
+
+
+def test_what_is_recommended_for_bytecode_is_a_parameter_of_the_client() -> None:
+    text = shown(packed(DillCode().serialize(area))).text
+    (named,) = re.findall(r"globus_compute_sdk\.Client\((\w+)=PureSourceTextInspect\(\)\)", text)
+    assert named in inspect.signature(Client).parameters
 
 
 def test_other_forms_are_hashed_and_not_shown() -> None:
