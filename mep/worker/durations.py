@@ -18,9 +18,8 @@ BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 12
 _ENDS = {"mapped": "identification", "starting": "preparation", "started": "launch"}
 """Event: the step that it ends."""
 _BEGINS = {"received": "identification", "mapped": "preparation", "starting": "launch"}
-"""Event: the step that it begins. Every other event of a request ends it."""
-_OF_OTHERS = frozenset({"checked in", "exited", "withdrawn", "adopted", "counted", "hard link"})
-"""Events of user endpoints, which have a request, too: it may be under way for another one."""
+"""Event: the step that it begins."""
+_DECIDED = frozenset({"started", "refreshed", "refused", "superseded"})
 STEPS = (*_ENDS.values(), "check_in")
 _MOST = 10_000
 """Requests under way; of more, the oldest are forgotten."""
@@ -56,7 +55,7 @@ class Durations:
         event, request, now = said["event"], said["request"], self._clock()
         if event == "checked in":
             self.taken["check_in"].add(said["seconds"])
-        if event in _OF_OTHERS:
+        if event not in _BEGINS and event not in _DECIDED:  # of a user endpoint: its request may be under way again
             return
         step, began = self._began.pop(request, ("", now))
         if step and _ENDS.get(event) == step:

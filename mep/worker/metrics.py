@@ -21,7 +21,7 @@ ENGINES = ("ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine", "Glob
 """Those of `mep-uep`. What else a user endpoint says is `other`, and one that says nothing has `unknown`."""
 OUTCOMES = ("started", "refreshed", "refused", "superseded")
 STAGES = (
-    *("command", "identity", "account", "admission", "options", "template"),
+    *("command", "identity", "account", "admission", "orders", "options", "template"),
     *("containment", "launch", "audit", "running", "manager"),
 )
 """Of refusals; what is not here yet is shown once it has come."""
