@@ -10,6 +10,7 @@ FILES
   monitor/       decides, and looks after user endpoints                           root
   privileged/    fork, drop, exec: all that uses root's power                      root, until the child is the user
   worker/        the broker: commands in, heartbeats and failure notices out       worker_account, no rights
+  exporter/      metrics on TCP, where an admin has turned that on                 one of systemd's, no rights
   registration/  login and two REST calls, in a process of its own                worker_account, no rights
   mapper/        identity set to account name                                      mapping_account, no rights
   reader/        the files of a profile become values                              root, parsers as nobody

@@ -33,6 +33,7 @@ ROOMS = {
     "reader": {"request", "processes", "profile", "renderer", "identity"},
     "registration": {"request", "profile", "wire"},
     "worker": {"request", "processes", "privileged", "wire"},
+    "exporter": {"processes"},
     "monitor": {"request", "profile", "privileged", "processes"},
 }
 ROOMS["daemon"] = {*ROOMS, "wire"}
@@ -52,6 +53,7 @@ THIRD_PARTY = {
     "reader": {"jsonschema", "yaml"},
     "registration": {"globus_sdk", "packaging"},
     "worker": {"cryptography", "h11"},
+    "exporter": set[str](),
     "monitor": set[str](),
     "daemon": {"daemon"},
 }

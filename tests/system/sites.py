@@ -121,3 +121,15 @@ def moved_away(home: Path) -> Iterator[None]:
             home.rmdir()
         home.unlink(missing_ok=True)
         moved.rename(home)
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[None]:
+    """A site's profiles may be looked for by everybody, as in /etc; the test's folder may not."""
+    above = (folder, *folder.parents, folder.parent / "run")
+    before = {each: each.stat().st_mode for each in above if each.stat().st_mode & 0o777 == 0o700}
+    for each in before:
+        each.chmod(0o711)
+    yield
+    for each, mode in before.items():
+        each.chmod(mode)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket as sockets
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from lab.ports import free_ports, is_free
 from lab.prometheus import PROGRAM, Prometheus
 from lab.waiting import until
 from tests.conftest import need
-from tests.system.sites import TEMPLATE, site_of
+from tests.system.sites import TEMPLATE, opened, site_of
 
 pytestmark = pytest.mark.system
 
@@ -38,9 +40,15 @@ REFUSED = TASK.replace("ex.submit(os.getpid).result", "str(ex.submit(os.getpid).
 def site(root: None, folder: Path, hub: HubProcess) -> Iterator[ManagerProcess]:
     with LocalAccount(ACCOUNT):
         mapping = [{"source": "{username}", "match": "alice@example\\.org", "output": ACCOUNT}]
-        config = {"public": True}
+        config = {"public": True, "status_group": "nogroup"}
         with site_of(folder, hub, NAME, mapping=mapping, template=TEMPLATE, config=config) as running:
             yield running
+
+
+def exporter(site: ManagerProcess, socket: Path) -> list[str]:
+    """The program of mep-metrics@.service, as an account that may ask by its group only."""
+    ids = ("--reuid=mep-render", "--regid=mep-render", "--groups=nogroup", "--inh-caps=-all", "--no-new-privs")
+    return ["/usr/bin/setpriv", *ids, sys.executable, "-I", "-m", "mep.exporter.server", str(socket)]
 
 
 @contextlib.contextmanager
@@ -64,7 +72,8 @@ def test_prometheus_scrapes_what_has_happened(site: ManagerProcess, hub: HubProc
     site.wait_for("checked in")
     socket = site.folder / "run" / NAME / "api.sock"
     with (
-        on_tcp(["/usr/lib/systemd/systemd-socket-proxyd", str(socket)]) as address,
+        on_tcp(exporter(site, socket)) as address,
+        opened(site.profile.parents[0]),
         Prometheus(tmp_path, address) as prometheus,
     ):
 
@@ -84,3 +93,40 @@ def test_prometheus_scrapes_what_has_happened(site: ManagerProcess, hub: HubProc
         assert ours == {"manager", "worker", "mapper", "name service", "renderer", "audit"}
         names = json.dumps(prometheus.query('{__name__=~"mep_.*"}'))
         assert ACCOUNT not in names and "example.org" not in names
+
+
+def asked(address: str, sent: bytes) -> bytes:
+    """All that comes back, to the end of the connection, however it ends."""
+    host, port = address.split(":")
+    came = b""
+    with (
+        contextlib.suppress(ConnectionError),
+        sockets.create_connection((host, int(port)), timeout=60) as connection,
+    ):
+        connection.sendall(sent)
+        while part := connection.recv(65536):
+            came += part
+    return came
+
+
+def test_nothing_but_metrics_is_reached_by_tcp(site: ManagerProcess) -> None:
+    socket = site.folder / "run" / NAME / "api.sock"
+    others = (
+        *("GET /v1/status", "GET /v1/user-endpoints", "GET /metrics/../v1/status", "GET /metrics?x=1", "POST /metrics"),
+        *("GET http://localhost/v1/status", "get /metrics", "GET  /v1/status", "\r\nGET /v1/status"),
+    )
+    with on_tcp(exporter(site, socket)) as address, opened(site.profile.parents[0]):
+        answer = asked(address, b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK") and b"mep_connected 1" in answer
+        for other in others:
+            said = asked(address, f"{other} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert said.startswith(b"HTTP/1.1 404 "), other
+        twice = asked(address, b"GET /metrics HTTP/1.1\r\n\r\nGET /v1/user-endpoints HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert twice.count(b"HTTP/1.1") == 1 and b'user_endpoints"' not in twice
+        assert asked(address, b"GET /metrics " + b"x" * 100_000) == b"", "too long"
+        assert asked(address, b"GET /metrics HTTP/1.1\r\n") == b"", "its time is over"
+        host, port = address.split(":")
+        silent = [sockets.create_connection((host, int(port))) for _ in range(40)]
+        until(lambda: asked(address, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200"), "room again")
+        for each in silent:
+            each.close()

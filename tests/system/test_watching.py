@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import json
 import os
@@ -19,7 +18,7 @@ from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.waiting import until
-from tests.system.sites import TEMPLATE, site_of
+from tests.system.sites import TEMPLATE, opened, site_of
 
 pytestmark = pytest.mark.system
 
@@ -124,18 +123,6 @@ def test_who_is_no_root_asks_as_a_member_of_the_group(
         assert as_account(site, account, "status", "watching").returncode == 0
         denied = as_account(site, account, "logs", "watching")
         assert denied.returncode == os.EX_NOPERM and "must be root" in denied.stderr
-
-
-@contextlib.contextmanager
-def opened(folder: Path) -> Iterator[None]:
-    """A site's profiles may be looked for by everybody, as in /etc; the test's folder may not."""
-    above = (folder, *folder.parents, folder.parent / "run")
-    before = {each: each.stat().st_mode for each in above if each.stat().st_mode & 0o777 == 0o700}
-    for each in before:
-        each.chmod(0o711)
-    yield
-    for each, mode in before.items():
-        each.chmod(mode)
 
 
 def as_account(site: ManagerProcess, account: LocalAccount, *arguments: str) -> subprocess.CompletedProcess[str]:
