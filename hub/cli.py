@@ -1,8 +1,8 @@
 """The program `mep-hub`. `serve` logs to stderr; one line says when it is ready.
 
-Exit codes: 0 after SIGTERM, 69 when something that is needed is not there or is not safe (broker, address, database;
-for `setup` RabbitMQ, systemd), 65 for `forget` of nobody, 77 for `setup` without root's rights, 78 when hub.yaml,
-or for `forward` a setting, is wrong.
+Exit codes: 0 after SIGTERM, 64 for wrong usage, 69 when something that is needed is not there or is not safe (broker,
+address, database; for `setup` RabbitMQ, systemd), 65 for `forget` of nobody, 77 for `setup` without root's rights, 78
+when hub.yaml, or for `forward` a setting, is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import ssl
 import sys
 import uuid
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -31,12 +32,29 @@ from hub.setup.tls import Given
 from hub.store.store import Store
 from wire.redaction import Redactor
 
+_USAGE_OF_TYPER = 2
+
 cli = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="A Globus Compute web service for one site.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(given: bool) -> None:
+    if given:
+        typer.echo(f"mep-hub {version('mep')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def before_each_command(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A Globus Compute web service for one site."""
 
 
 @cli.command()
@@ -141,7 +159,10 @@ async def _forget(loaded: config.HubConfig, username: str) -> str | None:
 
 def main() -> None:
     """Runs the `mep-hub` program."""
-    cli(prog_name="mep-hub")
+    try:
+        cli(prog_name="mep-hub")
+    except SystemExit as e:
+        sys.exit(os.EX_USAGE if e.code == _USAGE_OF_TYPER else e.code)
 
 
 def _log_to_stderr(level: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from hub import cli
+from mep import __version__
 
 
 def test_a_new_client_has_an_id_a_secret_and_its_hash(monkeypatch, capsys):
@@ -43,3 +44,21 @@ def test_h_is_help(monkeypatch, capsys, words):
         cli.main()
     assert end.value.code == 0
     assert "Usage: mep-hub" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["nosuch"], ["serve"], ["serve", "--nosuch"], ["forget", "a", "b"], ["--nosuch"]], ids=str
+)
+def test_wrong_usage_ends_with_64_as_in_mep(monkeypatch, capsys, words):
+    monkeypatch.setattr("sys.argv", ["mep-hub", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == os.EX_USAGE
+    assert "Usage: mep-hub" in capsys.readouterr().err
+
+
+def test_the_version(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["mep-hub", "--version"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, capsys.readouterr().out) == (0, f"mep-hub {__version__}\n")
