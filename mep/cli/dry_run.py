@@ -68,10 +68,23 @@ async def identify(profile: Profile, identity_set: Sequence[Mapping[str, Any]]) 
     identity = mapped(decision)
     if identity is None:
         raise mapped_identity.nobody(command, str(decision.refusal))
-    owner = _account(identity.username)
-    policy = profile.config.accounts
+    return identity, _admitted(profile, identity.username)
+
+
+async def take(profile: Profile, username: str) -> tuple[MappedIdentity, Account]:
+    """The account of this name, for an identity that is made up; the mapping is not asked.
+
+    Raises:
+        Refused: at stage `account` or `admission`.
+    """
+    record = identity_record(username)
+    return MappedIdentity(username, record["id"], "none; made up", []), _admitted(profile, username)
+
+
+def _admitted(profile: Profile, username: str) -> Account:
+    owner, policy = _account(username), profile.config.accounts
     admission.admit(owner, policy, look_up.group_ids(policy.group_names()))
-    return identity, owner
+    return owner
 
 
 async def obey(orders_folder: Path, identity_set: Sequence[Mapping[str, Any]], owner: Account) -> None:
@@ -92,15 +105,18 @@ async def obey(orders_folder: Path, identity_set: Sequence[Mapping[str, Any]], o
 
 
 async def launch_plan(
-    profile: Profile, identity_set: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    profile: Profile,
+    identity_set: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
+    become: tuple[MappedIdentity, Account],
 ) -> LaunchPlan:
-    """What would be started for these identities with these options.
+    """What would be started for these identities, which become that account, with these options.
 
     Raises:
         Refused: at any stage before the launch.
         HelperUnavailable: no render server can be started.
     """
-    identity, owner = await identify(profile, identity_set)
+    identity, owner = become
     command = _command(identity_set, options)
     return plan.make(profile, command, identity, owner, await _render(profile, command, identity, owner))
 

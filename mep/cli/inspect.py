@@ -15,16 +15,23 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from mep.cli import tables
 from mep.cli.common import DEFAULT, Json, Name, load, paths, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed, exit_codes
 
 if TYPE_CHECKING:
     from mep.profile.profile import Profile
     from mep.request.account import Account
+    from mep.request.mapped_identity import MappedIdentity
 
 T = TypeVar("T")
 Identity = Annotated[list[str] | None, typer.Option(help="User name of an identity; again for linked ones.")]
 IdentitySet = Annotated[Path | None, typer.Option(help="JSON file: a list of records, as Globus Auth has.")]
+User = Annotated[
+    str,
+    typer.Option(help="The local account that it would run as; no mapping is asked.", show_default=False),
+]
+_COLOURS = {"ok": "green", "note": "yellow", "FAIL": "red"}
 Options = Annotated[str, typer.Option(help="user_endpoint_config: a JSON object, or @FILE.")]
 
 
@@ -40,7 +47,8 @@ def check(
     codes = []
     for line in checks.lines(directory, paths(), files_only=files):
         said = json.dumps({"verdict": line.verdict, "what": line.what, "text": line.text})
-        print(said if as_json else f"{line.verdict:<4}  {line.what}: {line.text}", flush=True)
+        verdict = tables.coloured(f"{line.verdict:<4}", _COLOURS.get(line.verdict, ""))
+        print(said if as_json else f"{verdict}  {line.what}: {line.text}", flush=True)
         codes += [line.exit_code] if line.exit_code else []
     if codes:
         code = os.EX_CONFIG if os.EX_CONFIG in codes else codes[0]
@@ -61,6 +69,7 @@ def explain(
     name: Name = DEFAULT,
     identity: Identity = None,
     identity_set: IdentitySet = None,
+    user: User = "",
     options: Options = "{}",
     as_json: Json = False,
 ) -> None:
@@ -69,11 +78,10 @@ def explain(
     from mep.monitor.containment import limits
 
     directory = profile_directory(name)
-    profile, records = load(directory), _records(directory, identity, identity_set)
-    given = _given_options(options)
-    mapping, owner = _show_mapping(profile, records, quiet=as_json)
-    _answer(dry_run.obey(paths().orders(name), records, owner))
-    plan = _answer(dry_run.launch_plan(profile, records, given))
+    given, profile = _given_options(options), load(directory)
+    records, mapping, become = _become(profile, identity, identity_set, user, quiet=as_json)
+    _answer(dry_run.obey(paths().orders(name), records, become[1]))
+    plan = _answer(dry_run.launch_plan(profile, records, given, become))
     verdict = _answer(dry_run.ask_endpoint(profile, plan))
     _answer(dry_run.launch(profile, plan, trusted_run_directory(name)))
     notes, bounds = list(verdict.notes), limits.describe(profile.config.resources)
@@ -99,24 +107,48 @@ def explain(
 
 def render(
     name: Name = DEFAULT,
-    user: Annotated[
-        str, typer.Option(help="The local account that the user endpoint would run as.", show_default=False)
-    ] = "",
+    identity: Identity = None,
+    identity_set: IdentitySet = None,
+    user: User = "",
     options: Options = "{}",
 ) -> None:
     """Show the configuration that a user endpoint would get."""
     from mep.cli import dry_run
 
-    if not user and os.geteuid() == 0:
-        raise Failed(os.EX_USAGE, "--user: say as which account the user endpoint would run")
-    given, user = _given_options(options), user or getpass.getuser()
-    rendered = _answer(dry_run.render(load(profile_directory(name)), user, given))
+    asked = bool(identity or identity_set)
+    if not user and not asked and os.geteuid() == 0:
+        raise Failed(os.EX_USAGE, "say for whom: give --identity, --identity-set or --user")
+    given, profile = _given_options(options), load(profile_directory(name))
+    if asked:
+        _, _, (_, owner) = _become(profile, identity, identity_set, user, quiet=True)
+        user = owner.name
+    rendered = _answer(dry_run.render(profile, user or getpass.getuser(), given))
     print(rendered.read())
     if warning := rendered.warning():
         typer.echo(f"the user would read: {warning}", err=True)
 
 
-def _show_mapping(profile: Profile, records: list[dict[str, Any]], *, quiet: bool) -> tuple[dict[str, Any], Account]:
+def _become(
+    profile: Profile, identity: list[str] | None, identity_set: Path | None, user: str, *, quiet: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any], tuple[MappedIdentity, Account]]:
+    """The identities that are meant, what is told of them, and which account they become. --user: the mapping is not
+    asked."""
+    from mep.cli import dry_run
+
+    if not user:
+        records = _records(profile.directory, identity, identity_set)
+        return (records, *_show_mapping(profile, records, quiet=quiet))
+    if identity or identity_set:
+        raise Failed(os.EX_USAGE, "give --user, an account, or --identity and --identity-set, which become one")
+    become = _answer(dry_run.take(profile, user))
+    if not quiet:
+        _show_account(become[1])
+    return [dry_run.identity_record(user)], _facts(become[1]), become
+
+
+def _show_mapping(
+    profile: Profile, records: list[dict[str, Any]], *, quiet: bool
+) -> tuple[dict[str, Any], tuple[MappedIdentity, Account]]:
     """What the mapping comes to; printed, line by line as it is found, unless that is to be quiet."""
     from mep.cli import dry_run
 
@@ -128,10 +160,18 @@ def _show_mapping(profile: Profile, records: list[dict[str, Any]], *, quiet: boo
         print(f"passed over  {each['identity']}: {each['where']}: {each['reason']}")
     found, owner = _answer(dry_run.identify(profile, records))
     if not quiet:
-        print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
+        _show_account(owner)
         print(f"identity  {found.identity}\nrule      {found.rule}")
-    account = {"account": owner.name, "uid": owner.uid, "gid": owner.gid, "home": owner.home}
-    return {**account, "identity": found.identity, "rule": found.rule, "passed_over": passed_over}, owner
+    told = {**_facts(owner), "identity": found.identity, "rule": found.rule, "passed_over": passed_over}
+    return told, (found, owner)
+
+
+def _show_account(owner: Account) -> None:
+    print(f"account   {owner.name} (uid {owner.uid}, gid {owner.gid}, home {owner.home})")
+
+
+def _facts(owner: Account) -> dict[str, Any]:
+    return {"account": owner.name, "uid": owner.uid, "gid": owner.gid, "home": owner.home}
 
 
 def _answer(stage: Coroutine[Any, Any, T]) -> T:

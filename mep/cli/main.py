@@ -64,12 +64,21 @@ app = typer.Typer(
 )
 
 
+def _show_version(given: bool) -> None:
+    if given:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def before_each_command(
     context: typer.Context,
     config_dir: Annotated[
         Path | None, typer.Option("--config-dir", "-c", help="Folder that holds the profiles.")
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
     if context.invoked_subcommand in _ALONE:
         return  # the manager does this itself; what is in the file, secrets too, would come into its environment
@@ -129,17 +138,23 @@ def _with_options_of_all(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-for _command in (
-    *(configure.configure, configure.migrate_to_template_capable, asked.check),
-    *(run.start, run.restart, run.reload, run.stop, watching.status, watching.ps, stories.logs, stories.why, run.list_),
-    *(orders.kill, orders.drain, orders.undrain, orders.ban, orders.unban),
-    *(boot.enable_on_boot, boot.disable_on_boot, delete.delete),
-    *(asked.map_, asked.explain, asked.render, render_user_config.render_user_config),
-    *(login.login, login.logout, login.whoami, version),
-):
-    app.command(_command.__name__.rstrip("_").replace("_", "-"))(_with_options_of_all(_command))
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Set up": (configure.configure, configure.migrate_to_template_capable, login.login, login.logout, login.whoami),
+    "Try before": (asked.check, asked.map_, asked.explain, asked.render, render_user_config.render_user_config),
+    "Run": (run.start, run.reload, run.restart, run.stop, boot.enable_on_boot, boot.disable_on_boot, delete.delete),
+    "See": (run.list_, watching.status, watching.ps, stories.logs, stories.why),
+    "Steer": (orders.kill, orders.drain, orders.undrain, orders.ban, orders.unban),
+    "Other": (version,),
+}
+"""The commands in the order in which an admin meets them; --help shows them like that."""
+for _group, _commands in _GROUPS.items():
+    for _command in _commands:
+        _name = _command.__name__.rstrip("_").replace("_", "-")
+        app.command(_name, rich_help_panel=_group)(_with_options_of_all(_command))
 _functions = typer.Typer(help="Functions that may run, by the hash of their code.", no_args_is_help=True)
 _functions.command("pin")(_with_options_of_all(functions.pin))
-app.add_typer(_functions, name="functions")
-app.command("python-exec", context_settings=executed.REST_AS_IT_IS)(_with_options_of_all(executed.python_exec))
+app.add_typer(_functions, name="functions", rich_help_panel="Other")
+app.command("python-exec", context_settings=executed.REST_AS_IT_IS, rich_help_panel="Other")(
+    _with_options_of_all(executed.python_exec)
+)
 app.command("_start-user-endpoint", hidden=True)(_with_options_of_all(executed.start_user_endpoint))

@@ -43,7 +43,8 @@ def kill(
         str, typer.Argument(help="A user endpoint: its name, or a part that no other one has.", show_default=False)
     ] = "",
     user: Annotated[
-        str, typer.Option("--user", help="Those of an account, or of the identity that asked for them.")
+        str,
+        typer.Option("--user", "--identity", help="Those of an account, or of the identity that asked for them."),
     ] = "",
     all_: Annotated[bool, typer.Option("--all", help="All of this endpoint.")] = False,
     reason: Reason = "",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import typer
 
 _GAP = "  "
 _CUT = "…"
@@ -25,6 +28,12 @@ class Column:
 def width() -> int | None:
     """The columns of the terminal; None when the output goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def coloured(text: str, colour: str) -> str:
+    """The text in this colour ("" for none) on a terminal that wants colours (https://no-color.org); else as it is."""
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return typer.style(text, fg=colour) if colour and wanted else text
 
 
 def lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], most: int | None) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from lab.accounts import LocalAccount
+from lab.manager import MEP
 from mep.accounts import look_up
 from mep.cli import checks, dry_run
 from mep.cli.checks import FAIL, NOTE, OK
@@ -331,3 +333,32 @@ def test_what_is_pinned_is_said(profile_directory: Path) -> None:
     assert "1 may run, with whatever code the service has of them" in found
     pinned = configured(profile_directory, allowed_functions=[f"{FUNCTION}@sha256:{HASH}"])
     assert f"pinned by the SHA-256 of their code: {FUNCTION} ({HASH[:12]}...)" in said(pinned, OK)
+
+
+_ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "coloured"),
+    [
+        ({}, [], True),
+        ({}, ["--no-color"], False),
+        ({}, ["--json"], False),
+        ({"NO_COLOR": "1"}, [], False),
+        ({"NO_COLOR": ""}, [], True),
+        ({"TERM": "dumb"}, [], False),
+    ],
+)
+def test_a_terminal_gets_colours(
+    profile_directory: Path, variables: dict[str, str], words: list[str], coloured: bool
+) -> None:
+    (profile_directory / "config.yaml").write_text("nosuch: 1\n")
+    command = [MEP, "-c", str(profile_directory.parent), "check", profile_directory.name, "--files", *words]
+    environment = {"PATH": "/usr/bin:/bin", "TERM": "xterm", **variables}
+    for there, in_colour in (([sys.executable, "-c", _ON_A_TERMINAL, *command], coloured), (command, False)):
+        done = subprocess.run(
+            there, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False, timeout=60
+        )
+        assert done.returncode == os.EX_CONFIG
+        assert b"FAIL" in done.stdout and (b"\x1b[31mFAIL\x1b[0m" in done.stdout) == in_colour
+        assert (b"\x1b" in done.stdout) == in_colour

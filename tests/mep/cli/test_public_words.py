@@ -97,6 +97,31 @@ def test_options_that_every_command_has(option: str) -> None:
     assert [name for name, command in COMMANDS.items() if option not in options(command)] == []
 
 
+def test_an_option_means_the_same_in_every_command() -> None:
+    """--identity is somebody of the service, --user an account; who takes the one, takes the other."""
+    takes = {name: options(command) & {"--identity", "--user"} for name, command in COMMANDS.items()}
+    both = {"--identity", "--user"}
+    assert {name: told for name, told in takes.items() if told} == {
+        "map": {"--identity"},  # an account is what it finds
+        **dict.fromkeys(("explain", "render", "kill"), both),
+    }
+
+
+def test_the_version_is_an_option_too() -> None:
+    said = [
+        subprocess.run([MEP, word], capture_output=True, text=True, check=True) for word in ("--version", "version")
+    ]
+    assert said[0].stdout == said[1].stdout != ""
+
+
+def test_help_has_the_commands_in_the_order_in_which_they_are_met() -> None:
+    told = subprocess.run([MEP, "-h"], capture_output=True, text=True, check=True).stdout
+    met = ("Set up", "configure", "Try before", "check", "Run", "start", "See", "status", "Steer", "kill", "version")
+    found = [re.search(rf"^[│╭]─? {word} ", told, re.MULTILINE) for word in met]
+    places = [each.start() if each else -1 for each in found]
+    assert -1 not in places and places == sorted(places), told
+
+
 @pytest.mark.parametrize("name", ["version", "python-exec", "start"])
 def test_a_command_says_what_it_does(name: str) -> None:
     done = subprocess.run([MEP, name, "-h"], capture_output=True, text=True, check=False, timeout=60)
