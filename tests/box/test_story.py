@@ -6,6 +6,7 @@ The tests are chapters: each goes on from where the one before ended.
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import pwd
@@ -173,10 +174,17 @@ def result(future: Future[Any]) -> dict[str, Any]:
 def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[Path]) -> None:
     assert "mep 0." in login.follow(INSTALL, "1. Install", packages[0].parent)
     assert ok("rpm -V mep") == ""
-    for unit in ("mep@prod.service", "mep-hub.service", "mep-hub.socket", "mep-hub-forward.socket"):
+    for unit in (
+        "mep@prod.service",
+        "mep-hub.service",
+        "mep-hub.socket",
+        "mep-hub-forward.socket",
+        "mep-metrics@prod.socket",
+    ):
         assert run(f"systemctl is-enabled {unit}").stdout.strip() == "disabled"
         assert ok(f"systemd-analyze verify {unit} 2>&1") == ""
-    assert ok("systemd-analyze verify mep-hub-forward.service 2>&1") == ""
+    for unit in ("mep-hub-forward.service", "mep-metrics@prod.service"):
+        assert ok(f"systemd-analyze verify {unit} 2>&1") == ""
     assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/bin/mep version").startswith("mep 0.")
     assert run("command -v globus-compute-endpoint gce").stdout == "", "the public package may have these names"
     assert ok("setpriv --reuid=65534 --regid=65534 --clear-groups /opt/mep/public-names/gce version").startswith(
@@ -190,6 +198,18 @@ def test_installation_starts_nothing_and_is_whole(login: Login, packages: list[P
     ):
         assert Path(file).stat().st_mode & 0o777 == 0o644
     assert Path("/usr/share/bash-completion/completions/mep").read_text()
+
+
+def test_metrics_on_tcp_without_a_manager() -> None:
+    """The unit's account, its group, and what it may do: all that it needs to say that nobody answers."""
+    ok("systemctl start mep-metrics@prod.socket")
+    with pytest.raises(HTTPError) as caught:
+        urlopen("http://127.0.0.1:9469/metrics", timeout=60)
+    assert caught.value.code == 503 and b"no manager runs" in caught.value.read()
+    status = Path(f"/proc/{property_of('mep-metrics@prod', 'MainPID')}/status").read_text()
+    assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE) and not re.search(r"^Uid:\t0\b", status, re.MULTILINE)
+    assert str(grp.getgrnam("mep-status").gr_gid) in status.partition("\nGroups:\t")[2].partition("\n")[0].split()
+    ok("systemctl stop mep-metrics@prod.socket mep-metrics@prod.service")
 
 
 def test_a_hub_by_its_page(login: Login, users: dict[str, LocalAccount]) -> None:
