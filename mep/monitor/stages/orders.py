@@ -156,7 +156,7 @@ class Orders:
 
     def check(self, command: StartEndpoint, account: Account) -> None:
         """Returns if the account may have a user endpoint by this request. Raises Refused: banned, or killed since."""
-        for name in _names(command, account):
+        for name in filter(None, _names(command, account)):  # no name is no target, and the drain has none
             if (order := self._in_force.get(name)) is not None:
                 raise Refused.of(banned(order))
         _, began = self._under_way.get(command.request_id, (command.name, self._killed))

@@ -96,6 +96,18 @@ def test_a_ban_by_identity_is_of_who_asks(tmp_path: Path, command: StartEndpoint
     run(tmp_path, story)
 
 
+def test_who_has_no_user_name_is_not_banned_by_a_drain(tmp_path: Path, command: StartEndpoint, alice: Account) -> None:
+    nameless = dataclasses.replace(command, requester_name="")
+
+    async def story(orders: Orders) -> None:
+        orders.give(DRAIN)
+        orders.check(nameless, alice)  # what runs goes on
+        told = refusal(lambda: orders.check_start(nameless, alice)).refusal
+        assert DRAIN.reason in told.reason_for_user
+
+    run(tmp_path, story)
+
+
 @pytest.mark.parametrize(
     ("order", "why"),
     [
