@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jsonschema
+from jsonschema.protocols import Validator
 
 from mep.renderer import faults
 from mep.renderer.refusal import Unacceptable
@@ -96,27 +97,33 @@ def check_plain(options: Mapping[str, Any], schema: Mapping[str, Any] | None) ->
         if any(isinstance(text, str) and not _PLAIN.fullmatch(text) for text in (key, item)):
             problem = "more than a plain word, which an endpoint with pinned functions does not take: letters, digits"
             raise _unusable(place, f"{problem} and . : , @ + - _ within it")
+    validator = jsonschema.validators.validator_for(schema or {})(schema or {})
     properties = (schema or {}).get("properties")
     for name, value in options.items():
-        if not _is_narrowed(properties.get(name) if isinstance(properties, dict) else None, value):
+        if not _is_narrowed(validator, properties.get(name) if isinstance(properties, dict) else None, value):
             problem = "a text, which an endpoint with pinned functions takes only where its schema names what it may be"
             raise _unusable(((None, "user_endpoint_config"), name), f"{problem} (enum, const or pattern)")
 
 
-def _is_narrowed(schema: object, value: object) -> bool:
-    """Whether each text in a value is one that its place in the schema names, which has been held to the schema."""
+def _is_narrowed(validator: Validator, schema: object, value: Any) -> bool:
+    """Whether each text in a value is one that its place in the schema names.
+
+    The keywords are applied here once more: beside `prefixItems`, or in an older form of schemas beside `$ref`, they
+    may be there and hold the value to nothing.
+    """
     known = schema if isinstance(schema, dict) else {}
-    if "enum" in known or "const" in known:
-        return True
-    if isinstance(value, str):
-        return "pattern" in known
+    names = {key: known[key] for key in ("enum", "const", "pattern") if key in known and key in validator.VALIDATORS}
+    if not isinstance(value, str):
+        names.pop("pattern", None)
+    if names:
+        return bool(validator.evolve(schema=names).is_valid(value))
     if isinstance(value, list):
-        return all(_is_narrowed(known.get("items"), each) for each in value)
+        return all(_is_narrowed(validator, known.get("items"), each) for each in value)
     if isinstance(value, dict):
         inner = known.get("properties")
         named = inner if isinstance(inner, dict) else {}
-        return all(key in named and _is_narrowed(named[key], each) for key, each in value.items())
-    return True
+        return all(key in named and _is_narrowed(validator, named[key], each) for key, each in value.items())
+    return not isinstance(value, str)
 
 
 def plain_only(value: Any) -> Any:

@@ -236,6 +236,10 @@ def test_where_functions_are_pinned_options_are_plain_words(text: str) -> None:
     assert plain_options.plain_only(runtime) == {"python": {"version": "3.11.2", "compiler": ""}, "tuple": [3, ""]}
 
 
+DRAFT_4 = {"$schema": "http://json-schema.org/draft-04/schema#"}
+"""Knows no `const`, and nothing beside `$ref`."""
+
+
 @pytest.mark.parametrize(
     ("options", "schema"),
     [
@@ -244,6 +248,9 @@ def test_where_functions_are_pinned_options_are_plain_words(text: str) -> None:
         ({"LIST": [1, "package"]}, {"properties": {"LIST": {"items": {"type": "string"}}}}),
         ({"MAP": {"a": "package"}}, {"properties": {"MAP": {"properties": {"a": {}}}}}),
         ({"MAP": {"package": 1}}, {"properties": {"MAP": {"properties": {"a": {}}}}}),
+        ({"A": "package"}, {**DRAFT_4, "properties": {"A": {"const": "gpu"}}}),
+        ({"A": "package"}, {**DRAFT_4, "properties": {"A": {"$ref": "#/x", "enum": ["gpu"]}}, "x": {}}),
+        ({"A": ["package"]}, {"properties": {"A": {"prefixItems": [{}], "items": {"enum": ["gpu"]}}}}),
     ],
 )
 def test_where_functions_are_pinned_the_schema_names_each_text(
