@@ -141,6 +141,9 @@ async def _make(environment: Path, need: Needed, base: Path, thread: Executor, d
         await run(_put_in_place, made, environment)
     except BaseException as e:
         thread.submit(shutil.rmtree, made, ignore_errors=True)
+        if isinstance(e, OSError) and e.filename == uv[0]:
+            text = "The environment of tasks cannot be made: uv, which is installed beside mep, does not run"
+            raise ConfigError(f"{text}: {e.strerror}. Please tell the endpoint's administrators.") from None
         if isinstance(e, ConfigError):
             text = f"The environment of tasks, {environment.name} ({need}), cannot be made: {e}{way_out}"
             raise ConfigError(text) from None
@@ -161,8 +164,9 @@ def _uv() -> str:
 def _half_made(environment: Path) -> Path:
     """Makes the folder to work in, and removes what endpoints that were killed have left of theirs."""
     for left in environment.parent.glob(f"*{_HALF_MADE}*"):
-        if time.time() - left.stat().st_mtime > LEFT_BEHIND:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another start has given it its name, or removed it
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
+                shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{environment.name}{_HALF_MADE}", dir=environment.parent))
 
 
@@ -176,4 +180,9 @@ def _put_in_place(made: Path, environment: Path) -> None:
         shutil.rmtree(made, ignore_errors=True)
         return
     shutil.rmtree(environment, ignore_errors=True)  # its Python is gone
-    made.rename(environment)
+    try:
+        made.rename(environment)
+    except OSError:
+        if not _is_whole(environment):
+            raise
+        shutil.rmtree(made, ignore_errors=True)  # by another, a moment ago

@@ -52,6 +52,16 @@ def block(tmp_path: Path, wheels: Path) -> dict[str, Any]:
 def make(block: dict[str, Any]) -> Make:
     """Makes an environment, as an endpoint does; `told` gets what tasks are said to wait for."""
 
+    return _made(block)
+
+
+@pytest.fixture
+def make_without_packages(tmp_path: Path) -> Make:
+    """Does, where no package is needed to see what comes of it."""
+    return _made({"folder": str(tmp_path / "environments")})
+
+
+def _made(block: dict[str, Any]) -> Make:
     def made(told: list[str] | None = None, **keys: Any) -> Path | None:
         wanted, tell = read({**block, **keys}), [] if told is None else told
         with ThreadPoolExecutor(1) as thread:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -251,3 +252,40 @@ def test_settings_of_a_project_around_do_not_count(make: Make, tmp_path: Path, m
     (tmp_path / "pyproject.toml").write_text("[tool.uv.pip]\nno-binary = ['tinypackage']\npython-version = 'x'\n")
     monkeypatch.chdir(tmp_path)
     assert make(version=VERSION, requirements="tinypackage") is not None
+
+
+def test_what_another_start_has_put_in_place_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was listed as half made, and has its own name when it is looked at."""
+    gone, environment = tmp_path / "python3.12-other.new-x", tmp_path / "python3.12-this"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))
+    assert making._half_made(environment).is_dir()
+
+
+def test_two_that_are_put_in_place_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system has no locks: the other one comes between the look and the name."""
+    made, environment = tmp_path / "made", tmp_path / "environment"
+    for folder in (made, environment):
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").symlink_to(sys.executable)
+    (environment / "others").touch()
+    looks = iter([False, True])
+    monkeypatch.setattr(making, "_is_whole", lambda _: next(looks))
+    monkeypatch.setattr(making.shutil, "rmtree", lambda path, **_: removed.append(path))
+    removed = list[Path]()
+    making._put_in_place(made, environment)
+    assert (environment / "others").exists() and removed == [environment, made]
+
+
+@pytest.mark.parametrize("content", [None, b"no program\n\0"])
+def test_a_uv_that_does_not_run(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_without_packages: Make
+) -> None:
+    uv = tmp_path / "uv"
+    if content is not None:
+        uv.write_bytes(content)
+        uv.chmod(0o755)
+    monkeypatch.setattr(making, "_uv", lambda: str(uv))
+    with pytest.raises(ConfigError, match="uv, which is installed beside mep, does not run: ") as e:
+        make_without_packages(version="endpoint", requirements="tinypackage")
+    assert str(tmp_path) not in str(e.value)
+    until(lambda: there(tmp_path / "environments") == set(), "what was half made to go")
