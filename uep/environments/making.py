@@ -15,6 +15,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -35,6 +36,8 @@ LEFT_BEHIND = 86400.0
 REQUIREMENTS = "requirements.txt"
 """The file that says what an environment was made of. Addresses in it may have passwords: only its user reads it."""
 _HALF_MADE = ".new-"
+_PASSWORD = re.compile(r"(?<=/)[^/@\s]*:[^/@\s]*@")
+"""In an address, also one that uv shows as it has misread it; uv itself hides those only that it has understood."""
 
 
 async def ready(wanted: Wanted, thread: Executor, tell: Callable[[str], None]) -> Path | None:
@@ -146,7 +149,7 @@ async def _make(environment: Path, need: Needed, base: Path, thread: Executor, d
             raise ConfigError(f"{text}: {e.strerror}. Please tell the endpoint's administrators.") from None
         if isinstance(e, ConfigError):
             text = f"The environment of tasks, {environment.name} ({need}), cannot be made: {e}{way_out}"
-            raise ConfigError(text) from None
+            raise ConfigError(_PASSWORD.sub("****@", text)) from None
         raise
 
 

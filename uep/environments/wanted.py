@@ -146,19 +146,19 @@ def _requirements(where: str, value: object) -> str:
     """Reads the text of a requirements file, or a list of its lines."""
     lines = value.splitlines() if isinstance(value, str) else value
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise ConfigError(f"{where}: expected the text of a requirements file, or a list of its lines, got {value!r}")
+        raise ConfigError(f"{where}: expected the text of a requirements file, or a list of its lines")
     if sum(map(len, lines)) > MOST_CHARACTERS:
         raise ConfigError(f"{where}: more than {MOST_CHARACTERS} characters")
     for number, line in enumerate(lines, 1):
         if not line.replace("\t", " ").isprintable():
-            raise ConfigError(f"{where}: line {number} has a character that cannot be printed: {line[:80]!r}")
+            raise ConfigError(f"{where}: line {number} has a character that cannot be printed")
     return "\n".join(lines).strip()
 
 
 def _word(where: str, value: object) -> str:
     """Reads an address or a path: one word, as it becomes part of a line."""
     if not isinstance(value, str) or not value or not value.isprintable() or " " in value:
-        raise ConfigError(f"{where}: expected an address or a path without spaces, got {value!r}")
+        raise ConfigError(f"{where}: expected an address or a path without spaces, in one line")  # may have a password
     return value
 
 

@@ -289,3 +289,19 @@ def test_a_uv_that_does_not_run(
         make_without_packages(version="endpoint", requirements="tinypackage")
     assert str(tmp_path) not in str(e.value)
     until(lambda: there(tmp_path / "environments") == set(), "what was half made to go")
+
+
+@pytest.mark.parametrize(
+    "requirements",
+    [
+        "nosuchpackage @ http://bob:sesame@127.0.0.1:9/nosuch-1.0-py3-none-any.whl",
+        "nosuch@@@http://bob:sesame@a",
+        "http://bob:sesame@127.0.0.1:9/\x01",
+        {"http://bob:sesame@127.0.0.1:9/": 1},
+    ],
+)
+def test_an_error_has_no_password(requirements: Any, make_without_packages: Make) -> None:
+    """It goes to the service, and to the admin's journal; uv shows addresses that do not fit as they are."""
+    with pytest.raises(ConfigError) as e:
+        make_without_packages(version="endpoint", requirements=requirements)
+    assert "sesame" not in str(e.value)
