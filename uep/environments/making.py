@@ -99,8 +99,11 @@ def _name(need: Needed, base: Path) -> str:
 
 
 def _is_whole(environment: Path) -> bool:
-    """Tells whether it is there, and its Python, which an upgrade of the host may have taken away."""
-    return os.access(environment / "bin" / "python", os.X_OK)
+    """Tells whether it is there: its Python, which an upgrade of the host may have taken away, and what workers import,
+    of which a file system that removes old files may have taken some."""
+    packages = environment / "lib" / environment.name.partition("-")[0] / "site-packages"
+    files = (packages / name / "__init__.py" for name in ("globus_compute_sdk", "parsl"))
+    return os.access(environment / "bin" / "python", os.X_OK) and all(map(os.path.isfile, files))
 
 
 @contextlib.asynccontextmanager

@@ -79,6 +79,15 @@ def test_one_whose_python_is_gone_is_made_anew(make: Make) -> None:
     assert seen(environment)[0] == str(environment)
 
 
+def test_one_that_has_lost_a_package_is_made_anew(make: Make) -> None:
+    """As in scratch folders, where old files are removed."""
+    environment = make(version=VERSION)
+    assert environment is not None
+    (environment / "lib" / f"python{VERSION}" / "site-packages" / "parsl" / "__init__.py").unlink()
+    assert make(version=VERSION) == environment
+    assert seen(environment)[0] == str(environment)
+
+
 def test_a_python_that_there_is_not(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     there_are = ", ".join(sorted({OURS, *pythons.VERSIONS}, key=lambda version: int(version[2:])))
