@@ -11,8 +11,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from select import PIPE_BUF
 
 log = logging.getLogger(__name__)
+
+LONGEST_ID = 64
+"""Characters of a function's id: it is what a message says, and what is done comes after it."""
 
 
 class Audit:
@@ -28,9 +32,10 @@ class Audit:
         """Tells the manager of one task, in one line. `function_id` and `message` may hold anything."""
         if self._fd is None:
             return
-        where = f"fid={function_id or ''} tid={task_id} bid={block} {f'jid={job} ' if job else ''}"
+        where = f"fid={str(function_id or '')[:LONGEST_ID]} tid={task_id} bid={block} {f'jid={job} ' if job else ''}"
         text = f"{where}{action}" + (f" - {message}" if message else "")
         try:
-            os.write(self._fd, " ".join(text.replace("\0", "").split("\n")).replace("\r", "").encode())
+            line = " ".join(text.replace("\0", "").split("\n")).replace("\r", "").encode(errors="replace")
+            os.write(self._fd, line[:PIPE_BUF])  # what is longer would be read as further records
         except OSError as e:
             self._on_failure(f"audit record cannot be written: {e.strerror}")

@@ -36,6 +36,21 @@ def test_a_record_is_one_line_whatever_it_holds(pipe: tuple[int, int]) -> None:
     assert os.read(pipe[0], 1000) == b"fid=F forged tid=T bid= FAILED - not allowed"
 
 
+def test_a_record_is_one_whatever_its_length() -> None:
+    """The manager reads a pipe of packets: the rest of a long one would be a record of another task."""
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    forged = "fid=F tid=T2 bid= EXEC_END"
+    audit = Audit(writer, pytest.fail)
+    audit.record("RECEIVED", "T", "F" * (4096 - len("fid=")) + forged)
+    audit.record("FAILED", "T", "F", "x" * (4096 - len("fid=F tid=T bid= FAILED - ")) + forged)
+    assert os.read(reader, 4096) == b"fid=" + b"F" * 64 + b" tid=T bid= RECEIVED"
+    assert os.read(reader, 4096).startswith(b"fid=F tid=T bid= FAILED - xx")
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 4096)
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_record_that_cannot_be_written_is_told(broken: int) -> None:
     said: list[str] = []
     Audit(broken, said.append).record("RECEIVED", "T", None)
