@@ -109,7 +109,7 @@ def test_the_variables_that_sites_use(render: Render, template: str, expected: s
 @pytest.mark.parametrize(
     ("options", "named", "stage", "admin", "user"),
     [
-        ({"A": 1}, {"schema": '{"additionalProperties": false}'}, "options", "'A' was unexpected", "'A'"),
+        ({"A": 1}, {"schema": '{"additionalProperties": false}'}, "options", "There is no option 'A'", "'A'"),
         ({"_GC": 1}, {}, "options", "reserved", "reserved"),
         ({}, {}, "template", "WORKERS", "WORKERS"),
         ({}, {"template": "{{ ''.__class__.__mro__ }}"}, "template", "SecurityError", "administrators"),
