@@ -50,13 +50,19 @@ def logs(name: str, uep: str, request: str, *, follow: bool, lines: int, as_json
             found = _of_request(log, _checked(_REQUEST, request, "request"), follow)
         else:
             found = _of_manager(log, lines, follow)
+        any_line = False
         with contextlib.suppress(KeyboardInterrupt):
             for line in found:
                 print(json.dumps({"line": line}) if as_json else line, flush=follow)
+                any_line = True
     except FileNotFoundError as e:
         raise Failed(os.EX_NOINPUT, f"{e.filename}: there is no log yet") from None
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to read logs") from None
+    if request and not any_line and not follow:
+        raise Failed(
+            _NOT_FOUND, f"no line of the log of {name} is about request {request}: see whether the id is whole"
+        )
 
 
 def why(request: str, name: str, *, as_json: bool) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from lab.waiting import until
 from mep.cli import log_files, story, tables, watching
+from mep.cli.common import choose_paths, paths
 from mep.cli.tables import Column
+from mep.daemon.failed import Failed
 
 ROW = {
     "account": "a-name-of-thirty-two-letters-long",
@@ -120,3 +122,19 @@ def test_what_a_status_counts_stands_apart_from_its_time() -> None:
     counted = watching._counts({**{window: {"received": 37} for window in windows}, "refusals": {"identity": 1}})
     assert [line.index("37 received") for line in counted[:3]] == [15, 15, 15]
     assert [line[14] for line in counted] == [" "] * 4
+
+
+def test_a_request_that_no_line_is_about_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choose_paths(tmp_path)
+    try:
+        (tmp_path / "prod").mkdir()
+        (tmp_path / "prod" / "config.yaml").touch()
+        log = paths().log_file(tmp_path / "prod")
+        log.write_text("2026-11-29 20:20:54,581 INFO mep.audit: [abc] received\n")
+        story.logs("prod", "", "abc", follow=False, lines=100, as_json=False)
+        assert "[abc] received" in capsys.readouterr().out
+        with pytest.raises(Failed, match="no line of the log of prod is about request abd") as caught:
+            story.logs("prod", "", "abd", follow=False, lines=100, as_json=False)
+        assert caught.value.exit_code == 1
+    finally:
+        choose_paths(None)
