@@ -99,7 +99,8 @@ def lines(directory: Path, paths: Paths, *, files_only: bool = False) -> Iterato
         yield from _service(profile, paths)
         if folders.verdict == OK:  # else somebody else may have said where the broker is
             yield _broker(profile, paths)
-        yield from _port_of_the_template(profile)
+        if (line := port_of(profile, profile.templates[profile.template_name])) is not None:
+            yield line
 
 
 def _accepted(directory: Path, paths: Paths, profile: Profile | None) -> Iterator[Line]:
@@ -338,15 +339,18 @@ def _unwanted(error: Unwanted, run_directory: Path) -> Line:
     return _failed("broker", f"{text}; {told}; {remedy}", os.EX_UNAVAILABLE if gone else os.EX_NOPERM)
 
 
-def _port_of_the_template(profile: Profile) -> Iterator[Line]:
-    """A template may send user endpoints to another port than the manager's."""
-    found = re.search(r"^amqp_port\s*:\s*(\d{1,5})\s*(?:#.*)?$", profile.templates[profile.template_name], re.MULTILINE)
+def port_of(profile: Profile, text: str) -> Line | None:
+    """Whether the broker can be reached at the port to which a template, or what one became, sends user endpoints.
+
+    None: at the manager's own, or where the broker is is not known yet.
+    """
+    found = re.search(r"^amqp_port\s*:\s*(\d{1,5})\s*(?:#.*)?$", text, re.MULTILINE)
     address = registered.broker_address(profile.directory)
     if found is None or int(found[1]) == profile.config.amqp_port or address is None:
-        return
+        return None
     line = _reach(address, int(found[1]))
     remedy = f"leave `amqp_port` out of {profile.template_name}: config.yaml's is for both"
-    yield replace(line, what="broker, for user endpoints", text=f"{line.text.partition('; login')[0]}; {remedy}")
+    return replace(line, what="broker, for user endpoints", text=f"{line.text.partition('; login')[0]}; {remedy}")
 
 
 def _reach(address: str, amqp_port: int | None) -> Line:

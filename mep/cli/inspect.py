@@ -74,7 +74,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show what a user's start would come to: account, program, configuration; or at which stage it is refused."""
-    from mep.cli import dry_run
+    from mep.cli import checks, dry_run
     from mep.monitor.containment import limits
 
     directory = profile_directory(name)
@@ -84,6 +84,9 @@ def explain(
     plan = _answer(dry_run.launch_plan(profile, records, given, become))
     verdict = _answer(dry_run.ask_endpoint(profile, plan))
     _answer(dry_run.launch(profile, plan, trusted_run_directory(name)))
+    broker = checks.port_of(profile, plan.handover["config"])
+    if broker is not None and broker.exit_code:
+        raise Failed(1, f"it would not check in: {broker.what}: {broker.text}")
     notes, bounds = list(verdict.notes), limits.describe(profile.config.resources)
     if warning := plan.handover["ep_info"].get("warning"):
         notes.append(f"the user would read: {warning}")
