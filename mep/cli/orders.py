@@ -15,13 +15,11 @@ import typer
 
 from mep.cli.common import DEFAULT, Name, need_profile, profile_directory, trusted_run_directory
 from mep.daemon.failed import Failed
-from mep.processes.control_protocol import MOST_REASON, MOST_TARGET, Kind
 
 if TYPE_CHECKING:
     from mep.cli.asking import Obeyed
+    from mep.processes.control_protocol import Kind
 
-ENDING = (Kind.KILL, Kind.KILL_OF, Kind.KILL_ALL, Kind.BAN_AND_END)
-"""The orders that end user endpoints."""
 IN_ORDER = "exit status 0"
 TIMEOUT = 110.0
 """Seconds that a command waits: what is killed may take most of a minute."""
@@ -51,6 +49,8 @@ def kill(
     as_json: Json = False,
 ) -> None:
     """End user endpoints, with their tasks and batch jobs, and wait for it. They stay away until the user submits."""
+    from mep.processes.control_protocol import Kind
+
     if [bool(user_endpoint), bool(user), all_].count(True) != 1:
         raise Failed(os.EX_USAGE, "say what to end: a user endpoint (`mep kill NAME USER-ENDPOINT`), --user or --all")
     if user_endpoint:
@@ -70,6 +70,8 @@ def drain(
     as_json: Json = False,
 ) -> None:
     """Start no new user endpoints; those that run go on. Who submits reads why, and until when."""
+    from mep.processes.control_protocol import Kind
+
     if not reason:
         raise Failed(os.EX_USAGE, "--reason: say why; who submits meanwhile reads it")
     end = _end(until)
@@ -80,6 +82,8 @@ def drain(
 
 def undrain(name: Name = DEFAULT, as_json: Json = False) -> None:
     """Start new user endpoints again."""
+    from mep.processes.control_protocol import Kind
+
     done = _order(name, Kind.UNDRAIN, "", as_json=as_json).done
     if not as_json:
         print(f"Endpoint {name} starts user endpoints again." if done.get("was") else f"{name} was not drained.")
@@ -94,6 +98,8 @@ def ban(
     as_json: Json = False,
 ) -> None:
     """Start no new user endpoints for an account, or for who has an identity; kept over restarts."""
+    from mep.processes.control_protocol import Kind
+
     target, end = _who(who), _end(until)
     done = _order(name, Kind.BAN_AND_END if ends else Kind.BAN, target, reason, end, as_json=as_json).done
     if not as_json:
@@ -110,6 +116,8 @@ def ban(
 
 def unban(name: Name, who: Who, as_json: Json = False) -> None:
     """Take a ban back."""
+    from mep.processes.control_protocol import Kind
+
     target = _who(who)
     done = _order(name, Kind.UNBAN, target, as_json=as_json).done
     if not done.get("was"):
@@ -122,6 +130,7 @@ def _order(name: str, kind: Kind, target: str, reason: str = "", until: int = 0,
     """Has the manager carry out an order, and prints the outcome as JSON, if that is wanted. Raises Failed."""
     from mep.cli import asking
     from mep.monitor import run_lock
+    from mep.processes.control_protocol import MOST_REASON, Kind
 
     if not reason.isprintable() or len(reason.encode()) > MOST_REASON:
         raise Failed(os.EX_USAGE, f"--reason: one line of at most {MOST_REASON} bytes, please")
@@ -130,7 +139,7 @@ def _order(name: str, kind: Kind, target: str, reason: str = "", until: int = 0,
         if run_lock.holder(run_directory) is None:
             need_profile(profile_directory(name))
             raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
-        jobs = _batch_jobs(run_directory) if kind in ENDING else {}
+        jobs = _batch_jobs(run_directory) if kind in (Kind.KILL, Kind.KILL_OF, Kind.KILL_ALL, Kind.BAN_AND_END) else {}
         done = asking.order(run_directory, kind, target, reason, until, TIMEOUT)
     except PermissionError:
         raise Failed(os.EX_NOPERM, "must be root to give a manager orders") from None
@@ -181,6 +190,7 @@ def _full_name(name: str, part: str) -> str:
 def _who(given: str) -> str:
     """An account, or an identity. Raises Failed."""
     from mep.monitor.stages.orders import is_somebody
+    from mep.processes.control_protocol import MOST_TARGET
 
     text = given.strip().lower()
     if not is_somebody(text) or len(text) > MOST_TARGET:

@@ -158,7 +158,7 @@ def people(node: SlurmNode) -> Iterator[dict[str, LocalAccount]]:
 @pytest.fixture(scope="module")
 def site(folder: Path, hub: HubProcess, node: SlurmNode, people: dict[str, LocalAccount]) -> Iterator[ManagerProcess]:
     """A manager whose user endpoints may submit to the node."""
-    config = {"public": True, "mu_child_ep_grace_period_s": 0}
+    config = {"public": True, "mu_child_ep_grace_period_s": 0, "unknown_options": "ignore"}
     site = ManagerProcess(
         folder / "batch", hub, "admin", mapping=MAPPING, template=TEMPLATE, schema=SCHEMA, config=config, name="batch"
     )

@@ -153,7 +153,7 @@ def test_what_a_job_has_by_options(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "'ACCOUNT_ID' is a required property"),
+        ({}, "'ACCOUNT_ID' is missing"),
         ({"ACCOUNT_ID": "nesi00001", "MEM_PER_CPU": "2G --nodelist=lab1"}, "MEM_PER_CPU"),
         ({"ACCOUNT_ID": "nesi00001", "GPUS_PER_NODE": "3"}, "Requested node configuration is not available"),
         ({"ACCOUNT_ID": "nesi00001", "WALLTIME": "00:10:00"}, "WALLTIME"),
