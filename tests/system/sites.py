@@ -51,7 +51,7 @@ from mep.daemon.main import main as daemon
 from mep.registration import registration
 
 document = registration._document
-registration._document = lambda *of: {**document(*of), "high_assurance": False}
+registration._document = lambda *of, **named: {**document(*of, **named), "high_assurance": False}
 daemon(sys.argv[2:]) if sys.argv[1] == "start" else main()
 """
 

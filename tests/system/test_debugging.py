@@ -54,7 +54,7 @@ def manager(folder: Path, hub: HubProcess, account: LocalAccount) -> Iterator[Ma
         mapping=mapping,
         template=TEMPLATE,
         schema={"properties": {"engine": {"type": "string"}}},
-        config={"public": True},
+        config={"public": True, "unknown_options": "ignore"},
         name="debug",
     ) as running:
         yield running
