@@ -47,7 +47,7 @@ def test_template_schema_environment_and_mapping(edited: ManagerProcess, run: An
     edited.write_mapping([*MAPPING, {"source": "{username}", "match": "mallory@example\\.org", "output": BOB}])
     assert "profile reloaded\n" in edited.reload()
     assert "NEW" in run("alice", RUN="reload 2")["error"]
-    assert "not of type 'integer'" in run("alice", RUN="reload 2", NEW="x")["error"]
+    assert "it takes a whole number" in run("alice", RUN="reload 2", NEW="x")["error"]
     assert "uid" in run("mallory", NEW=1)
     assert run("alice", RUN="reload", NEW=1)["pid"] != first["pid"], "other options are another user endpoint"
 
