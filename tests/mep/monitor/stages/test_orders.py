@@ -21,7 +21,8 @@ from mep.request.account import Account
 from mep.request.refusal import Refused
 from mep.request.start_endpoint import StartEndpoint
 
-LATER = int(time.time()) + 3600
+# From the beginning of all tests on, which may be an hour ago.
+LATER = int(time.time()) + 360_000
 DRAIN = Order(Kind.DRAIN, "", "the scheduler is upgraded", 0, 1, LATER)
 BAN = Order(Kind.BAN, "alice", "mining", 0, 2, 0)
 
@@ -166,13 +167,13 @@ def test_a_start_waits_for_a_drain_that_ends_in_its_patience(tmp_path: Path) -> 
         orders.give(DRAIN)
         with pytest.raises(Refused):
             await orders.drain_over("me", deadline(3000))
-        waiting = asyncio.ensure_future(orders.drain_over("me", deadline(4000)))
+        waiting = asyncio.ensure_future(orders.drain_over("me", deadline(400_000)))
         await aiountil(lambda: orders._waiting["me"] == 1, "it waits")
-        orders.give(dataclasses.replace(DRAIN, reason="it takes longer", until=LATER + 10_000))
+        orders.give(dataclasses.replace(DRAIN, reason="it takes longer", until=LATER + 100_000))
         with pytest.raises(Refused, match="it takes longer"):
             await waiting
         orders.give(DRAIN)
-        waiting = asyncio.ensure_future(orders.drain_over("me", deadline(4000)))
+        waiting = asyncio.ensure_future(orders.drain_over("me", deadline(400_000)))
         await aiountil(lambda: orders._waiting["me"] == 1, "it waits")
         orders.take_back("")
         await waiting
@@ -189,11 +190,11 @@ def test_a_start_waits_for_a_drain_that_ends_in_its_patience(tmp_path: Path) -> 
 def test_who_floods_does_not_fill_the_window_of_the_broker(tmp_path: Path) -> None:
     async def story(orders: Orders) -> None:
         orders.give(DRAIN)
-        waiting = [asyncio.ensure_future(orders.drain_over("me", deadline(4000))) for _ in range(MOST_WAITING)]
+        waiting = [asyncio.ensure_future(orders.drain_over("me", deadline(400_000))) for _ in range(MOST_WAITING)]
         await aiountil(lambda: orders._waiting["me"] == MOST_WAITING, "they wait")
         with pytest.raises(Refused):
-            await orders.drain_over("me", deadline(4000))
-        other = asyncio.ensure_future(orders.drain_over("another", deadline(4000)))
+            await orders.drain_over("me", deadline(400_000))
+        other = asyncio.ensure_future(orders.drain_over("another", deadline(400_000)))
         await aiountil(lambda: orders._waiting["another"] == 1, "another one waits")
         orders.take_back("")
         await asyncio.gather(*waiting, other)
