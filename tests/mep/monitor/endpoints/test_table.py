@@ -183,6 +183,11 @@ def test_a_command_that_came_before_a_kill_starts_nothing_after_it(
     asyncio.run(story())
 
 
+def ignores_sigterm(pid: int) -> bool:
+    ignored = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn"))
+    return bool(int(ignored.split()[1], 16) & 1 << signal.SIGTERM - 1)
+
+
 @pytest.mark.parametrize("away", [False, True])
 def test_one_that_has_to_end_is_told_why_before_it_is_asked_to_stop(
     make_table: TableMaker, earlier: Earlier, command: StartEndpoint, sealer: StubSealer, away: bool
@@ -190,7 +195,8 @@ def test_one_that_has_to_end_is_told_why_before_it_is_asked_to_stop(
     """If that can be done: it ends in any case."""
 
     async def story() -> None:
-        earlier.start(command, program=("/bin/sh", "-c", "trap '' TERM; while :; do sleep 3600; done"))
+        pid = earlier.start(command, program=("/bin/sh", "-c", "trap '' TERM; while :; do sleep 3600; done"))
+        await aiountil(lambda: ignores_sigterm(pid), "the shell to be beyond its first command")
         found = make_table()
         (endpoint,) = found.adopt()
         sealer.waits, sealer.away = asyncio.Event(), away
