@@ -54,6 +54,11 @@ def parse(text: str, source: str) -> Node:
     return node
 
 
+def remedy(error: Exception) -> str:
+    """What to do about a text that the standard library's decoder does not take; `error` is what it raised."""
+    return r"a backslash is written twice in JSON, as in \\." if "escape" in str(error) else "correct the JSON"
+
+
 class _Reader:
     """Recursive descent. Texts and numbers go to the standard decoder, so escapes mean what they always mean."""
 
@@ -129,9 +134,7 @@ class _Reader:
         try:
             value, end = self._decoder.raw_decode(self._text, self._at)
         except ValueError as e:
-            backslash = "escape" in str(e)
-            remedy = r"a backslash is written twice in JSON, as in \\." if backslash else "correct the JSON"
-            raise self.error(path, f"this is not JSON ({getattr(e, 'msg', e)})", remedy) from None
+            raise self.error(path, f"this is not JSON ({getattr(e, 'msg', e)})", remedy(e)) from None
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             raise self.error(path, "a text holds half a surrogate pair", "write the character itself")
         self._at = end

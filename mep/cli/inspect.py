@@ -218,10 +218,12 @@ def _given_text(path: Path) -> str:
 
 
 def _json(where: str, text: str, kind: type[T]) -> T:
+    from identity import jsontext
+
     try:
         value = json.loads(text)
-    except ValueError as e:
-        raise Failed(os.EX_DATAERR, f"{where}: not JSON: {e}") from None
+    except (ValueError, RecursionError) as e:
+        raise Failed(os.EX_DATAERR, f"{where}: not JSON: {e}; {jsontext.remedy(e)}") from None
     if not isinstance(value, kind):
         raise Failed(os.EX_DATAERR, f"{where}: expected a JSON {'object' if kind is dict else 'list'}")
     return value

@@ -135,10 +135,12 @@ def _variable(record: Sequence[Any], identity: str | None) -> dict[str, Any]:
 
 
 def _object(path: Path, what: str) -> dict[str, Any]:
+    from identity import jsontext
+
     try:
         value = json.loads(_text(path))
     except (ValueError, RecursionError) as e:
-        raise Failed(os.EX_DATAERR, f"{path}: {what}: not JSON: {e}") from None
+        raise Failed(os.EX_DATAERR, f"{path}: {what}: not JSON: {e}; {jsontext.remedy(e)}") from None
     if not isinstance(value, dict):
         raise Failed(os.EX_DATAERR, f"{path}: {what}: expected a JSON object")
     return value

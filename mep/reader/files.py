@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from identity.jsontext import remedy
 from mep.processes.printable import escaped, quoted
 from mep.profile import command_trust, programs
 from mep.profile.errors import ConfigError
@@ -94,7 +95,7 @@ def parse_schema(path: Path, text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise ConfigError(path, [f"not JSON: {e}"]) from None
+        raise ConfigError(path, [f"not JSON: {e}; {remedy(e)}"]) from None
     if not isinstance(schema, dict):
         raise ConfigError(path, ["expected a JSON object"])
     if wrong := apart.parse(path, parsers.schema_problem, text):

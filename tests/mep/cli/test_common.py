@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mep.cli import inspect
 from mep.cli.common import choose_paths, load, paths, profile_directory
 from mep.daemon.failed import Failed, exit_codes, profile_name
 from mep.profile.errors import ConfigError
@@ -68,6 +69,14 @@ def test_an_id_means_one_profile(tmp_path: Path) -> None:
     assert caught.value.exit_code == os.EX_USAGE
     (tmp_path / "copy" / "endpoint.json").unlink()
     assert profile_name(tmp_path, ID) == "first"
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"), [(r'{"A": "\d"}', "a backslash is written twice"), ("{A}", "correct the JSON")]
+)
+def test_a_slip_in_json_is_told_with_its_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(Failed, match=f"--options: not JSON: .*; {remedy}"):
+        inspect._given_options(text)
 
 
 def test_the_program_loads_what_a_command_needs_only_with_the_command() -> None:
