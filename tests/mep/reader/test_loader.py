@@ -174,7 +174,9 @@ def test_a_site_s_value_for_what_the_account_has_is_passed_over_with_a_warning(
 
 def test_files_below_are_read_when_a_template_names_them(profile_directory: Path) -> None:
     template = profile_directory / "user_config_template.yaml.j2"
-    template.write_text("{% extends 'a/base.yaml' %}{% block x %}{% include [NO, 'a/../b', './c.txt'] %}{% endblock %}")
+    template.write_text(
+        "{% extends 'a/base.yaml' %}{% block x %}{% include ['no', 'a/../b', './c.txt'] %}{% endblock %}"
+    )
     (profile_directory / "a").mkdir()
     (profile_directory / "a" / "base.yaml").write_text("{% block x %}{% endblock %}{% import 'a/m.j2' as m %}")
     (profile_directory / "a" / "m.j2").write_text("{% macro n() %}1{% endmacro %}")
@@ -187,9 +189,10 @@ def test_files_below_are_read_when_a_template_names_them(profile_directory: Path
         loader.load(profile_directory)
 
 
-def test_a_name_that_is_made_up_can_be_that_of_any_j2_file(profile_directory: Path) -> None:
+@pytest.mark.parametrize("name", ["'a/' ~ N ~ '.j2'", "[N, 'c.txt']"])
+def test_a_name_that_is_made_up_can_be_that_of_any_j2_file(profile_directory: Path, name: str) -> None:
     template = profile_directory / "user_config_template.yaml.j2"
-    template.write_text("engine: {% include 'a/' ~ N ~ '.j2' %}")
+    template.write_text(f"engine: {{% include {name} %}}")
     (profile_directory / "a" / "b").mkdir(parents=True)
     (profile_directory / "a" / "b" / "1.j2").write_text("")
     (profile_directory / "a" / "1.yaml").write_text("")
