@@ -46,8 +46,11 @@ def site(root: None, folder: Path, hub: HubProcess) -> Iterator[ManagerProcess]:
 
 
 def exporter(site: ManagerProcess, socket: Path) -> list[str]:
-    """The program of mep-metrics@.service, as an account that may ask by its group only."""
-    ids = ("--reuid=mep-render", "--regid=mep-render", "--groups=nogroup", "--inh-caps=-all", "--no-new-privs")
+    """The program of mep-metrics@.service, as an account that may ask by its group only.
+
+    None of the helpers' accounts: a manager that starts meanwhile would refuse one that has other processes.
+    """
+    ids = ("--reuid=games", "--regid=games", "--groups=nogroup", "--inh-caps=-all", "--no-new-privs")
     return ["/usr/bin/setpriv", *ids, sys.executable, "-I", "-m", "mep.exporter.server", str(socket)]
 
 
