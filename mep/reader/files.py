@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from identity.jsontext import remedy
 from mep.processes.printable import escaped, quoted
 from mep.profile import command_trust, programs
 from mep.profile.errors import ConfigError
@@ -95,6 +94,8 @@ def parse_schema(path: Path, text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as e:
+        from identity.jsontext import remedy  # here: whoever reads a profile that is in order does not load it
+
         raise ConfigError(path, [f"not JSON: {e}; {remedy(e)}"]) from None
     if not isinstance(schema, dict):
         raise ConfigError(path, ["expected a JSON object"])
