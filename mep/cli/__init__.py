@@ -22,6 +22,7 @@ FILES
   tables.py       tables that fit the terminal
   log_files.py    reads root's logs, for people
   user_log.py     reads the log of a user endpoint, as its user
+  as_account.py   runs a module of ours as a user, in their home
   orders.py       kill, drain, undrain, ban, unban
   times.py        times that people type: --until
   render_user_config.py  render-user-config

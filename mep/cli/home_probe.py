@@ -1,24 +1,22 @@
 """Can an account enter its home and write there, as a user endpoint has to? For `mep explain`; nothing is left behind.
 
-`look` runs this file as a program, as the account: root may see more of a home than its owner, or less.
+`look` runs this file as a program, as the account.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 
+from mep.cli import as_account
 from mep.processes.bounded_output import BoundedOutput
 from mep.processes.printable import escaped
-from mep.processes.sealed_file import sealed
 from mep.processes.supervised import NotStarted, SupervisedProcess
 from mep.processes.time_limit import within
+from mep.request.account import Account
 from mep.request.launch_plan import LaunchPlan
-from mep.request.launch_spec import LaunchSpec
 from mep.request.refusal import Refused
 
 TIME_LIMIT = 20.0
@@ -35,7 +33,7 @@ async def look(plan: LaunchPlan) -> None:
     """
     try:
         with BoundedOutput(_SIZE) as out:
-            process = await within(TIME_LIMIT, _start(plan, out))
+            process = await within(TIME_LIMIT, _start(plan.account, out))
             try:
                 ended = await process.wait(TIME_LIMIT)
             finally:
@@ -53,25 +51,11 @@ async def look(plan: LaunchPlan) -> None:
         raise _refused(plan, "written to", said)
 
 
-async def _start(plan: LaunchPlan, out: BoundedOutput) -> SupervisedProcess:
-    account = plan.account
-    with contextlib.ExitStack() as stack:
-        nothing = sealed("nothing", b"")
-        stack.callback(os.close, nothing)
-        stack.callback(out.started)
-        return await SupervisedProcess.start(
-            LaunchSpec(
-                argv=(sys.executable, "-I", "-m", "mep.cli.home_probe"),
-                environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-                username=account.name,
-                uid=account.uid,
-                gid=account.gid,
-                groups=account.groups,
-                directory=account.home,
-                log=None,
-                descriptors={0: nothing, 1: out.writing, 2: out.writing},
-            )
-        )
+async def _start(account: Account, out: BoundedOutput) -> SupervisedProcess:
+    try:
+        return await as_account.start(account, out.writing, "mep.cli.home_probe")
+    finally:
+        out.started()
 
 
 def _refused(plan: LaunchPlan, what: str, why: str) -> Refused:

@@ -16,11 +16,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mep.cli import as_account
 from mep.processes.printable import escaped
-from mep.processes.sealed_file import sealed
-from mep.processes.supervised import NotStarted, SupervisedProcess
+from mep.processes.supervised import NotStarted
 from mep.request.account import Account
-from mep.request.launch_spec import LaunchSpec
 
 TIME_LIMIT = 20.0
 """Seconds in which a home must answer: for all lines, since its owner may let them drip."""
@@ -46,7 +45,9 @@ def read(account: Account, name: str, lines: int, *, follow: bool = False) -> It
     process = None
     try:
         try:
-            process = loop.run_until_complete(_start(account, name, lines, follow, writing))
+            arguments = name, str(lines), str(int(follow))
+            starting = as_account.start(account, writing, "mep.cli.user_log", *arguments, within=TIME_LIMIT)
+            process = loop.run_until_complete(starting)
         except NotStarted as e:
             raise NotRead(f"the home of {account.name} cannot be entered: {e.reason}") from None
         finally:
@@ -77,24 +78,6 @@ def _lines(reading: int, follow: bool) -> Iterator[str]:
             begun = b""
         if not part:
             return
-
-
-async def _start(account: Account, name: str, lines: int, follow: bool, writing: int) -> SupervisedProcess:
-    with contextlib.ExitStack() as stack:
-        nothing = sealed("nothing", b"")
-        stack.callback(os.close, nothing)
-        spec = LaunchSpec(
-            argv=(sys.executable, "-I", "-m", "mep.cli.user_log", name, str(lines), str(int(follow))),
-            environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-            username=account.name,
-            uid=account.uid,
-            gid=account.gid,
-            groups=account.groups,
-            directory=account.home,
-            log=None,
-            descriptors={0: nothing, 1: writing, 2: writing},
-        )
-        return await SupervisedProcess.start(spec, within=TIME_LIMIT)
 
 
 _TOLD = b"\0mep: "
