@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,6 +108,30 @@ def need_profile(directory: Path) -> None:
     if not directory.is_dir():
         remedy = f"make it with `mep configure {directory.name}`, or look at `mep list`"
         raise Failed(os.EX_CONFIG, f"{directory}: no profile of this name; {remedy}")
+
+
+@contextlib.contextmanager
+def acting(name: str, what: str) -> Iterator[Path]:
+    """The run folder of a manager that runs, for a command that has it act. what: what only root may have it do.
+
+    Raises:
+        Failed: none runs, or it cannot be asked; also in place of NoAnswer and PermissionError of what is done inside.
+    """
+    from mep.cli import asking
+    from mep.monitor import run_lock
+
+    try:
+        run_directory = trusted_run_directory(name)
+        if run_lock.holder(run_directory) is None:
+            need_profile(profile_directory(name))
+            raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
+        yield run_directory
+    except PermissionError:
+        raise Failed(os.EX_NOPERM, f"must be root to {what}") from None
+    except run_lock.NoPlace as e:
+        raise Failed(os.EX_CONFIG, str(e)) from None
+    except asking.NoAnswer as e:
+        raise Failed(os.EX_TEMPFAIL, str(e)) from None
 
 
 def load(directory: Path) -> Profile:

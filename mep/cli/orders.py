@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mep.cli.common import DEFAULT, Name, need_profile, profile_directory, trusted_run_directory
+from mep.cli.common import DEFAULT, Json, Name, acting, trusted_run_directory
 from mep.daemon.failed import Failed
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ Until = Annotated[
         "--until", help="The end: 18:00, 2026-12-01T08:00, 2026-12-01T08:00Z, +2h, +1d12h.", show_default="no end"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Who = Annotated[str, typer.Argument(help="An account; or an identity: its user name, or its id.", show_default=False)]
 
 
@@ -98,6 +97,7 @@ def ban(
     as_json: Json = False,
 ) -> None:
     """Start no new user endpoints for an account, or for who has an identity; kept over restarts."""
+    from mep.accounts import look_up
     from mep.processes.control_protocol import Kind
 
     target, end = _who(who), _end(until)
@@ -108,7 +108,7 @@ def ban(
             _print_ended(done)
         else:
             print(f"User endpoints of {target} that run go on; --kill ends them.")
-        if "@" not in target and not _is_id(target) and not _is_account(who.strip()):
+        if "@" not in target and not _is_id(target) and look_up.account(who.strip()) is None:
             print(f"note: this system knows no account {who.strip()} now.")
     if ends:
         _need_ended(done)
@@ -129,28 +129,19 @@ def unban(name: Name, who: Who, as_json: Json = False) -> None:
 def _order(name: str, kind: Kind, target: str, reason: str = "", until: int = 0, *, as_json: bool = False) -> Obeyed:
     """Has the manager carry out an order, and prints the outcome as JSON, if that is wanted. Raises Failed."""
     from mep.cli import asking
-    from mep.monitor import run_lock
     from mep.processes.control_protocol import MOST_REASON, Kind
 
+    ends = (Kind.KILL, Kind.KILL_OF, Kind.KILL_ALL, Kind.BAN_AND_END)
     if not reason.isprintable() or len(reason.encode()) > MOST_REASON:
         raise Failed(os.EX_USAGE, f"--reason: one line of at most {MOST_REASON} bytes, please")
     try:
-        run_directory = trusted_run_directory(name)
-        if run_lock.holder(run_directory) is None:
-            need_profile(profile_directory(name))
-            raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
-        jobs = _batch_jobs(run_directory) if kind in (Kind.KILL, Kind.KILL_OF, Kind.KILL_ALL, Kind.BAN_AND_END) else {}
-        done = asking.order(run_directory, kind, target, reason, until, TIMEOUT)
-    except PermissionError:
-        raise Failed(os.EX_NOPERM, "must be root to give a manager orders") from None
-    except run_lock.NoPlace as e:
-        raise Failed(os.EX_CONFIG, str(e)) from None
+        with acting(name, "give a manager orders") as run_directory:
+            jobs = _batch_jobs(run_directory) if kind in ends else {}
+            done = asking.order(run_directory, kind, target, reason, until, TIMEOUT)
     except asking.NotObeyed as e:
         raise Failed(os.EX_DATAERR, str(e)) from None
     except ValueError as e:
         raise Failed(os.EX_USAGE, str(e)) from None
-    except asking.NoAnswer as e:
-        raise Failed(os.EX_TEMPFAIL, str(e)) from None
     for each in done.done.get("user_endpoints", ()):
         in_order = each["ended"] == IN_ORDER  # then it has cancelled them
         each["batch_jobs"] = [] if in_order else jobs.get(each["name"], [])
@@ -206,16 +197,6 @@ def _is_id(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def _is_account(name: str) -> bool:
-    import pwd
-
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _end(text: str) -> int:

@@ -19,6 +19,7 @@ from mep.cli.common import (
     GivenName,
     Json,
     Name,
+    acting,
     load,
     login_app_of,
     need_profile,
@@ -130,20 +131,9 @@ def _log_in_first(config_dir: Path | None, name: str) -> None:
 def reload(name: Name = DEFAULT) -> None:
     """Have the running manager read its edited profile; says, also by its exit code, whether that is in force now."""
     from mep.cli import asking
-    from mep.monitor import run_lock
 
-    try:
-        run_directory = trusted_run_directory(name)
-        if run_lock.holder(run_directory) is None:
-            need_profile(profile_directory(name))
-            raise Failed(os.EX_UNAVAILABLE, f"endpoint {name} is not running")
+    with acting(name, "reload a manager") as run_directory:
         answer = asking.reload(run_directory)
-    except PermissionError:
-        raise Failed(os.EX_NOPERM, "must be root to reload a manager") from None
-    except run_lock.NoPlace as e:
-        raise Failed(os.EX_CONFIG, str(e)) from None
-    except asking.NoAnswer as e:
-        raise Failed(os.EX_TEMPFAIL, str(e)) from None
     if not answer.taken:
         raise Failed(os.EX_CONFIG, f"the edited profile is refused, the old one stays in force:\n{answer.text}")
     print(f"The edited profile of {name} is in force{f'; {answer.text}' if answer.text else ''}.")
@@ -225,29 +215,26 @@ def list_(as_json: Json = False) -> None:
     from mep.cli import unmanaged
     from mep.monitor import run_lock
 
-    found, rows = profiles(), list[dict[str, object]]()
+    rows, untrusted = list[dict[str, object]](), list[str]()
+    for path in profiles():
+        state, count = "?", None
+        try:
+            run_directory = trusted_run_directory(path.name)
+            state, count = _state(run_directory), unmanaged.count(run_directory)
+        except (PermissionError, run_lock.NoPlace):
+            pass
+        except Failed as e:
+            untrusted.append(str(e))
+        rows.append({"profile": path.name, "manager": state, "endpoint": _shown_id(path), "user_endpoints": count})
     if as_json:
-        pass
-    elif not found:
+        print(json.dumps(rows, indent=2))
+    elif not rows:
         print(f"No profiles in {paths().config}; make one with `mep configure NAME`.")
     else:
         print(f"{'PROFILE':<32} {'MANAGER':<8} {'ENDPOINT ID':<36} USER ENDPOINTS")
-    untrusted = []
-    for path in found:
-        try:
-            run_directory = trusted_run_directory(path.name)
-            state, count = _state(run_directory), str(unmanaged.count(run_directory))
-        except (PermissionError, run_lock.NoPlace):
-            state = count = "?"
-        except Failed as e:
-            state = count = "?"
-            untrusted.append(str(e))
-        known = {"manager": state, "endpoint": _shown_id(path), "user_endpoints": int(count) if count != "?" else None}
-        rows.append({"profile": path.name, **known})
-        if not as_json:
-            print(f"{path.name:<32} {state:<8} {_shown_id(path):<36} {count}")
-    if as_json:
-        print(json.dumps(rows, indent=2))
+        for row in rows:
+            running = "?" if row["user_endpoints"] is None else row["user_endpoints"]
+            print(f"{row['profile']:<32} {row['manager']:<8} {row['endpoint']:<36} {running}")
     if untrusted:
         raise Failed(os.EX_CONFIG, "\n".join(dict.fromkeys(untrusted)))
 

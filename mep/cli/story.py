@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mep.cli import log_files, watching
-from mep.cli.common import load, need_profile, paths, profile_directory, trusted_run_directory
+from mep.cli.common import load, need_profile, paths, profile_directory, profiles, trusted_run_directory
 from mep.daemon.failed import Failed
 from mep.processes.printable import escaped
 from mep.request import start_endpoint
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _WORDS = 20
 """Lines of a user endpoint's own log in a story."""
 _NOT_FOUND = 1
-_PROFILES = "*/config.yaml"
 _REQUEST = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _OWNED = ("starting", "started", "adopted")
 """Events that say whose a user endpoint is, and have no words of strangers before that."""
@@ -68,7 +67,7 @@ def logs(name: str, uep: str, request: str, *, follow: bool, lines: int, as_json
 def why(request: str, name: str, *, as_json: bool) -> None:
     """Tells the whole story of a request. Raises Failed."""
     _checked(_REQUEST, request, "request")
-    directories = [profile_directory(name)] if name else sorted(path.parent for path in paths().config.glob(_PROFILES))
+    directories = [profile_directory(name)] if name else profiles()
     stories = [story for directory in directories if (story := _story(directory, request)) is not None]
     if not stories:
         where = name or "any profile here"
