@@ -22,7 +22,6 @@ from mep.monitor.stages.orders import Kill, Orders
 from mep.monitor.stages.orders_file import STAY, Order
 from mep.processes.control_protocol import Kind, Outcome, Request
 from mep.processes.named_sockets import Peer
-from mep.request.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +116,9 @@ class OrderRequests:
         self._orders.kill(kill)
         concerned = [each for each in self._table if kill.concerns(each.command, each.account)]
         for endpoint in concerned:
-            reason = _on_record(kill.refusal)
-            self._decisions.note("killed", endpoint.command.request_id, **endpoint.facts(), order=number, **reason)
+            self._decisions.note(
+                "killed", endpoint.command.request_id, **endpoint.facts(), order=number, **kill.refusal.on_record()
+            )
             self._table.kill(endpoint, kill.refusal)
             self._kept.keep(endpoint)
         return concerned
@@ -144,7 +144,3 @@ async def _ended(endpoints: Sequence[UserEndpoint]) -> Done:
     ]
     left = sum(not each.forgotten.is_set() for each in endpoints)
     return {"user_endpoints": named, "concerned": len(endpoints), "left": left}
-
-
-def _on_record(refusal: Refusal) -> dict[str, object]:
-    return {"stage": refusal.stage, "reason": refusal.reason_for_admin}

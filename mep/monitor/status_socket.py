@@ -70,12 +70,11 @@ class StatusSocket:
             fitting = []
             for each in listed():
                 text = json.dumps(each)
-                left -= len(text) + 2
-                if left < 0:
+                if len(text) + 2 > left:
                     left_out += 1
-                    left += len(text) + 2
-                else:
-                    fitting.append(text)
+                    continue
+                left -= len(text) + 2
+                fitting.append(text)
             texts.append(f'"{name}": [{", ".join(fitting)}]')
         return f'{{{", ".join(texts)}, "left_out": {left_out}}}'.encode()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 def replace(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     """Writes `content` into a new file beside `path`, for its owner only (mode 0600), and renames that.
 
-    durable: the content is on the disk itself before the rename. The folder is the caller's to sync.
+    durable: the content is on the disk itself before the rename. The folder is the caller's: `sync`.
 
     Raises:
         OSError: it cannot be written; the old content stays, and no half that would keep room from others.
@@ -29,3 +29,12 @@ def replace(path: Path, content: str | bytes, *, durable: bool = False) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
+
+
+def sync(folder: Path) -> None:
+    """Returns when what was renamed in the folder is on the disk itself. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

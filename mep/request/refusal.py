@@ -23,6 +23,10 @@ class Refusal:
     reason_for_user: str
     ends_right: bool = False
 
+    def on_record(self) -> dict[str, object]:
+        """What the audit trail says of it."""
+        return {"stage": self.stage, "reason": self.reason_for_admin}
+
 
 class Refused(Exception):
     """Ends a request. Carries the `Refusal`."""

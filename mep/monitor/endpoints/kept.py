@@ -158,7 +158,7 @@ def apply(folder: Path, texts: Mapping[str, str | None]) -> None:
         else:
             whole_file.replace(path, text, durable=True)
         path.with_suffix(_APART).unlink(missing_ok=True)
-    _sync(folder)
+    whole_file.sync(folder)
 
 
 def take_apart(folder: Path) -> None:
@@ -179,15 +179,7 @@ def take_apart(folder: Path) -> None:
         whole_file.replace(path, rest, durable=True)
         os.utime(path, (written, written))
     if folder.exists():
-        _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        whole_file.sync(folder)
 
 
 @functools.cache

@@ -67,6 +67,7 @@ class Orders:
         self._changed = changed
         self._in_force: dict[str, Order] = {}
         """By target; the drain has none."""
+        self._banned: Mapping[str, Refusal] = {}
         self._broken = ""
         self._written: tuple[Order, ...] = ()
         self._writing = asyncio.Lock()
@@ -152,7 +153,7 @@ class Orders:
 
     def banned_identities(self) -> Mapping[str, Refusal]:
         """What is told to who has one of these identities (ids and user names, in lower case)."""
-        return {name: banned(order) for name, order in self._in_force.items() if may_be_identity(name)}
+        return self._banned
 
     def check(self, command: StartEndpoint, account: Account) -> None:
         """Returns if the account may have a user endpoint by this request. Raises Refused: banned, or killed since."""
@@ -217,6 +218,7 @@ class Orders:
         """Something else is in force now; sees to it that what has an end ends."""
         now = time.time()
         self._in_force = {name: each for name, each in self._in_force.items() if not each.until or each.until > now}
+        self._banned = {name: banned(each) for name, each in self._in_force.items() if may_be_identity(name)}
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

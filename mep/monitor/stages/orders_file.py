@@ -71,11 +71,7 @@ def write(folder: Path, orders: Iterable[Order]) -> None:
         for each in orders
     )
     whole_file.replace(path(folder), _MARK + hashlib.sha256(records).digest() + records, durable=True)
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    whole_file.sync(folder)
 
 
 def _parse(data: bytes) -> list[Order]:

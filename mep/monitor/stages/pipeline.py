@@ -286,7 +286,7 @@ class Pipeline:
         try:
             self._orders.check(endpoint.command, endpoint.account)
         except Refused as e:
-            self._decisions.note("killed", endpoint.command.request_id, **endpoint.facts(), **_why(e.refusal))
+            self._decisions.note("killed", endpoint.command.request_id, **endpoint.facts(), **e.refusal.on_record())
             self._table.kill(endpoint, e.refusal)
         if self._orders.banned_identities() != banned:
             self._rights.review()
@@ -412,10 +412,6 @@ async def _both(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
         if isinstance(answer, BaseException):
             raise answer
     return cast(tuple[A, B], (one, other))
-
-
-def _why(refusal: Refusal) -> dict[str, object]:
-    return {"stage": refusal.stage, "reason": refusal.reason_for_admin}
 
 
 def _facts(command: StartEndpoint) -> dict[str, object]:
