@@ -66,7 +66,7 @@ class Hub:
         submissions = store.lock
         failed_starts = FailedStarts(store, self._broker, self._outcomes, submissions)
         stopper = Stopper(store, self._broker, self._outcomes, submissions)
-        self._heartbeats = Heartbeats(store, passwords, commands, failed_starts, stopper)
+        self._heartbeats = Heartbeats(store, passwords, commands, failed_starts, self._broker)
         self._sweeper = Sweeper(store, passwords, self._outcomes)
         registrar = Registrar(store, self._broker, passwords, config.broker, self._outcomes, config.limits)
         projects = Projects(store)

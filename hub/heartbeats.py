@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import BindParameter, Connection, bindparam, select, update
 
+from hub import stopping
 from hub.amqp import topology
+from hub.amqp.broker import Broker
 from hub.amqp.passwords import Passwords
 from hub.commands import Commands
 from hub.failed_starts import FailedStarts
-from hub.stopping import Stopper, knows
 from hub.store import tables
 from hub.store.store import Store, storable
 from wire import messages
@@ -56,13 +57,13 @@ class Heartbeats:
     """Handles the heartbeat queue."""
 
     def __init__(
-        self, store: Store, passwords: Passwords, commands: Commands, failed_starts: FailedStarts, stopper: Stopper
+        self, store: Store, passwords: Passwords, commands: Commands, failed_starts: FailedStarts, broker: Broker
     ) -> None:
         self._store = store
         self._passwords = passwords
         self._commands = commands
         self._failed_starts = failed_starts
-        self._stopper = stopper
+        self._broker = broker
 
     async def on_reports(self, batch: list[Delivery]) -> None:
         """Handles each report; returns once all that follows from them is done."""
@@ -83,8 +84,8 @@ class Heartbeats:
             await self._failed_starts.fail(seen.user_endpoint, error)
         elif report.global_state.get("active") is False:
             self._commands.revive_soon(seen.manager)
-        elif seen.unwanted and _period(report) > 0 and knows(report.global_state):
-            await self._stopper.ask(seen.user_endpoint)
+        elif seen.unwanted and _period(report) > 0 and stopping.knows(report.global_state):
+            await stopping.ask(self._broker, seen.user_endpoint)
 
     def _note(self, db: Connection, report: StatusReport, now: float) -> _Seen | None:
         endpoint, state = report.endpoint_id, json.dumps(dict(report.global_state))

@@ -71,18 +71,13 @@ async def serve(config: HubConfig) -> None:
             raise CannotStart(f"broker.url: {e}") from None
         try:
             store = stack.enter_context(closing(Store(config.database)))
+            changed = await credentials.end_old(store, config.clients.values())
         except (OSError, SQLAlchemyError, NewerDatabase) as e:
             await connection.close()
             reason = e.orig if isinstance(e, DBAPIError) else e  # without SQLAlchemy's hints for programmers
             raise CannotStart(f"database: {config.database.render_as_string()}: {reason}") from None
-        try:
-            for client_id in await credentials.end_old(store, config.clients.values()):
-                log.warning(
-                    "Client %s has another secret than before: all that came of the old one has ended", client_id
-                )
-        except SQLAlchemyError as e:
-            await connection.close()
-            raise CannotStart(f"database: {config.database.render_as_string()}: {e}") from None
+        for client_id in changed:
+            log.warning("Client %s has another secret than before: all that came of the old one has ended", client_id)
         hub = Hub(config, store)
         loops = asyncio.ensure_future(hub.run(connection))
         crowd = Crowd()

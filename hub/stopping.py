@@ -12,7 +12,7 @@ import logging
 import time
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 
 from hub import endpoints
 from hub.amqp import topology
@@ -67,13 +67,9 @@ class Stopper:
             )
             await self._broker.purge_queue(queue)
             await self._outcomes.fail_waiting(user_endpoint, STOPPED, _TEXT)
-            if endpoints.is_online(row) and knows(json.loads(row.report or "{}")):
+            if _listens(row):
                 await ask(self._broker, user_endpoint)
         log.info("User endpoint %s is stopped by its user", user_endpoint)
-
-    async def ask(self, user_endpoint: str) -> None:
-        """As the function of this name."""
-        await ask(self._broker, user_endpoint)
 
 
 async def ask(broker: Broker, user_endpoint: str) -> None:
@@ -104,8 +100,7 @@ async def have_stopped(store: Store, broker: Broker, manager: str) -> None:
     columns = known.id, known.heartbeat_at, known.heartbeat_period, known.report
     reading = []
     async for rows in store.parts(select(*columns).where(known.manager == manager), known.id, most=_PART):
-        running = [row.id for row in rows if endpoints.is_online(row) and knows(json.loads(row.report or "{}"))]
-        for user_endpoint in running:
+        for user_endpoint in [row.id for row in rows if _listens(row)]:
             queue = topology.task_queue(user_endpoint)
             await broker.declare_queue(queue)
             await broker.purge_queue(queue)
@@ -115,6 +110,11 @@ async def have_stopped(store: Store, broker: Broker, manager: str) -> None:
     while reading and time.monotonic() < until:
         reading = [queue for queue in reading if (await broker.declare_queue(queue))[1]]
         await asyncio.sleep(_BETWEEN if reading else 0)
+
+
+def _listens(row: Row[Any]) -> bool:
+    """Tells whether a user endpoint runs and knows how to stop."""
+    return endpoints.is_online(row) and knows(json.loads(row.report or "{}"))
 
 
 def knows(report: Any) -> bool:

@@ -50,7 +50,7 @@ class Site:
         outcomes, submissions = Outcomes(store, self.broker), SharedLock()
         failed_starts = FailedStarts(store, self.broker, outcomes, submissions)
         self.stopper = Stopper(store, self.broker, outcomes, submissions)
-        self.heartbeats = Heartbeats(store, passwords, self.commands, failed_starts, self.stopper)
+        self.heartbeats = Heartbeats(store, passwords, self.commands, failed_starts, self.broker)
 
     async def set_up(self):
         self.manager = await add_manager(self.store)
