@@ -27,6 +27,7 @@ DESCRIPTION = Path(__file__).with_name("openapi.json")
 METRICS = "/metrics"
 """Where Prometheus looks by itself."""
 _MOST_PARAMETERS = 8
+_JSON = "application/json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,16 @@ class Answer:
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
-    kind: str = "application/json"
+    kind: str = _JSON
+
+
+@dataclass(frozen=True)
+class _Route:
+    """body: makes what is answered. It takes these parameters, and raises ValueError for a value that is none."""
+
+    body: Callable[[Mapping[str, str]], Awaitable[bytes]]
+    parameters: frozenset[str] = frozenset()
+    kind: str = _JSON
 
 
 class Api:
@@ -47,19 +57,19 @@ class Api:
         self._durations = durations
         self._thread = ThreadPoolExecutor(1, "api")
         self._made: tuple[bytes, asyncio.Future[_Seen]] | None = None
-        self._routes: Mapping[str, tuple[Callable[[Mapping[str, str]], Awaitable[bytes]], frozenset[str]]] = {
-            "/v1/status": (self._status, frozenset()),
-            "/v1/user-endpoints": (self._user_endpoints, frozenset()),
-            "/v1/held-back": (self._held_back, frozenset()),
-            "/v1/events": (self._newest, frozenset({"limit", "event", "account", "request", "endpoint"})),
-            "/v1/openapi.json": (self._description, frozenset()),
-            METRICS: (self._metrics, frozenset()),
+        self._routes = {
+            "/v1/status": _Route(self._status),
+            "/v1/user-endpoints": _Route(self._user_endpoints),
+            "/v1/held-back": _Route(self._held_back),
+            "/v1/events": _Route(self._newest, frozenset({"limit", "event", "account", "request", "endpoint"})),
+            "/v1/openapi.json": _Route(self._description),
+            METRICS: _Route(self._metrics, kind=metrics.KIND),
         }
 
     @property
     def paths(self) -> Mapping[str, frozenset[str]]:
         """What may be asked for, and with which parameters."""
-        return {path: parameters for path, (_, parameters) in self._routes.items()}
+        return {path: route.parameters for path, route in self._routes.items()}
 
     async def answer(self, target: str) -> Answer:
         """The answer to a GET. Never raises but when it is cancelled."""
@@ -70,16 +80,14 @@ class Api:
             return refusal(HTTPStatus.BAD_REQUEST, "the address makes no sense")
         if parts.path not in self._routes:
             return refusal(HTTPStatus.NOT_FOUND, f"there is no such path; there are {', '.join(self._routes)}")
-        route, known = self._routes[parts.path]
-        parameters = dict(given)
-        if len(parameters) < len(given) or not known.issuperset(parameters):
-            said = f"known parameters: {', '.join(sorted(known)) or 'none'}; each once"
+        route, parameters = self._routes[parts.path], dict(given)
+        if len(parameters) < len(given) or not route.parameters.issuperset(parameters):
+            said = f"known parameters: {', '.join(sorted(route.parameters)) or 'none'}; each once"
             return refusal(HTTPStatus.BAD_REQUEST, said)
         try:
-            answer = await route(parameters)
+            return Answer(await route.body(parameters), kind=route.kind)
         except ValueError as e:
             return refusal(HTTPStatus.BAD_REQUEST, str(e))
-        return Answer(answer, kind=metrics.KIND) if parts.path == METRICS else Answer(answer)
 
     async def _status(self, _: Mapping[str, str]) -> bytes:
         seen, events = await self._seen(), self._events
