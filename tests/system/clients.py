@@ -25,6 +25,23 @@ with Executor(endpoint_id=sys.argv[1], user_endpoint_config=json.loads(sys.argv[
     except TaskExecutionFailed as e:
         print(json.dumps({"error": str(e).strip()}))
 """
+THREE_TASKS = """
+import json, sys
+from globus_compute_sdk import Executor
+from globus_compute_sdk.errors import TaskExecutionFailed
+
+def work(n):
+    if n == 2:
+        raise ValueError("no")
+    return n
+
+with Executor(endpoint_id=sys.argv[1]) as ex:
+    futures = [ex.submit(work, n) for n in range(3)]
+    for future in futures:
+        future.exception(timeout=60)
+    print(json.dumps([future.task_id for future in futures]))
+"""
+"""Of which the last one fails; prints their ids."""
 IDLE = {"PERIOD": 0.5, "SOFT": 2}
 """Options of a user endpoint that is soon gone."""
 SUBMIT = """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import yaml
 
 from lab.accounts import LocalAccount
 from lab.hub import HubProcess
-from lab.manager import ManagerProcess
+from lab.manager import MEP, ManagerProcess
 from tests.accounts import PREFIX
 
 MAPPING = [
@@ -133,3 +135,17 @@ def opened(folder: Path) -> Iterator[None]:
     yield
     for each, mode in before.items():
         each.chmod(mode)
+
+
+def run_without_network(site: ManagerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs one `mep` command where nobody listens: in a network of its own."""
+    script = "import sys, lab.loopback as l; l.enter_private_network(); import os; os.execv(sys.argv[1], sys.argv[1:])"
+    return subprocess.run(
+        [sys.executable, "-c", script, MEP, *arguments],
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        timeout=120,
+    )

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from globus_sdk.token_storage import SQLiteTokenStorage
 from lab.broker import BrokerFailed, PrivateBroker
 from lab.hub import HubFailed, HubProcess
 from lab.manager import MEP, ManagerProcess
-from tests.system.sites import MAPPING, TEMPLATE
+from tests.system.sites import MAPPING, TEMPLATE, run_without_network
 
 pytestmark = pytest.mark.system
 
@@ -114,16 +113,7 @@ def test_a_python_that_users_cannot_execute(site: ManagerProcess, tmp_path: Path
 
 
 def test_the_service_is_not_there(site: ManagerProcess) -> None:
-    script = "import sys, lab.loopback as l; l.enter_private_network(); import os; os.execv(sys.argv[1], sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-c", script, MEP, "start", site.name],
-        env=site.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=PROJECT,
-        timeout=120,
-    )
+    done = run_without_network(site, "start", site.name)
     assert done.returncode == os.EX_TEMPFAIL, done.stderr
     assert "cannot reach" in done.stderr
     assert not (site.profile / "endpoint.json").exists()

@@ -19,27 +19,10 @@ from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from lab.waiting import until
 from tests.accounts import ALICE
-from tests.system.clients import caller
+from tests.system.clients import THREE_TASKS, caller
 from tests.system.sites import ASSURED_PROGRAM, site_of
 
 pytestmark = pytest.mark.system
-
-TASKS = """
-import json, sys
-from globus_compute_sdk import Executor
-from globus_compute_sdk.errors import TaskExecutionFailed
-
-def work(n):
-    if n == 2:
-        raise ValueError("no")
-    return n
-
-with Executor(endpoint_id=sys.argv[1]) as ex:
-    futures = [ex.submit(work, n) for n in range(3)]
-    for future in futures:
-        future.exception(timeout=60)
-    print(json.dumps([future.task_id for future in futures]))
-"""
 
 FLOOD = """
 import json, sys
@@ -78,7 +61,7 @@ def site(folder: Path, disk: Path, hub: HubProcess, accounts: dict[str, LocalAcc
 
 
 def test_every_task_is_on_record(hub: HubProcess, site: ManagerProcess, accounts: dict[str, LocalAccount]) -> None:
-    (tasks,) = run_script(hub, "alice", TASKS, site.endpoint_id)
+    (tasks,) = run_script(hub, "alice", THREE_TASKS, site.endpoint_id)
     for task in tasks:
         lines = [line for line in site.audit("task") if line.get("task") == task]
         assert [line["action"] for line in lines] == ["RECEIVED", "EXEC_START", "EXEC_END"], lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -283,15 +284,22 @@ def test_what_slurm_refuses_ends_in_an_error_with_its_words(call: Any, options: 
     assert told in said["error"]
 
 
+@contextlib.contextmanager
+def while_it_runs(account: LocalAccount, ask: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """Inside, the task that `ask` waits for runs; gives the future of its answer."""
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(ask, *arguments, **options)
+        until(lambda: said.done() or (account.home / "seen").exists(), "the task to run", patience=180)
+        assert not said.done(), said.result()
+        yield said
+
+
 # Those of alice have been refused three times: after one more that ends without a result she would be held back.
 def test_a_user_endpoint_that_is_killed_keeps_no_job(
     call: Any, node: SlurmNode, site: ManagerProcess, people: dict[str, LocalAccount]
 ) -> None:
     bob = people["bob"]
-    with ThreadPoolExecutor(1) as pool:
-        said = pool.submit(call, "bob", WAIT, CASE="killed")
-        until(lambda: said.done() or (bob.home / "seen").exists(), "the task to run", patience=180)
-        assert not said.done(), said.result()
+    with while_it_runs(bob, call, "bob", WAIT, CASE="killed") as said:
         signal_ours(site.audit("started")[-1]["pid"], signal.SIGKILL)
         assert "SIGKILL" in said.result()[0]["error"]
     until(lambda: not jobs_of(node, bob), "its job to end")
@@ -302,15 +310,13 @@ def test_an_order_to_kill_ends_the_batch_jobs(
 ) -> None:
     """In good order, so also a job that waits in the queue; the command comes back when it is done."""
     bob = people["bob"]
-    with ThreadPoolExecutor(1) as pool:
-        said = pool.submit(call, "bob", WAIT, SOFT=61)
-        until(lambda: said.done() or (bob.home / "seen").exists(), "the task to run", patience=180)
-        assert not said.done(), said.result()
+    with while_it_runs(bob, call, "bob", WAIT, SOFT=61) as said:
         assert jobs_of(node, bob)
         done = site.run("kill", site.name, "--user", bob.name, "--reason", "the node is needed")
         assert done.returncode == 0, done.stderr
         until(lambda: not jobs_of(node, bob), "its job to end", patience=20)
         assert "the node is needed" in said.result()[0]["error"]
+    with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(call, "bob", FACTS, SCHEDULER_OPTIONS="#SBATCH --hold")
         until(lambda: waits.done() or jobs_of(node, bob), "a job in the queue", patience=180)
         assert site.run("kill", site.name, "--all").returncode == 0
@@ -330,12 +336,9 @@ def test_an_order_to_kill_one_that_stands_still_ends_what_runs_in_its_job(
 ) -> None:
     """It cannot cancel its jobs, and is killed: the job ends since nobody is there for its workers."""
     bob = people["bob"]
-    with ThreadPoolExecutor(1) as pool:
-        script = CALLS.format(task=WAIT, count=1).replace("timeout=100", "timeout=300")
-        options = json.dumps({"SOFT": 62})
-        said = pool.submit(run_script, hub, "bob", script, site.endpoint_id, options, timeout=300)
-        until(lambda: said.done() or (bob.home / "seen").exists(), "the task to run", patience=180)
-        assert not said.done(), said.result()
+    script = CALLS.format(task=WAIT, count=1).replace("timeout=100", "timeout=300")
+    asked = hub, "bob", script, site.endpoint_id, json.dumps({"SOFT": 62})
+    with while_it_runs(bob, run_script, *asked, timeout=300) as said:
         (job,) = until(lambda: said_jobs(site) and jobs_of(node, bob), "its job to be told of")
         signal_ours(site.audit("started")[-1]["pid"], signal.SIGSTOP)
         done = site.run("kill", site.name, "--user", bob.name, "--reason", "it hangs")
@@ -375,10 +378,7 @@ def test_a_killed_interchange_is_told_and_keeps_no_job(
     call: Any, node: SlurmNode, site: ManagerProcess, people: dict[str, LocalAccount]
 ) -> None:
     bob = people["bob"]
-    with ThreadPoolExecutor(1) as pool:
-        said = pool.submit(call, "bob", WAIT, THRESHOLD=300)
-        until(lambda: said.done() or (bob.home / "seen").exists(), "the task to run", patience=180)
-        assert not said.done(), said.result()
+    with while_it_runs(bob, call, "bob", WAIT, THRESHOLD=300) as said:
         endpoint = psutil.Process(site.audit("started")[-1]["pid"])
         (interchange,) = (child for child in endpoint.children() if "interchange" in " ".join(child.cmdline()))
         interchange.kill()

@@ -17,27 +17,12 @@ from lab.client import run_script
 from lab.hub import HubProcess
 from lab.manager import ManagerProcess
 from tests.conftest import need
+from tests.system.clients import THREE_TASKS
 from tests.system.sites import ASSURED_PROGRAM, TEMPLATE, site_of
 
 pytestmark = pytest.mark.system
 
 ASSURED = TEMPLATE.replace("  address:", "  encrypted: {{ ENCRYPTED | default(true) }}\n  address:")
-TASKS = """
-import json, sys
-from globus_compute_sdk import Executor
-from globus_compute_sdk.errors import TaskExecutionFailed
-
-def work(n):
-    if n == 2:
-        raise ValueError("no")
-    return n
-
-with Executor(endpoint_id=sys.argv[1]) as ex:
-    futures = [ex.submit(work, n) for n in range(3)]
-    for future in futures:
-        future.exception(timeout=60)
-    print(json.dumps([future.task_id for future in futures]))
-"""
 PLACED = """
 import json, sys
 from globus_compute_sdk import Executor
@@ -107,7 +92,7 @@ def test_the_public_user_endpoint_is_told_what_it_needs(
     config |= {"uep_command": [str(peer.program()), "_start-user-endpoint"]}
     more: dict[str, Any] = {"config": config, "schema": {}, "program": (sys.executable, "-I", "-c", ASSURED_PROGRAM)}
     with site_of(folder, hub, "peerassured", template=ASSURED, **more) as manager:
-        (tasks,) = run_script(hub, "alice", TASKS, manager.endpoint_id)
+        (tasks,) = run_script(hub, "alice", THREE_TASKS, manager.endpoint_id)
         lines = [json.loads(line) for line in (folder / "of-public.log").read_text().splitlines()]
         for task in tasks:
             assert actions(lines, task) == ["RECEIVED", "EXEC_START", "EXEC_END"]

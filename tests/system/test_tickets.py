@@ -22,8 +22,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -34,14 +32,13 @@ import pytest
 
 from lab.accounts import LocalAccount
 from lab.hub import HubProcess
-from lab.manager import MEP, ManagerProcess
+from lab.manager import ManagerProcess
 from tests.accounts import ALICE
 from tests.system.clients import submit
-from tests.system.sites import edited, moved_away, site_of
+from tests.system.sites import edited, moved_away, run_without_network, site_of
 
 pytestmark = pytest.mark.system
 
-PROJECT = Path(__file__).parents[2]
 
 TEMPLATE = """\
 heartbeat_period: 5
@@ -172,16 +169,7 @@ def test_a_port_of_the_template_is_tried(site: ManagerProcess) -> None:
 
 
 def test_a_service_that_is_down_is_named_with_its_address(site: ManagerProcess) -> None:
-    script = "import sys, lab.loopback as l; l.enter_private_network(); import os; os.execv(sys.argv[1], sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-c", script, MEP, "check", site.name],
-        env=site.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=PROJECT,
-        timeout=120,
-    )
+    done = run_without_network(site, "check", site.name)
     assert done.returncode != 0
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL  service")]
     assert "cannot reach the service at http://localhost:" in line

@@ -33,31 +33,29 @@ class Connection:
             self.enough.set()
 
 
-def test_one_every_period_and_a_last_one_that_says_good_bye() -> None:
+def periods_until_stopped(enough: int, period: float, *, goodbye: bool) -> list[Any]:
+    """Those of the heartbeats of a session that is stopped once there have been so many."""
+
     async def beat() -> list[Any]:
-        connection, heartbeats = Connection(3), Heartbeats(MANAGER, lambda: 0.01)
+        connection, heartbeats = Connection(enough), Heartbeats(MANAGER, lambda: period)
         session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
         await connection.enough.wait()
-        heartbeats.stop(goodbye=True)
+        heartbeats.stop(goodbye=goodbye)
         await session
         return connection.periods
 
-    *periods, last = asyncio.run(beat())
+    return asyncio.run(beat())
+
+
+def test_one_every_period_and_a_last_one_that_says_good_bye() -> None:
+    *periods, last = periods_until_stopped(3, 0.01, goodbye=True)
     assert len(periods) >= 3
     assert set(periods) == {0.01}
     assert last == 0
 
 
 def test_no_last_one_where_another_manager_comes_next() -> None:
-    async def beat() -> list[Any]:
-        connection, heartbeats = Connection(1), Heartbeats(MANAGER, lambda: 3600.0)
-        session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
-        await connection.enough.wait()
-        heartbeats.stop(goodbye=False)
-        await session
-        return connection.periods
-
-    assert asyncio.run(beat()) == [3600.0]
+    assert periods_until_stopped(1, 3600.0, goodbye=False) == [3600.0]
 
 
 def test_the_period_in_force_counts() -> None:
@@ -73,15 +71,7 @@ def test_the_period_in_force_counts() -> None:
 
 
 def test_a_stop_does_not_wait_for_the_period() -> None:
-    async def beat() -> list[Any]:
-        connection, heartbeats = Connection(1), Heartbeats(MANAGER, lambda: 3600.0)
-        session = asyncio.ensure_future(heartbeats.session(connection, TARGET))  # type: ignore[arg-type]
-        await connection.enough.wait()
-        heartbeats.stop(goodbye=True)
-        await session
-        return connection.periods
-
-    assert asyncio.run(beat()) == [3600.0, 0]
+    assert periods_until_stopped(1, 3600.0, goodbye=True) == [3600.0, 0]
 
 
 def test_stopped_before_its_first_session_it_says_only_good_bye() -> None:
